@@ -1,0 +1,7 @@
+//! What is seen: values taken before and after, which display in the kernel's
+//! spelling.
+
+pub mod conntrack;
+pub mod counters;
+pub mod kernel_log;
+pub mod sockets;

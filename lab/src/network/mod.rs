@@ -1,0 +1,6 @@
+//! A topology made real.
+
+pub mod firewall;
+pub mod namespace;
+
+pub use namespace::Namespace;

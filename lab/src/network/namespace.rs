@@ -1,0 +1,130 @@
+//! A network namespace, held by a file descriptor and by nothing else.
+//!
+//! It has no name under /run/netns: when the process ends, however it ends,
+//! the kernel frees the namespace and everything in it.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::error::{Error, Result};
+
+thread_local! {
+    /// The namespace this thread is in now; -1 until it first enters one.
+    static INSIDE: Cell<RawFd> = const { Cell::new(-1) };
+    /// The namespace this thread started in.
+    static HOME: File = open_current().expect("/proc/thread-self/ns/net can be opened");
+}
+
+fn open_current() -> std::io::Result<File> {
+    // Never /proc/self: that is the namespace of the main thread.
+    File::open("/proc/thread-self/ns/net")
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    fd: OwnedFd,
+}
+
+impl Namespace {
+    /// Makes a new, empty network namespace. `name` is for messages only.
+    ///
+    /// # Errors
+    /// Where the process may not (CAP_SYS_ADMIN in its user namespace), or
+    /// where user.max_net_namespaces is used up (ENOSPC).
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let failed = |source: nix::Error| Error::kernel(&name, "unshare(CLONE_NEWNET)", source);
+        let back = Inside::leave_to_here();
+        unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
+        let fd = open_current().map_err(|e| Error::kernel(&name, "open /proc/thread-self/ns/net", e))?;
+        drop(back);
+        Ok(Self { fd: fd.into(), name })
+    }
+
+    /// The namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// Where /proc is not mounted.
+    pub fn current(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let fd = open_current().map_err(|e| Error::kernel(&name, "open /proc/thread-self/ns/net", e))?;
+        Ok(Self { fd: fd.into(), name })
+    }
+
+    /// The name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `work` with this thread in the namespace, then comes back.
+    ///
+    /// Sockets made in `work` stay in the namespace and can be awaited outside.
+    /// Threads and processes started in `work` start in the namespace.
+    /// The process aborts if the thread cannot come back: to go on in the
+    /// wrong namespace would be to change another machine.
+    ///
+    /// # Panics
+    /// When the thread cannot enter, which a held descriptor rules out.
+    pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
+        let back = Inside::leave_to_here();
+        setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|errno| panic!("{}: setns: {errno}", self.name));
+        INSIDE.set(self.fd.as_raw_fd());
+        let result = work();
+        drop(back);
+        result
+    }
+
+    /// The inode number that identifies the namespace in the kernel.
+    ///
+    /// # Errors
+    /// Where fstat fails.
+    pub fn inode(&self) -> Result<u64> {
+        let file = File::from(self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?);
+        Ok(file.metadata().map_err(|e| Error::kernel(&self.name, "fstat", e))?.ino())
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Brings the thread back to where it was, also when `work` panics.
+struct Inside {
+    outer: RawFd,
+}
+
+impl Inside {
+    fn leave_to_here() -> Self {
+        HOME.with(|_| ());
+        Self { outer: INSIDE.get() }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let result = if self.outer < 0 {
+            HOME.with(|home| setns(home, CloneFlags::CLONE_NEWNET))
+        } else {
+            // SAFETY: `outer` is the descriptor of a Namespace whose `enter` is
+            // still on this thread's stack, so it is open.
+            #[allow(unsafe_code, reason = "the descriptor of an enclosing enter, see SAFETY")]
+            let fd = unsafe { BorrowedFd::borrow_raw(self.outer) };
+            setns(fd, CloneFlags::CLONE_NEWNET)
+        };
+        if result.is_err() {
+            eprintln!("faultlab: cannot come back from a network namespace");
+            std::process::abort();
+        }
+        INSIDE.set(self.outer);
+    }
+}

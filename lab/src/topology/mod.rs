@@ -1,0 +1,3 @@
+//! Hosts, routers, links and rules as plain values.
+
+pub mod rule;

@@ -1,0 +1,1 @@
+//! A link whose frames pass through this process.

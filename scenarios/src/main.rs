@@ -1,0 +1,2 @@
+//! faultlab
+fn main() {}
