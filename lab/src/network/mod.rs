@@ -2,5 +2,8 @@
 
 pub mod firewall;
 pub mod namespace;
+pub(crate) mod netlink;
+pub mod qdisc;
+pub mod sysctl;
 
 pub use namespace::Namespace;

@@ -1,0 +1,159 @@
+//! The sysctls of one network namespace.
+//!
+//! A key is written as sysctl(8) does: `net.ipv4.conf.eth0.rp_filter`, with a
+//! `/` for a dot inside a name (`net.ipv4.conf.eth0/100.rp_filter`).
+//!
+//! /proc/sys/net shows the namespace of the thread that opens a file, and a
+//! few of its files belong to the whole kernel all the same. Those, and
+//! everything outside `net.`, are refused: nothing global is ever written.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::Namespace;
+use crate::error::{Error, Result};
+
+/// Seen in every namespace, but one for the whole kernel. From 5.13 they are
+/// read-only in a child namespace; before, root could write them there:
+/// net/netfilter/nf_conntrack_standalone.c, net/ipv4/sysctl_net_ipv4.c.
+const GLOBAL: [&str; 5] = [
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_buckets",
+    "net.netfilter.nf_conntrack_expect_max",
+    "net.nf_conntrack_max",
+    "net.ipv4.tcp_allowed_congestion_control",
+];
+
+/// Writes `value` and reads it back, so that it is known to have taken.
+///
+/// Spaces and tabs between the numbers of a sysctl such as
+/// `net.ipv4.tcp_rmem` do not matter. A file that can only be written
+/// (`net.ipv4.route.flush`) is not read back.
+///
+/// # Errors
+/// [`Error::Missing`] where the namespace has no such key; [`Error::Lab`] for a
+/// key that is not of this namespace; EINVAL where the kernel refuses the
+/// value, EACCES or EPERM where it may not be written here; and where another
+/// value is read back, because the kernel clamped or rounded it.
+pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
+    let path = path_of(key)?;
+    if GLOBAL.contains(&key) {
+        return Err(Error::Lab(format!(
+            "{key} is one for the whole kernel, and not written from a namespace"
+        )));
+    }
+    let tried = || format!("write {key} = {value}");
+    let answer = namespace.enter(|| write_and_read(&path, value));
+    match answer.map_err(|source| refused(namespace, key, tried(), source))? {
+        Some(kept) if words(&kept) != words(value) => {
+            let source = io::Error::other(format!("it reads back as {}", words(&kept)));
+            Err(Error::kernel(namespace.name(), tried(), source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the value, with one space between its words.
+///
+/// # Errors
+/// [`Error::Missing`] where the namespace has no such key; [`Error::Lab`] for a
+/// key outside `net.`; where the file may not be read.
+pub fn get(namespace: &Namespace, key: &str) -> Result<String> {
+    let path = path_of(key)?;
+    namespace
+        .enter(|| fs::read_to_string(path))
+        .map(|text| words(&text))
+        .map_err(|source| refused(namespace, key, format!("read {key}"), source))
+}
+
+/// Whether the namespace has such a key.
+///
+/// # Errors
+/// [`Error::Lab`] for a key outside `net.`; where the file cannot be looked up.
+pub fn exists(namespace: &Namespace, key: &str) -> Result<bool> {
+    let path = path_of(key)?;
+    namespace
+        .enter(|| path.try_exists())
+        .map_err(|source| Error::kernel(namespace.name(), format!("look up {key}"), source))
+}
+
+/// None where the file cannot be read back, by its mode.
+fn write_and_read(path: &Path, value: &str) -> io::Result<Option<String>> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    // One write(): a second one would be a second value.
+    let written = file.write(value.as_bytes())?;
+    if written != value.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    if file.metadata()?.permissions().mode() & 0o444 == 0 {
+        return Ok(None);
+    }
+    fs::read_to_string(path).map(Some)
+}
+
+fn refused(namespace: &Namespace, key: &str, tried: String, source: io::Error) -> Error {
+    if source.kind() == io::ErrorKind::NotFound {
+        return Error::missing(key, format!("{} has no such sysctl on this kernel", namespace.name()));
+    }
+    Error::kernel(namespace.name(), tried, source)
+}
+
+/// The file under /proc/sys of a key under `net.`.
+fn path_of(key: &str) -> Result<PathBuf> {
+    let swapped: String = key
+        .chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    let plain = swapped.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
+    if !plain || !swapped.starts_with("net/") {
+        return Err(Error::Lab(format!("{key:?} is not a sysctl of a network namespace (net.*)")));
+    }
+    Ok(Path::new("/proc/sys").join(swapped))
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_paths() {
+        let path = path_of("net.ipv4.conf.eth0/100.rp_filter").expect("a key");
+        assert_eq!(path, Path::new("/proc/sys/net/ipv4/conf/eth0.100/rp_filter"));
+    }
+
+    #[test]
+    fn other_keys_are_refused() {
+        for key in
+            ["", "net", "net.", "kernel.panic", "vm.swappiness", "network.x", "net..x", "net.//.kernel.panic"]
+        {
+            assert!(matches!(path_of(key), Err(Error::Lab(_))), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn white_space_does_not_matter() {
+        assert_eq!(words("4096\t131072\t6291456\n"), words("4096 131072 6291456"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_key_leaves_net(key in "(net)?[./a-z]{0,20}") {
+            if let Ok(path) = path_of(&key) {
+                prop_assert!(path.starts_with("/proc/sys/net"));
+                prop_assert!(path.components().all(|part| part != std::path::Component::ParentDir));
+            }
+        }
+    }
+}
