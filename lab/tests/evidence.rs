@@ -251,7 +251,7 @@ fn a_sleeping_sender_holds_a_device() {
         let links = Links::of(&host);
         let d1 = links.veth(&host, "d1").await;
         let d2 = links.veth(&host, "d2").await;
-        // Two frames of 1000 bytes leave; the next one would in 1000 s.
+        // 2000 bytes leave at once; the next frame of 1000 would in 1000 s.
         if applicable(qdisc::token_bucket(&host, "d1", 1, 2000, 1_000_000)).is_none() {
             return;
         }

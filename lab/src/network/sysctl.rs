@@ -36,7 +36,7 @@ const GLOBAL: [&str; 5] = [
 /// [`Error::Missing`] where the namespace has no such key; [`Error::Lab`] for a
 /// key that is not of this namespace; EINVAL where the kernel refuses the
 /// value, EACCES or EPERM where it may not be written here; and where another
-/// value is read back, because the kernel clamped or rounded it.
+/// value is read back, because the kernel clamped, rounded or cut it.
 pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     let path = path_of(key)?;
     if GLOBAL.contains(&key) {
@@ -44,15 +44,33 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
             "{key} is one for the whole kernel, and not written from a namespace"
         )));
     }
-    let tried = || format!("write {key} = {value}");
-    let answer = namespace.enter(|| write_and_read(&path, value));
-    match answer.map_err(|source| refused(namespace, key, tried(), source))? {
-        Some(kept) if words(&kept) != words(value) => {
-            let source = io::Error::other(format!("it reads back as {}", words(&kept)));
-            Err(Error::kernel(namespace.name(), tried(), source))
+    let failed = |source| Error::kernel(namespace.name(), format!("write {key} = {value}"), source);
+    namespace.enter(|| {
+        let mut file =
+            OpenOptions::new().write(true).open(&path).map_err(|e| not_opened(namespace, key, "write", e))?;
+        // One write(): a second one would be a second value. A short one shows
+        // in what is read back.
+        match file.write(value.as_bytes()) {
+            Ok(_) => {}
+            // tcp_congestion_control says so.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::missing(
+                    format!("{value} for {key}"),
+                    "it may be a module that is not loaded",
+                ));
+            }
+            Err(e) => return Err(failed(e)),
         }
-        _ => Ok(()),
-    }
+        if file.metadata().map_err(failed)?.permissions().mode() & 0o444 == 0 {
+            return Ok(());
+        }
+        let kept = words(&fs::read_to_string(&path).map_err(failed)?);
+        if kept == words(value) {
+            Ok(())
+        } else {
+            Err(failed(io::Error::other(format!("it reads back as {kept}"))))
+        }
+    })
 }
 
 /// Reads the value, with one space between its words.
@@ -65,7 +83,7 @@ pub fn get(namespace: &Namespace, key: &str) -> Result<String> {
     namespace
         .enter(|| fs::read_to_string(path))
         .map(|text| words(&text))
-        .map_err(|source| refused(namespace, key, format!("read {key}"), source))
+        .map_err(|source| not_opened(namespace, key, "read", source))
 }
 
 /// Whether the namespace has such a key.
@@ -79,25 +97,11 @@ pub fn exists(namespace: &Namespace, key: &str) -> Result<bool> {
         .map_err(|source| Error::kernel(namespace.name(), format!("look up {key}"), source))
 }
 
-/// None where the file cannot be read back, by its mode.
-fn write_and_read(path: &Path, value: &str) -> io::Result<Option<String>> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    // One write(): a second one would be a second value.
-    let written = file.write(value.as_bytes())?;
-    if written != value.len() {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
-    if file.metadata()?.permissions().mode() & 0o444 == 0 {
-        return Ok(None);
-    }
-    fs::read_to_string(path).map(Some)
-}
-
-fn refused(namespace: &Namespace, key: &str, tried: String, source: io::Error) -> Error {
+fn not_opened(namespace: &Namespace, key: &str, tried: &str, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::NotFound {
         return Error::missing(key, format!("{} has no such sysctl on this kernel", namespace.name()));
     }
-    Error::kernel(namespace.name(), tried, source)
+    Error::kernel(namespace.name(), format!("{tried} {key}"), source)
 }
 
 /// The file under /proc/sys of a key under `net.`.
