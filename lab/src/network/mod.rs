@@ -2,5 +2,6 @@
 
 pub mod firewall;
 pub mod namespace;
+pub(crate) mod nfnetlink;
 
 pub use namespace::Namespace;
