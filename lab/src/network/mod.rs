@@ -5,5 +5,6 @@ pub mod namespace;
 pub(crate) mod netlink;
 pub mod qdisc;
 pub mod sysctl;
+pub(crate) mod nfnetlink;
 
 pub use namespace::Namespace;

@@ -1,0 +1,256 @@
+//! A rule as the expressions that the kernel evaluates, in order.
+//!
+//! - include/uapi/linux/netfilter/nf_tables.h: every NFT_ and NFTA_ number
+//! - net/netfilter/nft_nat.c, nft_masq.c, nft_ct.c: what each expression reads
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload, Register, Verdict,
+    VerdictAttribute,
+};
+
+use crate::topology::rule::{Action, Choice, Ports, Prefix, Rule};
+
+// enum nft_payload_bases.
+const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+
+// Offsets in struct iphdr.
+const IPHDR_SADDR: u32 = 12;
+const IPHDR_DADDR: u32 = 16;
+// Offsets in struct tcphdr, of which the ports are as in struct udphdr.
+const TCPHDR_SOURCE: u32 = 0;
+const TCPHDR_DEST: u32 = 2;
+const TCPHDR_FLAGS: u32 = 13;
+
+// include/uapi/linux/netfilter.h.
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+/// include/uapi/linux/netfilter.h: NFPROTO_IPV4.
+const NFPROTO_IPV4: u32 = 2;
+
+// enum nft_ct_attributes, enum nft_ct_keys.
+const NFTA_CT_DREG: u16 = 1;
+const NFTA_CT_KEY: u16 = 2;
+const NFT_CT_STATE: u32 = 0;
+
+// enum nft_nat_attributes, enum nft_nat_types.
+const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_NAT_FAMILY: u16 = 2;
+const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
+const NFTA_NAT_FLAGS: u16 = 7;
+const NFT_NAT_SNAT: u32 = 0;
+const NFT_NAT_DNAT: u32 = 1;
+
+// enum nft_masq_attributes.
+const NFTA_MASQ_FLAGS: u16 = 1;
+const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
+const NFTA_MASQ_REG_PROTO_MAX: u16 = 3;
+
+// include/uapi/linux/netfilter/nf_nat.h.
+const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 1 << 1;
+const NF_NAT_RANGE_PROTO_RANDOM: u32 = 1 << 2;
+const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
+
+/// Every match is done in this register.
+const REG: Register = Register::Reg1;
+
+/// The expressions of a rule.
+pub(super) fn of_rule(rule: &Rule) -> Vec<Expressions> {
+    let mut list = Vec::new();
+    of_matches(rule, &mut list);
+    list.push(other("counter", vec![]));
+    of_action(rule.action(), &mut list);
+    list
+}
+
+fn of_matches(rule: &Rule, list: &mut Vec<Expressions>) {
+    let matches = rule.matches();
+    if let Some(device) = &matches.in_device {
+        list.extend([load_meta(MetaKey::Iifname), compare(Operator::Equal, device_name(device))]);
+    }
+    if let Some(device) = &matches.out_device {
+        list.extend([load_meta(MetaKey::Oifname), compare(Operator::Equal, device_name(device))]);
+    }
+    if let Some(prefix) = matches.source {
+        of_prefix(IPHDR_SADDR, prefix, list);
+    }
+    if let Some(prefix) = matches.destination {
+        of_prefix(IPHDR_DADDR, prefix, list);
+    }
+    if let Some(protocol) = matches.protocol {
+        list.extend([load_meta(MetaKey::L4Proto), compare(Operator::Equal, [protocol.number()])]);
+    }
+    if let Some(ports) = matches.source_port {
+        of_ports(TCPHDR_SOURCE, ports, list);
+    }
+    if let Some(ports) = matches.destination_port {
+        of_ports(TCPHDR_DEST, ports, list);
+    }
+    if let Some((mask, value)) = matches.tcp_flags {
+        list.push(load_payload(NFT_PAYLOAD_TRANSPORT_HEADER, TCPHDR_FLAGS, 1));
+        list.extend([and([mask.bits()]), compare(Operator::Equal, [value.bits()])]);
+    }
+    if let Some(states) = matches.ct_state {
+        list.push(other(
+            "ct",
+            vec![u32_attribute(NFTA_CT_DREG, REG.into()), u32_attribute(NFTA_CT_KEY, NFT_CT_STATE)],
+        ));
+        list.extend([and(states.bits().to_ne_bytes()), compare(Operator::NotEqual, 0u32.to_ne_bytes())]);
+    }
+}
+
+fn of_action(action: &Action, list: &mut Vec<Expressions>) {
+    match action {
+        Action::Accept => list.push(verdict(NF_ACCEPT)),
+        Action::Drop => list.push(verdict(NF_DROP)),
+        Action::Count => {}
+        Action::Notrack => list.push(other("notrack", vec![])),
+        Action::SourceNat { to: Some(to), ports, choice } => {
+            let mut attributes = nat(NFT_NAT_SNAT, *to, list);
+            if let Some(ports) = ports {
+                attributes.extend(load_ports(*ports, NFTA_NAT_REG_PROTO_MIN, NFTA_NAT_REG_PROTO_MAX, list));
+            }
+            attributes.push(u32_attribute(NFTA_NAT_FLAGS, range_flags(*ports, *choice)));
+            list.push(other("nat", attributes));
+        }
+        Action::SourceNat { to: None, ports, choice } => {
+            let mut attributes = Vec::new();
+            if let Some(ports) = ports {
+                attributes.extend(load_ports(*ports, NFTA_MASQ_REG_PROTO_MIN, NFTA_MASQ_REG_PROTO_MAX, list));
+            }
+            attributes.push(u32_attribute(NFTA_MASQ_FLAGS, range_flags(*ports, *choice)));
+            list.push(other("masq", attributes));
+        }
+        Action::DestinationNat { to, port } => {
+            let mut attributes = nat(NFT_NAT_DNAT, *to, list);
+            list.push(immediate(Register::Reg2, DataAttribute::Value(port.to_be_bytes().into())));
+            attributes.push(u32_attribute(NFTA_NAT_REG_PROTO_MIN, Register::Reg2.into()));
+            list.push(other("nat", attributes));
+        }
+    }
+}
+
+/// Loads `to` and names its register in the attributes of a nat expression.
+fn nat(kind: u32, to: Ipv4Addr, list: &mut Vec<Expressions>) -> Vec<DefaultNla> {
+    list.push(immediate(Register::Reg1, DataAttribute::Value(to.octets().into())));
+    vec![
+        u32_attribute(NFTA_NAT_TYPE, kind),
+        u32_attribute(NFTA_NAT_FAMILY, NFPROTO_IPV4),
+        u32_attribute(NFTA_NAT_REG_ADDR_MIN, Register::Reg1.into()),
+    ]
+}
+
+fn load_ports(ports: Ports, min: u16, max: u16, list: &mut Vec<Expressions>) -> [DefaultNla; 2] {
+    list.push(immediate(Register::Reg2, DataAttribute::Value(ports.first.to_be_bytes().into())));
+    list.push(immediate(Register::Reg3, DataAttribute::Value(ports.last.to_be_bytes().into())));
+    [u32_attribute(min, Register::Reg2.into()), u32_attribute(max, Register::Reg3.into())]
+}
+
+/// nft_nat knows by itself that ports were given; nft_masq has to be told.
+fn range_flags(ports: Option<Ports>, choice: Choice) -> u32 {
+    let specified = if ports.is_some() { NF_NAT_RANGE_PROTO_SPECIFIED } else { 0 };
+    specified
+        | match choice {
+            Choice::Keep => 0,
+            Choice::Random => NF_NAT_RANGE_PROTO_RANDOM,
+            Choice::FullyRandom => NF_NAT_RANGE_PROTO_RANDOM_FULLY,
+        }
+}
+
+fn of_prefix(offset: u32, prefix: Prefix, list: &mut Vec<Expressions>) {
+    list.push(load_payload(NFT_PAYLOAD_NETWORK_HEADER, offset, 4));
+    if prefix.netmask() != Ipv4Addr::BROADCAST {
+        list.push(and(prefix.netmask().octets()));
+    }
+    list.push(compare(Operator::Equal, prefix.address().octets()));
+}
+
+fn of_ports(offset: u32, ports: Ports, list: &mut Vec<Expressions>) {
+    list.push(load_payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2));
+    if ports.first == ports.last {
+        list.push(compare(Operator::Equal, ports.first.to_be_bytes()));
+    } else {
+        list.push(compare(Operator::GreatherThanEqual, ports.first.to_be_bytes()));
+        list.push(compare(Operator::LessThanEqual, ports.last.to_be_bytes()));
+    }
+}
+
+/// A device's name as the kernel compares it: IFNAMSIZ bytes.
+fn device_name(device: &str) -> [u8; libc::IFNAMSIZ] {
+    let mut name = [0; libc::IFNAMSIZ];
+    // The last byte stays NUL: a longer name is no device's.
+    for (to, from) in name[..libc::IFNAMSIZ - 1].iter_mut().zip(device.bytes()) {
+        *to = from;
+    }
+    name
+}
+
+fn load_meta(key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(REG)])
+}
+
+fn load_payload(base: u32, offset: u32, length: u32) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(REG),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(length),
+    ])
+}
+
+fn compare<const N: usize>(operator: Operator, value: [u8; N]) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(REG),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(value.into())),
+    ])
+}
+
+fn and<const N: usize>(mask: [u8; N]) -> Expressions {
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(REG),
+        Bitwise::DestinationRegister(REG),
+        Bitwise::Length(u32::try_from(N).expect("a register has 16 bytes")),
+        Bitwise::Mask(DataAttribute::Value(mask.into())),
+        Bitwise::Xor(DataAttribute::Value(vec![0; N])),
+    ])
+}
+
+fn immediate(register: Register, data: DataAttribute) -> Expressions {
+    Expressions::Immediate(vec![Immediate::DestinationRegister(register), Immediate::Data(data)])
+}
+
+fn verdict(code: u32) -> Expressions {
+    let verdict = vec![VerdictAttribute::Code(Verdict::Other(code))];
+    immediate(Register::Verdict, DataAttribute::Verdict(verdict))
+}
+
+fn other(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
+    Expressions::Other { expression_type: name.to_owned(), attributes }
+}
+
+fn u32_attribute(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().into())
+}
+
+/// The module and the CONFIG name of an expression that a kernel may lack; the
+/// other expressions are in nf_tables itself.
+pub(super) fn module(expression: &Expressions) -> Option<&'static str> {
+    match expression {
+        Expressions::Meta(_) => Some("nft_meta (CONFIG_NFT_META)"),
+        Expressions::Other { expression_type, .. } => match expression_type.as_str() {
+            "counter" => Some("nft_counter (CONFIG_NFT_COUNTER)"),
+            "ct" => Some("nft_ct (CONFIG_NFT_CT)"),
+            "notrack" => Some("notrack of nft_ct (CONFIG_NFT_CT, commit 254432613c58)"),
+            "nat" => Some("nft_nat (CONFIG_NFT_NAT)"),
+            "masq" => Some("nft_masq (CONFIG_NFT_MASQ)"),
+            _ => None,
+        },
+        _ => None,
+    }
+}

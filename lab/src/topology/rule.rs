@@ -1,1 +1,0 @@
-//! nf_tables rules as values.

@@ -1,0 +1,303 @@
+//! What a packet must be for a rule to apply.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::ops::{BitOr, RangeInclusive};
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// ICMP, 1.
+    Icmp,
+    /// TCP, 6.
+    Tcp,
+    /// UDP, 17.
+    Udp,
+}
+
+impl Protocol {
+    /// The number in the IPv4 header.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Icmp => 1,
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Icmp => "icmp",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// An IPv4 address with a prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    address: Ipv4Addr,
+    length: u8,
+}
+
+impl Prefix {
+    /// The addresses that share the first `length` bits of `address`.
+    ///
+    /// # Panics
+    /// When `length` is more than 32.
+    pub fn new(address: impl Into<Ipv4Addr>, length: u8) -> Self {
+        assert!(length <= 32, "an IPv4 prefix has at most 32 bits, not {length}");
+        let address = Ipv4Addr::from_bits(address.into().to_bits() & Self::bits(length));
+        Self { address, length }
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The prefix length as a netmask; 255.255.255.255 for one address.
+    #[must_use]
+    pub fn netmask(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Self::bits(self.length))
+    }
+
+    fn bits(length: u8) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+    }
+}
+
+impl<A: Into<Ipv4Addr>> From<A> for Prefix {
+    fn from(address: A) -> Self {
+        Self::new(address, 32)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        if self.length < 32 {
+            write!(f, "/{}", self.length)?;
+        }
+        Ok(())
+    }
+}
+
+/// One port, or the ports from the first to the last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    /// The lowest port.
+    pub first: u16,
+    /// The highest port.
+    pub last: u16,
+}
+
+impl From<u16> for Ports {
+    fn from(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+}
+
+impl From<RangeInclusive<u16>> for Ports {
+    fn from(ports: RangeInclusive<u16>) -> Self {
+        Self { first: *ports.start(), last: *ports.end() }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        if self.last != self.first {
+            write!(f, "-{}", self.last)?;
+        }
+        Ok(())
+    }
+}
+
+/// A set of conntrack states, as `ct state` matches them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CtState(u32);
+
+// include/uapi/linux/netfilter/nf_conntrack_common.h: NF_CT_STATE_BIT.
+impl CtState {
+    /// conntrack could not place the packet.
+    pub const INVALID: Self = Self(1);
+    /// Packets were seen in both directions.
+    pub const ESTABLISHED: Self = Self(2);
+    /// A new flow that belongs to another one, or an ICMP error about one.
+    pub const RELATED: Self = Self(4);
+    /// The first packets of a flow.
+    pub const NEW: Self = Self(8);
+    /// Never shown to conntrack.
+    pub const UNTRACKED: Self = Self(64);
+
+    const NAMES: [(Self, &str); 5] = [
+        (Self::INVALID, "invalid"),
+        (Self::ESTABLISHED, "established"),
+        (Self::RELATED, "related"),
+        (Self::NEW, "new"),
+        (Self::UNTRACKED, "untracked"),
+    ];
+
+    /// The kernel's bits.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for CtState {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Display for CtState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.iter().filter(|(state, _)| self.0 & state.0 != 0);
+        write_joined(f, names.map(|(_, name)| *name))
+    }
+}
+
+/// A set of the flags of a TCP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TcpFlags(u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: Self = Self(0x01);
+    /// Synchronise sequence numbers.
+    pub const SYN: Self = Self(0x02);
+    /// Reset the connection.
+    pub const RST: Self = Self(0x04);
+    /// Push.
+    pub const PSH: Self = Self(0x08);
+    /// The acknowledgement number counts.
+    pub const ACK: Self = Self(0x10);
+    /// The urgent pointer counts.
+    pub const URG: Self = Self(0x20);
+
+    const NAMES: [(Self, &str); 6] = [
+        (Self::FIN, "fin"),
+        (Self::SYN, "syn"),
+        (Self::RST, "rst"),
+        (Self::PSH, "psh"),
+        (Self::ACK, "ack"),
+        (Self::URG, "urg"),
+    ];
+
+    /// The bits of the header's 14th byte.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+}
+
+impl BitOr for TcpFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.iter().filter(|(flag, _)| self.0 & flag.0 != 0);
+        write_joined(f, names.map(|(_, name)| *name))
+    }
+}
+
+fn write_joined<'a>(f: &mut fmt::Formatter<'_>, names: impl Iterator<Item = &'a str>) -> fmt::Result {
+    for (i, name) in names.enumerate() {
+        write!(f, "{}{name}", if i > 0 { "," } else { "" })?;
+    }
+    Ok(())
+}
+
+/// What a packet must be for a rule to apply: all of what is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Matches {
+    /// The name of the device it came in by.
+    pub in_device: Option<String>,
+    /// The name of the device it goes out by.
+    pub out_device: Option<String>,
+    /// Its source address.
+    pub source: Option<Prefix>,
+    /// Its destination address.
+    pub destination: Option<Prefix>,
+    /// Its transport protocol.
+    pub protocol: Option<Protocol>,
+    /// Its source port.
+    pub source_port: Option<Ports>,
+    /// Its destination port.
+    pub destination_port: Option<Ports>,
+    /// Those of its TCP flags that are in `.0` are as in `.1`.
+    pub tcp_flags: Option<(TcpFlags, TcpFlags)>,
+    /// conntrack's opinion of it is one of these.
+    pub ct_state: Option<CtState>,
+}
+
+impl fmt::Display for Matches {
+    /// Every match with a space behind it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(device) = &self.in_device {
+            write!(f, "iifname \"{device}\" ")?;
+        }
+        if let Some(device) = &self.out_device {
+            write!(f, "oifname \"{device}\" ")?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, "ip saddr {source} ")?;
+        }
+        if let Some(destination) = &self.destination {
+            write!(f, "ip daddr {destination} ")?;
+        }
+        let transport = match self.protocol {
+            Some(protocol) => protocol.to_string(),
+            None => "th".to_owned(),
+        };
+        let beyond =
+            self.source_port.is_some() || self.destination_port.is_some() || self.tcp_flags.is_some();
+        if self.protocol.is_some() && !beyond {
+            write!(f, "meta l4proto {transport} ")?;
+        }
+        if let Some(ports) = &self.source_port {
+            write!(f, "{transport} sport {ports} ")?;
+        }
+        if let Some(ports) = &self.destination_port {
+            write!(f, "{transport} dport {ports} ")?;
+        }
+        if let Some((mask, value)) = &self.tcp_flags {
+            // nft 1.0.6 prints one flag like this, and several like that.
+            if mask.0.is_power_of_two() {
+                write!(f, "tcp flags & {mask} == {value} ")?;
+            } else {
+                write!(f, "tcp flags {value} / {mask} ")?;
+            }
+        }
+        if let Some(states) = &self.ct_state {
+            write!(f, "ct state {states} ")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_covers_its_addresses() {
+        assert_eq!(Prefix::new([10, 1, 2, 3], 9).to_string(), "10.0.0.0/9");
+        assert_eq!(Prefix::new([10, 1, 2, 3], 0).netmask(), Ipv4Addr::UNSPECIFIED);
+        assert_eq!(Prefix::from([10, 1, 2, 3]).to_string(), "10.1.2.3");
+    }
+}

@@ -1,0 +1,432 @@
+//! nf_tables rules as values.
+//!
+//! A rule has a name, a hook, what it matches, and what it does. Every rule
+//! counts packets and bytes. It displays as `nft list ruleset` would print it,
+//! without the numbers of its counter.
+//!
+//! ```
+//! use lab::topology::rule::{CtState, Hook, Rule};
+//!
+//! let rule = Rule::drop("invalid").on(Hook::Forward).ct_state(CtState::INVALID);
+//! assert_eq!(rule.to_string(), "ct state invalid counter drop");
+//!
+//! let nat = Rule::source_nat("nat", [192, 0, 2, 1]).to_ports(40000..=40003).out("wan");
+//! assert_eq!(nat.to_string(), r#"oifname "wan" counter snat to 192.0.2.1:40000-40003"#);
+//! ```
+
+mod matches;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+pub use self::matches::{CtState, Matches, Ports, Prefix, Protocol, TcpFlags};
+
+/// The longest name of a rule in bytes: nft prints comments up to this length.
+/// libnftnl/udata.h: NFTNL_UDATA_COMMENT_MAXLEN, 128 with its NUL.
+pub const NAME_MAX: usize = 127;
+
+/// Where in the stack a rule is asked. One hook is one chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Before conntrack sees a packet that came in.
+    RawPrerouting,
+    /// Before conntrack sees a packet that was made here.
+    RawOutput,
+    /// Destination NAT of what comes in.
+    NatPrerouting,
+    /// Source NAT of what is delivered here.
+    NatInput,
+    /// Destination NAT of what is made here.
+    NatOutput,
+    /// Source NAT of what goes out.
+    NatPostrouting,
+    /// What is delivered here.
+    Input,
+    /// What passes through.
+    Forward,
+    /// What is made here.
+    Output,
+}
+
+impl Hook {
+    /// The name of the hook's chain.
+    #[must_use]
+    pub fn chain(self) -> &'static str {
+        match self {
+            Self::RawPrerouting => "raw-prerouting",
+            Self::RawOutput => "raw-output",
+            Self::NatPrerouting => "nat-prerouting",
+            Self::NatInput => "nat-input",
+            Self::NatOutput => "nat-output",
+            Self::NatPostrouting => "nat-postrouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+        }
+    }
+
+    /// The chain's priority. include/uapi/linux/netfilter_ipv4.h: enum nf_ip_hook_priorities.
+    #[must_use]
+    pub fn priority(self) -> i32 {
+        match self {
+            Self::RawPrerouting | Self::RawOutput => -300,
+            Self::NatPrerouting | Self::NatOutput => -100,
+            Self::Input | Self::Forward | Self::Output => 0,
+            Self::NatInput | Self::NatPostrouting => 100,
+        }
+    }
+
+    /// Whether the chain is of type nat: only the first packet of a flow is asked.
+    #[must_use]
+    pub fn is_nat(self) -> bool {
+        matches!(self, Self::NatPrerouting | Self::NatInput | Self::NatOutput | Self::NatPostrouting)
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.chain())
+    }
+}
+
+/// How NAT chooses a source port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Keep the port where it is free, else the next free one.
+    #[default]
+    Keep,
+    /// Start from a keyed hash of the flow: `random`.
+    Random,
+    /// Start from a random number: `fully-random`. iptables: `--random-fully`.
+    FullyRandom,
+}
+
+/// What a rule does to the packets that it matches, after it counted them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Lets the packet go on to the next hook.
+    Accept,
+    /// Drops the packet.
+    Drop,
+    /// Nothing: the next rule is asked.
+    Count,
+    /// Hides the packet from conntrack.
+    Notrack,
+    /// Rewrites the source of the flow.
+    SourceNat {
+        /// The new address; the out device's own where there is none (masquerade).
+        to: Option<Ipv4Addr>,
+        /// The ports to choose from.
+        ports: Option<Ports>,
+        /// How to choose.
+        choice: Choice,
+    },
+    /// Rewrites the destination of the flow.
+    DestinationNat {
+        /// The new address.
+        to: Ipv4Addr,
+        /// The new port.
+        port: u16,
+    },
+}
+
+/// A firewall rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    name: String,
+    hook: Hook,
+    matches: Matches,
+    action: Action,
+}
+
+impl Rule {
+    fn new(name: impl Into<String>, hook: Hook, action: Action) -> Self {
+        Self { name: name.into(), hook, matches: Matches::default(), action }
+    }
+
+    /// A rule in forward that accepts.
+    pub fn accept(name: impl Into<String>) -> Self {
+        Self::new(name, Hook::Forward, Action::Accept)
+    }
+
+    /// A rule in forward that drops.
+    pub fn drop(name: impl Into<String>) -> Self {
+        Self::new(name, Hook::Forward, Action::Drop)
+    }
+
+    /// A rule in forward that only counts.
+    pub fn count(name: impl Into<String>) -> Self {
+        Self::new(name, Hook::Forward, Action::Count)
+    }
+
+    /// A rule in raw prerouting that hides packets from conntrack. 4.4 has no notrack yet (254432613c58).
+    pub fn notrack(name: impl Into<String>) -> Self {
+        Self::new(name, Hook::RawPrerouting, Action::Notrack)
+    }
+
+    /// A rule in nat postrouting: flows go out with the source `to`.
+    pub fn source_nat(name: impl Into<String>, to: impl Into<Ipv4Addr>) -> Self {
+        let action = Action::SourceNat { to: Some(to.into()), ports: None, choice: Choice::Keep };
+        Self::new(name, Hook::NatPostrouting, action)
+    }
+
+    /// A rule in nat postrouting: flows that go out by `device` take its address.
+    ///
+    /// The device is not optional: an unconditional masquerade black-holes
+    /// what a host sends to itself over lo.
+    pub fn masquerade(name: impl Into<String>, device: impl Into<String>) -> Self {
+        let action = Action::SourceNat { to: None, ports: None, choice: Choice::Keep };
+        Self::new(name, Hook::NatPostrouting, action).out(device)
+    }
+
+    /// A rule in nat prerouting: TCP flows to `service` go to `backend`.
+    /// [`udp`](Self::udp) makes it UDP flows.
+    pub fn destination_nat(
+        name: impl Into<String>,
+        service: (impl Into<Ipv4Addr>, u16),
+        backend: (impl Into<Ipv4Addr>, u16),
+    ) -> Self {
+        let action = Action::DestinationNat { to: backend.0.into(), port: backend.1 };
+        Self::new(name, Hook::NatPrerouting, action)
+            .destination(service.0.into())
+            .tcp()
+            .destination_port(service.1)
+    }
+
+    /// Moves the rule to another hook.
+    #[must_use]
+    pub fn on(mut self, hook: Hook) -> Self {
+        self.hook = hook;
+        self
+    }
+
+    /// Only what came in by `device`.
+    #[must_use]
+    pub fn r#in(mut self, device: impl Into<String>) -> Self {
+        self.matches.in_device = Some(device.into());
+        self
+    }
+
+    /// Only what goes out by `device`.
+    #[must_use]
+    pub fn out(mut self, device: impl Into<String>) -> Self {
+        self.matches.out_device = Some(device.into());
+        self
+    }
+
+    /// Only what comes from an address or a [`Prefix`].
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Prefix>) -> Self {
+        self.matches.source = Some(source.into());
+        self
+    }
+
+    /// Only what goes to an address or a [`Prefix`].
+    #[must_use]
+    pub fn destination(mut self, destination: impl Into<Prefix>) -> Self {
+        self.matches.destination = Some(destination.into());
+        self
+    }
+
+    /// Only TCP.
+    #[must_use]
+    pub fn tcp(self) -> Self {
+        self.protocol(Protocol::Tcp)
+    }
+
+    /// Only UDP.
+    #[must_use]
+    pub fn udp(self) -> Self {
+        self.protocol(Protocol::Udp)
+    }
+
+    /// Only ICMP.
+    #[must_use]
+    pub fn icmp(self) -> Self {
+        self.protocol(Protocol::Icmp)
+    }
+
+    fn protocol(mut self, protocol: Protocol) -> Self {
+        self.matches.protocol = Some(protocol);
+        self
+    }
+
+    /// Only from a port or a range of ports; of any transport unless one is named.
+    #[must_use]
+    pub fn source_port(mut self, ports: impl Into<Ports>) -> Self {
+        self.matches.source_port = Some(ports.into());
+        self
+    }
+
+    /// Only to a port or a range of ports; of any transport unless one is named.
+    #[must_use]
+    pub fn destination_port(mut self, ports: impl Into<Ports>) -> Self {
+        self.matches.destination_port = Some(ports.into());
+        self
+    }
+
+    /// Only TCP segments that have all of `flags`.
+    #[must_use]
+    pub fn tcp_flags(self, flags: TcpFlags) -> Self {
+        self.tcp_flags_of(flags, flags)
+    }
+
+    /// Only TCP segments that have, of the flags in `mask`, exactly those in `value`.
+    #[must_use]
+    pub fn tcp_flags_of(mut self, mask: TcpFlags, value: TcpFlags) -> Self {
+        self.matches.tcp_flags = Some((mask, value));
+        self.tcp()
+    }
+
+    /// Only packets of which conntrack says one of `states`.
+    #[must_use]
+    pub fn ct_state(mut self, states: CtState) -> Self {
+        self.matches.ct_state = Some(states);
+        self
+    }
+
+    /// Source NAT chooses among these ports. Kernels without 8a6bf5da1aef (4.4) ignore it in a masquerade.
+    ///
+    /// # Panics
+    /// When the rule is no source NAT.
+    #[must_use]
+    pub fn to_ports(mut self, range: impl Into<Ports>) -> Self {
+        match &mut self.action {
+            Action::SourceNat { ports, .. } => *ports = Some(range.into()),
+            _ => panic!("rule {} has no source port to choose", self.name),
+        }
+        self
+    }
+
+    /// Source NAT chooses ports this way.
+    ///
+    /// # Panics
+    /// When the rule is no source NAT.
+    #[must_use]
+    pub fn choose(mut self, how: Choice) -> Self {
+        match &mut self.action {
+            Action::SourceNat { choice, .. } => *choice = how,
+            _ => panic!("rule {} has no source port to choose", self.name),
+        }
+        self
+    }
+
+    /// The name, unique in its firewall.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is asked.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// What it matches.
+    #[must_use]
+    pub fn matches(&self) -> &Matches {
+        &self.matches
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn action(&self) -> &Action {
+        &self.action
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept => f.write_str(" accept"),
+            Self::Drop => f.write_str(" drop"),
+            Self::Count => Ok(()),
+            Self::Notrack => f.write_str(" notrack"),
+            Self::SourceNat { to, ports, choice } => {
+                match to {
+                    Some(to) => write!(f, " snat to {to}")?,
+                    None => f.write_str(" masquerade")?,
+                }
+                match (to, ports) {
+                    (Some(_), Some(ports)) => write!(f, ":{ports}")?,
+                    (None, Some(ports)) => write!(f, " to :{ports}")?,
+                    (_, None) => {}
+                }
+                match choice {
+                    Choice::Keep => Ok(()),
+                    Choice::Random => f.write_str(" random"),
+                    Choice::FullyRandom => f.write_str(" fully-random"),
+                }
+            }
+            Self::DestinationNat { to, port } => write!(f, " dnat to {to}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}counter{}", self.matches, self.action)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: [u8; 4] = [10, 0, 0, 1];
+    const B: [u8; 4] = [192, 0, 2, 1];
+
+    #[test]
+    fn rules_display_as_nft_prints_them() {
+        let rules = [
+            Rule::drop("invalid").ct_state(CtState::INVALID),
+            Rule::drop("rst").tcp_flags(TcpFlags::RST),
+            Rule::count("syn").tcp_flags_of(TcpFlags::SYN | TcpFlags::ACK, TcpFlags::SYN),
+            Rule::accept("known").ct_state(CtState::RELATED | CtState::ESTABLISHED).r#in("lan"),
+            Rule::count("range")
+                .source(Prefix::new(A, 8))
+                .tcp()
+                .source_port(1024..=65535)
+                .destination_port(80),
+            Rule::notrack("dns").udp().destination_port(53),
+            Rule::count("ping").icmp(),
+            Rule::count("any").destination_port(53),
+            Rule::source_nat("snat", B).to_ports(40000..=40003).choose(Choice::Random),
+            Rule::masquerade("masquerade", "wan").to_ports(40000).choose(Choice::FullyRandom),
+            Rule::destination_nat("dnat", (B, 80), (A, 8080)),
+        ];
+        let text: Vec<_> = rules.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            [
+                "ct state invalid counter drop",
+                "tcp flags & rst == rst counter drop",
+                "tcp flags syn / syn,ack counter",
+                "iifname \"lan\" ct state established,related counter accept",
+                "ip saddr 10.0.0.0/8 tcp sport 1024-65535 tcp dport 80 counter",
+                "udp dport 53 counter notrack",
+                "meta l4proto icmp counter",
+                "th dport 53 counter",
+                "counter snat to 192.0.2.1:40000-40003 random",
+                "oifname \"wan\" counter masquerade to :40000 fully-random",
+                "ip daddr 192.0.2.1 tcp dport 80 counter dnat to 10.0.0.1:8080",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_action_has_its_hook() {
+        assert_eq!(Rule::drop("").hook(), Hook::Forward);
+        assert_eq!(Rule::notrack("").hook(), Hook::RawPrerouting);
+        assert_eq!(Rule::masquerade("", "wan").hook(), Hook::NatPostrouting);
+        assert_eq!(Rule::destination_nat("", (B, 80), (A, 80)).hook(), Hook::NatPrerouting);
+        assert_eq!(Rule::count("").on(Hook::Input).hook(), Hook::Input);
+    }
+
+    #[test]
+    #[should_panic(expected = "rule invalid has no source port")]
+    fn only_source_nat_chooses_ports() {
+        let _ = Rule::drop("invalid").to_ports(1..=2);
+    }
+}
