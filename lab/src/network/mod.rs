@@ -2,5 +2,6 @@
 
 pub mod firewall;
 pub mod namespace;
+pub mod offload;
 
 pub use namespace::Namespace;
