@@ -6,5 +6,6 @@ pub(crate) mod netlink;
 pub mod qdisc;
 pub mod sysctl;
 pub(crate) mod nfnetlink;
+pub mod offload;
 
 pub use namespace::Namespace;

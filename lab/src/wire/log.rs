@@ -1,0 +1,160 @@
+//! What a wire saw and what became of it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::policy::{Frame, Way};
+use super::segment::Header;
+
+/// How many records are kept; the oldest give way.
+const CAPACITY: usize = 1 << 16;
+
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// The policy has it still.
+    Held,
+    /// Sent on.
+    Passed {
+        /// When, on CLOCK_MONOTONIC.
+        at: Duration,
+    },
+    /// Dropped by the policy.
+    Dropped,
+    /// Passed by the policy, but the end that it was for is gone.
+    Unsent,
+}
+
+/// Where a frame came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It arrived at an end.
+    End,
+    /// The policy made it, or it was injected.
+    Lab,
+}
+
+/// One frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// When it arrived at the wire, or was made: CLOCK_MONOTONIC, by the
+    /// kernel's receive time stamp.
+    pub at: Duration,
+    /// Where it goes.
+    pub way: Way,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its TCP headers, before any policy edits them; none when it is not TCP.
+    pub header: Option<Header>,
+    /// Bytes of TCP payload; of the whole frame when it is not TCP.
+    pub length: usize,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+impl Record {
+    fn of(frame: &Frame, at: Duration, origin: Origin, fate: Fate) -> Self {
+        let segment = frame.segment();
+        Self {
+            at,
+            way: frame.way,
+            origin,
+            header: segment.map(|segment| segment.header),
+            length: segment.map_or(frame.bytes.len(), |segment| segment.payload.len()),
+            fate,
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.way {
+            Way::There => "->",
+            Way::Back => "<-",
+        };
+        write!(f, "{:.6} {way} ", self.at.as_secs_f64())?;
+        match self.header {
+            Some(header) => write!(f, "{header}, ")?,
+            None => f.write_str("not TCP, ")?,
+        }
+        write!(f, "length {}", self.length)?;
+        match self.fate {
+            Fate::Passed { .. } => Ok(()),
+            Fate::Held => f.write_str(" (held)"),
+            Fate::Dropped => f.write_str(" (dropped)"),
+            Fate::Unsent => f.write_str(" (unsent)"),
+        }
+    }
+}
+
+/// The records of a wire, the newest [`CAPACITY`] of them.
+#[derive(Default)]
+pub(super) struct Log {
+    records: VecDeque<Record>,
+    forgotten: u64,
+}
+
+impl Log {
+    /// Notes that `frame` arrived, and marks it.
+    pub(super) fn arrived(&mut self, frame: &mut Frame, at: Duration) {
+        frame.record = Some(self.forgotten + self.records.len() as u64);
+        self.push(Record::of(frame, at, Origin::End, Fate::Held));
+    }
+
+    /// Notes what became of `frame` at `now`.
+    pub(super) fn ended(&mut self, frame: &Frame, now: Duration, fate: Fate) {
+        let Some(number) = frame.record else {
+            return self.push(Record::of(frame, now, Origin::Lab, fate));
+        };
+        let index = number.checked_sub(self.forgotten).and_then(|index| usize::try_from(index).ok());
+        if let Some(record) = index.and_then(|index| self.records.get_mut(index)) {
+            record.fate = fate;
+        }
+    }
+
+    /// The records, in the order in which the wire met the frames.
+    pub(super) fn records(&self) -> Vec<Record> {
+        self.records.iter().copied().collect()
+    }
+
+    /// How many older records have given way.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn push(&mut self, record: Record) {
+        if self.records.len() == CAPACITY {
+            self.records.pop_front();
+            self.forgotten += 1;
+        }
+        self.records.push_back(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_records_give_way() {
+        let mut log = Log::default();
+        let mut frames: Vec<_> = (0..CAPACITY + 2).map(|_| Frame::new(Way::There, vec![0; 3])).collect();
+        for frame in &mut frames {
+            log.arrived(frame, Duration::ZERO);
+        }
+        assert_eq!(log.forgotten(), 2);
+        for frame in [&frames[0], &frames[2]] {
+            log.ended(frame, Duration::ZERO, Fate::Dropped);
+        }
+        let dropped: Vec<_> = log.records().iter().map(|record| record.fate == Fate::Dropped).collect();
+        assert_eq!((dropped[0], dropped[1]), (true, false));
+    }
+
+    #[test]
+    fn shown_with_its_way_and_fate() {
+        let mut log = Log::default();
+        log.ended(&Frame::new(Way::Back, vec![0; 60]), Duration::from_millis(1500), Fate::Dropped);
+        assert_eq!(log.records()[0].to_string(), "1.500000 <- not TCP, length 60 (dropped)");
+    }
+}

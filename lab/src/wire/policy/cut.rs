@@ -1,0 +1,42 @@
+//! A link that dies without a word.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Frame, Out, Policy};
+
+/// Carries nothing in either direction once it is told to: the link died, and
+/// neither end's carrier says so.
+#[derive(Debug)]
+pub struct Cut {
+    cut: Rc<Cell<bool>>,
+}
+
+/// Cuts a [`Cut`].
+#[derive(Clone, Debug)]
+pub struct CutHandle {
+    cut: Rc<Cell<bool>>,
+}
+
+impl Cut {
+    /// A link that still carries everything.
+    #[must_use]
+    pub fn new() -> (Self, CutHandle) {
+        let cut = Rc::new(Cell::new(false));
+        (Self { cut: cut.clone() }, CutHandle { cut })
+    }
+}
+
+impl CutHandle {
+    /// Cuts the link.
+    pub fn cut(&self) {
+        self.cut.set(true);
+    }
+}
+
+impl Policy for Cut {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+        if self.cut.get() { out.drop(frame) } else { out.pass(frame) }
+    }
+}

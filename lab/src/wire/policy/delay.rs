@@ -1,0 +1,40 @@
+//! Segments that come late.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{Frame, Out, Policy, Predicate, Way, matches};
+use crate::wire::segment::Segment;
+
+/// Passes segments that match later, in the order in which they came.
+pub struct Delay {
+    by: Duration,
+    predicate: Predicate,
+    late: VecDeque<(Duration, Frame)>,
+}
+
+impl Delay {
+    /// Delays every segment that matches `by` this much.
+    pub fn matching(by: Duration, predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+        Self { by, predicate: Box::new(predicate), late: VecDeque::new() }
+    }
+}
+
+impl Policy for Delay {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+        if matches(&mut self.predicate, &frame) {
+            // The arrivals of the two ends are not sorted against each other.
+            let behind = self.late.back().map_or(Duration::ZERO, |(due, _)| *due);
+            self.late.push_back(((now + self.by).max(behind), frame));
+        } else {
+            out.pass(frame);
+        }
+    }
+
+    fn poll(&mut self, now: Duration, _waker: &Waker, out: &mut Out) -> Option<Duration> {
+        let due = self.late.partition_point(|(due, _)| *due <= now);
+        self.late.drain(..due).for_each(|(_, frame)| out.pass(frame));
+        self.late.front().map(|(due, _)| *due)
+    }
+}

@@ -1,0 +1,79 @@
+//! Segments that are kept until a scenario lets them go.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{Frame, Out, Policy, Predicate, Way, matches};
+use crate::wire::segment::Segment;
+
+/// Keeps segments that match until told to let go.
+pub struct Hold {
+    predicate: Predicate,
+    shared: Rc<HoldShared>,
+}
+
+#[derive(Default)]
+struct HoldShared {
+    held: RefCell<Vec<Frame>>,
+    released: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// Lets go of what a [`Hold`] keeps.
+#[derive(Clone)]
+pub struct HoldHandle {
+    shared: Rc<HoldShared>,
+}
+
+impl Hold {
+    /// Holds every segment that matches until [`HoldHandle::release`].
+    pub fn matching(predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> (Self, HoldHandle) {
+        let shared = Rc::new(HoldShared::default());
+        (Self { predicate: Box::new(predicate), shared: shared.clone() }, HoldHandle { shared })
+    }
+}
+
+impl HoldHandle {
+    /// Sends what is held on its way, in the order in which it came, and holds
+    /// nothing from now on.
+    pub fn release(&self) {
+        self.shared.released.set(true);
+        if let Some(waker) = self.shared.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// How many segments are held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.held.borrow().len()
+    }
+}
+
+impl Policy for Hold {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+        if !self.shared.released.get() && matches(&mut self.predicate, &frame) {
+            self.shared.held.borrow_mut().push(frame);
+        } else {
+            // What was held comes first, also when its release is not polled yet.
+            self.let_go(out);
+            out.pass(frame);
+        }
+    }
+
+    fn poll(&mut self, _now: Duration, waker: &Waker, out: &mut Out) -> Option<Duration> {
+        self.let_go(out);
+        self.shared.waker.set(Some(waker.clone()));
+        None
+    }
+}
+
+impl Hold {
+    fn let_go(&self, out: &mut Out) {
+        if self.shared.released.get() {
+            self.shared.held.take().into_iter().for_each(|frame| out.pass(frame));
+        }
+    }
+}

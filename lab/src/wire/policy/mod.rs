@@ -1,0 +1,174 @@
+//! What a wire does with the frames that it is given.
+//!
+//! A [`Policy`] decides about one frame at a time: it passes it on, drops it,
+//! keeps it for later, or sends others besides. It does no I/O and reads no
+//! clock. What a scenario steers while the wire runs it steers through a
+//! handle; handles and policies live on one thread.
+//!
+//! Predicates look at TCP segments only. What is not TCP passes.
+
+mod chain;
+mod clock;
+mod cut;
+mod delay;
+mod hold;
+
+use std::task::Waker;
+use std::time::Duration;
+
+use super::segment::Segment;
+
+pub use chain::Chain;
+pub use clock::ShiftTimestampClock;
+pub use cut::{Cut, CutHandle};
+pub use delay::Delay;
+pub use hold::{Hold, HoldHandle};
+
+/// The direction of a frame on its wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Way {
+    /// From end 0 to end 1.
+    There,
+    /// From end 1 to end 0.
+    Back,
+}
+
+impl Way {
+    /// Both directions.
+    pub const BOTH: [Self; 2] = [Self::There, Self::Back];
+
+    /// The other direction.
+    #[must_use]
+    pub fn reverse(self) -> Self {
+        match self {
+            Self::There => Self::Back,
+            Self::Back => Self::There,
+        }
+    }
+}
+
+/// An Ethernet frame on a wire.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use = "a frame that is neither passed nor dropped counts as held"]
+pub struct Frame {
+    /// Where it goes.
+    pub way: Way,
+    /// Its bytes, from the destination address to the end of the payload.
+    pub bytes: Vec<u8>,
+    /// Which record of the log tells of it; none for a frame made here.
+    pub(in crate::wire) record: Option<u64>,
+}
+
+impl Frame {
+    /// A frame that did not come from an end.
+    pub fn new(way: Way, bytes: Vec<u8>) -> Self {
+        Self { way, bytes, record: None }
+    }
+
+    /// The TCP segment in it.
+    #[must_use]
+    pub fn segment(&self) -> Option<Segment<'_>> {
+        Segment::parse(&self.bytes)
+    }
+}
+
+/// What a policy has decided.
+#[derive(Default, Debug)]
+pub struct Out {
+    pub(in crate::wire) passed: Vec<Frame>,
+    pub(in crate::wire) dropped: Vec<Frame>,
+}
+
+impl Out {
+    /// Lets `frame` go on its way.
+    pub fn pass(&mut self, frame: Frame) {
+        self.passed.push(frame);
+    }
+
+    /// Ends `frame`.
+    pub fn drop(&mut self, frame: Frame) {
+        self.dropped.push(frame);
+    }
+}
+
+/// Decides about the frames of a wire.
+pub trait Policy {
+    /// Decides about `frame`, which arrived at `now`, a time of
+    /// CLOCK_MONOTONIC. A frame that is given to `out` in neither way is held.
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out);
+
+    /// Gives what was held and is due at `now`, and says when to ask again.
+    ///
+    /// It is asked after frames arrived, at the time it said, and when `waker`,
+    /// which is to be kept for that, was woken.
+    fn poll(&mut self, _now: Duration, _waker: &Waker, _out: &mut Out) -> Option<Duration> {
+        None
+    }
+}
+
+/// Which segments a policy is about.
+pub type Predicate = Box<dyn FnMut(Way, &Segment<'_>) -> bool>;
+
+fn matches(predicate: &mut Predicate, frame: &Frame) -> bool {
+    frame.segment().is_some_and(|segment| predicate(frame.way, &segment))
+}
+
+/// Passes every frame: a good cable.
+#[derive(Debug)]
+pub struct Pass;
+
+impl Policy for Pass {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+        out.pass(frame);
+    }
+}
+
+/// Drops segments.
+pub struct Discard {
+    predicate: Predicate,
+}
+
+impl Discard {
+    /// Drops every segment that matches.
+    pub fn matching(predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+        Self { predicate: Box::new(predicate) }
+    }
+
+    /// Drops the `n`-th segment that matches, the first being 1, and no other.
+    pub fn nth(n: u64, mut predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+        let mut seen = 0;
+        Self::matching(move |way, segment| {
+            let hit = predicate(way, segment);
+            seen += u64::from(hit);
+            hit && seen == n
+        })
+    }
+}
+
+impl Policy for Discard {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+        if matches(&mut self.predicate, &frame) { out.drop(frame) } else { out.pass(frame) }
+    }
+}
+
+/// Passes segments that match twice, one right after the other.
+pub struct Duplicate {
+    predicate: Predicate,
+}
+
+impl Duplicate {
+    /// Doubles every segment that matches.
+    pub fn matching(predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+        Self { predicate: Box::new(predicate) }
+    }
+}
+
+impl Policy for Duplicate {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+        let copy = matches(&mut self.predicate, &frame).then(|| Frame::new(frame.way, frame.bytes.clone()));
+        out.pass(frame);
+        if let Some(copy) = copy {
+            out.pass(copy);
+        }
+    }
+}

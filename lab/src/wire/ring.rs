@@ -1,0 +1,351 @@
+//! A packet socket on one interface, with the kernel's receive ring.
+//!
+//! The ring takes bursts that a socket buffer of net.core.rmem_max would lose,
+//! and frames are read from it without a system call.
+//!
+//! - packet(7); Documentation/networking/packet_mmap.rst, TPACKET_V2
+//! - net/packet/af_packet.c, tpacket_rcv(): what the kernel writes into a slot
+
+#![allow(clippy::cast_possible_truncation, reason = "C gives the kernel's small constants wide types")]
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats, tpacket2_hdr};
+use nix::net::if_::if_nametoindex;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::error::{Error, Result};
+use crate::network::Namespace;
+
+/// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame.
+const SLOT: usize = 2048;
+/// Bytes of a block, the unit in which the kernel allocates: 32 slots.
+const BLOCK: usize = 1 << 16;
+/// Blocks of a ring at most: 8 MiB, 4096 slots.
+const BLOCKS: usize = 128;
+/// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
+const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
+/// The least time between two tries of a full device queue.
+pub(super) const RETRY: Duration = Duration::from_millis(1);
+
+/// A frame as it arrived.
+pub(super) struct Arrival {
+    /// When the kernel received it, on CLOCK_MONOTONIC.
+    pub(super) at: Duration,
+    /// The frame.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What became of a frame that was to be sent.
+pub(super) enum Sent {
+    /// The kernel has it.
+    Done,
+    /// The socket's buffer is full: wait until it is writable.
+    Full,
+    /// The device's queue is full: try again after [`RETRY`].
+    Queue,
+    /// The interface is down or deleted.
+    Gone,
+}
+
+/// A packet socket bound to an interface.
+pub(super) struct Ring {
+    place: String,
+    socket: Socket,
+    slots: Mapping,
+    next: usize,
+    last: Duration,
+    lost: u64,
+}
+
+impl Ring {
+    /// Opens a ring on `ifname` in `ns`, in promiscuous mode.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW, without the interface, or where it is down.
+    pub(super) fn open(wire: &str, ns: &Namespace, ifname: &str) -> Result<Self> {
+        let place = format!("wire {wire}, {} in {}", ifname, ns.name());
+        let failed = |tried: &'static str| {
+            let place = place.clone();
+            move |source: io::Error| Error::kernel(place, tried, source)
+        };
+        // Protocol 0 receives nothing until bind, when ring and filter stand.
+        let socket = ns
+            .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))))
+            .map_err(failed("socket(AF_PACKET)"))?;
+        socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
+        let index = ns
+            .enter(|| if_nametoindex(ifname))
+            .map_err(|errno| Error::kernel(&place, "if_nametoindex", errno))?;
+        let index = c_int::try_from(index).map_err(|_| Error::Lab(format!("{place}: index {index}")))?;
+
+        // Linux 4.20; an older kernel's own frames are left out by `next` alone.
+        match set(&socket, libc::PACKET_IGNORE_OUTGOING, &c_int::from(true)) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => {
+                return Err(failed("PACKET_IGNORE_OUTGOING")(error));
+            }
+            _ => {}
+        }
+        let version: c_int = 1; // TPACKET_V2, linux/if_packet.h
+        set(&socket, libc::PACKET_VERSION, &version).map_err(failed("PACKET_VERSION"))?;
+        let blocks = allocate(&socket).map_err(failed("PACKET_RX_RING"))?;
+        let slots = Mapping::new(&socket, blocks * BLOCK).map_err(failed("mmap"))?;
+        let promiscuous = libc::packet_mreq {
+            mr_ifindex: index,
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        set(&socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous).map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
+        socket.bind(&address(index)).map_err(failed("bind"))?;
+        // af_packet.c, packet_do_bind(): ENETDOWN is left behind by an interface that is down.
+        if let Some(error) = socket.take_error().map_err(failed("SO_ERROR"))? {
+            return Err(failed("bind")(error));
+        }
+        Ok(Self { place, socket, slots, next: 0, last: Duration::ZERO, lost: 0 })
+    }
+
+    /// The interface, in messages.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The next frame that arrived, if one has.
+    ///
+    /// # Errors
+    /// A frame that this wire cannot carry as it is: longer than a slot, with
+    /// a VLAN tag, or with a checksum that an offload was to complete.
+    pub(super) fn take(&mut self) -> Result<Option<Arrival>> {
+        loop {
+            let Some(slot) = self.slots.full(self.next) else { return Ok(None) };
+            self.next = (self.next + 1) % self.slots.len();
+            let header = slot.header();
+            if slot.packet_type() == libc::PACKET_OUTGOING {
+                continue;
+            }
+            let wrong = if header.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
+                "has a VLAN tag"
+            } else if header.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0 {
+                "has a partial checksum: switch the offloads of the other end off"
+            } else if header.tp_len != header.tp_snaplen {
+                "is longer than a slot of the ring: switch the offloads of the other end off"
+            } else if let Some(bytes) = slot.frame(&header) {
+                let bytes = bytes.to_vec();
+                let stamp = Duration::new(header.tp_sec.into(), header.tp_nsec);
+                drop(slot);
+                return Ok(Some(Arrival { at: self.monotonic(stamp)?, bytes }));
+            } else {
+                "lies outside its slot"
+            };
+            return Err(Error::Lab(format!("{}: a frame of {} bytes {wrong}", self.place, header.tp_len)));
+        }
+    }
+
+    /// Hands `frame` to the interface.
+    ///
+    /// # Errors
+    /// What the kernel says, except for what [`Sent`] tells.
+    pub(super) fn send(&self, frame: &[u8]) -> Result<Sent> {
+        let Err(error) = self.socket.send(frame) else { return Ok(Sent::Done) };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Ok(Sent::Full),
+            Some(libc::ENOBUFS) => Ok(Sent::Queue),
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Ok(Sent::Gone),
+            _ => Err(Error::kernel(&self.place, format!("send {} bytes", frame.len()), error)),
+        }
+    }
+
+    /// How many frames the kernel could not put into the ring until now.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub(super) fn lost(&mut self) -> Result<u64> {
+        let statistics =
+            statistics(&self.socket).map_err(|e| Error::kernel(&self.place, "PACKET_STATISTICS", e))?;
+        self.lost += u64::from(statistics.tp_drops); // reading sets it to zero
+        Ok(self.lost)
+    }
+
+    /// Turns a receive time stamp, which is CLOCK_REALTIME, into CLOCK_MONOTONIC.
+    ///
+    /// The wall clock may be set between receipt and reading; a frame is never
+    /// from the future nor older than the one before it.
+    fn monotonic(&mut self, stamp: Duration) -> Result<Duration> {
+        let now = now();
+        let wall = clock_gettime(ClockId::CLOCK_REALTIME)
+            .map_err(|errno| Error::kernel(&self.place, "CLOCK_REALTIME", errno))?;
+        let age = Duration::from(wall).saturating_sub(stamp);
+        self.last = now.saturating_sub(age).max(self.last);
+        Ok(self.last)
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// The time of CLOCK_MONOTONIC.
+///
+/// # Panics
+/// Never on Linux: the clock always exists.
+#[must_use]
+pub fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists").into()
+}
+
+/// The ring in this process, shared with the kernel.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: NonZeroUsize,
+}
+
+impl Mapping {
+    #[allow(unsafe_code, reason = "mmap")]
+    fn new(socket: &Socket, bytes: usize) -> io::Result<Self> {
+        let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no
+        // memory that anything refers to.
+        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, socket, 0) }?;
+        Ok(Self { start: start.cast(), bytes })
+    }
+
+    /// How many slots there are.
+    fn len(&self) -> usize {
+        self.bytes.get() / SLOT
+    }
+
+    /// The slot at `index`, if the kernel has filled it.
+    #[allow(unsafe_code, reason = "the ring is the kernel's memory")]
+    fn full(&self, index: usize) -> Option<Slot<'_>> {
+        assert!(index < self.len());
+        // SAFETY: the slot lies inside the mapping, which `self` keeps. A slot
+        // starts at a multiple of SLOT from a page, so it is aligned, and it
+        // starts with tp_status, which kernel and process access atomically.
+        let (start, status) = unsafe {
+            let start = self.start.add(index * SLOT);
+            (start, start.cast::<AtomicU32>().as_ref())
+        };
+        let full = status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0;
+        full.then_some(Slot { start, status })
+    }
+}
+
+impl Drop for Mapping {
+    #[allow(unsafe_code, reason = "munmap")]
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and slots, which borrow it, are gone.
+        let result = unsafe { munmap(self.start.cast(), self.bytes.get()) };
+        debug_assert!(result.is_ok(), "munmap: {result:?}");
+    }
+}
+
+/// A slot that is ours to read, until it is dropped.
+struct Slot<'a> {
+    start: NonNull<u8>,
+    status: &'a AtomicU32,
+}
+
+#[allow(unsafe_code, reason = "the ring is the kernel's memory")]
+impl Slot<'_> {
+    fn header(&self) -> tpacket2_hdr {
+        // SAFETY: a full slot starts with this header, any bytes are a valid
+        // one, and the kernel does not touch a slot that is ours.
+        unsafe { ptr::read(self.start.as_ptr().cast()) }
+    }
+
+    /// PACKET_HOST, PACKET_OUTGOING...: where the frame was seen.
+    fn packet_type(&self) -> u8 {
+        // SAFETY: as in `header`; the address follows the header at ADDRESS.
+        unsafe { ptr::read_unaligned(self.start.as_ptr().add(ADDRESS).cast::<sockaddr_ll>()) }.sll_pkttype
+    }
+
+    /// The frame; none where it would lie outside of the slot.
+    fn frame(&self, header: &tpacket2_hdr) -> Option<&[u8]> {
+        let at = usize::from(header.tp_mac);
+        let length = usize::try_from(header.tp_snaplen).ok()?;
+        if at.checked_add(length)? > SLOT {
+            return None;
+        }
+        // SAFETY: the range lies inside the slot, as just checked, and the
+        // kernel does not touch a slot that is ours.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), length) })
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
+    }
+}
+
+/// Asks for a ring of [`BLOCKS`] blocks, or of as many as there is memory for,
+/// and says how many those are.
+fn allocate(socket: &Socket) -> io::Result<usize> {
+    let mut blocks = BLOCKS;
+    loop {
+        let request = tpacket_req {
+            tp_block_size: BLOCK as u32,
+            tp_block_nr: blocks as u32,
+            tp_frame_size: SLOT as u32,
+            tp_frame_nr: (blocks * (BLOCK / SLOT)) as u32,
+        };
+        match set(socket, libc::PACKET_RX_RING, &request) {
+            Ok(()) => return Ok(blocks),
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && blocks > 1 => blocks /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Every protocol on the interface `index`.
+fn address(index: c_int) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
+    // SAFETY: sockaddr_ll is a socket address, plain data, and fits.
+    let address = unsafe { storage.view_as::<sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index;
+    #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
+    // SAFETY: the storage holds a sockaddr_ll of this length.
+    unsafe {
+        SockAddr::new(storage, size_of::<sockaddr_ll>() as u32)
+    }
+}
+
+#[allow(unsafe_code, reason = "options that neither socket2 nor nix knows")]
+fn set<T>(socket: &Socket, option: c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as u32;
+    // SAFETY: the kernel reads `length` bytes of a value that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, ptr::from_ref(value).cast(), length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[allow(unsafe_code, reason = "an option that neither socket2 nor nix knows")]
+fn statistics(socket: &Socket) -> io::Result<tpacket_stats> {
+    let mut statistics = tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut length = size_of::<tpacket_stats>() as u32;
+    // SAFETY: the kernel writes at most `length` bytes, to plain integers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            ptr::from_mut(&mut statistics).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(statistics) } else { Err(io::Error::last_os_error()) }
+}

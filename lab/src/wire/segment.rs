@@ -1,0 +1,487 @@
+//! TCP segments as they lie in Ethernet frames: read, edited, made.
+//!
+//! Only untagged IPv4 carries segments here. ARP, IPv6, a VLAN tag, a fragment
+//! and anything cut short or malformed is "not TCP": there is no [`Segment`].
+//!
+//! - RFC 9293 3.1, the header; RFC 7323 3.2, the timestamps option
+//! - RFC 1624, updating a checksum without the rest of the packet
+//! - print-tcp.c of tcpdump, whose spelling [`Segment`] is shown in
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::ops::{BitOr, Range};
+
+use etherparse::{
+    EtherType, Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice, PacketBuilder, TcpHeader, TcpHeaderSlice,
+    TcpOptionElement,
+};
+
+use crate::error::{Error, Result};
+
+/// Where the checksum lies in a TCP header, RFC 9293 3.1.
+const CHECKSUM: usize = 16;
+/// The timestamps option, RFC 7323 3.2: kind 8, length 10.
+const TIMESTAMPS: [u8; 2] = [8, 10];
+/// The time to live of a frame that is made here: Linux's default.
+const TTL: u8 = 64;
+
+/// The control bits of a TCP header, CWR to FIN.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// No more data from the sender.
+    pub const FIN: Self = Self(0x01);
+    /// Synchronise sequence numbers.
+    pub const SYN: Self = Self(0x02);
+    /// Reset the connection.
+    pub const RST: Self = Self(0x04);
+    /// Push.
+    pub const PSH: Self = Self(0x08);
+    /// The acknowledgement number is significant.
+    pub const ACK: Self = Self(0x10);
+    /// The urgent pointer is significant.
+    pub const URG: Self = Self(0x20);
+    /// ECN echo.
+    pub const ECE: Self = Self(0x40);
+    /// Congestion window reduced.
+    pub const CWR: Self = Self(0x80);
+
+    /// The usual FIN.
+    pub const FIN_ACK: Self = Self(Self::FIN.0 | Self::ACK.0);
+    /// The answer to a SYN.
+    pub const SYN_ACK: Self = Self(Self::SYN.0 | Self::ACK.0);
+    /// The RST of a socket that is reset.
+    pub const RST_ACK: Self = Self(Self::RST.0 | Self::ACK.0);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether this asks for a connection: SYN without ACK, FIN or RST.
+    #[must_use]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN.0 | Self::ACK.0 | Self::FIN.0 | Self::RST.0) == Self::SYN.0
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("none");
+        }
+        // From FIN to CWR, as tcp_flag_values of print-tcp.c.
+        for (bit, letter) in "FSRP.UEW".chars().enumerate() {
+            if self.0 & (1 << bit) != 0 {
+                write!(f, "{letter}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{self}]")
+    }
+}
+
+/// The timestamps option.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timestamps {
+    /// The sender's clock, in its ticks.
+    pub tsval: u32,
+    /// The receiver's clock as the sender last saw it; significant with ACK.
+    pub tsecr: u32,
+}
+
+/// What a scenario looks at in the headers of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// The sender.
+    pub src: SocketAddrV4,
+    /// The receiver.
+    pub dst: SocketAddrV4,
+    /// The sequence number of the first byte, or of the SYN.
+    pub seq: u32,
+    /// The next sequence number that the sender expects; significant with ACK.
+    pub ack: u32,
+    /// The control bits.
+    pub flags: Flags,
+    /// The window as it is written in the header, not scaled.
+    pub window: u16,
+    /// The timestamps option.
+    pub timestamps: Option<Timestamps>,
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} > {} Flags [{}], seq {}", self.src, self.dst, self.flags, self.seq)?;
+        if self.flags.contains(Flags::ACK) {
+            write!(f, ", ack {}", self.ack)?;
+        }
+        if let Some(Timestamps { tsval, tsecr }) = self.timestamps {
+            write!(f, ", TS val {tsval} ecr {tsecr}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A TCP segment: its headers, and its payload where that lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment<'a> {
+    /// The headers.
+    pub header: Header,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// The Ethernet addresses of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Macs {
+    /// The sender.
+    pub src: [u8; 6],
+    /// The receiver.
+    pub dst: [u8; 6],
+}
+
+impl Macs {
+    /// The addresses of `frame`; none when it is shorter than an Ethernet header.
+    #[must_use]
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
+        Some(Self { src: ethernet.source(), dst: ethernet.destination() })
+    }
+
+    /// The addresses of an answer.
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self { src: self.dst, dst: self.src }
+    }
+}
+
+impl<'a> Segment<'a> {
+    /// The segment in an Ethernet frame; none where there is no whole one.
+    #[must_use]
+    pub fn parse(frame: &'a [u8]) -> Option<Self> {
+        let place = Place::of(frame)?;
+        let ip = Ipv4HeaderSlice::from_slice(&frame[place.ip..]).ok()?;
+        let tcp = TcpHeaderSlice::from_slice(&frame[place.tcp.clone()]).ok()?;
+        let bits = frame[place.tcp.start + 13];
+        let timestamps =
+            place.timestamps.map(|at| Timestamps { tsval: be32(frame, at), tsecr: be32(frame, at + 4) });
+        let header = Header {
+            src: SocketAddrV4::new(ip.source_addr(), tcp.source_port()),
+            dst: SocketAddrV4::new(ip.destination_addr(), tcp.destination_port()),
+            seq: tcp.sequence_number(),
+            ack: tcp.acknowledgment_number(),
+            flags: Flags(bits),
+            window: tcp.window_size(),
+            timestamps,
+        };
+        Some(Self { header, payload: &frame[place.payload] })
+    }
+
+    /// The segment as an Ethernet frame with right checksums.
+    ///
+    /// # Errors
+    /// Where the payload does not fit into an IPv4 packet.
+    pub fn frame(&self, macs: Macs) -> Result<Vec<u8>> {
+        let Header { src, dst, seq, ack, flags, window, timestamps } = self.header;
+        let mut tcp = TcpHeader::new(src.port(), dst.port(), seq, window);
+        tcp.acknowledgment_number = ack;
+        tcp.fin = flags.contains(Flags::FIN);
+        tcp.syn = flags.contains(Flags::SYN);
+        tcp.rst = flags.contains(Flags::RST);
+        tcp.psh = flags.contains(Flags::PSH);
+        tcp.ack = flags.contains(Flags::ACK);
+        tcp.urg = flags.contains(Flags::URG);
+        tcp.ece = flags.contains(Flags::ECE);
+        tcp.cwr = flags.contains(Flags::CWR);
+        if let Some(Timestamps { tsval, tsecr }) = timestamps {
+            // Two no-operations first, as Linux does, so that the values are aligned.
+            let options =
+                [TcpOptionElement::Noop, TcpOptionElement::Noop, TcpOptionElement::Timestamp(tsval, tsecr)];
+            tcp.set_options(&options).map_err(|e| Error::Lab(format!("{self}: {e}")))?;
+        }
+        let builder = PacketBuilder::ethernet2(macs.src, macs.dst)
+            .ipv4(src.ip().octets(), dst.ip().octets(), TTL)
+            .tcp_header(tcp);
+        let mut frame = Vec::with_capacity(builder.size(self.payload.len()));
+        builder.write_to_vec(&mut frame, self.payload).map_err(|e| Error::Lab(format!("{self}: {e}")))?;
+        Ok(frame)
+    }
+}
+
+impl fmt::Display for Segment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, length {}", self.header, self.payload.len())
+    }
+}
+
+/// Writes `to` over the timestamps option of the segment in `frame`, and
+/// brings the checksum along: a right one stays right, a wrong one wrong.
+///
+/// Does nothing, and says so with `false`, where there is no such option.
+pub fn set_timestamps(frame: &mut [u8], to: Timestamps) -> bool {
+    let Some(Place { tcp, timestamps: Some(at), .. }) = Place::of(frame) else { return false };
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&to.tsval.to_be_bytes());
+    value[4..].copy_from_slice(&to.tsecr.to_be_bytes());
+    // The checksum counts 16-bit words from the start of the header, whose
+    // length is a multiple of four; an option may start at an odd byte.
+    let offset = at - tcp.start;
+    let words = tcp.start + (offset & !1)..tcp.start + ((offset + 9) & !1);
+    // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+    let mut sum = u32::from(!be16(frame, tcp.start + CHECKSUM));
+    sum += words.clone().step_by(2).map(|word| u32::from(!be16(frame, word))).sum::<u32>();
+    frame[at..at + 8].copy_from_slice(&value);
+    sum += words.step_by(2).map(|word| u32::from(be16(frame, word))).sum::<u32>();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let [_, _, checksum @ ..] = (!sum).to_be_bytes();
+    frame[tcp.start + CHECKSUM..][..2].copy_from_slice(&checksum);
+    true
+}
+
+/// Where a segment's parts lie in its frame.
+struct Place {
+    /// The IPv4 header.
+    ip: usize,
+    /// The TCP header with its options.
+    tcp: Range<usize>,
+    /// The two values of the timestamps option, eight bytes.
+    timestamps: Option<usize>,
+    /// The payload, without what Ethernet pads short frames with.
+    payload: Range<usize>,
+}
+
+impl Place {
+    fn of(frame: &[u8]) -> Option<Self> {
+        let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
+        if ethernet.ether_type() != EtherType::IPV4 {
+            return None;
+        }
+        let start = ethernet.slice().len();
+        let ip = Ipv4HeaderSlice::from_slice(&frame[start..]).ok()?;
+        if ip.protocol() != IpNumber::TCP || ip.is_fragmenting_payload() {
+            return None;
+        }
+        let packet = frame.get(start..start + usize::from(ip.total_len()))?;
+        let tcp = TcpHeaderSlice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
+        let at = start + ip.slice().len();
+        let end = at + tcp.slice().len();
+        let timestamps =
+            timestamps_option(tcp.options()).map(|option| end - tcp.options().len() + option + 2);
+        Some(Self { ip: start, tcp: at..end, timestamps, payload: end..start + packet.len() })
+    }
+}
+
+/// Where the timestamps option starts, as tcp_parse_options() of
+/// net/ipv4/tcp_input.c walks: it gives up at the first malformed option.
+fn timestamps_option(options: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match options.get(at..)? {
+            [] | [0, ..] => return None,
+            [1, ..] => at += 1,
+            rest if rest.starts_with(&TIMESTAMPS) && rest.len() >= 10 => return Some(at),
+            [_, length, ..] if *length >= 2 => at += usize::from(*length),
+            _ => return None,
+        }
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MACS: Macs = Macs { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2] };
+
+    fn header() -> Header {
+        Header {
+            src: "10.0.0.2:41000".parse().unwrap(),
+            dst: "10.0.1.2:80".parse().unwrap(),
+            seq: 1,
+            ack: 2,
+            flags: Flags::SYN,
+            window: 512,
+            timestamps: Some(Timestamps { tsval: 10, tsecr: 20 }),
+        }
+    }
+
+    fn checksum_is_right(frame: &[u8]) -> bool {
+        let place = Place::of(frame).unwrap();
+        let ip = Ipv4HeaderSlice::from_slice(&frame[place.ip..]).unwrap();
+        let tcp = TcpHeaderSlice::from_slice(&frame[place.tcp]).unwrap();
+        tcp.calc_checksum_ipv4(&ip, &frame[place.payload]).unwrap() == tcp.checksum()
+    }
+
+    /// A frame whose options are `options`, padded to whole words, and whose checksum is right.
+    fn frame_with_options(options: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut tcp = TcpHeader::new(1, 2, 3, 4);
+        tcp.set_options_raw(options).unwrap();
+        let builder = PacketBuilder::ethernet2(MACS.src, MACS.dst)
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], TTL)
+            .tcp_header(tcp);
+        let mut frame = Vec::new();
+        builder.write_to_vec(&mut frame, payload).unwrap();
+        frame
+    }
+
+    #[test]
+    fn shown_as_tcpdump_does() {
+        let mut header = header();
+        let shown = |header| Segment { header, payload: b"" }.to_string();
+        assert_eq!(
+            shown(header),
+            "10.0.0.2:41000 > 10.0.1.2:80 Flags [S], seq 1, TS val 10 ecr 20, length 0"
+        );
+        header.flags = Flags::PSH | Flags::ACK | Flags::FIN;
+        header.timestamps = None;
+        assert_eq!(shown(header), "10.0.0.2:41000 > 10.0.1.2:80 Flags [FP.], seq 1, ack 2, length 0");
+        header.flags = Flags::default();
+        assert_eq!(shown(header), "10.0.0.2:41000 > 10.0.1.2:80 Flags [none], seq 1, length 0");
+    }
+
+    #[test]
+    fn padding_of_a_short_frame_is_no_payload() {
+        let segment = Segment { header: Header { timestamps: None, ..header() }, payload: b"" };
+        let mut frame = segment.frame(MACS).unwrap();
+        assert_eq!(frame.len(), 54);
+        frame.resize(60, 0);
+        assert_eq!(Segment::parse(&frame), Some(segment));
+    }
+
+    #[test]
+    fn a_fragment_is_no_segment() {
+        let mut frame = Segment { header: header(), payload: b"abc" }.frame(MACS).unwrap();
+        frame[14 + 6] = 0x20; // more fragments
+        assert_eq!(Segment::parse(&frame), None);
+    }
+
+    #[test]
+    fn a_frame_cut_short_is_no_segment() {
+        let frame = Segment { header: header(), payload: b"abc" }.frame(MACS).unwrap();
+        for length in 0..frame.len() {
+            assert_eq!(Segment::parse(&frame[..length]), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn options_before_timestamps_are_walked_over() {
+        // Maximum segment size, SACK permitted, timestamps, no-operation, window scale: a Linux SYN.
+        let options = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9, 1, 3, 3, 7];
+        let frame = frame_with_options(&options, b"");
+        let timestamps = Segment::parse(&frame).unwrap().header.timestamps;
+        assert_eq!(timestamps, Some(Timestamps { tsval: 7, tsecr: 9 }));
+    }
+
+    #[test]
+    fn timestamps_behind_a_malformed_option_are_not_seen() {
+        for length in [0, 1] {
+            let options = [254, length, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+            assert_eq!(Segment::parse(&frame_with_options(&options, b"")).unwrap().header.timestamps, None);
+        }
+    }
+
+    #[test]
+    fn edited_on_an_odd_byte() {
+        // One no-operation, then the option: its values start at an odd byte of the header.
+        let options = [1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9, 0];
+        let mut frame = frame_with_options(&options, b"odd");
+        let to = Timestamps { tsval: 0xdead_beef, tsecr: 0x0102_0304 };
+        assert!(set_timestamps(&mut frame, to));
+        assert_eq!(Segment::parse(&frame).unwrap().header.timestamps, Some(to));
+        assert!(checksum_is_right(&frame));
+    }
+
+    fn timestamps() -> impl Strategy<Value = Timestamps> {
+        (any::<u32>(), any::<u32>()).prop_map(|(tsval, tsecr)| Timestamps { tsval, tsecr })
+    }
+
+    proptest! {
+        #[test]
+        fn made_and_read_again(
+            (seq, ack, window, flags) in any::<(u32, u32, u16, u8)>(),
+            timestamps in proptest::option::of(timestamps()),
+            payload in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let header = Header { seq, ack, window, flags: Flags(flags), timestamps, ..header() };
+            let segment = Segment { header, payload: &payload };
+            let frame = segment.frame(MACS).unwrap();
+            prop_assert_eq!(Segment::parse(&frame), Some(segment));
+            prop_assert!(checksum_is_right(&frame));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(mut frame in proptest::collection::vec(any::<u8>(), 0..128)) {
+            let before = Segment::parse(&frame).and_then(|segment| segment.header.timestamps);
+            prop_assert_eq!(set_timestamps(&mut frame, Timestamps { tsval: 1, tsecr: 2 }), before.is_some());
+        }
+
+        #[test]
+        fn no_damage_makes_it_panic(
+            damage in proptest::collection::vec((0_usize..80, any::<u8>()), 1..8),
+            length in 0_usize..80,
+            to in timestamps(),
+        ) {
+            let mut frame = Segment { header: header(), payload: b"payload" }.frame(MACS).unwrap();
+            for (at, byte) in damage {
+                let at = at % frame.len();
+                frame[at] = byte;
+            }
+            frame.truncate(length);
+            if set_timestamps(&mut frame, to) {
+                prop_assert_eq!(Segment::parse(&frame).unwrap().header.timestamps, Some(to));
+            }
+        }
+
+        #[test]
+        fn a_right_checksum_stays_right_and_a_wrong_one_wrong(
+            from in timestamps(), to in timestamps(), error in 0_u16..0xffff,
+        ) {
+            let segment = Segment { header: Header { timestamps: Some(from), ..header() }, payload: b"odd" };
+            let mut frame = segment.frame(MACS).unwrap();
+            let at = Place::of(&frame).unwrap().tcp.start + CHECKSUM;
+            let right = be16(&frame, at);
+            let wrong = right ^ error;
+            frame[at..at + 2].copy_from_slice(&wrong.to_be_bytes());
+            prop_assert!(set_timestamps(&mut frame, to));
+            // 0x0000 and 0xffff are one number in one's complement.
+            let was_right = wrong == right || (wrong == 0xffff && right == 0);
+            prop_assert_eq!(checksum_is_right(&frame), was_right);
+        }
+
+        #[test]
+        fn there_and_back_is_where_it_was(from in timestamps(), to in timestamps()) {
+            let segment = Segment { header: Header { timestamps: Some(from), ..header() }, payload: b"abc" };
+            let before = segment.frame(MACS).unwrap();
+            let mut frame = before.clone();
+            prop_assert!(set_timestamps(&mut frame, to));
+            prop_assert!(set_timestamps(&mut frame, from));
+            prop_assert_eq!(frame, before);
+        }
+    }
+}

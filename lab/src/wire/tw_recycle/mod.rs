@@ -1,0 +1,291 @@
+//! The tcp_tw_recycle check of an old kernel, in front of a server that has none.
+//!
+//! Up to Linux 4.11 a server with net.ipv4.tcp_tw_recycle=1 kept the newest
+//! timestamp of every peer whose connection it had closed first, and for 60 s
+//! silently dropped a SYN of that peer with an older one. Behind a NAT, one
+//! address is many hosts with many clocks.
+//!
+//! [`Model`] is fed every segment to and from the server, with its time, and
+//! says which SYN such a kernel would drop. It agrees with what 3.10.17 and
+//! 4.9.337 did (tests/vectors/tw_recycle.jsonl). What it cannot know:
+//!
+//! - whether a port listens: it takes every SYN for one to a listening port,
+//!   while a closed port of a real kernel answers RST;
+//! - whether SYN cookies are being sent, which bypass the check on 4.x;
+//! - close() from shutdown(): it takes the server's FIN for close(), and its
+//!   orphan keeps FIN_WAIT2 for a tcp_fin_timeout of 60 s.
+//!
+//! A SYN for a connection that the server still knows, in TIME_WAIT too, is
+//! left to the server. The recycled TIME_WAIT lasts 3.5 RTO here; that of the
+//! kernel behind the model lasts its 60 s.
+//!
+//! - net/ipv4/tcp_minisocks.c, tcp_time_wait(): when a stamp is kept
+//! - net/ipv4/tcp_metrics.c, tcp_remember_stamp(), tcp_peer_is_proven()
+//! - net/ipv4/tcp_ipv4.c (3.10), tcp_input.c (4.x), tcp_conn_request(): the check
+//! - 4396e46187ca "tcp: remove tcp_tw_recycle", 4.12
+
+mod connection;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::policy::{Frame, Out, Policy, Way};
+use super::segment::{Header, Segment};
+use connection::{Change, Connection, TCP_PAWS_WINDOW};
+
+pub use connection::Stamp;
+
+/// include/net/tcp.h: TCP_PAWS_MSL, seconds.
+const TCP_PAWS_MSL: u64 = 60;
+/// How many connections are followed; the one that was quiet longest gives way.
+const CONNECTIONS: usize = 4096;
+/// How many stamps are kept; the oldest gives way.
+const STAMPS: usize = 4096;
+
+/// Which kernel's check it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// Mainline 3.6 to 3.10: a stamp per peer; a SYN without timestamps is not
+    /// checked.
+    V3_10,
+    /// 4.x to 4.11, and RHEL 7: a stamp per peer and server address; a SYN
+    /// without timestamps is dropped as long as there is a stamp.
+    V4,
+}
+
+/// Who sent a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// One of the server's peers.
+    Client,
+    /// The server.
+    Server,
+}
+
+/// What an old kernel would do with a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Take it.
+    Pass,
+    /// Drop it, without an answer and without a log line.
+    Drop,
+}
+
+/// The counters of /proc/net/netstat that the check moves.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// TcpExt PAWSPassive: SYNs dropped by the check.
+    pub paws_passive: u64,
+    /// TcpExt ListenDrops: the same SYNs, counted once more.
+    pub listen_drops: u64,
+}
+
+/// For whom a stamp is kept: the peer, and the server's address where the rule has that.
+type Key = (Ipv4Addr, Option<Ipv4Addr>);
+
+/// The check, and what it needs to know.
+#[derive(Debug)]
+pub struct Model {
+    rule: Rule,
+    recycle: bool,
+    timestamps: bool,
+    /// By client, then server.
+    connections: HashMap<(SocketAddrV4, SocketAddrV4), Connection>,
+    stamps: HashMap<Key, Stamp>,
+    counters: Counters,
+}
+
+impl Model {
+    /// A server that has just started, with tcp_tw_recycle=1.
+    #[must_use]
+    pub fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            recycle: true,
+            timestamps: true,
+            connections: HashMap::new(),
+            stamps: HashMap::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Sets the server's tcp_tw_recycle. Stamps that it has it keeps.
+    pub fn set_recycle(&mut self, on: bool) {
+        self.recycle = on;
+    }
+
+    /// Tells the model of the server's tcp_timestamps: without it, the server
+    /// does not see the option of a SYN.
+    pub fn set_timestamps(&mut self, on: bool) {
+        self.timestamps = on;
+    }
+
+    /// How many SYNs were dropped.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The stamp that counts for a SYN from `peer` to `server` at `now`.
+    #[must_use]
+    pub fn stamp(&self, now: Duration, peer: Ipv4Addr, server: Ipv4Addr) -> Option<Stamp> {
+        let stamp = self.stamps.get(&self.key(peer, server))?;
+        (age(now, *stamp) < TCP_PAWS_MSL).then_some(*stamp)
+    }
+
+    /// A segment comes by, at `now`. Of the clock only whole seconds and
+    /// differences count.
+    pub fn segment(&mut self, now: Duration, from: Side, segment: &Segment<'_>) -> Verdict {
+        let header = &segment.header;
+        let length = u32::try_from(segment.payload.len()).unwrap_or(u32::MAX);
+        let name = match from {
+            Side::Client => (header.src, header.dst),
+            Side::Server => (header.dst, header.src),
+        };
+        if from == Side::Client && header.flags.opens() {
+            return self.syn(now, name, header);
+        }
+        let Some(connection) = self.connections.get_mut(&name) else { return Verdict::Pass };
+        let change = match from {
+            Side::Client => connection.client_sent(now, header, length),
+            Side::Server => connection.server_sent(now, header, length),
+        };
+        match change {
+            Change::TimeWait(Some(stamp)) if self.recycle => {
+                connection.recycle(now);
+                self.remember(now, self.key(*name.0.ip(), *name.1.ip()), stamp);
+            }
+            Change::Closed => {
+                self.connections.remove(&name);
+            }
+            Change::None | Change::TimeWait(_) => {}
+        }
+        Verdict::Pass
+    }
+
+    fn syn(&mut self, now: Duration, name: (SocketAddrV4, SocketAddrV4), syn: &Header) -> Verdict {
+        if let Some(connection) = self.connections.get_mut(&name) {
+            if connection.has_socket(now) {
+                connection.asked_again(now, syn);
+                return Verdict::Pass;
+            }
+            self.connections.remove(&name);
+        }
+        if self.recycle && !self.is_proven(now, syn) {
+            self.counters.paws_passive += 1;
+            self.counters.listen_drops += 1;
+            return Verdict::Drop;
+        }
+        if self.connections.len() >= CONNECTIONS {
+            evict(&mut self.connections, |connection| connection.touched);
+        }
+        self.connections.insert(name, Connection::asked(now, syn));
+        Verdict::Pass
+    }
+
+    /// tcp_peer_is_proven() with paws_check.
+    fn is_proven(&self, now: Duration, syn: &Header) -> bool {
+        let Some(stamp) = self.stamp(now, *syn.src.ip(), *syn.dst.ip()) else { return true };
+        match syn.timestamps.filter(|_| self.timestamps) {
+            Some(timestamps) => !older(timestamps.tsval, stamp.ts, TCP_PAWS_WINDOW),
+            // a26552afe894, "tcp: don't allow syn packets without timestamps to
+            // pass tcp_tw_recycle logic".
+            None => self.rule == Rule::V3_10,
+        }
+    }
+
+    /// tcp_remember_stamp(): a lower timestamp never replaces a fresh one.
+    fn remember(&mut self, now: Duration, key: Key, new: Stamp) {
+        // One of more than 60 s ago neither drops a SYN nor stops a newer one
+        // from being kept.
+        self.stamps.retain(|_, stamp| age(now, *stamp) <= TCP_PAWS_MSL);
+        if self.stamps.get(&key).is_some_and(|kept| older(new.ts, kept.ts, 0)) {
+            return;
+        }
+        if self.stamps.len() >= STAMPS && !self.stamps.contains_key(&key) {
+            evict(&mut self.stamps, |stamp| stamp.second);
+        }
+        self.stamps.insert(key, new);
+    }
+
+    fn key(&self, peer: Ipv4Addr, server: Ipv4Addr) -> Key {
+        (peer, (self.rule == Rule::V4).then_some(server))
+    }
+}
+
+/// Whether the TSval `ts` lies more than `window` ticks before `recent`.
+fn older(ts: u32, recent: u32, window: i32) -> bool {
+    recent.wrapping_sub(ts).cast_signed() > window
+}
+
+/// The age of a stamp, in seconds as the kernel counts them.
+fn age(now: Duration, stamp: Stamp) -> u64 {
+    now.as_secs().saturating_sub(stamp.second)
+}
+
+/// Removes the entry with the least `rank`.
+fn evict<K: Copy + Eq + std::hash::Hash, V, R: Ord>(map: &mut HashMap<K, V>, rank: impl Fn(&V) -> R) {
+    if let Some(&key) = map.iter().min_by_key(|(_, value)| rank(value)).map(|(key, _)| key) {
+        map.remove(&key);
+    }
+}
+
+/// Drops on a wire what the model says an old server would drop.
+#[derive(Debug)]
+pub struct TwRecycle {
+    model: Rc<RefCell<Model>>,
+    server: Way,
+}
+
+/// Steers and reads the model of a [`TwRecycle`].
+#[derive(Clone, Debug)]
+pub struct TwRecycleHandle {
+    model: Rc<RefCell<Model>>,
+}
+
+impl TwRecycle {
+    /// The check of `rule`, switched on, for servers that lie at the end that
+    /// frames reach which go the way `server`.
+    #[must_use]
+    pub fn new(rule: Rule, server: Way) -> (Self, TwRecycleHandle) {
+        let model = Rc::new(RefCell::new(Model::new(rule)));
+        (Self { model: model.clone(), server }, TwRecycleHandle { model })
+    }
+}
+
+impl TwRecycleHandle {
+    /// See [`Model::set_recycle`].
+    pub fn set_recycle(&self, on: bool) {
+        self.model.borrow_mut().set_recycle(on);
+    }
+
+    /// See [`Model::set_timestamps`].
+    pub fn set_timestamps(&self, on: bool) {
+        self.model.borrow_mut().set_timestamps(on);
+    }
+
+    /// See [`Model::counters`].
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.model.borrow().counters()
+    }
+}
+
+impl Policy for TwRecycle {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+        let from = if frame.way == self.server { Side::Client } else { Side::Server };
+        let verdict = frame
+            .segment()
+            .map_or(Verdict::Pass, |segment| self.model.borrow_mut().segment(now, from, &segment));
+        match verdict {
+            Verdict::Pass => out.pass(frame),
+            Verdict::Drop => out.drop(frame),
+        }
+    }
+}

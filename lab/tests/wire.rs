@@ -1,0 +1,480 @@
+//! The wire between two hosts of a real kernel.
+//!
+//! ```text
+//! a 10.0.0.1 eth0 <-veth-> w0 [ wire ] w1 <-veth-> eth0 10.0.0.2 b
+//! ```
+
+use std::future::Future;
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use lab::network::{Namespace, offload};
+use lab::wire::policy::{
+    Chain, Cut, Delay, Discard, Duplicate, Frame, Hold, Out, Pass, Policy, ShiftTimestampClock, Way,
+};
+use lab::wire::segment::{Flags, Header, Macs, Segment};
+use lab::wire::tw_recycle::{Counters, Rule, TwRecycle};
+use lab::wire::{Fate, Origin, Record, Wire};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+
+const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const PORT: u16 = 80;
+/// No condition here takes longer, on however slow a machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs `body` on a thread of its own, with a runtime of its own.
+fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, body()).await.expect("in time") });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Waits until `condition` holds.
+async fn until(name: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} for {name}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Two hosts, and the namespace in which the wire has its ends.
+struct Net {
+    a: Namespace,
+    b: Namespace,
+    lab: Namespace,
+    netlink: Handle,
+}
+
+impl Net {
+    /// Everything up, and offloads off where a wire needs that.
+    async fn new() -> Self {
+        let net = Self::with_offloads().await;
+        offload::switch_off(&net.a, "eth0").unwrap();
+        offload::switch_off(&net.b, "eth0").unwrap();
+        net
+    }
+
+    async fn with_offloads() -> Self {
+        let [a, b, lab] = ["a", "b", "lab"].map(|name| Namespace::new(name).unwrap());
+        for ns in [&a, &b, &lab] {
+            // Neighbour discovery would mix with the frames that are counted.
+            ns.enter(|| match std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+                Err(e) if e.kind() != ErrorKind::NotFound => panic!("disable_ipv6: {e}"),
+                _ => {}
+            });
+        }
+        let netlink = connect_netlink(&lab);
+        for (ns, address, end) in [(&a, A, "w0"), (&b, B, "w1")] {
+            let peer = LinkUnspec::new_with_name("eth0").setns_by_fd(ns.fd()).build();
+            let veth = LinkVeth::new(end, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
+            netlink.link().add(veth).execute().await.unwrap();
+            up(&netlink, end).await;
+            let host = connect_netlink(ns);
+            let index = ns.enter(|| nix::net::if_::if_nametoindex("eth0")).unwrap();
+            host.address().add(index, address.into(), 24).execute().await.unwrap();
+            up(&host, "eth0").await;
+        }
+        Self { a, b, lab, netlink }
+    }
+
+    fn wire(&self, policy: impl Policy + 'static) -> Wire {
+        Wire::new("a-b", [(&self.lab, "w0"), (&self.lab, "w1")], Box::new(policy)).unwrap()
+    }
+
+    fn listen(&self) -> TcpListener {
+        let listener = self.b.enter(|| std::net::TcpListener::bind((B, PORT))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        TcpListener::from_std(listener).unwrap()
+    }
+
+    /// A connection from a to b: a's end and b's.
+    async fn connect(&self, listener: &TcpListener) -> (TcpStream, TcpStream) {
+        self.connect_from(listener, 0).await
+    }
+
+    async fn connect_from(&self, listener: &TcpListener, port: u16) -> (TcpStream, TcpStream) {
+        let socket = self.a.enter(TcpSocket::new_v4).unwrap();
+        socket.bind(SocketAddrV4::new(A, port).into()).unwrap();
+        let (client, server) =
+            tokio::join!(socket.connect(SocketAddrV4::new(B, PORT).into()), listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+}
+
+trait Fd {
+    fn fd(&self) -> i32;
+}
+
+impl Fd for Namespace {
+    fn fd(&self) -> i32 {
+        use std::os::fd::AsFd;
+        self.as_fd().as_raw_fd()
+    }
+}
+
+fn connect_netlink(ns: &Namespace) -> Handle {
+    let (connection, handle, _) = ns.enter(rtnetlink::new_connection).unwrap();
+    spawn_local(connection);
+    handle
+}
+
+async fn up(netlink: &Handle, name: &str) {
+    netlink.link().set(LinkUnspec::new_with_name(name).up().build()).execute().await.unwrap();
+}
+
+/// What a host's kernel sends and receives.
+struct Tap(Socket);
+
+impl Tap {
+    fn new(ns: &Namespace) -> Self {
+        let every = Protocol::from(i32::from(0x0003_u16.to_be())); // ETH_P_ALL
+        let socket = ns.enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(every))).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self(socket)
+    }
+
+    /// The TCP frames since the last call, with those of the other direction.
+    fn frames(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(length) = self.0.read(&mut buffer) {
+            if Segment::parse(&buffer[..length]).is_some() {
+                frames.push(buffer[..length].to_vec());
+            }
+        }
+        frames
+    }
+
+    fn headers(&mut self) -> Vec<Header> {
+        self.frames().iter().map(|frame| Segment::parse(frame).unwrap().header).collect()
+    }
+}
+
+/// A counter of TcpExt in /proc/net/netstat; zero where the kernel has no such counter.
+fn tcp_ext(ns: &Namespace, name: &str) -> u64 {
+    let netstat = ns.enter(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).unwrap();
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split_whitespace().position(|n| n == name);
+    at.map_or(0, |at| values.split_whitespace().nth(at).unwrap().parse().unwrap())
+}
+
+fn has_data(way: Way) -> impl FnMut(Way, &Segment<'_>) -> bool {
+    move |its, segment| its == way && !segment.payload.is_empty()
+}
+
+fn data(wire: &Wire) -> Vec<Record> {
+    wire.frames().into_iter().filter(|record| record.header.is_some() && record.length > 0).collect()
+}
+
+/// Writes to one end what the other reads.
+async fn says(from: &mut TcpStream, to: &mut TcpStream, what: &[u8]) {
+    from.write_all(what).await.unwrap();
+    let mut heard = vec![0; what.len()];
+    to.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, what);
+}
+
+#[test]
+fn carries_every_byte() {
+    const TOTAL: usize = 64 << 20;
+    run(|| async {
+        let net = Net::new().await;
+        let wire = net.wire(Pass);
+        let listener = net.listen();
+        let (mut client, mut server) = net.connect(&listener).await;
+        // A length that no segment's is a multiple of.
+        let pattern: Rc<Vec<u8>> =
+            Rc::new((0..65521_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+        let sent = pattern.clone();
+        let start = Instant::now();
+        spawn_local(async move {
+            let mut left = TOTAL;
+            while left > 0 {
+                let some = left.min(sent.len());
+                client.write_all(&sent[..some]).await.unwrap();
+                left -= some;
+            }
+        });
+        let mut buffer = vec![0; pattern.len()];
+        let mut left = TOTAL;
+        while left > 0 {
+            let some = left.min(pattern.len());
+            server.read_exact(&mut buffer[..some]).await.unwrap();
+            assert!(buffer[..some] == pattern[..some], "other bytes within the last {left}");
+            left -= some;
+        }
+        assert_eq!(server.read(&mut buffer).await.unwrap(), 0);
+        let seconds = start.elapsed().as_secs_f64();
+        assert_eq!(wire.lost().unwrap(), 0);
+        println!(
+            "{:.0} Mbit/s, {} segments retransmitted",
+            (TOTAL * 8) as f64 / 1e6 / seconds,
+            tcp_ext(&net.a, "TCPLostRetransmit") + tcp_ext(&net.a, "TCPFastRetrans")
+        );
+    });
+}
+
+#[test]
+fn drops_the_nth() {
+    run(|| async {
+        let net = Net::new().await;
+        let wire = net.wire(Discard::nth(2, has_data(Way::There)));
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        for word in [b"one", b"two", b"six"] {
+            says(&mut client, &mut server, word).await;
+        }
+        let seen: Vec<_> =
+            data(&wire).iter().map(|r| (r.header.unwrap().seq, r.fate == Fate::Dropped)).collect();
+        let dropped: Vec<_> = seen.iter().filter(|(_, dropped)| *dropped).collect();
+        assert_eq!(dropped, [&seen[1]]);
+        assert!(seen[2..].contains(&(seen[1].0, false)), "not sent again: {seen:?}");
+    });
+}
+
+#[test]
+fn holds_until_released() {
+    run(|| async {
+        let net = Net::new().await;
+        let (hold, handle) = Hold::matching(has_data(Way::There));
+        let wire = net.wire(hold);
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        client.write_all(b"late").await.unwrap();
+        until("a segment to be held", || handle.held() > 0).await;
+        assert_eq!(server.try_read(&mut [0; 4]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(data(&wire)[0].fate, Fate::Held);
+        handle.release();
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"late");
+        assert_eq!(handle.held(), 0);
+        assert!(matches!(data(&wire)[0].fate, Fate::Passed { .. }));
+        says(&mut client, &mut server, b"and at once").await;
+    });
+}
+
+#[test]
+fn duplicates() {
+    run(|| async {
+        let net = Net::new().await;
+        let wire = net.wire(Duplicate::matching(has_data(Way::There)));
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        let mut tap = Tap::new(&net.b);
+        says(&mut client, &mut server, b"twice").await;
+        until("both copies", || data(&wire).len() >= 2).await;
+        let origins: Vec<_> = data(&wire)[..2].iter().map(|record| record.origin).collect();
+        assert_eq!(origins, [Origin::End, Origin::Lab]);
+        let frames: Vec<_> =
+            tap.frames().into_iter().filter(|f| !Segment::parse(f).unwrap().payload.is_empty()).collect();
+        assert_eq!(frames[0], frames[1]);
+    });
+}
+
+#[test]
+fn delays() {
+    run(|| async {
+        const BY: Duration = Duration::from_millis(50);
+        let net = Net::new().await;
+        let wire = net.wire(Delay::matching(BY, has_data(Way::Back)));
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        let start = Instant::now();
+        says(&mut client, &mut server, b"now").await;
+        says(&mut server, &mut client, b"later").await;
+        assert!(start.elapsed() >= BY);
+        let answer = data(&wire).into_iter().find(|record| record.way == Way::Back).unwrap();
+        let Fate::Passed { at } = answer.fate else { panic!("{answer}") };
+        assert!(at - answer.at >= BY, "{:?}", at - answer.at);
+    });
+}
+
+#[test]
+fn shifts_one_timestamp_clock() {
+    run(|| async {
+        // An hour at 1000 ticks a second, backwards.
+        let shift = 0_u32.wrapping_sub(3_600_000);
+        let net = Net::new().await;
+        let wire = net.wire(ShiftTimestampClock::new(Way::There, shift));
+        let [mut at_a, mut at_b] = [&net.a, &net.b].map(Tap::new);
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        for _ in 0..100 {
+            says(&mut client, &mut server, b"question").await;
+            says(&mut server, &mut client, b"answer").await;
+        }
+        let syn = |headers: &[Header]| headers.iter().find(|h| h.flags.opens()).unwrap().timestamps.unwrap();
+        let (from_a, to_b) = (at_a.headers(), at_b.headers());
+        assert_eq!(syn(&to_b).tsval, syn(&from_a).tsval.wrapping_add(shift));
+        assert_eq!(syn(&to_b).tsecr, 0);
+        // What a is told is what a said.
+        let said: Vec<_> =
+            from_a.iter().filter(|h| *h.src.ip() == A).map(|h| h.timestamps.unwrap().tsval).collect();
+        let told: Vec<_> =
+            from_a.iter().filter(|h| *h.src.ip() == B).map(|h| h.timestamps.unwrap().tsecr).collect();
+        assert!(told.len() > 100 && told.iter().all(|tsecr| said.contains(tsecr)), "{told:?}");
+        for ns in [&net.a, &net.b] {
+            for counter in ["PAWSActive", "PAWSEstab", "TSEcrRejected", "TCPTimeouts"] {
+                assert_eq!(tcp_ext(ns, counter), 0, "{counter} in {}", ns.name());
+            }
+        }
+        assert_eq!(wire.lost().unwrap(), 0);
+    });
+}
+
+#[test]
+fn injects() {
+    run(|| async {
+        let net = Net::new().await;
+        let wire = net.wire(Pass);
+        let mut tap = Tap::new(&net.b);
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        says(&mut client, &mut server, b"last words").await;
+        let frames = tap.frames();
+        let last = frames.iter().rfind(|frame| *Segment::parse(frame).unwrap().header.src.ip() == A).unwrap();
+        let macs = Macs::of(last).unwrap();
+        let Segment { header, payload } = Segment::parse(last).unwrap();
+        let seq = header.seq + u32::try_from(payload.len()).unwrap();
+        let reset = Segment {
+            header: Header { seq, flags: Flags::RST_ACK, timestamps: None, ..header },
+            payload: b"",
+        };
+        wire.inject(Way::There, reset.frame(macs).unwrap());
+        let error = server.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let record = *wire.frames().iter().find(|r| r.origin == Origin::Lab).unwrap();
+        assert_eq!(record.header, Some(reset.header));
+    });
+}
+
+#[test]
+fn cuts_without_a_word() {
+    run(|| async {
+        let net = Net::new().await;
+        let (cut, handle) = Cut::new();
+        let wire = net.wire(cut);
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        says(&mut client, &mut server, b"alive").await;
+        handle.cut();
+        let before = wire.frames().len();
+        for stream in [&mut client, &mut server] {
+            stream.write_all(b"anyone?").await.unwrap();
+        }
+        let lost = || wire.frames()[before..].to_vec();
+        until("both ends to try", || Way::BOTH.iter().all(|way| lost().iter().any(|r| r.way == *way))).await;
+        assert!(lost().iter().all(|record| record.fate == Fate::Dropped));
+        for stream in [&client, &server] {
+            assert_eq!(stream.try_read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+    });
+}
+
+/// The hosts behind port `port` have a clock of their own.
+struct BehindPort {
+    port: u16,
+    clock: ShiftTimestampClock,
+}
+
+impl Policy for BehindPort {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+        let header = frame.segment().map(|segment| segment.header);
+        match header {
+            Some(h) if [h.src.port(), h.dst.port()].contains(&self.port) => self.clock.frame(now, frame, out),
+            _ => out.pass(frame),
+        }
+    }
+}
+
+#[test]
+fn plays_an_old_server_with_tw_recycle() {
+    run(|| async {
+        let net = Net::new().await;
+        // One clock for all connections of a, and one that is an hour behind.
+        net.a.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "2")).unwrap();
+        let clock = ShiftTimestampClock::new(Way::There, 0_u32.wrapping_sub(3_600_000));
+        let (check, handle) = TwRecycle::new(Rule::V4, Way::There);
+        let wire = net.wire(Chain::new().then(BehindPort { port: 41002, clock }).then(check));
+        let listener = net.listen();
+
+        let (mut client, server) = net.connect_from(&listener, 41001).await;
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        drop(client);
+
+        let second = net.connect_from(&listener, 41002);
+        let let_go = async {
+            until("a SYN to be dropped", || handle.counters().paws_passive > 0).await;
+            assert_eq!(handle.counters(), Counters { paws_passive: 1, listen_drops: 1 });
+            handle.set_recycle(false);
+        };
+        let ((mut client, mut server), ()) = tokio::join!(second, let_go);
+        says(&mut client, &mut server, b"at last").await;
+        let syns: Vec<_> = wire
+            .frames()
+            .into_iter()
+            .filter(|r| r.header.is_some_and(|h| h.flags.opens() && h.src.port() == 41002))
+            .collect();
+        assert!(matches!(
+            syns[..],
+            [Record { fate: Fate::Dropped, .. }, Record { fate: Fate::Passed { .. }, .. }]
+        ));
+    });
+}
+
+#[test]
+fn an_end_that_is_deleted_is_no_error() {
+    run(|| async {
+        let net = Net::new().await;
+        let wire = net.wire(Pass);
+        let (mut client, mut server) = net.connect(&net.listen()).await;
+        says(&mut client, &mut server, b"alive").await;
+        let index = net.lab.enter(|| nix::net::if_::if_nametoindex("w1")).unwrap();
+        net.netlink.link().del(index).execute().await.unwrap();
+        client.write_all(b"anyone?").await.unwrap();
+        until("a frame that cannot leave", || wire.frames().iter().any(|r| r.fate == Fate::Unsent)).await;
+        wire.check().unwrap();
+    });
+}
+
+#[test]
+fn partial_checksums_are_an_error() {
+    run(|| async {
+        let net = Net::with_offloads().await;
+        let wire = net.wire(Pass);
+        let socket = net.a.enter(TcpSocket::new_v4).unwrap();
+        spawn_local(socket.connect(SocketAddrV4::new(B, PORT).into()));
+        let mut failure = None;
+        until("the wire to fail", || {
+            failure = wire.check().err();
+            failure.is_some()
+        })
+        .await;
+        let failure = failure.unwrap().to_string();
+        assert!(
+            failure.starts_with("wire a-b, w0 in lab: a frame of 74 bytes has a partial checksum"),
+            "{failure}"
+        );
+    });
+}
+
+#[test]
+fn an_end_that_is_down_is_an_error() {
+    run(|| async {
+        let net = Net::new().await;
+        net.netlink.link().set(LinkUnspec::new_with_name("w1").down().build()).execute().await.unwrap();
+        let error = Wire::new("a-b", [(&net.lab, "w0"), (&net.lab, "w1")], Box::new(Pass)).unwrap_err();
+        assert_eq!(error.errno(), Some(nix::libc::ENETDOWN), "{error}");
+    });
+}
