@@ -110,6 +110,35 @@ fn find(values: &BTreeMap<Name, i64>, name: &str) -> Option<i64> {
     })
 }
 
+/// Counters that healthy traffic moves.
+const TRAFFIC: [&str; 25] = [
+    "ActiveOpens",
+    "CurrEstab",
+    "DelayedACKs",
+    "ForwDatagrams",
+    "InBcastPkts",
+    "InDelivers",
+    "InNoECTPkts",
+    "InOctets",
+    "InReceives",
+    "InSegs",
+    "OutForwDatagrams",
+    "OutOctets",
+    "OutRequests",
+    "OutSegs",
+    "OutTransmits",
+    "PassiveOpens",
+    "TCPAutoCorking",
+    "TCPDelivered",
+    "TCPHPAcks",
+    "TCPHPHits",
+    "TCPHystartTrainDetect",
+    "TCPOrigDataSent",
+    "TCPPureAcks",
+    "TW",
+    "TcpTimeoutRehash",
+];
+
 /// What the counters of a namespace did between two readings.
 ///
 /// Displays as `ListenDrops +1, PAWSPassive +1`: what moved, sorted, in the
@@ -131,6 +160,14 @@ impl Changes {
     /// What moved, sorted: the name as displayed and the change.
     pub fn moved(&self) -> impl Iterator<Item = (String, i64)> {
         self.deltas.iter().filter(|(_, delta)| **delta != 0).map(|(name, delta)| (self.label(name), *delta))
+    }
+
+    /// The same without the counters that any traffic moves: how much came and
+    /// went, and how many connections began.
+    #[must_use]
+    pub fn telling(&self) -> Self {
+        let deltas = self.deltas.iter().filter(|(name, _)| !TRAFFIC.contains(&name.short.as_str()));
+        Self { deltas: deltas.map(|(name, delta)| (name.clone(), *delta)).collect() }
     }
 
     /// The short name where it means this counter and no other.

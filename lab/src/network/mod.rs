@@ -1,11 +1,126 @@
-//! A topology made real.
+//! A topology made real: namespaces, links, routes, rules, pinned sysctls.
+//!
+//! Everything hangs on file descriptors of this process. Nothing has a name
+//! outside it, and nothing survives it.
 
+mod build;
 pub mod firewall;
+mod host;
 pub mod namespace;
 pub(crate) mod netlink;
-pub mod qdisc;
-pub mod sysctl;
 pub(crate) mod nfnetlink;
 pub mod offload;
+pub mod qdisc;
+mod rtnl;
+pub mod sysctl;
 
+pub use host::{Host, Interface};
 pub use namespace::Namespace;
+
+use std::cell::RefCell;
+
+use crate::error::Result;
+use crate::topology::Topology;
+use crate::wire::segment::Macs;
+use crate::wire::{Policy, Wire};
+
+/// A network that exists. Dropping it lets the kernel free it; the kernel
+/// does so in its own time, 20 to 100 ms later.
+#[derive(Debug)]
+#[must_use = "a network that is dropped is gone"]
+pub struct Network {
+    topology: Topology,
+    hosts: Vec<Host>,
+    /// Where the inner ends of wired links are, if any link is wired.
+    workshop: Option<Namespace>,
+    wired: RefCell<Vec<Wired>>,
+}
+
+/// A link whose frames wait for a [`Wire`](crate::wire::Wire).
+#[derive(Debug, Clone)]
+struct Wired {
+    nodes: [usize; 2],
+    interfaces: [String; 2],
+    taken: bool,
+}
+
+impl Network {
+    /// Makes a topology real and waits until every link carries.
+    ///
+    /// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the node and the request; what it lacks.
+    pub async fn build(topology: Topology) -> Result<Self> {
+        build::build(topology).await
+    }
+
+    /// The node of that name.
+    ///
+    /// # Panics
+    /// When the topology has none.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        &self.hosts[self.topology.index(name)]
+    }
+
+    /// All nodes, in the order of the topology.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Lets the frames of a wired link between two nodes pass under a policy,
+    /// until the wire is dropped. Way [`There`](crate::wire::Way::There) is from
+    /// `one` to `other`.
+    ///
+    /// # Errors
+    /// Where no packet socket can be had.
+    ///
+    /// # Panics
+    /// When there is no wired link between the two, or it is carried already.
+    pub fn wire(&self, one: &str, other: &str, policy: Box<dyn Policy>) -> Result<Wire> {
+        let nodes = [self.topology.index(one), self.topology.index(other)];
+        let mut wired = self.wired.borrow_mut();
+        let link = wired
+            .iter_mut()
+            .find(|w| !w.taken && (w.nodes == nodes || w.nodes == [nodes[1], nodes[0]]))
+            .unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
+        link.taken = true;
+        let workshop = self.workshop.as_ref().expect("a network with wired links has a workshop");
+        let mut ends = [(workshop, link.interfaces[0].as_str()), (workshop, link.interfaces[1].as_str())];
+        if link.nodes != nodes {
+            ends.reverse();
+        }
+        Wire::new(&format!("wire {one}-{other}"), ends, policy)
+    }
+
+    /// The Ethernet addresses of a frame from one node to a neighbour.
+    ///
+    /// # Panics
+    /// When the two are not linked.
+    #[must_use]
+    pub fn macs(&self, from: &str, to: &str) -> Macs {
+        let nodes = [self.topology.index(from), self.topology.index(to)];
+        let link = self
+            .topology
+            .links
+            .iter()
+            .find(|l| {
+                let ends = [l.ends[0].node, l.ends[1].node];
+                ends == nodes || ends == [nodes[1], nodes[0]]
+            })
+            .unwrap_or_else(|| panic!("{from} and {to} are not linked"));
+        let mac = |node: usize| {
+            let end = link.ends.iter().find(|e| e.node == node).expect("the link has this end");
+            self.hosts[node].interface(&end.interface).mac
+        };
+        Macs { src: mac(nodes[0]), dst: mac(nodes[1]) }
+    }
+
+    /// The value that this network was made from.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+}

@@ -57,6 +57,15 @@ impl Namespace {
         Ok(Self { fd: fd.into(), name })
     }
 
+    /// Another handle of the same namespace, for a thread of its own.
+    ///
+    /// # Errors
+    /// Where no descriptor is left (EMFILE).
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?;
+        Ok(Self { name: self.name.clone(), fd })
+    }
+
     /// The name in messages.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::Namespace;
 use crate::error::{Error, Result};
+use crate::topology::Sysctl;
 
 /// Seen in every namespace, but one for the whole kernel. From 5.13 they are
 /// read-only in a child namespace; before, root could write them there:
@@ -71,6 +72,43 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
             Err(failed(io::Error::other(format!("it reads back as {kept}"))))
         }
     })
+}
+
+/// Writes the pins of a node, in one visit of its namespace.
+///
+/// A value that is there already need not be writable; an optional key need
+/// not exist.
+///
+/// # Errors
+/// As [`set`], except that nothing is read back where the write succeeded.
+pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
+    let paths = pins.iter().map(|pin| path_of(&pin.key)).collect::<Result<Vec<_>>>()?;
+    let written = namespace.enter(|| {
+        for (pin, path) in pins.iter().zip(&paths) {
+            let file = OpenOptions::new().write(true).open(path);
+            let result = file.and_then(|mut file| file.write(pin.value.as_bytes()));
+            let already = || fs::read_to_string(path).is_ok_and(|now| words(&now) == words(&pin.value));
+            match result {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound && pin.optional => {}
+                Err(_) if already() => {}
+                Err(e) => return Err((pin, e)),
+            }
+        }
+        Ok(())
+    });
+    written.map_err(|(pin, source)| not_opened(namespace, &pin.key, "write", source))
+}
+
+/// [`set`] where the namespace has the key, else nothing.
+///
+/// # Errors
+/// As [`set`], except for a key that is not there.
+pub fn set_where_known(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
+    match set(namespace, key, value) {
+        Err(Error::Missing(_)) => Ok(()),
+        done => done,
+    }
 }
 
 /// Reads the value, with one space between its words.

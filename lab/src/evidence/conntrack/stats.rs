@@ -117,6 +117,14 @@ impl Stats {
         self.sums[statistic as usize]
     }
 
+    /// By how much a counter has grown since `before`; 0 where the kernel does
+    /// not have it.
+    #[must_use]
+    pub fn since(&self, before: &Self, statistic: Statistic) -> u64 {
+        let of = |stats: &Self| stats.get(statistic).unwrap_or(0);
+        of(self).saturating_sub(of(before))
+    }
+
     /// The counters that grew from `before` to `after`.
     #[must_use]
     pub fn changes(before: &Self, after: &Self) -> Vec<Change> {

@@ -95,6 +95,8 @@ pub struct Model {
     rule: Rule,
     recycle: bool,
     timestamps: bool,
+    /// Seconds.
+    paws_window: u64,
     /// By client, then server.
     connections: HashMap<(SocketAddrV4, SocketAddrV4), Connection>,
     stamps: HashMap<Key, Stamp>,
@@ -109,6 +111,7 @@ impl Model {
             rule,
             recycle: true,
             timestamps: true,
+            paws_window: TCP_PAWS_MSL,
             connections: HashMap::new(),
             stamps: HashMap::new(),
             counters: Counters::default(),
@@ -126,6 +129,12 @@ impl Model {
         self.timestamps = on;
     }
 
+    /// Has stamps count for another time than the 60 s of TCP_PAWS_MSL, which
+    /// no kernel lets anyone change: for those who cannot wait that long.
+    pub fn set_paws_window(&mut self, window: Duration) {
+        self.paws_window = window.as_secs();
+    }
+
     /// How many SYNs were dropped.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -136,7 +145,7 @@ impl Model {
     #[must_use]
     pub fn stamp(&self, now: Duration, peer: Ipv4Addr, server: Ipv4Addr) -> Option<Stamp> {
         let stamp = self.stamps.get(&self.key(peer, server))?;
-        (age(now, *stamp) < TCP_PAWS_MSL).then_some(*stamp)
+        (age(now, *stamp) < self.paws_window).then_some(*stamp)
     }
 
     /// A segment comes by, at `now`. Of the clock only whole seconds and
@@ -204,7 +213,8 @@ impl Model {
     fn remember(&mut self, now: Duration, key: Key, new: Stamp) {
         // One of more than 60 s ago neither drops a SYN nor stops a newer one
         // from being kept.
-        self.stamps.retain(|_, stamp| age(now, *stamp) <= TCP_PAWS_MSL);
+        let window = self.paws_window;
+        self.stamps.retain(|_, stamp| age(now, *stamp) <= window);
         if self.stamps.get(&key).is_some_and(|kept| older(new.ts, kept.ts, 0)) {
             return;
         }
@@ -268,6 +278,11 @@ impl TwRecycleHandle {
     /// See [`Model::set_timestamps`].
     pub fn set_timestamps(&self, on: bool) {
         self.model.borrow_mut().set_timestamps(on);
+    }
+
+    /// See [`Model::set_paws_window`].
+    pub fn set_paws_window(&self, window: Duration) {
+        self.model.borrow_mut().set_paws_window(window);
     }
 
     /// See [`Model::counters`].

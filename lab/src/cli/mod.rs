@@ -1,0 +1,154 @@
+//! The command line: one file per verb.
+
+mod doctor;
+mod list;
+mod options;
+mod run;
+mod show;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use crate::catalogue::Catalogue;
+use crate::error::Error;
+use crate::machine::worker;
+use crate::report::Style;
+
+/// Reproduces famous Linux network faults on a real kernel, and proves what
+/// cures them.
+#[derive(Debug, Parser)]
+#[command(name = "faultlab", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "\
+Begin with `faultlab run`, then `faultlab show tw-recycle-nat`.
+
+Everything happens in namespaces that end with the command: faultlab does not change
+the machine it runs on, and needs no root where user namespaces are allowed.
+
+Exit status: 0 every outcome is as expected, 1 an outcome differs, 2 the command line
+is wrong, 69 the lab could not run here, 130 interrupted.")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Name the scenarios, what each needs and where it reproduces
+    List {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell the story of a scenario: symptom, network, cause, arms, eras
+    Show {
+        /// The scenario's name, as `faultlab list` prints it
+        scenario: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run scenarios on this kernel and compare them with their reviewed outcomes
+    Run(options::Run),
+    /// Find out what this machine can do, what is missing and how to get it
+    Doctor {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script: faultlab completions bash > ...
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page: faultlab man | man -l -
+    Man,
+}
+
+/// Why a verb ended early.
+#[derive(Debug)]
+enum Stop {
+    /// The command line is wrong: status 2.
+    Usage(String),
+    /// The lab could not run: status 69 (EX_UNAVAILABLE of sysexits.h).
+    Lab(Error),
+    /// Standard output could not be written: status 74 (EX_IOERR).
+    Output(io::Error),
+    /// A signal: status 128 and its number.
+    Interrupted(Signal),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Lab(error)
+    }
+}
+
+/// The whole program, but for its scenarios.
+#[must_use]
+pub fn main(catalogue: &Catalogue) -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    if let Some(parent) = worker::asked(&arguments) {
+        return worker::main(catalogue, parent);
+    }
+    // `faultlab run | head` ends quietly, and takes its workers along.
+    // SAFETY: the default action is no handler.
+    #[allow(unsafe_code, reason = "signal() is unsafe for handlers")]
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    let arguments = Arguments::parse();
+    let done = match arguments.verb {
+        Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
+        Verb::Show { scenario, json } => {
+            show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Run(raw) => run::run(catalogue, raw, style()),
+        Verb::Doctor { json } => doctor::doctor(json, style()),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "faultlab", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Man => manual().map(|()| ExitCode::SUCCESS).map_err(Stop::from),
+    };
+    let (status, sentence) = match done {
+        Ok(status) => return status,
+        Err(Stop::Usage(sentence)) => (2, sentence),
+        Err(Stop::Lab(error)) => (69, error.to_string()),
+        Err(Stop::Output(error)) => (74, format!("cannot write the results: {error}")),
+        Err(Stop::Interrupted(signal)) => return ExitCode::from(128 + signal as u8),
+    };
+    eprintln!("faultlab: {sentence}");
+    ExitCode::from(status)
+}
+
+/// Runs the asynchronous part of a verb, on this thread.
+fn on_runtime<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work)
+}
+
+fn manual() -> io::Result<()> {
+    let mut page = vec![];
+    clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+    io::stdout().lock().write_all(&page)
+}
+
+/// The page: as wide as the terminal, in colour where that is wanted.
+fn style() -> Style {
+    let terminal = io::stdout().is_terminal();
+    let width = match terminal_size::terminal_size() {
+        Some((width, _)) if terminal => usize::from(width.0).max(60),
+        _ => 100,
+    };
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+        || std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+    Style { width, colour: terminal && !plain }
+}

@@ -1,0 +1,6 @@
+//! Where a scenario runs.
+
+pub mod check;
+pub mod here;
+pub mod isolation;
+pub mod worker;

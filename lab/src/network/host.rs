@@ -1,0 +1,85 @@
+//! A node of a network that exists.
+
+use std::net::Ipv4Addr;
+
+use super::firewall::Firewall;
+use super::{Namespace, rtnl};
+use crate::error::Result;
+use crate::topology::Kind;
+
+/// A host, router or bridge: a namespace with what was set up in it.
+#[derive(Debug)]
+pub struct Host {
+    pub(super) namespace: Namespace,
+    pub(super) kind: Kind,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) firewall: Option<Firewall>,
+}
+
+/// An interface of a host, under the index that the lab gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The name, by default that of the neighbour.
+    pub name: String,
+    /// The interface index, set by the lab and not by the kernel.
+    pub index: u32,
+    /// The Ethernet address, set by the lab.
+    pub mac: [u8; 6],
+    /// The IPv4 address, if it has one.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl Host {
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.namespace.name()
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its first address.
+    ///
+    /// # Panics
+    /// When it has none, as a bridge.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.interfaces
+            .iter()
+            .find_map(|i| i.address)
+            .unwrap_or_else(|| panic!("{} has no address", self.name()))
+    }
+
+    /// The interface of that name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> &Interface {
+        self.interfaces
+            .iter()
+            .find(|i| i.name == name)
+            .unwrap_or_else(|| panic!("{} has no interface {name:?}", self.name()))
+    }
+
+    /// Its firewall and NAT, where it has rules.
+    ///
+    /// # Panics
+    /// When its topology gave it no rule.
+    #[must_use]
+    pub fn firewall(&self) -> &Firewall {
+        self.firewall.as_ref().unwrap_or_else(|| panic!("{} has no rules", self.name()))
+    }
+
+    /// A connection to the kernel's rtnetlink in this host.
+    ///
+    /// # Errors
+    /// Where no netlink socket can be had.
+    pub fn rtnetlink(&self) -> Result<rtnetlink::Handle> {
+        rtnl::connect(&self.namespace)
+    }
+}

@@ -1,0 +1,120 @@
+//! Runs a scenario: its arms side by side, each in a network of its own, then
+//! the verdict and the comparison with the reviewed snapshot.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use crate::error::{Error, Result};
+use crate::outcome::{ArmOutcome, Map, Outcome, Seconds, Verdict, judge};
+use crate::scenario::{Arm, ArmKind, Clock, Ground, Plan, Scenario};
+use crate::snapshot;
+use crate::stage::{SharedLog, Stage};
+
+/// What is asked of a scenario, beside its ground.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// Variants and remedies to narrow to; all where it is empty.
+    pub only: &'a [String],
+    /// Gives the fault arm the control's network: a test's way to see that
+    /// without its cause nothing is reproduced.
+    pub without_cause: bool,
+}
+
+/// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
+pub type Snapshots = fn(&str) -> Option<&'static str>;
+
+/// Runs the arms of a scenario and judges them. Never fails: what went wrong
+/// is the outcome's reason.
+///
+/// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread, in
+/// namespaces that it may fill. `on_arm` is told the name of each arm that
+/// ends.
+pub async fn perform(
+    scenario: &Scenario,
+    ground: &Ground,
+    order: Order<'_>,
+    log: &SharedLog,
+    snapshots: Snapshots,
+    on_arm: &dyn Fn(&str),
+) -> Outcome {
+    let begun = Instant::now();
+    let mut outcome = Outcome {
+        scenario: scenario.card.name.to_owned(),
+        kernel: ground.kernel.release.clone(),
+        machine: if ground.clock == Clock::Real { "here" } else { "vm" }.to_owned(),
+        clock: ground.clock,
+        era: None,
+        verdict: Verdict::Failed,
+        expected: false,
+        reason: None,
+        settings: Map(ground.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
+        symptom: scenario.symptom.row.to_owned(),
+        arms: vec![],
+        seconds: Seconds { wall: 0.0, virtual_time: None },
+    };
+    match scenario.era(ground) {
+        None => {
+            outcome.verdict = Verdict::NotApplicable;
+            outcome.reason = Some("no era of this scenario recognises the kernel".into());
+        }
+        Some(era) => {
+            outcome.era = Some(era.name.to_owned());
+            let arms = scenario.arms_on(ground, order.only);
+            let plays = arms.iter().map(|arm| play(scenario, ground, arm, order, log, on_arm));
+            let results: Result<Vec<_>> = join_all(plays).await.into_iter().collect();
+            match results {
+                Ok(arms) => {
+                    outcome.arms = arms;
+                    (outcome.verdict, outcome.reason) =
+                        judge(&scenario.symptom, era.shows, &mut outcome.arms);
+                    compare(&mut outcome, scenario, snapshots);
+                }
+                Err(Error::Missing(missing)) => {
+                    outcome.verdict = Verdict::NotApplicable;
+                    outcome.reason = Some(missing.to_string());
+                }
+                Err(error) => outcome.reason = Some(error.to_string()),
+            }
+        }
+    }
+    // What cannot run here is no difference from what is expected here.
+    outcome.expected |= outcome.verdict == Verdict::NotApplicable;
+    let milliseconds = begun.elapsed().as_millis();
+    outcome.seconds.wall = f64::from(u32::try_from(milliseconds).unwrap_or(u32::MAX)) / 1000.0;
+    outcome
+}
+
+async fn play(
+    scenario: &Scenario,
+    ground: &Ground,
+    arm: &Arm,
+    order: Order<'_>,
+    log: &SharedLog,
+    on_arm: &dyn Fn(&str),
+) -> Result<ArmOutcome> {
+    let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
+    let stage = Stage::set_up(scenario, Plan { ground, arm, acts }, log).await?;
+    (scenario.play)(&stage).await.map_err(|error| match error {
+        Error::Missing(missing) => Error::Missing(missing),
+        error => Error::Lab(format!("{} arm: {error}", arm.name)),
+    })?;
+    on_arm(arm.name);
+    stage.finish()
+}
+
+fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
+    let Some(name) = outcome.snapshot_name(scenario.has_timers()) else { return };
+    if outcome.verdict == Verdict::Failed {
+        return;
+    }
+    let differences = match snapshots(&name).map(snapshot::read) {
+        Some(Ok(snapshot)) => snapshot::differences(outcome, &snapshot),
+        Some(Err(error)) => vec![format!("snapshots/{name}.snap: {error}")],
+        None => vec![format!("there is no reviewed snapshot {name}")],
+    };
+    outcome.expected = differences.is_empty();
+    if !differences.is_empty() {
+        outcome.reason = Some(differences.join("; "));
+    }
+}

@@ -1,0 +1,239 @@
+//! One TCP connection, held at both ends.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::tcp::{Answer, accept, connect, listen, receive, send};
+use crate::error::{Error, Result};
+use crate::network::Host;
+
+/// How long a healthy network may take for one exchange on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+mod ioctl {
+    #![allow(missing_docs, reason = "the macro writes the function")]
+    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
+}
+
+/// An end of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The end that connected.
+    Client,
+    /// The end that accepted.
+    Server,
+}
+
+impl Side {
+    /// The end on the other side.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// An established connection whose two sockets this process holds.
+#[derive(Debug)]
+pub struct Flow {
+    client: (String, TcpStream),
+    server: (String, TcpStream),
+}
+
+impl Flow {
+    /// Connects `client` to `service`, which reaches `port` of `server`.
+    ///
+    /// # Errors
+    /// Where the healthy network does not carry the handshake.
+    pub async fn open(
+        client: &Host,
+        service: impl Into<SocketAddr>,
+        server: &Host,
+        port: u16,
+    ) -> Result<Self> {
+        Self::open_from(client, 0, service, server, port).await
+    }
+
+    /// The same from a source port of the caller's choice.
+    ///
+    /// # Errors
+    /// Where the healthy network does not carry the handshake.
+    pub async fn open_from(
+        client: &Host,
+        source_port: u16,
+        service: impl Into<SocketAddr>,
+        server: &Host,
+        port: u16,
+    ) -> Result<Self> {
+        let listener = listen(server, port)?;
+        let connected = connect(client, source_port, service, PATIENCE).await?.stream(client.name())?;
+        let accepted = accept(server.name(), &listener, PATIENCE).await?;
+        accepted.set_nodelay(true).map_err(|e| Error::kernel(server.name(), "TCP_NODELAY", e))?;
+        Ok(Self {
+            client: (client.name().to_owned(), connected),
+            server: (server.name().to_owned(), accepted),
+        })
+    }
+
+    fn side(&mut self, side: Side) -> &mut (String, TcpStream) {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// The socket of a side.
+    pub fn stream(&mut self, side: Side) -> &mut TcpStream {
+        &mut self.side(side).1
+    }
+
+    /// Has `side` say a few bytes and the other side wait for them.
+    ///
+    /// Tells what happened first: the words arrived, or the speaker met
+    /// something. Where the listener is gone, it tells what the speaker met.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let (place, stream) = self.side(side);
+        let said = send(place, stream, b"hello").await?;
+        if said != Answer::Received {
+            return Ok(said);
+        }
+        let (speaker, listener) = match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        tokio::select! {
+            biased;
+            heard = receive(&listener.0, &mut listener.1, patience) => match heard? {
+                Answer::Received => Ok(Answer::Received),
+                Answer::Nothing => Ok(Answer::Nothing),
+                gone => match receive(&speaker.0, &mut speaker.1, patience).await? {
+                    Answer::Nothing => Ok(gone),
+                    met => Ok(met),
+                },
+            },
+            met = receive(&speaker.0, &mut speaker.1, 2 * patience) => met,
+        }
+    }
+
+    /// One question and its answer: both sides speak once, `first` first.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Answer> {
+        match self.say(first, patience).await? {
+            Answer::Received => self.say(first.other(), patience).await,
+            met => Ok(met),
+        }
+    }
+
+    /// Waits until each side has the other's acknowledgement of all it sent.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where one does not come.
+    pub async fn settle(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        for side in [Side::Client, Side::Server] {
+            while self.unacknowledged(side)? > 0 {
+                if begun.elapsed() > PATIENCE {
+                    return Err(Error::Deadline {
+                        place: self.side(side).0.clone(),
+                        condition: "an acknowledgement of all it sent".into(),
+                        waited: PATIENCE,
+                    });
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a side has sent and the other has not acknowledged
+    /// (tcp(7): SIOCOUTQ).
+    fn unacknowledged(&mut self, side: Side) -> Result<libc::c_int> {
+        let (place, stream) = self.side(side);
+        let mut bytes = 0;
+        // SAFETY: the descriptor is open, and SIOCOUTQ writes one int.
+        #[allow(unsafe_code, reason = "an ioctl, see SAFETY")]
+        unsafe { ioctl::siocoutq(stream.as_raw_fd(), &raw mut bytes) }
+            .map_err(|e| Error::kernel(place.as_str(), "SIOCOUTQ", e))?;
+        Ok(bytes)
+    }
+
+    /// Waits until something happens to an idle side's connection.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let (place, stream) = self.side(side);
+        receive(place, stream, patience).await
+    }
+
+    /// Turns SO_KEEPALIVE on at a side; the kernel's sysctls say when and how
+    /// often where a value is not given.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a value.
+    pub fn keep_alive(
+        &mut self,
+        side: Side,
+        time: Option<Duration>,
+        intvl: Option<Duration>,
+        probes: Option<u32>,
+    ) -> Result<()> {
+        let (place, stream) = self.side(side);
+        let socket = SockRef::from(&*stream);
+        let failed = |e| Error::kernel(place.as_str(), "SO_KEEPALIVE", e);
+        socket.set_keepalive(true).map_err(failed)?;
+        let mut options = TcpKeepalive::new();
+        if let Some(time) = time {
+            options = options.with_time(time);
+        }
+        if let Some(intvl) = intvl {
+            options = options.with_interval(intvl);
+        }
+        if let Some(probes) = probes {
+            options = options.with_retries(probes);
+        }
+        socket.set_tcp_keepalive(&options).map_err(failed)
+    }
+
+    /// Sets TCP_USER_TIMEOUT at a side.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it.
+    pub fn user_timeout(&mut self, side: Side, timeout: Duration) -> Result<()> {
+        let (place, stream) = self.side(side);
+        SockRef::from(&*stream)
+            .set_tcp_user_timeout(Some(timeout))
+            .map_err(|e| Error::kernel(place.as_str(), "TCP_USER_TIMEOUT", e))
+    }
+
+    /// Closes both ends, `first` first, and waits until each has seen the
+    /// other's FIN: the first goes through TIME_WAIT.
+    ///
+    /// # Errors
+    /// Where the FINs do not arrive.
+    pub async fn close(mut self, first: Side) -> Result<()> {
+        use tokio::io::AsyncWriteExt;
+        for side in [first, first.other()] {
+            let (place, stream) = self.side(side);
+            stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;
+            let met = self.watch(side.other(), PATIENCE).await?;
+            if met != Answer::Closed {
+                let place = self.side(side.other()).0.clone();
+                return Err(Error::Lab(format!("{place}: waited for a FIN and met: {met}")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! What is tried from a host, and what it met.
+//!
+//! An answer is an enum whose display is the cell of an outcome's table. How
+//! long something took is evidence and not part of the answer.
+
+pub mod attempt;
+pub mod flow;
+pub mod holder;
+pub mod link;
+pub mod tcp;
+
+pub use attempt::Attempt;
+pub use flow::{Flow, Side};
+pub use holder::Holder;
+pub use tcp::{Answer, Connect, accept, connect, listen, receive};

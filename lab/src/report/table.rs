@@ -1,0 +1,201 @@
+//! An outcome as a person reads it.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style as Ansi};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+
+use crate::outcome::{ArmOutcome, Outcome, Verdict};
+use crate::scenario::{ArmKind, Clock, Scenario};
+
+/// How wide, and whether in colour.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Columns of the terminal or the page.
+    pub width: usize,
+    /// Whether escape sequences may be written.
+    pub colour: bool,
+}
+
+const BOLD: Ansi = Ansi::new().bold();
+const DIM: Ansi = Ansi::new().dimmed();
+const RED: Ansi = AnsiColor::Red.on_default();
+const GREEN: Ansi = AnsiColor::Green.on_default();
+const YELLOW: Ansi = AnsiColor::Yellow.on_default();
+
+impl Style {
+    /// The text in a style, where colour is wanted.
+    #[must_use]
+    pub fn paint(self, style: Ansi, text: &str) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    /// Bold text.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.paint(BOLD, text)
+    }
+
+    /// Dimmed text.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.paint(DIM, text)
+    }
+
+    /// Text as wide as the page, every line indented.
+    #[must_use]
+    pub fn paragraph(self, indent: &str, text: &str) -> String {
+        self.hanging(indent, indent, text)
+    }
+
+    /// The same with another indent for the first line.
+    #[must_use]
+    pub fn hanging(self, first: &str, indent: &str, text: &str) -> String {
+        let options =
+            textwrap::Options::new(self.width.min(100)).initial_indent(first).subsequent_indent(indent);
+        let mut filled = textwrap::fill(text, options);
+        filled.push('\n');
+        filled
+    }
+}
+
+/// The verdict in a word or two.
+#[must_use]
+pub fn verdict(outcome: &Outcome, style: Style) -> String {
+    let colour = match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) => YELLOW,
+        (Verdict::Failed, _) | (_, false) => RED,
+        (Verdict::Reproduced | Verdict::Immune, true) => GREEN,
+    };
+    let mut text = style.paint(colour, &outcome.verdict.to_string());
+    if matches!(outcome.verdict, Verdict::Reproduced | Verdict::Immune) {
+        text.push_str(if outcome.expected { ", as expected" } else { ", NOT as expected" });
+    }
+    text
+}
+
+/// The whole outcome: heading, table, and what explains it.
+#[must_use]
+pub fn outcome(scenario: &Scenario, outcome: &Outcome, style: Style) -> String {
+    let mut text = String::new();
+    let clock = match outcome.clock {
+        Clock::Real => String::new(),
+        Clock::Virtual => ", virtual time".to_owned(),
+    };
+    let era = outcome.era.as_ref().map_or(String::new(), |e| format!(", era {e}"));
+    let _ = writeln!(text, "{}  {}", style.bold(&outcome.scenario), verdict(outcome, style));
+    let facts = format!(
+        "{}  [{} {}{clock}{era}, {:.1} s]",
+        scenario.card.title, outcome.machine, outcome.kernel, outcome.seconds.wall
+    );
+    text.push_str(&style.paragraph("", &facts));
+    if !outcome.settings.0.is_empty() {
+        let settings: Vec<_> = outcome.settings.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let settings = style.paragraph("", &format!("with {}", settings.join(" ")));
+        text.push_str(&style.dim(settings.trim_end()));
+        text.push('\n');
+    }
+    if !outcome.arms.is_empty() {
+        let _ = writeln!(text, "\n{}\n", table(outcome, style));
+    }
+    if let Some(reason) = &outcome.reason {
+        text.push_str(&style.paragraph("  ", reason));
+    }
+    for (arm, sentences) in outcome.arms.iter().map(|a| (a, &a.because)) {
+        for sentence in sentences {
+            text.push_str(&style.hanging(&format!("  {}: ", arm.name), "    ", sentence));
+        }
+    }
+    text
+}
+
+fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
+    let cell = |arm: &ArmOutcome, row: &str| match (arm.observations.get(row), arm.unseen.get(row)) {
+        (Some(seen), _) => seen.clone(),
+        (None, Some(why)) => format!("? ({why})"),
+        (None, None) => "-".to_owned(),
+    };
+    let star = |row: &str| if row == outcome.symptom { format!("{row} *") } else { row.to_owned() };
+    let rows = outcome.rows().into_iter();
+    rows.map(|row| (star(row), outcome.arms.iter().map(|a| cell(a, row)).collect())).collect()
+}
+
+/// The table: observations down, arms across; the other way round where that
+/// is too wide for the page.
+#[must_use]
+pub fn table(outcome: &Outcome, style: Style) -> String {
+    let rows = rows_of(outcome);
+    let arms: Vec<&str> = outcome.arms.iter().map(|a| a.name.as_str()).collect();
+    let across = across(&rows, &arms);
+    let widest = |text: &str| text.lines().map(|l| l.chars().count()).max().unwrap_or(0);
+    let plain = if widest(&across) <= style.width { across } else { down(&rows, &arms, style.width) };
+    let painted = plain.lines().map(|line| paint_line(line.trim_end(), outcome, style));
+    painted.collect::<Vec<_>>().join("\n")
+}
+
+fn new_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn finish(mut table: Table, names: usize) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = String::new();
+    for (number, line) in table.to_string().lines().enumerate() {
+        let _ = writeln!(text, "  {}", line.trim_end());
+        if number == 0 {
+            let _ = writeln!(text, "  {}", "─".repeat(names));
+        }
+    }
+    text
+}
+
+fn across(rows: &[(String, Vec<String>)], arms: &[&str]) -> String {
+    let mut table = new_table();
+    table.set_header([""].iter().chain(arms));
+    for (row, cells) in rows {
+        table.add_row([row].into_iter().chain(cells));
+    }
+    let width = table.to_string().lines().map(|l| l.trim_end().chars().count()).max().unwrap_or(0);
+    finish(table, width)
+}
+
+fn down(rows: &[(String, Vec<String>)], arms: &[&str], page: usize) -> String {
+    let mut table = new_table();
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(u16::try_from(page.saturating_sub(4)).unwrap_or(120));
+    table.set_header([""].into_iter().chain(rows.iter().map(|(row, _)| row.as_str())));
+    for (number, arm) in arms.iter().enumerate() {
+        table.add_row([*arm].into_iter().chain(rows.iter().map(|(_, cells)| cells[number].as_str())));
+    }
+    if let Some(names) = table.column_mut(0) {
+        let width = arms.iter().map(|a| a.len()).max().unwrap_or(0) + 2;
+        names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+            u16::try_from(width).unwrap_or(20),
+        )));
+    }
+    finish(table, page.saturating_sub(4))
+}
+
+/// Colours the names of the arms by what they met, and the symptom's name.
+fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
+    if !style.colour {
+        return line.to_owned();
+    }
+    let mut painted = line.to_owned();
+    for arm in &outcome.arms {
+        let colour = match (arm.kind, arm.symptom) {
+            (ArmKind::Control, _) | (_, None) => continue,
+            (_, Some(true)) => RED,
+            (_, Some(false)) => GREEN,
+        };
+        let bounded = format!("  {}  ", arm.name);
+        if format!("  {line}  ").contains(&bounded) {
+            painted = painted.replacen(&arm.name, &format!("{colour}{}{colour:#}", arm.name), 1);
+        }
+    }
+    painted.replace(" *", &format!(" {BOLD}*{BOLD:#}"))
+}

@@ -1,0 +1,250 @@
+//! One arm while it runs: its network, and what was seen in it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::error::{Error, Result};
+use crate::evidence::conntrack::Conntrack;
+use crate::evidence::counters::{Changes, Counters};
+use crate::evidence::kernel_log::{KernelLog, Record};
+use crate::network::{Host, Network};
+use crate::outcome::{ArmOutcome, Map};
+use crate::scenario::{Plan, Scenario};
+use crate::topology::Kind;
+use crate::wire::{Policy, Wire};
+
+/// The kernel's log as all arms of a worker share it: one reader, and what it
+/// has read so far.
+#[derive(Debug, Default)]
+pub struct SharedLog {
+    reader: Option<RefCell<KernelLog>>,
+    records: RefCell<Vec<Record>>,
+}
+
+impl SharedLog {
+    /// Shares a reader; without one nothing can be seen.
+    #[must_use]
+    pub fn new(reader: Option<KernelLog>) -> Self {
+        Self { reader: reader.map(RefCell::new), records: RefCell::default() }
+    }
+
+    /// Whether the log can be read.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// The first record since this worker began that `wanted` accepts.
+    ///
+    /// # Errors
+    /// Where the kernel log fails while it is read.
+    pub fn find<T>(&self, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
+        if let Some(reader) = &self.reader {
+            self.records.borrow_mut().extend(reader.borrow_mut().take()?);
+        }
+        Ok(self.records.borrow().iter().find_map(wanted))
+    }
+}
+
+/// How long a condition may take to become true, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One arm while it runs.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    plan: Plan<'a>,
+    network: Network,
+    log: &'a SharedLog,
+    begun: Instant,
+    before: Vec<Counters>,
+    seen: RefCell<Seen>,
+    wires: RefCell<Vec<Rc<Wire>>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    observations: Map<String>,
+    unseen: Map<String>,
+    because: Vec<String>,
+}
+
+impl<'a> Deref for Stage<'a> {
+    type Target = Plan<'a>;
+
+    fn deref(&self) -> &Plan<'a> {
+        &self.plan
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// Builds the arm's network.
+    ///
+    /// # Errors
+    /// What the kernel refused or lacks.
+    pub async fn set_up(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Self> {
+        let network = Network::build((scenario.topology)(&plan)).await?;
+        let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
+        Ok(Self {
+            plan,
+            network,
+            log,
+            begun: Instant::now(),
+            before,
+            seen: RefCell::default(),
+            wires: RefCell::default(),
+        })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// A node of the network.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        self.network.host(name)
+    }
+
+    /// Lets the frames between two nodes pass under a policy, from now on.
+    ///
+    /// # Errors
+    /// Where the link cannot be carried.
+    pub fn wire(&self, one: &str, other: &str, policy: impl Policy + 'static) -> Result<Rc<Wire>> {
+        let wire = Rc::new(self.network.wire(one, other, Box::new(policy))?);
+        self.wires.borrow_mut().push(Rc::clone(&wire));
+        Ok(wire)
+    }
+
+    /// Records the cell of a row.
+    pub fn see(&self, row: &str, cell: impl fmt::Display) {
+        self.seen.borrow_mut().observations.insert(row, cell.to_string());
+    }
+
+    /// Records that a row could not be seen, and why.
+    pub fn cannot_see(&self, row: &str, why: impl fmt::Display) {
+        self.seen.borrow_mut().unseen.insert(row, why.to_string());
+    }
+
+    /// Records a sentence that explains what was seen.
+    pub fn because(&self, sentence: impl fmt::Display) {
+        self.seen.borrow_mut().because.push(sentence.to_string());
+    }
+
+    /// Time since the network was there, on the machine's clock.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Lets time pass. For the fault's own durations only: a condition is
+    /// awaited, not slept for.
+    pub async fn pass(&self, time: Duration) {
+        sleep(time).await;
+    }
+
+    /// Waits until a condition is true.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] after 15 s; whatever asking fails with.
+    pub async fn until(&self, condition: &str, mut is_true: impl FnMut() -> Result<bool>) -> Result<()> {
+        let begun = Instant::now();
+        while !is_true()? {
+            if begun.elapsed() > PATIENCE {
+                return Err(Error::Deadline {
+                    place: self.plan.arm.name.to_owned(),
+                    condition: condition.to_owned(),
+                    waited: PATIENCE,
+                });
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// The kernel's log.
+    #[must_use]
+    pub fn log(&self) -> &SharedLog {
+        self.log
+    }
+
+    /// Waits for a line of the kernel's log.
+    ///
+    /// # Errors
+    /// Where the kernel log fails while it is read.
+    pub async fn logged<T>(
+        &self,
+        wanted: impl Fn(&Record) -> Option<T>,
+        patience: Duration,
+    ) -> Result<Option<T>> {
+        let begun = Instant::now();
+        loop {
+            let found = self.log.find(&wanted)?;
+            if found.is_some() || begun.elapsed() >= patience || !self.log.readable() {
+                return Ok(found);
+            }
+            // /dev/kmsg is polled: its wake-up is not per reader on old kernels.
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How a host's counters have changed since the network was there.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn counters(&self, host: &str) -> Result<Changes> {
+        let index = self.network.topology().index(host);
+        let now = Counters::read(self.host(host).namespace())?;
+        Ok(Counters::changes(&self.before[index], &now))
+    }
+
+    /// Ends the arm: what the kernel's tables say now, and all that was seen.
+    ///
+    /// # Errors
+    /// Where evidence cannot be read, or a wire lost a frame that it was not
+    /// told to lose.
+    pub fn finish(self) -> Result<ArmOutcome> {
+        let mut evidence = Map::default();
+        for host in self.network.hosts() {
+            let mut lines = vec![];
+            let changes = self.counters(host.name())?.to_string();
+            if !changes.is_empty() {
+                lines.push(changes);
+            }
+            let node = &self.network.topology().nodes[self.network.topology().index(host.name())];
+            if !node.rules.is_empty() {
+                let entries = Conntrack::of(host.namespace())?.entries()?;
+                lines.extend(entries.iter().map(ToString::to_string));
+                lines.extend(host.firewall().counters()?.iter().map(ToString::to_string));
+            }
+            if !lines.is_empty() && node.kind != Kind::Bridge {
+                evidence.insert(host.name(), lines);
+            }
+        }
+        for wire in self.wires.borrow().iter() {
+            let lost = wire.lost()?;
+            if lost > 0 {
+                return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
+            }
+        }
+        let seen = self.seen.into_inner();
+        Ok(ArmOutcome {
+            name: self.plan.arm.name.to_owned(),
+            kind: self.plan.arm.kind,
+            change: self.plan.arm.change.to_owned(),
+            symptom: None,
+            observations: seen.observations,
+            unseen: seen.unseen,
+            because: seen.because,
+            evidence,
+        })
+    }
+}
