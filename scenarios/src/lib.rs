@@ -1,1 +1,30 @@
-//! The catalogue.
+//! The catalogue of faults: one file each, in the words of the incident.
+
+mod conntrack_beyond_window_reset;
+mod conntrack_idle_expiry;
+mod keepalive_dead_peer;
+mod time_wait_port_reuse;
+mod tw_recycle_nat;
+mod veth_teardown_hang;
+
+use lab::Catalogue;
+use lab::scenario::Scenario;
+
+/// Every scenario with its reviewed outcomes.
+pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
+
+const SCENARIOS: [Scenario; 6] = [
+    tw_recycle_nat::SCENARIO,
+    time_wait_port_reuse::SCENARIO,
+    conntrack_beyond_window_reset::SCENARIO,
+    conntrack_idle_expiry::SCENARIO,
+    veth_teardown_hang::SCENARIO,
+    keepalive_dead_peer::SCENARIO,
+];
+
+// SNAPSHOTS: a table of names and texts, written by build.rs.
+include!(concat!(env!("OUT_DIR"), "/snapshots.rs"));
+
+fn snapshots(name: &str) -> Option<&'static str> {
+    SNAPSHOTS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}

@@ -1,2 +1,7 @@
-//! faultlab
-fn main() {}
+//! `faultlab`: the catalogue on the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lab::cli::main(&scenarios::CATALOGUE)
+}

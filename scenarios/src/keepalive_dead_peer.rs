@@ -1,0 +1,191 @@
+//! "The worker holds a lock for a client whose machine lost power yesterday."
+//!
+//! A peer's link dies without a word. A side that only waits never notices.
+//! With SO_KEEPALIVE the kernel asks after tcp_keepalive_time of silence, then
+//! every tcp_keepalive_intvl, and gives up after tcp_keepalive_probes questions:
+//! ETIMEDOUT at time + probes x intvl, 7200 + 9 x 75 = 7875 s by default.
+//! TCP_USER_TIMEOUT, where it is set, replaces the count of probes.
+
+use std::time::Duration;
+
+use lab::Result;
+use lab::probe::{Answer, Flow, Side};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom, Values};
+use lab::stage::Stage;
+use lab::topology::Topology;
+use lab::wire::policy::Cut;
+use lab::wire::{Fate, Way, Wire};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    card: Card {
+        name: "keepalive-dead-peer",
+        title: "A peer's link dies without a word, and nobody notices",
+        family: "keepalive",
+        saw: "`ss` shows ESTABLISHED connections to a machine that lost power yesterday. The workers behind them wait \
+              in recv() and hold their locks.",
+        cause: "TCP sends nothing on an idle connection, so nothing is lost and nothing fails. Only SO_KEEPALIVE asks, \
+                and by default after two hours.",
+        function: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
+        cure: "SO_KEEPALIVE with a time that suits the application (20/5/9 ends it in 65 s), or TCP_USER_TIMEOUT \
+               beside it. The kernel's defaults end it in 7875 s.",
+        reading: &[
+            "RFC 9293 3.8.4: TCP keep-alives",
+            "RFC 5482: TCP user timeout option",
+            "tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT",
+        ],
+    },
+    needs: &[Need::Veth, Need::PacketSocket],
+    settings: &[
+        Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
+        Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),
+        probes("probes", "tcp_keepalive_probes, the kernel's", 3, 9),
+        Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 2, 20),
+        Setting::seconds("app-intvl", "TCP_KEEPINTVL of the arms that set it", 1, 5),
+        probes("app-probes", "TCP_KEEPCNT of the arms that set it", 2, 9),
+        Setting::seconds("user-timeout", "TCP_USER_TIMEOUT of the arm that sets it", 5, 30),
+        Setting::seconds("watch", "how long the fault is watched", 8, 259_200),
+    ],
+    arms: &[
+        Arm::control("the link lives; SO_KEEPALIVE with the kernel's values"),
+        Arm::fault("the link is cut; no keepalive"),
+        Arm::remedy("kernel-defaults", "SO_KEEPALIVE with the kernel's values"),
+        Arm::remedy("app-values", "SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT"),
+        Arm::remedy("user-timeout", "the same and TCP_USER_TIMEOUT"),
+    ],
+    eras: &[Era {
+        name: "every-kernel",
+        kernels: "every kernel, today's too",
+        since: "RFC 1122 4.2.3.6: keep-alives must be off by default",
+        shows: Shows::Reproduced,
+        recognise: |_| true,
+    }],
+    symptom: Symptom { row: "half-open connection", healthy: "none" },
+    topology,
+    play: |stage| -> Play<'_> { Box::pin(play(stage)) },
+};
+
+const fn probes(key: &'static str, about: &'static str, short: u64, real: u64) -> Setting {
+    // include/net/tcp.h: MAX_TCP_KEEPCNT.
+    Setting { key, about, values: Values::Number { unit: "probes", least: 1, most: 127, short, real } }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn topology(plan: &Plan<'_>) -> Topology {
+    Topology::new()
+        .host("client")
+        .host("server")
+        .wire("client 10.0.0.1/24", "server 10.0.0.2/24")
+        .sysctl("server", "net.ipv4.tcp_keepalive_time", plan.ground.number("time"))
+        .sysctl("server", "net.ipv4.tcp_keepalive_intvl", plan.ground.number("intvl"))
+        .sysctl("server", "net.ipv4.tcp_keepalive_probes", plan.ground.number("probes"))
+}
+
+async fn play(stage: &Stage<'_>) -> Result<()> {
+    let (policy, link) = Cut::new();
+    let wire = stage.wire("client", "server", policy)?;
+    let mut flow = Flow::open(stage.host("client"), ([10, 0, 0, 2], 80), stage.host("server"), 80).await?;
+    flow.exchange(Side::Client, PATIENCE).await?;
+    // Nothing may be under way, or it is retransmission that notices.
+    flow.settle().await?;
+    let app = ["app-values", "user-timeout"].contains(&stage.acts);
+    let ladder = Ladder::new(stage, if app { "app-" } else { "" });
+    if app {
+        let probes = u32::try_from(ladder.probes).ok();
+        flow.keep_alive(Side::Server, Some(ladder.time), Some(ladder.intvl), probes)?;
+    } else if !stage.is("fault") {
+        flow.keep_alive(Side::Server, None, None, None)?;
+    }
+    let user_timeout = stage.is("user-timeout").then(|| stage.ground.seconds("user-timeout"));
+    if let Some(timeout) = user_timeout {
+        flow.user_timeout(Side::Server, timeout)?;
+    }
+
+    if stage.faulty() {
+        link.cut();
+    }
+    let since = stage.elapsed();
+    let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;
+    let after = stage.elapsed().checked_sub(since).unwrap();
+
+    let (asked, answered) = questions(&wire);
+    stage.see(
+        "half-open connection",
+        if stage.faulty() && met == Answer::Nothing { "ESTABLISHED, its peer is dead" } else { "none" },
+    );
+    stage
+        .see("recv() ends with", if met == Answer::Nothing { "nothing".to_owned() } else { met.to_string() });
+    stage.see(
+        "after",
+        if met == Answer::TimedOut { ladder.explain(after, user_timeout) } else { "-".to_owned() },
+    );
+    stage.see(
+        "keepalive probes",
+        match (asked, answered) {
+            (0, _) => "none".to_owned(),
+            (_, true) => "answered".to_owned(),
+            (asked, false) => format!("{asked}, not answered"),
+        },
+    );
+    if stage.faulty() {
+        let counted = stage.counters("server")?.telling();
+        stage.because(format!(
+            "{:.1} s after the link died recv() met: {met}; counted: {counted}",
+            after.as_secs_f32()
+        ));
+    }
+    Ok(())
+}
+
+/// The kernel's rule for when a silent peer is given up.
+struct Ladder {
+    time: Duration,
+    intvl: Duration,
+    probes: u64,
+}
+
+impl Ladder {
+    fn new(stage: &Stage<'_>, prefix: &str) -> Self {
+        let key = |name: &str| format!("{prefix}{name}");
+        Self {
+            time: stage.ground.seconds(&key("time")),
+            intvl: stage.ground.seconds(&key("intvl")),
+            probes: stage.ground.number(&key("probes")),
+        }
+    }
+
+    /// The rule that `after` follows, or `after` itself where it follows none.
+    ///
+    /// Timers may be late, by up to an eighth (kernel/time/timer.c), never early.
+    fn explain(&self, after: Duration, user_timeout: Option<Duration>) -> String {
+        let (time, intvl) = (self.time.as_secs(), self.intvl.as_secs());
+        // With TCP_USER_TIMEOUT: the first question after it has passed.
+        let rungs = match user_timeout {
+            Some(timeout) => timeout.saturating_sub(self.time).as_secs().div_ceil(intvl).max(1),
+            None => self.probes,
+        };
+        let nominal = time + rungs * intvl;
+        let due = Duration::from_secs(nominal);
+        if after + Duration::from_millis(100) >= due && after < due + due / 8 + self.intvl {
+            format!("{nominal} s = {time} + {rungs} x {intvl}")
+        } else {
+            format!("{:.1} s, not {nominal}", after.as_secs_f32())
+        }
+    }
+}
+
+/// How many keepalive probes the server sent, and whether any was answered.
+fn questions(wire: &Wire) -> (usize, bool) {
+    let frames = wire.frames();
+    let from_server = || frames.iter().filter(|f| f.way == Way::Back);
+    // net/ipv4/tcp_output.c: tcp_xmit_probe_skb. A probe is empty and its
+    // sequence number lies one below the next byte's.
+    let next =
+        from_server().filter_map(|f| Some(f.header?.seq.wrapping_add(u32::try_from(f.length).ok()?))).max();
+    let probes: Vec<_> = from_server()
+        .filter(|f| f.length == 0 && f.header.is_some_and(|h| Some(h.seq.wrapping_add(1)) == next))
+        .collect();
+    let answered = probes.iter().any(|f| matches!(f.fate, Fate::Passed { .. }));
+    (probes.len(), answered)
+}

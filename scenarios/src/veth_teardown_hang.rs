@@ -1,0 +1,173 @@
+//! "Pods stay Terminating for ever; unregister_netdevice: waiting for vethX to
+//! become free. Usage count = 1."
+//!
+//! A network device is deleted while something holds a reference to it. The
+//! device is gone from every list at once, and the delete sleeps until the last
+//! reference is given back. Here a packet socket that sleeps in sendto() holds
+//! it (net/packet/af_packet.c: packet_snd), so an unmodified kernel hangs for
+//! real, says so for real, and goes on when the holder ends.
+
+use std::time::Duration;
+
+use lab::Result;
+use lab::network::Namespace;
+use lab::probe::{Attempt, Holder, link};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::stage::Stage;
+use lab::topology::Topology;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    card: Card {
+        name: "veth-teardown-hang",
+        title: "Deleting a veth waits for ever: unregister_netdevice: waiting for it to become free",
+        family: "teardown hangs",
+        saw: "Pods stay Terminating, `docker rm` hangs, and every terminal prints \"unregister_netdevice: waiting for \
+              vethX to become free. Usage count = 1\" every ten seconds. (This scenario makes your kernel print \
+              that line, too.)",
+        cause: "Something holds a reference to the device. The delete takes the device out of every list, gives the \
+                RTNL lock back, and sleeps until the count falls. The process that asked is in state D; everyone \
+                else goes on.",
+        function: "net/core/dev.c: netdev_run_todo, netdev_wait_allrefs_any (netdev_wait_allrefs up to 5.16)",
+        cure: "End the holder: nothing else helps. Deleting again or deleting the peer finds no such device. Where \
+               the kernel itself leaked the reference (route-exception-leak), only a reboot into a fixed kernel.",
+        reading: &[
+            "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
+            "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe to fix a race (5.1)",
+            "5aa3afe107d9 net: make unregister netdev warning timeout configurable (5.13)",
+        ],
+    },
+    needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog],
+    settings: &[],
+    arms: &[
+        Arm::control("nothing holds the device"),
+        Arm::fault("a packet socket sleeps in sendto() to the device"),
+        Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
+        Arm::remedy("delete-again", "the device is deleted again"),
+        Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted"),
+    ],
+    eras: &[
+        Era {
+            name: "counts-to-one",
+            kernels: "5.13 and later",
+            since: "the table of devices keeps one reference: one more is printed as 2",
+            shows: Shows::Reproduced,
+            recognise: |ground| ground.kernel.at_least(5, 13),
+        },
+        Era {
+            name: "counts-to-zero",
+            kernels: "up to 5.12",
+            since: "the wait ends at 0: one reference is printed as 1",
+            shows: Shows::Reproduced,
+            recognise: |_| true,
+        },
+    ],
+    symptom: Symptom { row: "the delete returns", healthy: "yes" },
+    topology,
+    play: |stage| -> Play<'_> { Box::pin(play(stage)) },
+};
+
+/// What a healthy kernel needs at most, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// net.core.netdev_unregister_timeout_secs is 10; the wait looks once a second.
+const WARNING: Duration = Duration::from_secs(13);
+
+/// The device of an arm: the kernel's log knows no namespaces, only names.
+fn device(plan: &Plan<'_>) -> String {
+    let word = plan.acts.rsplit('-').next().unwrap_or(plan.acts);
+    format!("veth-{word}")
+}
+
+fn topology(plan: &Plan<'_>) -> Topology {
+    Topology::new()
+        .host("node")
+        .host("pod")
+        .host("elsewhere")
+        .link("node 10.0.0.1/24", "pod 10.0.0.2/24")
+        .interfaces(&device(plan), "eth0")
+        .link("node 10.0.1.1/24", "elsewhere 10.0.1.2/24")
+        .interfaces("slow", "eth0")
+}
+
+async fn play(stage: &Stage<'_>) -> Result<()> {
+    let (node, device) = (stage.host("node"), device(stage));
+    let holder = if stage.faulty() { Some(Holder::hold(node, &device, "slow").await?) } else { None };
+    let name = device.clone();
+    let mut delete = Attempt::begin(node, move |ns| link::delete(ns, &name))?;
+    // Time for a delete that hangs to show it.
+    delete.within(Duration::from_secs(1)).await;
+
+    let holder = match holder {
+        Some(holder) if stage.is("end-the-holder") => {
+            holder.end();
+            delete.within(PATIENCE).await;
+            None
+        }
+        other => other,
+    };
+    let again = match stage.acts {
+        "delete-again" => Some(("node", device.clone())),
+        "delete-the-peer" => Some(("pod", "eth0".to_owned())),
+        _ => None,
+    };
+    if let Some((place, name)) = again {
+        let mut attempt = Attempt::begin(stage.host(place), move |ns| link::delete(ns, &name))?;
+        stage.see("the other delete", answer(attempt.within(PATIENCE).await));
+    }
+    meanwhile(stage).await?;
+
+    let patience = if holder.is_some() { WARNING } else { Duration::ZERO };
+    let line = stage.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
+    if stage.log().readable() {
+        stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
+    } else {
+        stage.pass(patience).await;
+        stage.cannot_see("Usage count logged", "the kernel log cannot be read without privilege");
+    }
+    let last_chance = if holder.is_some() { Duration::ZERO } else { PATIENCE };
+    stage.see("the delete returns", if delete.within(last_chance).await.is_some() { "yes" } else { "waits" });
+    if let Some(holder) = holder {
+        let waited = stage.elapsed();
+        holder.end();
+        stage.see("after the holder's end", answer(delete.within(PATIENCE).await));
+        stage.because(format!(
+            "the delete of {device} waited for {:.0} s, as long as a packet socket held the device{}",
+            waited.as_secs_f32(),
+            line.map_or(String::new(), |w| format!(
+                "; the kernel: unregister_netdevice: waiting for {} to become free. Usage count = {}",
+                w.device, w.usage_count
+            )),
+        ));
+    }
+    Ok(())
+}
+
+fn answer(result: Option<&std::io::Result<()>>) -> &'static str {
+    match result {
+        None => "waits",
+        Some(Ok(())) => "done",
+        Some(Err(e)) if e.raw_os_error() == Some(19) => "no such device",
+        Some(Err(_)) => "another error",
+    }
+}
+
+/// What everyone else on the machine can still do.
+async fn meanwhile(stage: &Stage<'_>) -> Result<()> {
+    let node = stage.host("node");
+    let works = |done: bool| if done { "works" } else { "waits" };
+    let mut list = Attempt::begin(node, |ns| link::list(ns).is_ok())?;
+    stage.see("others list links", works(list.within(PATIENCE).await == Some(&true)));
+    let mut make = Attempt::begin(node, |_| Namespace::new("bystander"))?;
+    stage.see("others make a namespace", works(make.within(PATIENCE).await.is_some_and(Result::is_ok)));
+    let Some(Ok(bystander)) = make.take() else { return Ok(()) };
+    let there = bystander.try_clone()?;
+    let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "eth0").is_ok())?;
+    stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
+    // A namespace dies with its last descriptor, and its links with it.
+    drop((bystander, add));
+    let gone = stage.until("another namespace to be freed", || {
+        Ok(!link::list(node.namespace()).unwrap_or_default().contains(&"new".to_owned()))
+    });
+    stage.see("others delete one", works(gone.await.is_ok()));
+    Ok(())
+}
