@@ -1,0 +1,133 @@
+//! Every scenario on the running kernel, compared with its reviewed outcome;
+//! and every scenario without its cause, which must then reproduce nothing.
+//!
+//! A new outcome is written to `snapshots/*.snap.new`; read it, then rename it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lab::machine::here::{Checked, Here};
+use lab::machine::worker::Task;
+use lab::outcome::{Outcome, Verdict};
+use lab::scenario::{Need, Scenario, Shows};
+use lab::snapshot;
+use libtest_mimic::{Arguments, Failed, Trial};
+use scenarios::CATALOGUE;
+
+/// A scenario with what is set for it.
+struct Case {
+    name: String,
+    scenario: &'static Scenario,
+    set: BTreeMap<String, String>,
+}
+
+fn cases() -> Vec<Case> {
+    let plain = CATALOGUE.scenarios.iter().map(|scenario| Case {
+        name: scenario.card.name.to_owned(),
+        scenario,
+        set: BTreeMap::new(),
+    });
+    let recycle = CATALOGUE.find("tw-recycle-nat").expect("it is in the catalogue");
+    let models = ["model", "model-3.10"].into_iter().map(|model| Case {
+        name: format!("tw-recycle-nat --set recycle={model}"),
+        scenario: recycle,
+        set: BTreeMap::from([("recycle".to_owned(), model.to_owned())]),
+    });
+    plain.chain(models).collect()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed> {
+    let task = Task::Run {
+        scenario: case.scenario.card.name.to_owned(),
+        // Without the cause only control and fault matter: no arm is named "-".
+        only: if without_cause { vec!["-".to_owned()] } else { vec![] },
+        set: case.set.clone(),
+        without_cause,
+    };
+    runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
+}
+
+/// The outcome is the reviewed one.
+fn as_reviewed(here: &Here, case: &Case) -> Result<(), Failed> {
+    let mut outcome = run(here, case, false)?;
+    if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
+        return Err(format!("{}: {}", outcome.verdict, outcome.reason.unwrap_or_default()).into());
+    }
+    let name = outcome.snapshot_name(case.scenario.has_timers()).ok_or("the outcome has no era")?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots");
+    if let Ok(reviewed) = std::fs::read_to_string(folder.join(format!("{name}.snap"))) {
+        outcome = snapshot::with_unseen(&outcome, &snapshot::read(&reviewed)?);
+    }
+    insta::with_settings!({
+        snapshot_path => folder,
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+        description => case.scenario.card.title,
+    }, {
+        insta::assert_snapshot!(name, snapshot::write(&outcome));
+    });
+    Ok(())
+}
+
+/// With the cause taken away, the fault arm meets what the control meets.
+fn nothing_without_cause(here: &Here, case: &Case) -> Result<(), Failed> {
+    let outcome = run(here, case, true)?;
+    let era = case.scenario.eras.iter().find(|e| Some(e.name) == outcome.era.as_deref());
+    let wanted = match era.ok_or("the outcome has no era")?.shows {
+        Shows::Reproduced => Verdict::Failed,
+        Shows::Immune => Verdict::Immune,
+    };
+    let reason = outcome.reason.clone().unwrap_or_default();
+    if outcome.verdict != wanted || (wanted == Verdict::Failed && !reason.starts_with("nothing was reproduced")) {
+        return Err(format!("without its cause the verdict is {}: {reason}", outcome.verdict).into());
+    }
+    Ok(())
+}
+
+/// Why a scenario cannot run here, if it cannot.
+fn left_out(scenario: &Scenario, checked: &Result<Checked, lab::Error>) -> Option<String> {
+    match checked {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if scenario.needs.contains(&Need::OwnKernel) => Some("it needs a kernel of its own".into()),
+        Ok(Checked { abilities, .. }) => abilities
+            .iter()
+            .filter(|a| !a.optional && scenario.needs.iter().any(|n| n.to_string() == a.need))
+            .find_map(|a| a.missing.clone()),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // A scenario mostly waits for the kernel's timers.
+    arguments.test_threads.get_or_insert(8);
+    let executable = PathBuf::from(env!("CARGO_BIN_EXE_faultlab"));
+    let checked = runtime().block_on(Here::find(&executable));
+    let require_all = std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1");
+    let mut trials = vec![];
+    for (kind, test) in [
+        ("as reviewed: ", as_reviewed as fn(&Here, &Case) -> Result<(), Failed>),
+        ("nothing without its cause: ", nothing_without_cause),
+    ] {
+        for case in cases() {
+            let name = format!("{kind}{}", case.name);
+            let why = left_out(case.scenario, &checked);
+            if let Some(why) = &why {
+                println!("left out: {name}: {why}");
+            }
+            let here = checked.as_ref().ok().map(|c| c.here.clone());
+            // FAULTLAB_REQUIRE_ALL=1 makes a failure of what is left out.
+            let ignored = why.is_some() && !require_all;
+            let trial = Trial::test(name, move || match (here, why) {
+                (Some(here), None) => test(&here, &case),
+                (_, why) => Err(why.unwrap_or_default().into()),
+            });
+            trials.push(trial.with_ignored_flag(ignored));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
