@@ -83,7 +83,9 @@ fn nothing_without_cause(here: &Here, case: &Case) -> Result<(), Failed> {
         Shows::Immune => Verdict::Immune,
     };
     let reason = outcome.reason.clone().unwrap_or_default();
-    if outcome.verdict != wanted || (wanted == Verdict::Failed && !reason.starts_with("nothing was reproduced")) {
+    if outcome.verdict != wanted
+        || (wanted == Verdict::Failed && !reason.starts_with("nothing was reproduced"))
+    {
         return Err(format!("without its cause the verdict is {}: {reason}", outcome.verdict).into());
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Ansi};
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 
 use crate::outcome::{ArmOutcome, Outcome, Verdict};
 use crate::scenario::{ArmKind, Clock, Scenario};
@@ -51,8 +51,11 @@ impl Style {
     /// The same with another indent for the first line.
     #[must_use]
     pub fn hanging(self, first: &str, indent: &str, text: &str) -> String {
-        let options =
-            textwrap::Options::new(self.width.min(100)).initial_indent(first).subsequent_indent(indent);
+        let options = textwrap::Options::new(self.width.min(100))
+            .initial_indent(first)
+            .subsequent_indent(indent)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .word_separator(textwrap::WordSeparator::AsciiSpace);
         let mut filled = textwrap::fill(text, options);
         filled.push('\n');
         filled
@@ -78,35 +81,35 @@ pub fn verdict(outcome: &Outcome, style: Style) -> String {
 #[must_use]
 pub fn outcome(scenario: &Scenario, outcome: &Outcome, style: Style) -> String {
     let mut text = String::new();
-    let clock = match outcome.clock {
-        Clock::Real => String::new(),
-        Clock::Virtual => ", virtual time".to_owned(),
-    };
-    let era = outcome.era.as_ref().map_or(String::new(), |e| format!(", era {e}"));
     let _ = writeln!(text, "{}  {}", style.bold(&outcome.scenario), verdict(outcome, style));
-    let facts = format!(
-        "{}  [{} {}{clock}{era}, {:.1} s]",
-        scenario.card.title, outcome.machine, outcome.kernel, outcome.seconds.wall
-    );
-    text.push_str(&style.paragraph("", &facts));
-    if !outcome.settings.0.is_empty() {
-        let settings: Vec<_> = outcome.settings.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let settings = style.paragraph("", &format!("with {}", settings.join(" ")));
-        text.push_str(&style.dim(settings.trim_end()));
-        text.push('\n');
-    }
+    text.push_str(&style.paragraph("", scenario.card.title));
+    text.push_str(&style.dim(style.paragraph("", &facts(outcome)).trim_end()));
+    text.push('\n');
     if !outcome.arms.is_empty() {
         let _ = writeln!(text, "\n{}\n", table(outcome, style));
     }
     if let Some(reason) = &outcome.reason {
         text.push_str(&style.paragraph("  ", reason));
     }
-    for (arm, sentences) in outcome.arms.iter().map(|a| (a, &a.because)) {
-        for sentence in sentences {
+    // What cured it needs no explanation.
+    for arm in outcome.arms.iter().filter(|a| a.symptom == Some(true)) {
+        for sentence in &arm.because {
             text.push_str(&style.hanging(&format!("  {}: ", arm.name), "    ", sentence));
         }
     }
     text
+}
+
+/// Where it ran, on what, and with which settings.
+fn facts(outcome: &Outcome) -> String {
+    let mut facts = vec![format!("{}: Linux {}", outcome.machine, outcome.kernel)];
+    if outcome.clock == Clock::Virtual {
+        facts.push("virtual time".to_owned());
+    }
+    facts.extend(outcome.era.as_ref().map(|era| format!("era {era}")));
+    facts.push(format!("{:.1} s", outcome.seconds.wall));
+    facts.extend(outcome.settings.0.iter().map(|(key, value)| format!("{key}={value}")));
+    facts.join(", ")
 }
 
 fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
@@ -135,22 +138,16 @@ pub fn table(outcome: &Outcome, style: Style) -> String {
 
 fn new_table() -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let rule = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(rule));
     table
 }
 
-fn finish(mut table: Table, names: usize) -> String {
+fn indented(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let mut text = String::new();
-    for (number, line) in table.to_string().lines().enumerate() {
-        let _ = writeln!(text, "  {}", line.trim_end());
-        if number == 0 {
-            let _ = writeln!(text, "  {}", "─".repeat(names));
-        }
-    }
-    text
+    table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat()
 }
 
 fn across(rows: &[(String, Vec<String>)], arms: &[&str]) -> String {
@@ -159,14 +156,13 @@ fn across(rows: &[(String, Vec<String>)], arms: &[&str]) -> String {
     for (row, cells) in rows {
         table.add_row([row].into_iter().chain(cells));
     }
-    let width = table.to_string().lines().map(|l| l.trim_end().chars().count()).max().unwrap_or(0);
-    finish(table, width)
+    indented(table)
 }
 
 fn down(rows: &[(String, Vec<String>)], arms: &[&str], page: usize) -> String {
     let mut table = new_table();
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(u16::try_from(page.saturating_sub(4)).unwrap_or(120));
+    table.set_width(u16::try_from(page.saturating_sub(2)).unwrap_or(120));
     table.set_header([""].into_iter().chain(rows.iter().map(|(row, _)| row.as_str())));
     for (number, arm) in arms.iter().enumerate() {
         table.add_row([*arm].into_iter().chain(rows.iter().map(|(_, cells)| cells[number].as_str())));
@@ -177,7 +173,7 @@ fn down(rows: &[(String, Vec<String>)], arms: &[&str], page: usize) -> String {
             u16::try_from(width).unwrap_or(20),
         )));
     }
-    finish(table, page.saturating_sub(4))
+    indented(table)
 }
 
 /// Colours the names of the arms by what they met, and the symptom's name.
