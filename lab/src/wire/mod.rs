@@ -274,14 +274,18 @@ impl Running {
             next = next.into_iter().chain(again).min();
         }
         self.retry = None;
-        if more {
-            context.waker().wake_by_ref();
-        } else if let Some(next) = next {
-            let mut timer = Box::pin(sleep(next.saturating_sub(now)));
-            if timer.as_mut().poll(context).is_ready() {
-                context.waker().wake_by_ref();
+        let wait = next.map(|next| next.saturating_sub(ring::now()));
+        match wait {
+            _ if more => context.waker().wake_by_ref(),
+            Some(Duration::ZERO) => context.waker().wake_by_ref(),
+            Some(wait) => {
+                let mut timer = Box::pin(sleep(wait));
+                if timer.as_mut().poll(context).is_ready() {
+                    context.waker().wake_by_ref();
+                }
+                self.retry = Some(timer);
             }
-            self.retry = Some(timer);
+            None => {}
         }
         Ok(())
     }

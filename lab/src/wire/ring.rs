@@ -236,7 +236,8 @@ impl Mapping {
             (start, start.cast::<AtomicU32>().as_ref())
         };
         let full = status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0;
-        full.then_some(Slot { start, status })
+        // Lazily: a Slot gives itself back when dropped, and this one may not be ours.
+        full.then(|| Slot { start, status })
     }
 }
 
@@ -348,4 +349,71 @@ fn statistics(socket: &Socket) -> io::Result<tpacket_stats> {
         )
     };
     if result == 0 { Ok(statistics) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::mman::mmap_anonymous;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A ring of one block that no kernel writes to, its first slot as given.
+    #[allow(unsafe_code, reason = "mmap")]
+    fn ring(first: tpacket2_hdr) -> Mapping {
+        let bytes = NonZeroUsize::new(BLOCK).unwrap();
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, of more bytes than the header has, page aligned.
+        let start = unsafe {
+            let start = mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE).unwrap().cast();
+            ptr::write(start.as_ptr(), first);
+            start.cast()
+        };
+        Mapping { start, bytes }
+    }
+
+    fn header(tp_status: u32, tp_mac: u16, tp_snaplen: u32) -> tpacket2_hdr {
+        tpacket2_hdr {
+            tp_status,
+            tp_len: tp_snaplen,
+            tp_snaplen,
+            tp_mac,
+            tp_net: 0,
+            tp_sec: 0,
+            tp_nsec: 0,
+            tp_vlan_tci: 0,
+            tp_vlan_tpid: 0,
+            tp_padding: [0; 4],
+        }
+    }
+
+    #[test]
+    fn a_slot_of_the_kernels_is_not_written_to() {
+        // The kernel may fill a slot right after it was found empty: to give it
+        // back then is to lose a frame, and to wait for that slot for ever.
+        let ring = ring(header(libc::TP_STATUS_COPY, 0, 0));
+        assert!(ring.full(0).is_none());
+        assert_eq!(
+            Slot { start: ring.start, status: &AtomicU32::new(0) }.header().tp_status,
+            libc::TP_STATUS_COPY
+        );
+    }
+
+    #[test]
+    fn a_slot_that_was_read_is_given_back() {
+        let ring = ring(header(libc::TP_STATUS_USER, 80, 60));
+        assert_eq!(ring.full(0).unwrap().frame(&header(0, 80, 60)), Some(&[0; 60][..]));
+        assert!(ring.full(0).is_none());
+        assert!(ring.full(ring.len() - 1).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_lies_inside_of_its_slot(at: u16, length: u32) {
+            let ring = ring(header(libc::TP_STATUS_USER, at, length));
+            let slot = ring.full(0).unwrap();
+            let inside = usize::from(at) as u64 + u64::from(length) <= SLOT as u64;
+            prop_assert_eq!(slot.frame(&slot.header()).is_some(), inside);
+        }
+    }
 }

@@ -86,3 +86,67 @@ impl Policy for Chain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::super::tests::{numbers, segment};
+    use super::super::{Delay, Discard, Hold};
+    use super::*;
+
+    /// Writes down what it sees, and answers segment 1 with a segment 2 going back.
+    struct Witness {
+        name: &'static str,
+        answers: bool,
+        seen: Rc<RefCell<Vec<(&'static str, u32)>>>,
+    }
+
+    impl Policy for Witness {
+        fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+            let seq = frame.segment().unwrap().header.seq;
+            self.seen.borrow_mut().push((self.name, seq));
+            if self.answers && seq == 1 {
+                out.pass(segment(frame.way.reverse(), 2, None));
+            }
+            out.pass(frame);
+        }
+    }
+
+    #[test]
+    fn frames_meet_what_lies_on_their_way() {
+        let seen = Rc::default();
+        let witness = |name, answers| Witness { name, answers, seen: Rc::clone(&seen) };
+        let mut chain = Chain::new()
+            .then(witness("first", false))
+            .then(witness("second", true))
+            .then(witness("third", false));
+        let mut out = Out::default();
+        chain.frame(Duration::ZERO, segment(Way::There, 1, None), &mut out);
+        assert_eq!(seen.take(), [("first", 1), ("second", 1), ("first", 2), ("third", 1)]);
+        assert_eq!(numbers(&out.passed), [2, 1]);
+        chain.frame(Duration::ZERO, segment(Way::Back, 3, None), &mut out);
+        assert_eq!(seen.take(), [("third", 3), ("second", 3), ("first", 3)]);
+    }
+
+    #[test]
+    fn what_one_lets_go_another_may_keep_or_drop() {
+        let (hold, handle) = Hold::matching(|_, _| true);
+        let second = Duration::from_secs(1);
+        let mut chain = Chain::new()
+            .then(Delay::matching(second, |way, _| way == Way::Back))
+            .then(hold)
+            .then(Discard::matching(|way, _| way == Way::There));
+        let mut out = Out::default();
+        for (way, seq) in [(Way::There, 1), (Way::Back, 2)] {
+            chain.frame(Duration::ZERO, segment(way, seq, None), &mut out);
+        }
+        assert_eq!(chain.poll(second, Waker::noop(), &mut out), None);
+        handle.release();
+        assert_eq!(chain.poll(second, Waker::noop(), &mut out), Some(second * 2));
+        assert_eq!((numbers(&out.passed), numbers(&out.dropped)), (vec![], vec![1]));
+        assert_eq!(chain.poll(second * 2, Waker::noop(), &mut out), None);
+        assert_eq!(numbers(&out.passed), [2]);
+    }
+}

@@ -42,3 +42,55 @@ impl Policy for ShiftTimestampClock {
         out.pass(frame);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::segment;
+    use super::*;
+
+    fn shifted(policy: ShiftTimestampClock, frame: Frame) -> Frame {
+        let mut out = Out::default();
+        let mut policy = policy;
+        policy.frame(Duration::ZERO, frame, &mut out);
+        out.passed.remove(0)
+    }
+
+    fn timestamps(frame: &Frame) -> Timestamps {
+        frame.segment().unwrap().header.timestamps.unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back_is_where_it_was(ticks: u32, tsval: u32, tsecr: u32) {
+            for way in Way::BOTH {
+                let frame = segment(way, 1, Some(Timestamps { tsval, tsecr }));
+                let there = shifted(ShiftTimestampClock::new(Way::There, ticks), frame.clone());
+                // No echo at all and an echo of zero look alike.
+                if way == Way::There || timestamps(&there).tsecr != 0 {
+                    let back = ShiftTimestampClock::new(Way::There, ticks.wrapping_neg());
+                    prop_assert_eq!(shifted(back, there), frame);
+                }
+            }
+        }
+
+        #[test]
+        fn an_echo_is_what_was_said(ticks: u32, tsval: u32) {
+            let policy = ShiftTimestampClock::new(Way::There, ticks);
+            let said = shifted(policy, segment(Way::There, 1, Some(Timestamps { tsval, tsecr: 5 })));
+            prop_assert_eq!(timestamps(&said), Timestamps { tsval: tsval.wrapping_add(ticks), tsecr: 5 });
+            prop_assume!(timestamps(&said).tsval != 0);
+            let echo = Timestamps { tsval: 7, tsecr: timestamps(&said).tsval };
+            let heard = shifted(policy, segment(Way::Back, 1, Some(echo)));
+            prop_assert_eq!(timestamps(&heard), Timestamps { tsval: 7, tsecr: tsval });
+        }
+    }
+
+    #[test]
+    fn no_echo_stays_none() {
+        let policy = ShiftTimestampClock::new(Way::There, 9);
+        let frame = segment(Way::Back, 1, Some(Timestamps { tsval: 7, tsecr: 0 }));
+        assert_eq!(shifted(policy, frame.clone()), frame);
+    }
+}

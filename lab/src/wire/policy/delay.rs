@@ -38,3 +38,25 @@ impl Policy for Delay {
         self.late.front().map(|(due, _)| *due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{numbers, segment};
+    use super::*;
+
+    #[test]
+    fn a_late_segment_is_due_once() {
+        let ms = Duration::from_millis;
+        let mut delay = Delay::matching(ms(50), |_, segment| segment.header.seq != 3);
+        let mut out = Out::default();
+        // The second arrived earlier, at the other end, but is seen later.
+        for (at, way, seq) in [(10, Way::There, 1), (5, Way::Back, 2), (20, Way::There, 3)] {
+            delay.frame(ms(at), segment(way, seq, None), &mut out);
+        }
+        assert_eq!(numbers(&out.passed), [3]);
+        assert_eq!(delay.poll(ms(59), Waker::noop(), &mut out), Some(ms(60)));
+        assert_eq!(numbers(&out.passed), [3]);
+        assert_eq!(delay.poll(ms(60), Waker::noop(), &mut out), None);
+        assert_eq!(numbers(&out.passed), [3, 1, 2]);
+    }
+}

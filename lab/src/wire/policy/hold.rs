@@ -77,3 +77,38 @@ impl Hold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::super::tests::{numbers, segment};
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_release_wakes_the_wire_and_keeps_the_order() {
+        let (mut hold, handle) = Hold::matching(|_, segment| segment.header.seq != 2);
+        let mut out = Out::default();
+        (1..=3).for_each(|seq| hold.frame(Duration::ZERO, segment(Way::There, seq, None), &mut out));
+        assert_eq!((handle.held(), numbers(&out.passed)), (2, vec![2]));
+
+        let woken = Arc::new(Woken::default());
+        assert_eq!(hold.poll(Duration::ZERO, &woken.clone().into(), &mut out), None);
+        handle.release();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        // A segment that comes before the wire asks again comes behind.
+        hold.frame(Duration::ZERO, segment(Way::There, 4, None), &mut out);
+        assert_eq!((handle.held(), numbers(&out.passed)), (0, vec![2, 1, 3, 4]));
+    }
+}

@@ -172,3 +172,69 @@ impl Policy for Duplicate {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::wire::segment::{Flags, Header, Macs, Timestamps};
+
+    const MACS: Macs = Macs { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2] };
+
+    /// A segment that is known by its sequence number.
+    pub(in crate::wire::policy) fn segment(way: Way, seq: u32, timestamps: Option<Timestamps>) -> Frame {
+        let header = Header {
+            src: "10.0.0.1:1".parse().unwrap(),
+            dst: "10.0.0.2:2".parse().unwrap(),
+            seq,
+            ack: 0,
+            flags: Flags::ACK,
+            window: 0,
+            timestamps,
+        };
+        Frame::new(way, Segment { header, payload: b"abc" }.frame(MACS).unwrap())
+    }
+
+    pub(in crate::wire::policy) fn numbers(frames: &[Frame]) -> Vec<u32> {
+        frames.iter().map(|frame| frame.segment().unwrap().header.seq).collect()
+    }
+
+    /// What `policy` does with segments 1, 2, 3... that go `way`.
+    fn three(policy: &mut dyn Policy, way: Way) -> Out {
+        let mut out = Out::default();
+        (1..=3).for_each(|seq| policy.frame(Duration::ZERO, segment(way, seq, None), &mut out));
+        out
+    }
+
+    #[test]
+    fn only_the_nth_match_is_discarded() {
+        let mut policy = Discard::nth(2, |way, segment| way == Way::There && segment.header.seq != 1);
+        assert_eq!(three(&mut policy, Way::Back).passed.len(), 3);
+        let out = three(&mut policy, Way::There);
+        assert_eq!((numbers(&out.passed), numbers(&out.dropped)), (vec![1, 2], vec![3]));
+        assert_eq!(three(&mut policy, Way::There).passed.len(), 3);
+    }
+
+    #[test]
+    fn a_copy_follows_its_original() {
+        let out = three(&mut Duplicate::matching(|_, segment| segment.header.seq == 2), Way::Back);
+        assert_eq!(numbers(&out.passed), [1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_not_tcp_passes() {
+        let arp = Frame::new(Way::There, vec![0xff; 42]);
+        let (hold, _handle) = Hold::matching(|_, _| true);
+        let policies: [Box<dyn Policy>; 5] = [
+            Box::new(Discard::matching(|_, _| true)),
+            Box::new(Duplicate::matching(|_, _| true)),
+            Box::new(Delay::matching(Duration::from_secs(1), |_, _| true)),
+            Box::new(hold),
+            Box::new(ShiftTimestampClock::new(Way::There, 1)),
+        ];
+        for mut policy in policies {
+            let mut out = Out::default();
+            policy.frame(Duration::ZERO, arp.clone(), &mut out);
+            assert_eq!(out.passed, std::slice::from_ref(&arp));
+        }
+    }
+}
