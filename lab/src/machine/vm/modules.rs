@@ -1,0 +1,319 @@
+//! Kernel modules: which of them to load, and in which order.
+//!
+//! A directory of modules is read without modules.dep (Debian's packages
+//! have none): each module says in its `.modinfo` section what it is called
+//! and what it depends on.
+//!
+//! Reading: include/linux/module.h (MODULE_INFO), Documentation/kbuild/kbuild.rst
+//! (modules.builtin), kernel/module/dups.c for "'-' is the same as '_'".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use elf::ElfBytes;
+use elf::endian::AnyEndian;
+
+use super::package::is_module;
+use super::sums::Sums;
+use crate::error::{Error, Result};
+
+/// A module that is wanted, under any of its names: the first that the
+/// kernel has is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted(pub &'static [&'static str]);
+
+/// What the lab's networks, probes and evidence use, from kernel 4.4 on. A
+/// kernel may have any of them built in, or lack it; [`LoadOrder`] says.
+pub const WANTED: &[Wanted] = &[
+    Wanted(&["af_packet"]),
+    Wanted(&["veth"]),
+    Wanted(&["bridge"]),
+    Wanted(&["tun"]),
+    Wanted(&["nf_tables"]),
+    Wanted(&["nf_tables_ipv4"]), // up to 4.16
+    Wanted(&["nf_tables_inet"]), // up to 4.16
+    Wanted(&["nf_conntrack"]),
+    Wanted(&["nf_conntrack_ipv4"]), // up to 4.18
+    Wanted(&["nf_conntrack_netlink"]),
+    Wanted(&["nf_nat"]),
+    Wanted(&["nft_chain_nat", "nft_chain_nat_ipv4"]), // _ipv4 up to 5.0
+    Wanted(&["nft_nat"]),
+    Wanted(&["nft_masq"]),
+    Wanted(&["nft_masq_ipv4"]), // up to 5.0, beside nft_masq
+    Wanted(&["nft_ct"]),
+    Wanted(&["nft_counter"]), // part of nf_tables since 5.18
+    Wanted(&["nfnetlink_log"]),
+    Wanted(&["nf_log_syslog", "nf_log_ipv4"]), // _ipv4 up to 5.12
+    Wanted(&["inet_diag"]),
+    Wanted(&["tcp_diag"]),
+    Wanted(&["sch_tbf"]),
+    Wanted(&["sch_netem"]),
+];
+
+/// A module, unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Its name, with underscores.
+    pub name: String,
+    /// What must be loaded before it.
+    pub depends: Vec<String>,
+    /// What had better be loaded before it, where it is there.
+    pub softdep_pre: Vec<String>,
+    /// The release it was built for; empty where it does not say.
+    pub release: String,
+    /// The ELF file, as finit_module(2) takes it.
+    pub bytes: Vec<u8>,
+}
+
+/// What came of a list of wanted modules.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct LoadOrder {
+    /// To load, in this order.
+    pub modules: Vec<Module>,
+    /// Part of the kernel image.
+    pub built_in: Vec<String>,
+    /// Neither: built in perhaps, where the kernel came without
+    /// modules.builtin, or not there at all.
+    pub absent: Vec<Wanted>,
+}
+
+/// The modules of one kernel.
+#[derive(Debug, Clone)]
+pub struct Modules {
+    dir: PathBuf,
+    release: String,
+    files: BTreeMap<String, PathBuf>,
+    built_in: BTreeSet<String>,
+    sums: Option<Sums>,
+}
+
+impl Modules {
+    /// Those of a kernel that has none.
+    #[must_use]
+    pub fn none(release: &str) -> Self {
+        Self {
+            dir: PathBuf::new(),
+            release: release.to_owned(),
+            files: BTreeMap::new(),
+            built_in: BTreeSet::new(),
+            sums: None,
+        }
+    }
+
+    /// Indexes the modules under `dir`, for a kernel of `release`. With
+    /// `sums`, those of the directory's parent, each is checked when read.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn open(dir: &Path, release: &str, sums: Option<Sums>) -> Result<Self> {
+        let mut modules = Self { dir: dir.to_owned(), sums, ..Self::none(release) };
+        for path in files(dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match &*name {
+                "modules.builtin" => {
+                    let text = String::from_utf8_lossy(&modules.read_file(&path)?).into_owned();
+                    modules.built_in.extend(text.lines().map(module_name));
+                }
+                // NAME.KEY=VALUE, each with a NUL
+                "modules.builtin.modinfo" => {
+                    let text = String::from_utf8_lossy(&modules.read_file(&path)?).into_owned();
+                    let names = text.split('\0').filter_map(|info| info.split_once('.'));
+                    modules.built_in.extend(names.map(|(name, _)| module_name(name)));
+                }
+                _ if is_module(&name) => {
+                    modules.files.insert(module_name(&name), path);
+                }
+                _ => {}
+            }
+        }
+        Ok(modules)
+    }
+
+    /// Whether the kernel says that this is part of its image.
+    #[must_use]
+    pub fn is_built_in(&self, name: &str) -> bool {
+        self.built_in.contains(&module_name(name))
+    }
+
+    /// Whether there is a file for this module.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.files.contains_key(&module_name(name))
+    }
+
+    /// Reads and unpacks a module; `None` where there is no file for it.
+    ///
+    /// # Errors
+    /// One sentence: it cannot be read, was changed since it was added, is
+    /// damaged, or was built for another kernel.
+    pub fn read(&self, name: &str) -> Result<Option<Module>> {
+        let Some(path) = self.files.get(&module_name(name)) else { return Ok(None) };
+        let shown = self.dir.join(path);
+        let wrong = |why: String| Error::Lab(format!("module {}: {why}", shown.display()));
+        let bytes = unpack(self.read_file(path)?).map_err(wrong)?;
+        let module = Module::parse(&module_name(name), bytes).map_err(wrong)?;
+        if module.release.is_empty() || module.release == self.release {
+            return Ok(Some(module));
+        }
+        Err(wrong(format!("it is for {}, the kernel is {}", module.release, self.release)))
+    }
+
+    /// Puts the wanted modules, and all that they depend on, in load order.
+    ///
+    /// # Errors
+    /// As [`Modules::read`]; or a module depends on one that is not there.
+    pub fn load_order(&self, wanted: &[Wanted]) -> Result<LoadOrder> {
+        let mut order = LoadOrder::default();
+        let mut seen = BTreeSet::new();
+        for wanted in wanted {
+            let known = |name: &&&str| self.has(name) || self.is_built_in(name);
+            match wanted.0.iter().find(known) {
+                None => order.absent.push(*wanted),
+                Some(name) if self.has(name) => self.visit(&module_name(name), &mut seen, &mut order.modules)?,
+                Some(name) => order.built_in.push((*name).to_owned()),
+            }
+        }
+        Ok(order)
+    }
+
+    fn visit(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) -> Result<()> {
+        if !seen.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let Some(module) = self.read(name)? else { return Ok(()) };
+        for name in module.softdep_pre.iter().filter(|name| self.has(name)) {
+            self.visit(name, seen, order)?;
+        }
+        for needed in &module.depends {
+            if !self.has(needed) && !self.is_built_in(needed) {
+                return Err(Error::missing(
+                    format!("module {needed}, on which {name} of {} depends,", self.release),
+                    "add the kernel again with all of its modules",
+                ));
+            }
+            self.visit(needed, seen, order)?;
+        }
+        order.push(module);
+        Ok(())
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
+        let full = self.dir.join(path);
+        let bytes =
+            fs::read(&full).map_err(|e| Error::kernel("kernel modules", format!("read {}", full.display()), e))?;
+        if let (Some(sums), Some(entry), Some(dir)) = (&self.sums, self.dir.parent(), self.dir.file_name()) {
+            sums.check(entry, &Path::new(dir).join(path), &bytes)?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl Module {
+    fn parse(name: &str, bytes: Vec<u8>) -> std::result::Result<Self, String> {
+        let info = modinfo(&bytes).map_err(|why| format!("it is damaged: {why}"))?;
+        let values = |key: &str| -> Vec<String> {
+            let value = |entry: &&str| entry.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
+            info.iter().filter_map(|entry| value(&entry.as_str())).collect()
+        };
+        let softdep_pre = |text: &String| {
+            let mut pre = false;
+            let mut names = Vec::new();
+            for word in text.split_whitespace() {
+                match word {
+                    "pre:" => pre = true,
+                    "post:" => pre = false,
+                    word if pre => names.push(module_name(word)),
+                    _ => {}
+                }
+            }
+            names
+        };
+        Ok(Self {
+            name: values("name").first().map_or_else(|| name.to_owned(), |name| module_name(name)),
+            depends: values("depends")
+                .iter()
+                .flat_map(|list| list.split(','))
+                .filter(|name| !name.is_empty())
+                .map(module_name)
+                .collect(),
+            softdep_pre: values("softdep").iter().flat_map(softdep_pre).collect(),
+            release: values("vermagic")
+                .first()
+                .and_then(|magic| magic.split_whitespace().next())
+                .unwrap_or_default()
+                .to_owned(),
+            bytes,
+        })
+    }
+}
+
+/// The `KEY=VALUE` strings of an ELF file's `.modinfo`.
+fn modinfo(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
+    let file = ElfBytes::<AnyEndian>::minimal_parse(bytes).map_err(|e| e.to_string())?;
+    let section = file.section_header_by_name(".modinfo").map_err(|e| e.to_string())?;
+    let section = section.ok_or("it has no .modinfo")?;
+    let (data, _) = file.section_data(&section).map_err(|e| e.to_string())?;
+    Ok(data.split(|b| *b == 0).filter(|s| !s.is_empty()).map(|s| String::from_utf8_lossy(s).into_owned()).collect())
+}
+
+/// A module's name from a path, a file name or a name: `-` is `_`.
+fn module_name(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.split(".ko").next().unwrap_or(name).replace('-', "_")
+}
+
+/// Undoes the packing that a module's first bytes tell.
+fn unpack(bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
+    let mut unpacked = Vec::new();
+    let damaged = |e: io::Error| format!("it is damaged: {e}");
+    match bytes.get(..4) {
+        Some(b"\x7fELF") => return Ok(bytes),
+        Some(b"\xfd7zX") => {
+            lzma_rust2::XzReader::new(bytes.as_slice(), true).read_to_end(&mut unpacked).map_err(damaged)?;
+        }
+        Some(b"\x28\xb5\x2f\xfd") => {
+            let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_slice())
+                .map_err(|e| format!("it is damaged: {e}"))?;
+            decoder.read_to_end(&mut unpacked).map_err(damaged)?;
+        }
+        Some([0x1f, 0x8b, ..]) => return Err("it is packed with gzip; unpack it (xz and zstd are understood)".into()),
+        _ => return Err("it is neither an ELF file nor one packed with xz or zstd".into()),
+    }
+    Ok(unpacked)
+}
+
+/// The modules, and lists of what is built in, under `dir`, sorted, relative
+/// to it. Symbolic links (`build`, `source`) are not followed.
+pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    walk(dir).map_err(|e| Error::kernel("kernel modules", format!("read {}", dir.display()), e))
+}
+
+/// How many modules there are under `dir`; none if it is not there.
+pub(super) fn count(dir: &Path) -> io::Result<usize> {
+    if !dir.exists() {
+        return Ok(0);
+    }
+    Ok(walk(dir)?.iter().filter(|path| is_module(&path.to_string_lossy())).count())
+}
+
+fn walk(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        for file in fs::read_dir(&next)? {
+            let file = file?;
+            let (kind, path) = (file.file_type()?, file.path());
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            if kind.is_dir() {
+                open.push(path);
+            } else if kind.is_file() && (is_module(&name) || name.starts_with("modules.builtin")) {
+                found.push(path.strip_prefix(dir).unwrap_or(&path).to_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
