@@ -38,7 +38,8 @@ impl Source {
     /// Where the words do not go together.
     pub fn parse(words: &[String], modules: Option<&Path>) -> Result<Self> {
         let is_deb = |word: &String| Path::new(word).extension().is_some_and(|end| end == "deb");
-        let lone_modules = || Err(Error::Lab("modules go with a bzImage only; packages bring their own".into()));
+        let lone_modules =
+            || Err(Error::Lab("modules go with a bzImage only; packages bring their own".into()));
         match words {
             [] => Err(Error::Lab("a suite, package files or a bzImage are wanted".into())),
             [word] if Suite::is_meant(word) && !Path::new(word).exists() => match modules {
@@ -50,7 +51,9 @@ impl Source {
                 Some(_) => lone_modules(),
             },
             [image] => Ok(Self::Image { image: image.into(), modules: modules.map(Path::to_owned) }),
-            [first, ..] => Err(Error::Lab(format!("{first}: several files can be added as one kernel only if all are .deb"))),
+            [first, ..] => Err(Error::Lab(format!(
+                "{first}: several files can be added as one kernel only if all are .deb"
+            ))),
         }
     }
 }
@@ -81,7 +84,10 @@ pub enum Progress {
 }
 
 fn names(files: &[PathBuf]) -> Vec<String> {
-    files.iter().map(|file| file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()).collect()
+    files
+        .iter()
+        .map(|file| file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Adds `source` to `store`.
@@ -134,7 +140,8 @@ pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progr
 fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)) -> Result<String> {
     let mut sizes = BTreeMap::new();
     for file in files {
-        let size = fs::metadata(file).map_err(|e| Error::kernel("kernel package", format!("read {}", file.display()), e))?;
+        let size = fs::metadata(file)
+            .map_err(|e| Error::kernel("kernel package", format!("read {}", file.display()), e))?;
         sizes.insert(file, size.len());
     }
     let total = sizes.values().sum();
@@ -148,16 +155,21 @@ fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)
         before += sizes[file];
     }
     let what = names(files).join(", ");
-    let list = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" and ");
+    let list =
+        |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" and ");
     match (found.images.len(), found.modules.len()) {
         (0, 0) => return Err(Error::Lab(format!("{what}: no kernel in it, neither image nor modules"))),
         (0, _) => {
             let modules = list(&found.modules);
-            return Err(Error::Lab(format!("{what}: the modules of {modules} without its image; add the package with the image too (linux-binary-{modules})")));
+            return Err(Error::Lab(format!(
+                "{what}: the modules of {modules} without its image; add the package with the image too (linux-binary-{modules})"
+            )));
         }
         (1, 0) => {
             let image = list(&found.images);
-            return Err(Error::Lab(format!("{what}: the image of {image} without its modules; add the package with the modules too (linux-modules-{image})")));
+            return Err(Error::Lab(format!(
+                "{what}: the image of {image} without its modules; add the package with the modules too (linux-modules-{image})"
+            )));
         }
         (1, 1) if found.images == found.modules => {}
         _ => {
@@ -172,7 +184,10 @@ fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)
     if found.images.contains(&release) {
         Ok(release)
     } else {
-        Err(Error::Lab(format!("{what}: the image says that it is {release}, its package {}", list(&found.images))))
+        Err(Error::Lab(format!(
+            "{what}: the image says that it is {release}, its package {}",
+            list(&found.images)
+        )))
     }
 }
 
@@ -184,7 +199,12 @@ fn in_package(what: &str, error: &Error) -> Error {
 }
 
 /// Copies an image and its modules; returns its release.
-fn copy(image: &Path, dir: Option<&Path>, prepared: &Path, progress: &mut dyn FnMut(Progress)) -> Result<String> {
+fn copy(
+    image: &Path,
+    dir: Option<&Path>,
+    prepared: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<String> {
     let release = Image::open(image)?.release;
     let modules_dir = match dir {
         Some(dir) => Some(modules_of(dir, &release)?),

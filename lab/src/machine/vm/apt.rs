@@ -61,7 +61,9 @@ impl Apt {
                 fs::write(&path, key)?;
                 format!(" signed-by={}", path.display())
             }
-            Some(keyring) => format!(" signed-by={}", keyring.split_whitespace().collect::<Vec<_>>().join(",")),
+            Some(keyring) => {
+                format!(" signed-by={}", keyring.split_whitespace().collect::<Vec<_>>().join(","))
+            }
             None => String::new(),
         };
         fs::write(
@@ -151,7 +153,12 @@ Acquire::Languages "none";
         if files.len() == packages.len() {
             Ok(files)
         } else {
-            Err(Error::Lab(format!("{}: apt fetched {} packages of {}", self.suite, files.len(), packages.len())))
+            Err(Error::Lab(format!(
+                "{}: apt fetched {} packages of {}",
+                self.suite,
+                files.len(),
+                packages.len()
+            )))
         }
     }
 
@@ -177,7 +184,10 @@ Acquire::Languages "none";
 /// The first thing that apt calls an error, without its mark.
 fn objection(stderr: &str) -> &str {
     let marked = |mark: &str| stderr.lines().find_map(|line| line.strip_prefix(mark)).map(str::trim);
-    marked("E: ").or_else(|| marked("W: ")).or_else(|| stderr.lines().next()).unwrap_or("it failed without a word")
+    marked("E: ")
+        .or_else(|| marked("W: "))
+        .or_else(|| stderr.lines().next())
+        .unwrap_or("it failed without a word")
 }
 
 /// The largest size at which each file was seen: what has been fetched, also
@@ -212,7 +222,8 @@ impl Mirror {
         let output = run(targets, &mut || ())?;
         let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let Some((uri, entry)) = find_mirror(&output.stdout, &os_release, suite.is_security()) else {
-            let (kind, other) = if suite.is_security() { ("security mirror", "-security") } else { ("mirror", "") };
+            let (kind, other) =
+                if suite.is_security() { ("security mirror", "-security") } else { ("mirror", "") };
             return Err(Error::missing(
                 format!("{suite}: a Debian {kind} in this machine's apt sources"),
                 format!("add one for any suite{other}, or add the .deb files"),
@@ -229,7 +240,8 @@ impl Mirror {
 /// entry of the sources that names it. Where the lists were never fetched,
 /// apt knows no origin; then a mirror of the running release counts.
 fn find_mirror(targets: &str, os_release: &str, security: bool) -> Option<(String, String)> {
-    let field = |name| os_release.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim_matches('"'));
+    let field =
+        |name| os_release.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim_matches('"'));
     let codename = field("ID=").filter(|id| *id == "debian").and_then(|_| field("VERSION_CODENAME="));
     targets.lines().find_map(|line| {
         let mut fields = line.split('\t');
@@ -296,10 +308,14 @@ fn run(mut command: Command, look: &mut dyn FnMut()) -> Result<Output> {
     #[allow(unsafe_code, reason = "a child can ask for its own death signal only between fork and exec")]
     // SAFETY: prctl is async-signal-safe and allocates nothing.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from));
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from)
+        });
     }
     let mut child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::missing(program.clone(), "without apt, add the .deb files or the image itself"),
+        io::ErrorKind::NotFound => {
+            Error::missing(program.clone(), "without apt, add the .deb files or the image itself")
+        }
         _ => Error::kernel(program.clone(), "start", e),
     })?;
     let failed = |e: io::Error| Error::kernel(program.clone(), "read what it prints", e);
@@ -353,7 +369,10 @@ mod tests {
                        Debian\tbookworm\thttp://m.example/debian/\t/etc/apt/sources.list.d/debian.sources:1\n\
                        Debian\tbookworm-security\thttp://s.example/\t/etc/apt/sources.list.d/debian.sources:2\n";
         let uri = |security| find_mirror(targets, BOOKWORM, security).unwrap().0;
-        assert_eq!((uri(false).as_str(), uri(true).as_str()), ("http://m.example/debian/", "http://s.example/"));
+        assert_eq!(
+            (uri(false).as_str(), uri(true).as_str()),
+            ("http://m.example/debian/", "http://s.example/")
+        );
         // Lists that were never fetched.
         let targets = targets.replace("Debian", "$(ORIGIN)").replace("Elsewhere", "$(ORIGIN)");
         assert_eq!(find_mirror(&targets, BOOKWORM, true).unwrap().0, "http://s.example/");

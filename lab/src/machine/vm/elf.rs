@@ -59,9 +59,12 @@ impl Executable {
             if libraries.contains_key(&name) || loader.as_deref() == Some(OsStr::new(&name)) {
                 continue;
             }
-            let path = find(&mapped, &name).ok_or_else(|| wrong(&name, "a shared object that is needed but not mapped"))?;
+            let path = find(&mapped, &name)
+                .ok_or_else(|| wrong(&name, "a shared object that is needed but not mapped"))?;
             let library = read(&path)?;
-            wanted.extend(Needs::of(&library).map_err(|why| wrong(&path.display().to_string(), &why))?.libraries);
+            wanted.extend(
+                Needs::of(&library).map_err(|why| wrong(&path.display().to_string(), &why))?.libraries,
+            );
             libraries.insert(name, library);
         }
         Ok(Self { bytes, interpreter, libraries })
@@ -104,7 +107,9 @@ fn find(mapped: &[PathBuf], name: &str) -> Option<PathBuf> {
     let called = mapped.iter().find(|path| path.file_name() == Some(OsStr::new(name)));
     let linked = || {
         mapped.iter().find(|path| {
-            path.parent().and_then(|dir| dir.join(name).canonicalize().ok()).is_some_and(|target| target == **path)
+            path.parent()
+                .and_then(|dir| dir.join(name).canonicalize().ok())
+                .is_some_and(|target| target == **path)
         })
     };
     called.or_else(linked).cloned()

@@ -32,13 +32,16 @@ impl Image {
         file.rewind()
             .and_then(|()| file.take(SETUP_MAX).read_to_end(&mut setup))
             .map_err(|e: io::Error| Error::kernel("kernel image", tried(), e))?;
-        Self::parse(&setup, length).map_err(|why| Error::Lab(format!("{} is no bzImage: {why}", path.display())))
+        Self::parse(&setup, length)
+            .map_err(|why| Error::Lab(format!("{} is no bzImage: {why}", path.display())))
     }
 
     /// Recognises an image by its first `setup` bytes, `length` bytes in all.
     fn parse(setup: &[u8], length: u64) -> std::result::Result<Self, String> {
         if setup.starts_with(b"\x7fELF") {
-            return Err("it is an ELF file, perhaps vmlinux; the kernel's build makes arch/x86/boot/bzImage".into());
+            return Err(
+                "it is an ELF file, perhaps vmlinux; the kernel's build makes arch/x86/boot/bzImage".into()
+            );
         }
         if setup.is_empty() {
             return Err("it is empty".into());

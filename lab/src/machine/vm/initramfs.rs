@@ -122,10 +122,14 @@ impl Initramfs {
                 Node::Link { target } => (ModeFileType::Symlink, 0o777, target.as_bytes()),
                 Node::Device { mode, .. } => (ModeFileType::Char, *mode, &[]),
             };
-            let size = u32::try_from(bytes.len())
-                .map_err(|_| Error::Lab(format!("{path}: {} bytes are too many for an initramfs", bytes.len())))?;
-            let mut entry =
-                newc::Builder::new(path.trim_start_matches('/')).ino(inode).nlink(1).mode(mode).set_mode_file_type(kind);
+            let size = u32::try_from(bytes.len()).map_err(|_| {
+                Error::Lab(format!("{path}: {} bytes are too many for an initramfs", bytes.len()))
+            })?;
+            let mut entry = newc::Builder::new(path.trim_start_matches('/'))
+                .ino(inode)
+                .nlink(1)
+                .mode(mode)
+                .set_mode_file_type(kind);
             if let Node::Device { major, minor, .. } = node {
                 entry = entry.rdev_major(*major).rdev_minor(*minor);
             }
@@ -160,8 +164,12 @@ mod tests {
     #[test]
     fn it_holds_a_console_and_mount_points() {
         let archive = Initramfs::new().build().unwrap();
-        let names: Vec<_> = listed(&archive).into_iter().map(|(name, mode, _)| format!("{name} {mode:o}")).collect();
-        assert_eq!(names, ["dev 40755", "dev/console 20600", "proc 40755", "run 40755", "sys 40755", "tmp 40755"]);
+        let names: Vec<_> =
+            listed(&archive).into_iter().map(|(name, mode, _)| format!("{name} {mode:o}")).collect();
+        assert_eq!(
+            names,
+            ["dev 40755", "dev/console 20600", "proc 40755", "run 40755", "sys 40755", "tmp 40755"]
+        );
     }
 
     #[test]

@@ -20,7 +20,8 @@ use super::sums::Sums;
 use crate::error::{Error, Result};
 
 /// A module that is wanted, under any of its names: the first that the
-/// kernel has is taken.
+/// kernel has is taken. A module that was merged into another one in some
+/// version has that one as its last name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted(pub &'static [&'static str]);
 
@@ -32,20 +33,18 @@ pub const WANTED: &[Wanted] = &[
     Wanted(&["bridge"]),
     Wanted(&["tun"]),
     Wanted(&["nf_tables"]),
-    Wanted(&["nf_tables_ipv4"]), // up to 4.16
-    Wanted(&["nf_tables_inet"]), // up to 4.16
-    Wanted(&["nf_conntrack"]),
-    Wanted(&["nf_conntrack_ipv4"]), // up to 4.18
+    Wanted(&["nf_tables_ipv4", "nf_tables"]),       // merged in 4.17
+    Wanted(&["nf_tables_inet", "nf_tables"]),       // merged in 4.17
+    Wanted(&["nf_conntrack_ipv4", "nf_conntrack"]), // merged in 4.19
     Wanted(&["nf_conntrack_netlink"]),
     Wanted(&["nf_nat"]),
-    Wanted(&["nft_chain_nat", "nft_chain_nat_ipv4"]), // _ipv4 up to 5.0
+    Wanted(&["nft_chain_nat_ipv4", "nft_chain_nat"]), // merged in 5.1
     Wanted(&["nft_nat"]),
-    Wanted(&["nft_masq"]),
-    Wanted(&["nft_masq_ipv4"]), // up to 5.0, beside nft_masq
+    Wanted(&["nft_masq_ipv4", "nft_masq"]), // merged in 5.1
     Wanted(&["nft_ct"]),
-    Wanted(&["nft_counter"]), // part of nf_tables since 5.18
+    Wanted(&["nft_counter", "nf_tables"]), // merged in 5.17
     Wanted(&["nfnetlink_log"]),
-    Wanted(&["nf_log_syslog", "nf_log_ipv4"]), // _ipv4 up to 5.12
+    Wanted(&["nf_log_ipv4", "nf_log_syslog"]), // merged in 5.13
     Wanted(&["inet_diag"]),
     Wanted(&["tcp_diag"]),
     Wanted(&["sch_tbf"]),
@@ -171,7 +170,10 @@ impl Modules {
             let known = |name: &&&str| self.has(name) || self.is_built_in(name);
             match wanted.0.iter().find(known) {
                 None => order.absent.push(*wanted),
-                Some(name) if self.has(name) => self.visit(&module_name(name), &mut seen, &mut order.modules)?,
+                Some(name) if self.has(name) => {
+                    self.visit(&module_name(name), &mut seen, &mut order.modules)?
+                }
+                Some(name) if order.built_in.iter().any(|there| there == name) => {}
                 Some(name) => order.built_in.push((*name).to_owned()),
             }
         }
@@ -201,8 +203,8 @@ impl Modules {
 
     fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
         let full = self.dir.join(path);
-        let bytes =
-            fs::read(&full).map_err(|e| Error::kernel("kernel modules", format!("read {}", full.display()), e))?;
+        let bytes = fs::read(&full)
+            .map_err(|e| Error::kernel("kernel modules", format!("read {}", full.display()), e))?;
         if let (Some(sums), Some(entry), Some(dir)) = (&self.sums, self.dir.parent(), self.dir.file_name()) {
             sums.check(entry, &Path::new(dir).join(path), &bytes)?;
         }
@@ -214,7 +216,8 @@ impl Module {
     fn parse(name: &str, bytes: Vec<u8>) -> std::result::Result<Self, String> {
         let info = modinfo(&bytes).map_err(|why| format!("it is damaged: {why}"))?;
         let values = |key: &str| -> Vec<String> {
-            let value = |entry: &&str| entry.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
+            let value =
+                |entry: &&str| entry.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
             info.iter().filter_map(|entry| value(&entry.as_str())).collect()
         };
         let softdep_pre = |text: &String| {
@@ -255,7 +258,11 @@ fn modinfo(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
     let section = file.section_header_by_name(".modinfo").map_err(|e| e.to_string())?;
     let section = section.ok_or("it has no .modinfo")?;
     let (data, _) = file.section_data(&section).map_err(|e| e.to_string())?;
-    Ok(data.split(|b| *b == 0).filter(|s| !s.is_empty()).map(|s| String::from_utf8_lossy(s).into_owned()).collect())
+    Ok(data
+        .split(|b| *b == 0)
+        .filter(|s| !s.is_empty())
+        .map(|s| String::from_utf8_lossy(s).into_owned())
+        .collect())
 }
 
 /// A module's name from a path, a file name or a name: `-` is `_`.
@@ -278,7 +285,9 @@ fn unpack(bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
                 .map_err(|e| format!("it is damaged: {e}"))?;
             decoder.read_to_end(&mut unpacked).map_err(damaged)?;
         }
-        Some([0x1f, 0x8b, ..]) => return Err("it is packed with gzip; unpack it (xz and zstd are understood)".into()),
+        Some([0x1f, 0x8b, ..]) => {
+            return Err("it is packed with gzip; unpack it (xz and zstd are understood)".into());
+        }
         _ => return Err("it is neither an ELF file nor one packed with xz or zstd".into()),
     }
     Ok(unpacked)
@@ -316,4 +325,116 @@ fn walk(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF file with this .modinfo and nothing else.
+    fn ko(info: &[&str]) -> Vec<u8> {
+        let info: Vec<u8> = info.iter().flat_map(|entry| entry.bytes().chain([0])).collect();
+        let names = b"\0.modinfo\0.shstrtab\0";
+        let header = |name: u32, kind: u32, at: usize, size: usize| {
+            let mut header = Vec::new();
+            header.extend(name.to_le_bytes());
+            header.extend(kind.to_le_bytes());
+            for word in [0, 0, at as u64, size as u64] {
+                header.extend(word.to_le_bytes());
+            }
+            header.extend([0; 24]);
+            header
+        };
+        let table = 64 + info.len() + names.len();
+        // e_ident, ET_REL, EM_X86_64, version, entry, phoff, shoff
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\x01\0\0\0".to_vec();
+        file.extend([0; 16]);
+        file.extend((table as u64).to_le_bytes());
+        // flags, ehsize, phentsize, phnum, shentsize, shnum, shstrndx
+        file.extend([0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
+        file.extend(&info);
+        file.extend(names);
+        file.extend(header(0, 0, 0, 0));
+        file.extend(header(1, 1, 64, info.len()));
+        file.extend(header(10, 3, 64 + info.len(), names.len()));
+        file
+    }
+
+    fn directory(files: &[(&str, &[&str])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, info) in files {
+            fs::write(dir.path().join(name), ko(info)).unwrap();
+        }
+        dir
+    }
+
+    fn names(order: &LoadOrder) -> Vec<&str> {
+        order.modules.iter().map(|module| module.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_depended_on_comes_first_and_once() {
+        let dir = directory(&[
+            ("nf-nat.ko", &["name=nf_nat", "depends=nf-conntrack", "vermagic=6.1.0 SMP"]),
+            ("nf_conntrack.ko", &["depends=libcrc32c", "vermagic=6.1.0 SMP"]),
+            (
+                "libcrc32c.ko",
+                &["depends=", "softdep=pre: crc32c-generic other post: late", "vermagic=6.1.0 SMP"],
+            ),
+            ("crc32c_generic.ko", &["depends="]),
+            ("late.ko", &["depends="]),
+        ]);
+        fs::write(dir.path().join("modules.builtin"), "kernel/net/packet/af_packet.ko\n").unwrap();
+        let modules = Modules::open(dir.path(), "6.1.0", None).unwrap();
+        let wanted = [
+            Wanted(&["old_nat", "nf_nat"]),
+            Wanted(&["nf_conntrack"]),
+            Wanted(&["af-packet"]),
+            Wanted(&["tun"]),
+        ];
+        let order = modules.load_order(&wanted).unwrap();
+        assert_eq!(names(&order), ["crc32c_generic", "libcrc32c", "nf_conntrack", "nf_nat"]);
+        assert_eq!(order.built_in, ["af-packet"]);
+        assert_eq!(order.absent, [Wanted(&["tun"])]);
+    }
+
+    #[test]
+    fn modules_that_need_each_other_end() {
+        let dir = directory(&[("a.ko", &["depends=b"]), ("b.ko", &["depends=a"])]);
+        let modules = Modules::open(dir.path(), "6.1.0", None).unwrap();
+        assert_eq!(names(&modules.load_order(&[Wanted(&["a"])]).unwrap()), ["b", "a"]);
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_says_why() {
+        let dir = directory(&[("a.ko", &["depends=b"]), ("old.ko", &["vermagic=5.10.0 SMP"])]);
+        fs::write(dir.path().join("text.ko"), "text").unwrap();
+        fs::write(dir.path().join("cut.ko"), &ko(&[])[..80]).unwrap();
+        fs::write(dir.path().join("cut.ko.xz"), b"\xfd7zXZ\0\0\x04").unwrap();
+        fs::write(dir.path().join("zipped.ko.gz"), b"\x1f\x8b\x08\0").unwrap();
+        let modules = Modules::open(dir.path(), "6.1.0", None).unwrap();
+        for (name, sentence) in [
+            ("a", "module b, on which a of 6.1.0 depends, is missing"),
+            ("old", "it is for 5.10.0, the kernel is 6.1.0"),
+            ("text", "neither an ELF file nor one packed"),
+            ("cut", "it is damaged"),
+            ("zipped", "gzip"),
+        ] {
+            let mut order = Vec::new();
+            let error = modules.visit(name, &mut BTreeSet::new(), &mut order).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{name}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0usize..300, byte: u8, length in 0usize..400) {
+            let mut bytes = ko(&["name=veth", "depends=a,b", "vermagic=6.1.0 SMP", "softdep=pre: x"]);
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            bytes.truncate(length);
+            let _ = unpack(bytes.clone());
+            let _ = Module::parse("veth", bytes);
+        }
+    }
 }

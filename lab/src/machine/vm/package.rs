@@ -28,11 +28,18 @@ pub struct Contents {
 /// Where a file of a package belongs in an entry of the store.
 #[derive(Debug, PartialEq, Eq)]
 enum Place<'a> {
-    Image { release: &'a str },
+    Image {
+        release: &'a str,
+    },
     Config,
-    Module { release: &'a str, path: &'a str },
+    Module {
+        release: &'a str,
+        path: &'a str,
+    },
     /// modules.builtin and its like.
-    List { path: &'a str },
+    List {
+        path: &'a str,
+    },
 }
 
 impl<'a> Place<'a> {
@@ -94,7 +101,9 @@ pub fn unpack(deb: &Path, entry: &Path, found: &mut Contents, read: &mut dyn FnM
                 .map_err(|e| Error::Lab(format!("{name} is damaged: {e}")))?,
         ),
         other => {
-            return Err(Error::Lab(format!("{name}: {other} is packed in a way that is not understood (xz and zstd are)")));
+            return Err(Error::Lab(format!(
+                "{name}: {other} is packed in a way that is not understood (xz and zstd are)"
+            )));
         }
     };
     let damaged = |e: io::Error| Error::Lab(format!("{name} is damaged: {e}"));
@@ -149,7 +158,8 @@ fn find_data(file: &mut (impl Read + Seek)) -> std::result::Result<Member, Strin
         }
         let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&header[range]).trim().to_owned();
         let name = text(0..16).trim_end_matches('/').to_owned();
-        let size: u64 = text(48..58).parse().map_err(|_| "is damaged: an ar header has no size".to_owned())?;
+        let size: u64 =
+            text(48..58).parse().map_err(|_| "is damaged: an ar header has no size".to_owned())?;
         let end = at + AR_HEADER as u64 + size;
         if end > length {
             return Err(format!("is cut short: {name} ends {} bytes too early", end - length));
@@ -214,7 +224,9 @@ mod tests {
         }
         let mut ar = AR_MAGIC.to_vec();
         for (name, bytes) in [("debian-binary", b"2.0\n".to_vec()), ("data.tar", tar.into_inner().unwrap())] {
-            ar.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", bytes.len()).bytes());
+            ar.extend(
+                format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", bytes.len()).bytes(),
+            );
             ar.extend(bytes);
         }
         ar

@@ -91,7 +91,13 @@ impl Kernel {
             Some(dir) => Some(modules_of(dir, &release)?),
             None => modules_beside(image, &release),
         };
-        Ok(Self { id: image.display().to_string(), release, image: image.to_owned(), modules_dir, sums: None })
+        Ok(Self {
+            id: image.display().to_string(),
+            release,
+            image: image.to_owned(),
+            modules_dir,
+            sums: None,
+        })
     }
 
     /// An index of its modules, empty where it has none. Files of the store
@@ -121,7 +127,8 @@ pub(super) fn modules_beside(image: &Path, release: &str) -> Option<PathBuf> {
     let dir = image.parent()?;
     // /boot/vmlinuz-RELEASE, /lib/modules/RELEASE/vmlinuz, arch/x86/boot/bzImage
     let candidates = [
-        (dir.ends_with("boot") && dir.parent()?.parent().is_none()).then(|| Path::new("/lib/modules").join(release)),
+        (dir.ends_with("boot") && dir.parent()?.parent().is_none())
+            .then(|| Path::new("/lib/modules").join(release)),
         dir.ends_with(Path::new("modules").join(release)).then(|| dir.to_owned()),
         dir.ends_with("arch/x86/boot").then(|| dir.ancestors().nth(3).map(Path::to_owned)).flatten(),
     ];
@@ -137,9 +144,14 @@ impl Store {
     /// directory cannot be made.
     pub fn open() -> Result<Self> {
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))).ok_or_else(|| {
-            Error::missing("a directory for the kernel store", "set HOME or XDG_CACHE_HOME to an absolute path")
-        })?;
+        let cache = absolute("XDG_CACHE_HOME")
+            .or_else(|| Some(absolute("HOME")?.join(".cache")))
+            .ok_or_else(|| {
+                Error::missing(
+                    "a directory for the kernel store",
+                    "set HOME or XDG_CACHE_HOME to an absolute path",
+                )
+            })?;
         Self::at(cache.join("faultlab/kernels"))
     }
 
@@ -191,7 +203,9 @@ impl Store {
         let mut entries = Vec::new();
         for file in fs::read_dir(&self.root).map_err(|e| self.failed("list", e))? {
             let name = file.map_err(|e| self.failed("list", e))?.file_name();
-            if let Some(entry) = name.to_str().filter(|name| !name.starts_with('.')).and_then(|id| self.entry(id)) {
+            if let Some(entry) =
+                name.to_str().filter(|name| !name.starts_with('.')).and_then(|id| self.entry(id))
+            {
                 entries.push(entry);
             }
         }
@@ -215,7 +229,8 @@ impl Store {
         let (Some(entry), Some(dir)) = (self.entry(id), self.directory(id)) else {
             return Err(self.unknown(id));
         };
-        let text = fs::read(dir.join(SUMS)).map_err(|e| self.failed(&format!("read the checksums of {id}"), e))?;
+        let text =
+            fs::read(dir.join(SUMS)).map_err(|e| self.failed(&format!("read the checksums of {id}"), e))?;
         if sha256(&text) != entry.sums {
             return Err(Error::Lab(format!(
                 "{} is not what was added; remove the kernel and add it again",
@@ -323,8 +338,14 @@ impl Store {
         let moved = match fs::rename(prepared, &target) {
             // An older one is there: the two change places, ours goes live in
             // one step and the older one goes with the temporary directory.
-            Err(e) if matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::ENOTEMPTY | Errno::EEXIST)) => {
-                renameat2(AT_FDCWD, prepared, AT_FDCWD, &target, RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from)
+            Err(e)
+                if matches!(
+                    e.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::ENOTEMPTY | Errno::EEXIST)
+                ) =>
+            {
+                renameat2(AT_FDCWD, prepared, AT_FDCWD, &target, RenameFlags::RENAME_EXCHANGE)
+                    .map_err(io::Error::from)
             }
             moved => moved,
         };

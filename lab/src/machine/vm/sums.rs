@@ -45,7 +45,9 @@ impl Sums {
     /// One line a file, sorted.
     #[must_use]
     pub fn to_text(&self) -> String {
-        self.0.iter().map(|(path, sum)| format!("{sum}  {}\n", path.display())).collect()
+        let line = |(path, sum): (&PathBuf, &String)| format!("{sum}  {}", path.display());
+        let lines: Vec<_> = self.0.iter().map(line).chain([String::new()]).collect();
+        lines.join("\n")
     }
 
     /// How many files there are under `dir`.
@@ -68,7 +70,8 @@ impl Sums {
     /// Where it cannot be read or is not what was added.
     pub fn check_file(&self, entry: &Path, name: &str) -> Result<()> {
         let path = entry.join(name);
-        let sum = sha256_file(&path).map_err(|e| Error::kernel("kernel store", format!("read {}", path.display()), e))?;
+        let sum = sha256_file(&path)
+            .map_err(|e| Error::kernel("kernel store", format!("read {}", path.display()), e))?;
         self.compare(entry, Path::new(name), &sum)
     }
 
@@ -76,7 +79,10 @@ impl Sums {
         if self.0.get(name).is_some_and(|wanted| wanted == sum) {
             return Ok(());
         }
-        Err(Error::Lab(format!("{} is not what was added; remove the kernel and add it again", entry.join(name).display())))
+        Err(Error::Lab(format!(
+            "{} is not what was added; remove the kernel and add it again",
+            entry.join(name).display()
+        )))
     }
 }
 
@@ -121,9 +127,14 @@ mod tests {
         assert_eq!(Sums::parse(&sums.to_text()), sums);
         assert_eq!(sums.count("modules"), 1);
         // FIPS 180-2, B.1
-        assert!(sums.to_text().starts_with("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  kernel\n"));
+        assert!(
+            sums.to_text()
+                .starts_with("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  kernel\n")
+        );
         sums.check_file(dir.path(), "kernel").unwrap();
         fs::write(dir.path().join("kernel"), "abd").unwrap();
-        assert!(sums.check_file(dir.path(), "kernel").unwrap_err().to_string().contains("not what was added"));
+        assert!(
+            sums.check_file(dir.path(), "kernel").unwrap_err().to_string().contains("not what was added")
+        );
     }
 }
