@@ -65,8 +65,8 @@ fn require_all() -> bool {
 fn run(test: fn(&Path)) -> Result<(), Failed> {
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     thread::scope(|scope| scope.spawn(|| test(dir.path())).join()).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default().into()
+        let said = panic.downcast_ref::<String>().cloned();
+        said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default().into()
     })
 }
 
@@ -137,9 +137,11 @@ fn a_changed_kernel_is_not_run(dir: &Path) {
     assert!(error.ends_with("veth.ko is not what was added; remove the kernel and add it again"), "{error}");
     fs::write(entry.join("kernel"), bzimage("6.1.0-test", 4096)).unwrap();
     assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("kernel is not what was added"));
-    // Adding it again repairs it, its modules too.
+    // Adding it again repairs it; one changed module too.
     store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     store.get("6.1.0-test").unwrap();
+    fs::write(entry.join("modules/kernel/net/veth.ko"), "changed").unwrap();
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     assert_eq!(fs::read(entry.join("modules/kernel/net/veth.ko")).unwrap(), b"veth");
 }
 

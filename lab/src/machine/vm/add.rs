@@ -1,16 +1,17 @@
 //! How a kernel comes into the store: from a suite, from packages, from an
 //! image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::apt::Apt;
 use super::image::Image;
+use super::kernel::{modules_beside, modules_of};
 use super::modules;
 use super::package::{self, Contents};
-use super::store::{Entry, Store, modules_beside, modules_of};
+use super::store::{Entry, Store};
 use super::suite::{self, Suite};
 use crate::error::{Error, Result};
 
@@ -115,7 +116,7 @@ pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progr
             entry.version = Some(parts[0].version.clone());
             if let Some(there) = store.entry(&entry.id)
                 && there.version == entry.version
-                && store.get(&entry.id).is_ok()
+                && store.is_intact(&entry.id)
             {
                 return Ok(there);
             }
@@ -155,8 +156,7 @@ fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)
         before += sizes[file];
     }
     let what = names(files).join(", ");
-    let list =
-        |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" and ");
+    let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" and ");
     match (found.images.len(), found.modules.len()) {
         (0, 0) => return Err(Error::Lab(format!("{what}: no kernel in it, neither image nor modules"))),
         (0, _) => {
@@ -180,6 +180,7 @@ fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)
             )));
         }
     }
+    check_configuration(&what, prepared)?;
     let release = Image::open(&prepared.join("kernel")).map_err(|e| in_package(&what, &e))?.release;
     if found.images.contains(&release) {
         Ok(release)
@@ -188,6 +189,22 @@ fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)
             "{what}: the image says that it is {release}, its package {}",
             list(&found.images)
         )))
+    }
+}
+
+/// What a guest cannot do without; arch/x86 and drivers/tty/serial/8250/Kconfig.
+const CONFIGURED: [(&str, &str); 2] =
+    [("CONFIG_SERIAL_8250_CONSOLE", "console on a serial port"), ("CONFIG_BLK_DEV_INITRD", "initramfs")];
+
+/// Checks what a package tells of the configuration, if it does.
+fn check_configuration(what: &str, prepared: &Path) -> Result<()> {
+    let Ok(config) = fs::read_to_string(prepared.join("config")) else { return Ok(()) };
+    match CONFIGURED.iter().find(|(name, _)| !config.lines().any(|line| line == format!("{name}=y"))) {
+        None => Ok(()),
+        Some((name, feature)) => Err(Error::missing(
+            format!("{what}: {name}=y in the kernel's configuration"),
+            format!("without it the guest has no {feature}"),
+        )),
     }
 }
 

@@ -27,12 +27,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
-use super::image::Image;
-use super::modules::Modules;
+use super::add::{self, Progress, Source};
+use super::kernel::Kernel;
 use super::sums::{Sums, sha256};
 use crate::error::{Error, Result};
-
-pub use super::add::{Progress, Source};
 
 /// The file that says what an entry is.
 const ENTRY: &str = "entry.json";
@@ -62,77 +60,6 @@ pub struct Entry {
     pub modules: usize,
     /// The SHA-256 of SHA256SUMS.
     pub sums: String,
-}
-
-/// A kernel that can be run.
-#[derive(Debug, Clone)]
-pub struct Kernel {
-    /// Its name in the store, or the path of its image.
-    pub id: String,
-    /// As `uname -r` prints it.
-    pub release: String,
-    /// The bzImage.
-    pub image: PathBuf,
-    /// Where its modules lie, if it has any.
-    pub modules_dir: Option<PathBuf>,
-    sums: Option<Sums>,
-}
-
-impl Kernel {
-    /// A kernel that is in no store, just built perhaps. Without a directory
-    /// of modules, those beside the image are taken: of an installed kernel,
-    /// /lib/modules/RELEASE; of a kernel's build tree, the tree.
-    ///
-    /// # Errors
-    /// Where the image is none, or `modules` is no directory.
-    pub fn from_image(image: &Path, modules: Option<&Path>) -> Result<Self> {
-        let release = Image::open(image)?.release;
-        let modules_dir = match modules {
-            Some(dir) => Some(modules_of(dir, &release)?),
-            None => modules_beside(image, &release),
-        };
-        Ok(Self {
-            id: image.display().to_string(),
-            release,
-            image: image.to_owned(),
-            modules_dir,
-            sums: None,
-        })
-    }
-
-    /// An index of its modules, empty where it has none. Files of the store
-    /// are checked when they are read.
-    ///
-    /// # Errors
-    /// Where the directory cannot be read.
-    pub fn modules(&self) -> Result<Modules> {
-        match &self.modules_dir {
-            None => Ok(Modules::none(&self.release)),
-            Some(dir) => Modules::open(dir, &self.release, self.sums.clone()),
-        }
-    }
-}
-
-/// Where under `dir` the modules of `release` lie: `dir` may be that
-/// directory, /lib/modules, or a root into which they were installed.
-pub(super) fn modules_of(dir: &Path, release: &str) -> Result<PathBuf> {
-    fs::read_dir(dir).map_err(|e| Error::kernel("kernel modules", format!("read {}", dir.display()), e))?;
-    let under = ["", "lib/modules", "usr/lib/modules"].map(|sub| dir.join(sub).join(release));
-    Ok(under.into_iter().find(|dir| dir.is_dir()).unwrap_or_else(|| dir.to_owned()))
-}
-
-/// Where the modules of an image lie that was not copied away from them.
-pub(super) fn modules_beside(image: &Path, release: &str) -> Option<PathBuf> {
-    let image = image.canonicalize().ok()?;
-    let dir = image.parent()?;
-    // /boot/vmlinuz-RELEASE, /lib/modules/RELEASE/vmlinuz, arch/x86/boot/bzImage
-    let candidates = [
-        (dir.ends_with("boot") && dir.parent()?.parent().is_none())
-            .then(|| Path::new("/lib/modules").join(release)),
-        dir.ends_with(Path::new("modules").join(release)).then(|| dir.to_owned()),
-        dir.ends_with("arch/x86/boot").then(|| dir.ancestors().nth(3).map(Path::to_owned)).flatten(),
-    ];
-    candidates.into_iter().flatten().find(|dir| dir.is_dir())
 }
 
 impl Store {
@@ -187,7 +114,7 @@ impl Store {
     /// One sentence that says what was wrong with the source, or that the
     /// disk is full.
     pub fn add(&self, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
-        super::add::add(self, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
+        add::add(self, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
             Some(full @ (Errno::ENOSPC | Errno::EDQUOT)) => {
                 self.failed(&format!("add {source} (nothing of it is kept)"), full.into())
             }
@@ -220,6 +147,18 @@ impl Store {
         serde_json::from_slice(&text).ok().filter(|entry: &Entry| entry.id == id)
     }
 
+    /// The kernel that a user names: one of the store, or the path of a
+    /// bzImage.
+    ///
+    /// # Errors
+    /// As [`Store::get`] and [`Kernel::from_image`].
+    pub fn find(&self, name: &str) -> Result<Kernel> {
+        if self.entry(name).is_none() && Path::new(name).is_file() {
+            return Kernel::from_image(Path::new(name), None);
+        }
+        self.get(name)
+    }
+
     /// The kernel of this name, its image checked against what was added. Its
     /// modules are checked when they are read.
     ///
@@ -246,6 +185,14 @@ impl Store {
             image: dir.join("kernel"),
             modules_dir: modules.is_dir().then_some(modules),
             sums: Some(sums),
+        })
+    }
+
+    /// Whether there is an entry of this name with every file as it was added.
+    pub(super) fn is_intact(&self, id: &str) -> bool {
+        let kernel = self.get(id);
+        kernel.is_ok_and(|kernel| {
+            kernel.sums.zip(self.directory(id)).is_some_and(|(sums, dir)| sums.hold(&dir))
         })
     }
 
@@ -332,25 +279,34 @@ impl Store {
         };
         let entry = write().map_err(|e| self.failed(&format!("write {id}"), e))?;
         let lock = self.lock()?;
-        if self.entry(&id).is_some_and(|there| there == entry) && self.get(&id).is_ok() {
+        if self.entry(&id).is_some_and(|there| there == entry) && self.is_intact(&id) {
             return Ok(entry);
         }
         let moved = match fs::rename(prepared, &target) {
-            // An older one is there: the two change places, ours goes live in
-            // one step and the older one goes with the temporary directory.
             Err(e)
                 if matches!(
                     e.raw_os_error().map(Errno::from_raw),
                     Some(Errno::ENOTEMPTY | Errno::EEXIST)
                 ) =>
             {
-                renameat2(AT_FDCWD, prepared, AT_FDCWD, &target, RenameFlags::RENAME_EXCHANGE)
-                    .map_err(io::Error::from)
+                exchange(prepared, &target)
             }
             moved => moved,
         };
         moved.and_then(|()| lock.sync_all()).map_err(|e| self.failed(&format!("publish {id}"), e))?;
         Ok(entry)
+    }
+}
+
+/// Puts `prepared` in the place of an older entry, in one step where the file
+/// system can do that; the older one ends up beside `prepared`.
+fn exchange(prepared: &Path, target: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, prepared, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            fs::rename(target, prepared.with_file_name("older"))?;
+            fs::rename(prepared, target)
+        }
+        exchanged => exchanged.map_err(io::Error::from),
     }
 }
 

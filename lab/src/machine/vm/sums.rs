@@ -75,6 +75,12 @@ impl Sums {
         self.compare(entry, Path::new(name), &sum)
     }
 
+    /// Whether every file of the entry is there and what was added.
+    #[must_use]
+    pub fn hold(&self, entry: &Path) -> bool {
+        self.0.iter().all(|(name, sum)| sha256_file(&entry.join(name)).is_ok_and(|there| there == *sum))
+    }
+
     fn compare(&self, entry: &Path, name: &Path, sum: &str) -> Result<()> {
         if self.0.get(name).is_some_and(|wanted| wanted == sum) {
             return Ok(());
