@@ -174,13 +174,16 @@ Acquire::Languages "none";
     }
 }
 
-/// The first thing that apt calls an error, without its mark.
-fn objection(stderr: &str) -> &str {
+/// The first thing that apt calls an error, without its mark; before it a
+/// missing key, which apt only warns of.
+fn objection(stderr: &str) -> String {
     let marked = |mark: &str| stderr.lines().find_map(|line| line.strip_prefix(mark)).map(str::trim);
-    marked("E: ")
-        .or_else(|| marked("W: "))
-        .or_else(|| stderr.lines().next())
-        .unwrap_or("it failed without a word")
+    if let Some(key) = stderr.lines().find(|line| line.contains("NO_PUBKEY")) {
+        let why = key.trim_start_matches("W: ").trim();
+        return format!("{why}; a newer debian-archive-keyring may have it");
+    }
+    let line = marked("E: ").or_else(|| marked("W: ")).or_else(|| stderr.lines().next());
+    line.unwrap_or("it failed without a word").to_owned()
 }
 
 /// The largest size at which each file was seen: what has been fetched, also

@@ -59,8 +59,18 @@ impl Executable {
             if libraries.contains_key(&name) || loader.as_deref() == Some(OsStr::new(&name)) {
                 continue;
             }
-            let path = find(&mapped, &name)
-                .ok_or_else(|| wrong(&name, "a shared object that is needed but not mapped"))?;
+            let path = find(&mapped, &name).ok_or_else(|| {
+                // proc(5), maps: "(deleted)" marks a file that was unlinked.
+                let replaced = find(&mapped, &format!("{name} (deleted)")).is_some();
+                wrong(
+                    &name,
+                    if replaced {
+                        "replaced since this process started; start it again"
+                    } else {
+                        "needed but not mapped"
+                    },
+                )
+            })?;
             let library = read(&path)?;
             wanted.extend(
                 Needs::of(&library).map_err(|why| wrong(&path.display().to_string(), &why))?.libraries,

@@ -26,8 +26,7 @@ pub const MODULE_LIST: &str = "/modules/order";
 const LIBRARIES: &str = "/lib";
 /// ld.so(8): "/lib, and then /usr/lib. (On some 64-bit architectures, ...
 /// /lib64, and then /usr/lib64.)", and Debian's multiarch directories.
-const LOADER_LOOKS_IN: [&str; 5] =
-    ["/lib64", "/usr/lib", "/usr/lib64", "/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu"];
+const LOADER_LOOKS_IN: [&str; 4] = ["/lib64", "/usr/lib", "/usr/lib64", "/lib/x86_64-linux-gnu"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {

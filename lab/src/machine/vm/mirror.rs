@@ -1,9 +1,10 @@
 //! The mirror and the keys that the machine's apt is configured with.
 //!
-//! Reading: sources.list(5), apt-get(8) "indextargets".
+//! Reading: sources.list(5), apt-get(8) "indextargets", apt-config(8).
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::apt;
@@ -18,6 +19,15 @@ pub(super) struct Mirror {
     pub(super) signed_by: Option<String>,
 }
 
+/// One URI with one suite, as the machine's sources name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Named {
+    uri: String,
+    suite: String,
+    main: bool,
+    signed_by: Option<String>,
+}
+
 impl Mirror {
     /// The machine's own mirror for `suite`.
     ///
@@ -25,64 +35,114 @@ impl Mirror {
     /// Where there is no apt, or its sources name no such mirror.
     pub(super) fn of(suite: &Suite) -> Result<Self> {
         let mut targets = Command::new("apt-get");
-        targets.args(["indextargets", "--format", "$(ORIGIN)\t$(RELEASE)\t$(REPO_URI)\t$(SOURCESENTRY)"]);
-        targets.arg("Created-By: Packages");
-        let output = apt::run(targets, &mut || ())?;
-        let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let Some((uri, entry)) = find_mirror(&output.stdout, &os_release, suite.is_security()) else {
-            let (kind, other) =
-                if suite.is_security() { ("security mirror", "-security") } else { ("mirror", "") };
-            return Err(Error::missing(
+        targets.args([
+            "indextargets",
+            "--format",
+            "$(ORIGIN)\t$(RELEASE)\t$(REPO_URI)",
+            "Created-By: Packages",
+        ]);
+        let targets = apt::run(targets, &mut || ())?.stdout;
+        let mut places = Command::new("apt-config");
+        places.args(["shell", "LIST", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"]);
+        let named: Vec<_> =
+            sources(&apt::run(places, &mut || ())?.stdout).iter().flat_map(|text| parse(text)).collect();
+        find(&targets, &named, suite.is_security()).ok_or_else(|| {
+            let (kind, example) = if suite.is_security() {
+                ("security mirror", "its security suite")
+            } else {
+                ("mirror", "any of its suites")
+            };
+            Error::missing(
                 format!("{suite}: a Debian {kind} in this machine's apt sources"),
-                format!("add one for any suite{other}, or add the .deb files"),
-            ));
-        };
-        // SOURCESENTRY is FILE:NUMBER.
-        let file = entry.rsplit_once(':').map_or(entry.as_str(), |(file, _)| file);
-        let sources = fs::read_to_string(file).unwrap_or_default();
-        Ok(Self { signed_by: find_signed_by(&sources, &uri), uri })
+                format!("name one there with {example}, or add the .deb files"),
+            )
+        })
     }
 }
 
-/// The first Debian mirror among the lines that apt-get prints, and the
-/// entry of the sources that names it. Where the lists were never fetched,
-/// apt knows no origin; then a mirror of the running release counts.
-fn find_mirror(targets: &str, os_release: &str, security: bool) -> Option<(String, String)> {
-    let field =
-        |name| os_release.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim_matches('"'));
-    let codename = field("ID=").filter(|id| *id == "debian").and_then(|_| field("VERSION_CODENAME="));
-    targets.lines().find_map(|line| {
+/// The texts of the sources files, by the shell variables that apt-config
+/// prints: LIST='/etc/apt/sources.list' and PARTS='/etc/apt/sources.list.d/'.
+fn sources(variables: &str) -> Vec<String> {
+    let variable = |name: &str| {
+        let value = variables.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(PathBuf::from(value.trim_matches('\'')))
+    };
+    let parts = variable("PARTS=").and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let mut files: Vec<_> = parts.map(|file| file.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "list" || end == "sources"));
+    files.sort();
+    variable("LIST=").into_iter().chain(files).filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
+/// Finds the first Debian mirror. Where the lists have been fetched, apt
+/// prints who their origin is; before, as in a fresh container, the key or
+/// the end of the path tells.
+fn find(targets: &str, named: &[Named], security: bool) -> Option<Mirror> {
+    // Up to Debian 10 the suite was called buster/updates.
+    let of_security = |suite: &str| suite.ends_with("-security") || suite.ends_with("/updates");
+    let by_origin = targets.lines().find_map(|line| {
         let mut fields = line.split('\t');
-        let (origin, release, uri, entry) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let ours = match origin {
-            "Debian" => true,
-            "" | "$(ORIGIN)" => {
-                let plain = release.split(['-', '/']).next().unwrap_or(release);
-                Some(plain) == codename || ["stable", "testing", "unstable", "sid"].contains(&plain)
-            }
-            _ => false,
-        };
-        // Up to Debian 10 the suite was called buster/updates.
-        let of_security = release.ends_with("-security") || release.ends_with("/updates");
-        (ours && of_security == security).then(|| (uri.to_owned(), entry.to_owned()))
+        let (origin, release, uri) = (fields.next()?, fields.next()?, fields.next()?);
+        (origin == "Debian" && of_security(release) == security).then_some(uri)
+    });
+    let candidates = || named.iter().filter(|named| of_security(&named.suite) == security);
+    let by_key = |named: &&Named| named.signed_by.as_ref().is_some_and(|key| key.contains("debian-archive"));
+    let by_path = |named: &&Named| {
+        let last = named.uri.trim_end_matches('/').rsplit('/').next();
+        named.main && (last == Some("debian") || last == Some("debian-security"))
+    };
+    let found = if let Some(uri) = by_origin {
+        candidates().find(|named| same_uri(&named.uri, uri))
+    } else {
+        candidates().find(by_key).or_else(|| candidates().find(by_path))
+    };
+    let uri = by_origin.map(str::to_owned).or_else(|| found.map(|named| named.uri.clone()))?;
+    Some(Mirror { uri, signed_by: found.and_then(|named| named.signed_by.clone()) })
+}
+
+fn same_uri(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/') == b.trim_end_matches('/')
+}
+
+/// Reads a sources file of either format.
+fn parse(text: &str) -> Vec<Named> {
+    let lines = text.lines().filter_map(parse_line);
+    let stanzas =
+        text.split("\n\n").map(fields).filter(|f| f.get("enabled").is_none_or(|value| value != "no"));
+    lines.chain(stanzas.flat_map(|fields| parse_stanza(&fields))).collect()
+}
+
+/// `deb [OPTION=VALUE ...] URI SUITE COMPONENT...`
+fn parse_line(line: &str) -> Option<Named> {
+    let rest = line.trim().strip_prefix("deb ")?.trim();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => ("", rest),
+    };
+    let mut words = rest.split_whitespace();
+    let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+    Some(Named {
+        uri: words.next()?.to_owned(),
+        suite: words.next()?.to_owned(),
+        main: words.any(|component| component == "main"),
+        signed_by: signed_by.map(str::to_owned),
     })
 }
 
-/// The Signed-By of the entry with this URI, in either format of a sources
-/// file.
-fn find_signed_by(sources: &str, uri: &str) -> Option<String> {
-    let same = |word: &str| word.trim_end_matches('/') == uri.trim_end_matches('/');
-    let one_line = sources.lines().filter(|line| line.starts_with("deb ")).find_map(|line| {
-        let (options, rest) = line.split_once('[')?.1.split_once(']')?;
-        rest.split_whitespace().next().filter(|word| same(word))?;
-        options.split_whitespace().find_map(|option| option.strip_prefix("signed-by=")).map(str::to_owned)
-    });
-    one_line.or_else(|| {
-        sources.split("\n\n").map(fields).find_map(|fields| {
-            fields.get("uris")?.split_whitespace().find(|word| same(word))?;
-            fields.get("signed-by").cloned()
-        })
-    })
+fn parse_stanza(fields: &HashMap<String, String>) -> Vec<Named> {
+    let words = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default().split_whitespace();
+    if !words("types").any(|kind| kind == "deb") {
+        return Vec::new();
+    }
+    let named = |uri: &str, suite: &str| Named {
+        uri: uri.to_owned(),
+        suite: suite.to_owned(),
+        main: words("components").any(|component| component == "main"),
+        signed_by: fields.get("signed-by").cloned(),
+    };
+    words("uris")
+        .flat_map(|uri| words("suites").map(move |suite| named(uri, suite)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The fields of a deb822 stanza, names in lower case, continuation lines
@@ -107,41 +167,57 @@ fn fields(stanza: &str) -> HashMap<String, String> {
 mod tests {
     use super::*;
 
-    const BOOKWORM: &str = "ID=debian\nVERSION_CODENAME=bookworm\n";
+    const SOURCES: &str = "\
+# deb http://old.example/debian sid main
+deb https://docker.example/linux/debian bookworm stable
+deb [arch=amd64 signed-by=/k/a.gpg] http://corp.example/bookworm bookworm main
+
+Types: deb
+URIs: http://m.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+
+Types: deb
+# why
+URIs: http://s.example
+Suites: bookworm-security
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mQ
+";
 
     #[test]
-    fn the_mirror_is_the_machines_own() {
-        let targets = "Elsewhere\tnodistro\thttps://node.example/\t/etc/apt/sources.list.d/node.sources:1\n\
-                       Debian\tbookworm\thttp://m.example/debian/\t/etc/apt/sources.list.d/debian.sources:1\n\
-                       Debian\tbookworm-security\thttp://s.example/\t/etc/apt/sources.list.d/debian.sources:2\n";
-        let uri = |security| find_mirror(targets, BOOKWORM, security).unwrap().0;
-        assert_eq!(
-            (uri(false).as_str(), uri(true).as_str()),
-            ("http://m.example/debian/", "http://s.example/")
-        );
-        // Lists that were never fetched.
-        let targets = targets.replace("Debian", "$(ORIGIN)").replace("Elsewhere", "$(ORIGIN)");
-        assert_eq!(find_mirror(&targets, BOOKWORM, true).unwrap().0, "http://s.example/");
-        assert_eq!(find_mirror(&targets, "ID=ubuntu\nVERSION_CODENAME=noble\n", false), None);
+    fn the_origin_tells_the_mirror() {
+        let targets = "Elsewhere\tnodistro\thttps://node.example/\n\
+                       Debian\tbookworm\thttp://corp.example/bookworm/\n\
+                       Debian\tbookworm-security\thttp://s.example/\n";
+        let named = parse(SOURCES);
+        let mirror = find(targets, &named, false).unwrap();
+        assert_eq!(mirror.uri, "http://corp.example/bookworm/");
+        assert_eq!(mirror.signed_by.as_deref(), Some("/k/a.gpg"));
+        let mirror = find(targets, &named, true).unwrap();
+        assert_eq!(mirror.uri, "http://s.example/");
+        assert_eq!(mirror.signed_by.as_deref(), Some("\n-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ"));
     }
 
     #[test]
-    fn the_key_is_the_machines_own() {
-        let lines = "# deb\ndeb [arch=amd64 signed-by=/k/a.gpg] http://m.example/debian sid main\n";
-        assert_eq!(find_signed_by(lines, "http://m.example/debian/").as_deref(), Some("/k/a.gpg"));
-        let stanzas = "Types: deb\nURIs: http://m.example/debian\nSuites: sid\n\n\
-                       Types: deb\n# why\nURIs: http://s.example\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ\n";
-        assert_eq!(find_signed_by(stanzas, "http://m.example/debian/"), None);
-        let key = find_signed_by(stanzas, "http://s.example/").unwrap();
-        assert_eq!(key, "\n-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ");
+    fn before_the_first_update_the_path_or_the_key_tells() {
+        let named = parse(SOURCES);
+        assert_eq!(find("", &named, false).unwrap().uri, "http://m.example/debian");
+        assert_eq!(find("", &named, true), None);
+        let named =
+            parse("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://x.example sid main");
+        assert_eq!(find("", &named, false).unwrap().uri, "http://x.example");
     }
 
     proptest::proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[ -~\\t\\n]{0,200}") {
-            let _ = find_mirror(&text, &text, true);
-            let _ = find_signed_by(&text, "http://m.example/");
-            let _ = find_signed_by(&format!("deb [{text}"), "http://m.example/");
+            let _ = find(&text, &parse(&text), true);
+            let _ = parse(&format!("deb [{text}"));
+            let _ = parse(&format!("Types: deb\nURIs: {text}"));
         }
     }
 }

@@ -167,8 +167,10 @@ impl Modules {
             return Ok(());
         }
         let Some(module) = self.read(name)? else { return Ok(()) };
-        for name in module.softdep_pre.iter().filter(|name| self.has(name)) {
-            self.visit(name, seen, order)?;
+        // Some name an algorithm: crc32c is an alias of crc32c_generic.
+        let softdeps = module.softdep_pre.iter().flat_map(|name| [name.clone(), format!("{name}_generic")]);
+        for name in softdeps.filter(|name| self.has(name)) {
+            self.visit(&name, seen, order)?;
         }
         for needed in &module.depends {
             if !self.has(needed) && !self.is_built_in(needed) {
@@ -250,10 +252,7 @@ mod tests {
         let dir = directory(&[
             ("nf-nat.ko", &["name=nf_nat", "depends=nf-conntrack", "vermagic=6.1.0 SMP"]),
             ("nf_conntrack.ko", &["depends=libcrc32c", "vermagic=6.1.0 SMP"]),
-            (
-                "libcrc32c.ko",
-                &["depends=", "softdep=pre: crc32c-generic other post: late", "vermagic=6.1.0 SMP"],
-            ),
+            ("libcrc32c.ko", &["depends=", "softdep=pre: crc32c other post: late", "vermagic=6.1.0 SMP"]),
             ("crc32c_generic.ko", &["depends="]),
             ("late.ko", &["depends="]),
         ]);
