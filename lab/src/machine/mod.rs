@@ -4,3 +4,4 @@ pub mod check;
 pub mod here;
 pub mod isolation;
 pub mod worker;
+pub mod vm;

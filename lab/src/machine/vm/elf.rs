@@ -1,0 +1,156 @@
+//! The running executable, and the shared objects that it needs to start.
+//!
+//! Reading: elf(5), ld.so(8).
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use elf::ElfBytes;
+use elf::abi::{DT_NEEDED, PT_INTERP};
+use elf::endian::AnyEndian;
+
+use crate::error::{Error, Result};
+
+/// An executable with all that its dynamic loader will look for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executable {
+    /// The ELF file.
+    pub bytes: Vec<u8>,
+    /// The dynamic loader: the path at which the kernel looks for it, and
+    /// the file. `None` for a static executable.
+    pub interpreter: Option<(PathBuf, Vec<u8>)>,
+    /// The shared objects, by the names by which they ask for each other.
+    pub libraries: BTreeMap<String, Vec<u8>>,
+}
+
+/// What an ELF file asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Needs {
+    interpreter: Option<PathBuf>,
+    libraries: Vec<String>,
+}
+
+impl Executable {
+    /// This process's own: its libraries are those that it maps, so they are
+    /// the ones it was started with.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read, or a mapped file is gone from its path (an
+    /// upgrade of the C library under the running process).
+    pub fn running() -> Result<Self> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|e| Error::kernel("own executable", format!("read {}", path.display()), e))
+        };
+        let bytes = read(Path::new("/proc/self/exe"))?;
+        let maps = read(Path::new("/proc/self/maps"))?;
+        let mapped = mapped_files(&String::from_utf8_lossy(&maps));
+        let wrong = |what: &str, why: &str| Error::Lab(format!("{what}: {why}"));
+        let needs = Needs::of(&bytes).map_err(|why| wrong("own executable", &why))?;
+        let interpreter = match needs.interpreter {
+            Some(path) => Some((path.clone(), read(&path)?)),
+            None => None,
+        };
+        let loader = interpreter.as_ref().and_then(|(path, _)| path.file_name()).map(OsStr::to_owned);
+        let mut libraries = BTreeMap::new();
+        let mut wanted = needs.libraries;
+        while let Some(name) = wanted.pop() {
+            if libraries.contains_key(&name) || loader.as_deref() == Some(OsStr::new(&name)) {
+                continue;
+            }
+            let path = find(&mapped, &name).ok_or_else(|| {
+                // proc(5), maps: "(deleted)" marks a file that was unlinked.
+                let replaced = find(&mapped, &format!("{name} (deleted)")).is_some();
+                wrong(
+                    &name,
+                    if replaced {
+                        "replaced since this process started; start it again"
+                    } else {
+                        "needed but not mapped"
+                    },
+                )
+            })?;
+            let library = read(&path)?;
+            wanted.extend(
+                Needs::of(&library).map_err(|why| wrong(&path.display().to_string(), &why))?.libraries,
+            );
+            libraries.insert(name, library);
+        }
+        Ok(Self { bytes, interpreter, libraries })
+    }
+}
+
+impl Needs {
+    fn of(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let text = |e: elf::ParseError| e.to_string();
+        let file = ElfBytes::<AnyEndian>::minimal_parse(bytes).map_err(text)?;
+        let mut needs = Self::default();
+        for segment in file.segments().into_iter().flatten().filter(|s| s.p_type == PT_INTERP) {
+            let path = file.segment_data(&segment).map_err(text)?;
+            let path = path.split(|b| *b == 0).next().unwrap_or_default();
+            needs.interpreter = Some(PathBuf::from(String::from_utf8_lossy(path).into_owned()));
+        }
+        let common = file.find_common_data().map_err(text)?;
+        if let (Some(dynamic), Some(strings)) = (common.dynamic, common.dynsyms_strs) {
+            for entry in dynamic.iter().filter(|entry| entry.d_tag == DT_NEEDED) {
+                let at = usize::try_from(entry.d_val()).map_err(|e| e.to_string())?;
+                needs.libraries.push(strings.get(at).map_err(text)?.to_owned());
+            }
+        }
+        Ok(needs)
+    }
+}
+
+/// The files in /proc/PID/maps, each once: `ADDRESS PERMS OFFSET DEV INODE   PATH`.
+fn mapped_files(maps: &str) -> Vec<PathBuf> {
+    let path = |line: &str| line.find('/').map(|at| PathBuf::from(&line[at..]));
+    let mut files: Vec<_> = maps.lines().filter_map(path).collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// The mapped file that goes by `name`: called so, or the target of a
+/// symbolic link of that name beside it (libz.so.1 -> libz.so.1.3).
+fn find(mapped: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let called = mapped.iter().find(|path| path.file_name() == Some(OsStr::new(name)));
+    let linked = || {
+        mapped.iter().find(|path| {
+            path.parent()
+                .and_then(|dir| dir.join(name).canonicalize().ok())
+                .is_some_and(|target| target == **path)
+        })
+    };
+    called.or_else(linked).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_maps_name_each_file_once() {
+        let maps = "55d0-55d1 r--p 00000000 08:01 131  /usr/bin/a b\n\
+                    7f00-7f01 r-xp 00000000 08:01 132  /lib/libc.so.6\n\
+                    7f01-7f02 rw-p 00000000 08:01 132  /lib/libc.so.6\n\
+                    7ffd-7ffe rw-p 00000000 00:00 0    [stack]\n";
+        assert_eq!(mapped_files(maps), [PathBuf::from("/lib/libc.so.6"), PathBuf::from("/usr/bin/a b")]);
+    }
+
+    #[test]
+    fn this_test_knows_what_it_needs() {
+        let executable = Executable::running().unwrap();
+        assert_eq!(executable.interpreter.is_none(), executable.libraries.is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0usize..4096, byte: u8, length in 0usize..8192) {
+            let mut bytes = fs::read("/proc/self/exe").unwrap();
+            bytes.truncate(length.max(at + 1));
+            bytes[at] = byte;
+            let _ = Needs::of(&bytes);
+        }
+    }
+}

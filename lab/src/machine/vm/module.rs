@@ -1,0 +1,153 @@
+//! A kernel module: what it says of itself.
+//!
+//! Reading: include/linux/module.h (MODULE_INFO, MODULE_SOFTDEP),
+//! scripts/mod/modpost.c (add_depends, `name=`).
+
+use std::io::{self, Read};
+
+use elf::ElfBytes;
+use elf::endian::AnyEndian;
+
+/// A module, unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Its name, with underscores.
+    pub name: String,
+    /// What must be loaded before it.
+    pub depends: Vec<String>,
+    /// What had better be loaded before it, where it is there.
+    pub softdep_pre: Vec<String>,
+    /// The release it was built for; empty where it does not say.
+    pub release: String,
+    /// The ELF file, as finit_module(2) takes it.
+    pub bytes: Vec<u8>,
+}
+
+impl Module {
+    /// Reads what the ELF file `bytes` says of itself; `name` is its name if
+    /// it does not say (before 4.13).
+    pub(super) fn parse(name: &str, bytes: Vec<u8>) -> std::result::Result<Self, String> {
+        let info = modinfo(&bytes).map_err(|why| format!("it is damaged: {why}"))?;
+        let values = |key: &str| -> Vec<String> {
+            let value =
+                |entry: &&str| entry.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
+            info.iter().filter_map(|entry| value(&entry.as_str())).collect()
+        };
+        let softdep_pre = |text: &String| {
+            let mut pre = false;
+            let mut names = Vec::new();
+            for word in text.split_whitespace() {
+                match word {
+                    "pre:" => pre = true,
+                    "post:" => pre = false,
+                    word if pre => names.push(module_name(word)),
+                    _ => {}
+                }
+            }
+            names
+        };
+        Ok(Self {
+            name: values("name").first().map_or_else(|| name.to_owned(), |name| module_name(name)),
+            depends: values("depends")
+                .iter()
+                .flat_map(|list| list.split(','))
+                .filter(|name| !name.is_empty())
+                .map(module_name)
+                .collect(),
+            softdep_pre: values("softdep").iter().flat_map(softdep_pre).collect(),
+            release: values("vermagic")
+                .first()
+                .and_then(|magic| magic.split_whitespace().next())
+                .unwrap_or_default()
+                .to_owned(),
+            bytes,
+        })
+    }
+}
+
+/// The `KEY=VALUE` strings of an ELF file's `.modinfo`.
+fn modinfo(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
+    let file = ElfBytes::<AnyEndian>::minimal_parse(bytes).map_err(|e| e.to_string())?;
+    let section = file.section_header_by_name(".modinfo").map_err(|e| e.to_string())?;
+    let section = section.ok_or("it has no .modinfo")?;
+    let (data, _) = file.section_data(&section).map_err(|e| e.to_string())?;
+    Ok(data
+        .split(|b| *b == 0)
+        .filter(|s| !s.is_empty())
+        .map(|s| String::from_utf8_lossy(s).into_owned())
+        .collect())
+}
+
+/// A module's name from a path, a file name or a name: `-` is `_`.
+pub(super) fn module_name(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.split(".ko").next().unwrap_or(name).replace('-', "_")
+}
+
+/// Undoes the packing that a module's first bytes tell.
+pub(super) fn unpack(bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
+    let mut unpacked = Vec::new();
+    let damaged = |e: io::Error| format!("it is damaged: {e}");
+    match bytes.get(..4) {
+        Some(b"\x7fELF") => return Ok(bytes),
+        Some(b"\xfd7zX") => {
+            lzma_rust2::XzReader::new(bytes.as_slice(), true).read_to_end(&mut unpacked).map_err(damaged)?;
+        }
+        Some(b"\x28\xb5\x2f\xfd") => {
+            let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_slice())
+                .map_err(|e| format!("it is damaged: {e}"))?;
+            decoder.read_to_end(&mut unpacked).map_err(damaged)?;
+        }
+        Some([0x1f, 0x8b, ..]) => {
+            return Err("it is packed with gzip; unpack it (xz and zstd are understood)".into());
+        }
+        _ => return Err("it is neither an ELF file nor one packed with xz or zstd".into()),
+    }
+    Ok(unpacked)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An ELF file with this .modinfo and nothing else.
+    pub(crate) fn ko(info: &[&str]) -> Vec<u8> {
+        let info: Vec<u8> = info.iter().flat_map(|entry| entry.bytes().chain([0])).collect();
+        let names = b"\0.modinfo\0.shstrtab\0";
+        let header = |name: u32, kind: u32, at: usize, size: usize| {
+            let mut header = Vec::new();
+            header.extend(name.to_le_bytes());
+            header.extend(kind.to_le_bytes());
+            for word in [0, 0, at as u64, size as u64] {
+                header.extend(word.to_le_bytes());
+            }
+            header.extend([0; 24]);
+            header
+        };
+        let table = 64 + info.len() + names.len();
+        // e_ident, ET_REL, EM_X86_64, version, entry, phoff, shoff
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\x01\0\0\0".to_vec();
+        file.extend([0; 16]);
+        file.extend((table as u64).to_le_bytes());
+        // flags, ehsize, phentsize, phnum, shentsize, shnum, shstrndx
+        file.extend([0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
+        file.extend(&info);
+        file.extend(names);
+        file.extend(header(0, 0, 0, 0));
+        file.extend(header(1, 1, 64, info.len()));
+        file.extend(header(10, 3, 64 + info.len(), names.len()));
+        file
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0usize..300, byte: u8, length in 0usize..400) {
+            let mut bytes = ko(&["name=veth", "depends=a,b", "vermagic=6.1.0 SMP", "softdep=pre: x"]);
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            bytes.truncate(length);
+            let _ = unpack(bytes.clone());
+            let _ = Module::parse("veth", bytes);
+        }
+    }
+}

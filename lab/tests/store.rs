@@ -1,0 +1,292 @@
+//! The kernel store on a real file system, and its kernels in a real guest:
+//! this very executable boots as the guest's init.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{env, process, thread};
+
+use lab::machine::vm::elf::Executable;
+use lab::machine::vm::initramfs::{Initramfs, MODULE_LIST, MODULES};
+use lab::machine::vm::modules::WANTED;
+use lab::machine::vm::{Kernel, Progress, Source, Store};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// A boot takes 2 to 4 s on an idle machine.
+const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+
+fn main() {
+    if process::id() == 1 {
+        guest();
+    }
+    let arguments = Arguments::from_args();
+    let mut trials = vec![
+        Trial::test("an_image_is_added_once_and_whole", || run(an_image_is_added_once_and_whole)),
+        Trial::test("a_changed_kernel_is_not_run", || run(a_changed_kernel_is_not_run)),
+        Trial::test("what_a_dead_process_left_is_swept", || run(what_a_dead_process_left_is_swept)),
+        Trial::test("many_may_add_at_once", || run(many_may_add_at_once)),
+        Trial::test("what_is_no_kernel_leaves_nothing", || run(what_is_no_kernel_leaves_nothing)),
+    ];
+    let may_mount = nix::unistd::geteuid().is_root();
+    trials.push(
+        Trial::test("a_full_disk_leaves_nothing", || run(a_full_disk_leaves_nothing))
+            .with_ignored_flag(!may_mount && !require_all()),
+    );
+    // The kernels that the user has; without any, one trial says so.
+    let entries = Store::open().and_then(|store| store.list()).unwrap_or_default();
+    if entries.is_empty() {
+        trials.push(
+            Trial::test("boot (no kernel in the store)", || Err("no kernel in the store".into()))
+                .with_ignored_flag(!require_all()),
+        );
+    }
+    for entry in entries {
+        trials.push(Trial::test(format!("boot {}", entry.id), move || {
+            let kernel = Store::open().and_then(|store| store.get(&entry.id)).map_err(|e| e.to_string())?;
+            boot(&kernel)
+        }));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn require_all() -> bool {
+    env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|value| value == "1")
+}
+
+/// Runs a test in a thread of its own, with an empty directory.
+fn run(test: fn(&Path)) -> Result<(), Failed> {
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    thread::scope(|scope| scope.spawn(|| test(dir.path())).join()).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default().into()
+    })
+}
+
+/// The smallest thing that passes for a bzImage, with so much code in it.
+fn bzimage(release: &str, size: u32) -> Vec<u8> {
+    let mut image = vec![0; 0x400 + size as usize];
+    image[0x1f1] = 1;
+    image[0x1f4..0x1f8].copy_from_slice(&(size / 16).to_le_bytes());
+    image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x20e] = 0x80;
+    image[0x280..0x280 + release.len()].copy_from_slice(release.as_bytes());
+    image
+}
+
+/// Writes an image and its modules; the source to add them from.
+fn source(dir: &Path, release: &str, code: u8) -> Source {
+    let (image, modules) = (dir.join(format!("bzImage-{code}")), dir.join("built"));
+    let mut bytes = bzimage(release, 4096);
+    bytes[0x400] = code;
+    fs::write(&image, bytes).unwrap();
+    fs::create_dir_all(modules.join("kernel/net")).unwrap();
+    fs::write(modules.join("kernel/net/veth.ko"), "veth").unwrap();
+    Source::parse(&[image.display().to_string()], Some(&modules)).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn an_image_is_added_once_and_whole(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let mut steps = Vec::new();
+    let first = store
+        .add(&source(dir, "6.1.0-test", 1), &mut |progress| {
+            if let Progress::Step(step) = progress {
+                steps.push(step);
+            }
+        })
+        .unwrap();
+    assert_eq!((first.id.as_str(), first.modules), ("6.1.0-test", 1));
+    assert_eq!(steps.len(), 2, "{steps:?}");
+    assert_eq!(names(store.root()), ["6.1.0-test"]);
+    assert_eq!(names(&store.root().join("6.1.0-test")), ["SHA256SUMS", "entry.json", "kernel", "modules"]);
+    // Again, the same; then the same release, built anew.
+    assert_eq!(store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap().sums, first.sums);
+    let anew = store.add(&source(dir, "6.1.0-test", 2), &mut |_| ()).unwrap();
+    assert_ne!(anew.sums, first.sums);
+    assert_eq!(fs::read(store.get("6.1.0-test").unwrap().image).unwrap()[0x400], 2);
+    assert_eq!(store.list().unwrap(), [anew]);
+    assert_eq!(names(store.root()), ["6.1.0-test"]);
+    store.remove("6.1.0-test").unwrap();
+    assert!(names(store.root()).is_empty());
+    let error = store.remove("6.1.0-test").unwrap_err().to_string();
+    assert_eq!(error, "kernel 6.1.0-test is missing; no kernel has been added yet");
+}
+
+fn a_changed_kernel_is_not_run(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    let entry = store.root().join("6.1.0-test");
+    fs::write(entry.join("modules/kernel/net/veth.ko"), "changed").unwrap();
+    let modules = store.get("6.1.0-test").unwrap().modules().unwrap();
+    let error = modules.read("veth").unwrap_err().to_string();
+    assert!(error.ends_with("veth.ko is not what was added; remove the kernel and add it again"), "{error}");
+    fs::write(entry.join("kernel"), bzimage("6.1.0-test", 4096)).unwrap();
+    assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("kernel is not what was added"));
+    // Adding it again repairs it; one changed module too.
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    store.get("6.1.0-test").unwrap();
+    fs::write(entry.join("modules/kernel/net/veth.ko"), "changed").unwrap();
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    assert_eq!(fs::read(entry.join("modules/kernel/net/veth.ko")).unwrap(), b"veth");
+}
+
+fn what_a_dead_process_left_is_swept(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let left = store.root().join(".adding-999999-0");
+    fs::create_dir_all(left.join("entry")).unwrap();
+    let alive = store.root().join(".adding-999998-0");
+    fs::create_dir_all(&alive).unwrap();
+    let lock = Flock::lock(File::open(&alive).unwrap(), FlockArg::LockExclusive).unwrap();
+    let store = Store::at(store.root()).unwrap();
+    assert_eq!(names(store.root()), [".adding-999998-0"]);
+    assert!(store.list().unwrap().is_empty());
+    drop(lock);
+}
+
+fn many_may_add_at_once(dir: &Path) {
+    let root = dir.join("store");
+    let sources: Vec<_> = (0..8).map(|n| source(dir, "6.1.0-test", n / 4)).collect();
+    thread::scope(|scope| {
+        for source in &sources {
+            scope.spawn(|| Store::at(&root).unwrap().add(source, &mut |_| ()).unwrap());
+        }
+    });
+    let store = Store::at(&root).unwrap();
+    assert_eq!(names(&root), ["6.1.0-test"]);
+    store.get("6.1.0-test").unwrap().modules().unwrap();
+}
+
+fn what_is_no_kernel_leaves_nothing(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let text = dir.join("text");
+    fs::write(&text, "text").unwrap();
+    let deb = dir.join("cut.deb");
+    fs::write(&deb, "!<arch>\ndebian-binary").unwrap();
+    let cut = dir.join("cut");
+    fs::write(&cut, &bzimage("6.1.0", 4096)[..2000]).unwrap();
+    for (file, sentence) in [
+        (&text, "is no bzImage: it has no HdrS at 0x202"),
+        (&cut, "is no bzImage: it is cut short, 2000 bytes of 5120"),
+        (&deb, "is cut short, in an ar header"),
+        (&dir.join("gone"), "No such file or directory (os error 2)"),
+    ] {
+        let source = Source::parse(&[file.display().to_string()], None).unwrap();
+        let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+        assert!(error.ends_with(sentence), "{error}");
+        assert!(names(store.root()).is_empty());
+    }
+}
+
+fn a_full_disk_leaves_nothing(dir: &Path) {
+    // Of this thread alone: the machine sees neither the mount nor the files.
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let root = dir.join("small");
+    fs::create_dir(&root).unwrap();
+    mount(Some("small"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
+    let store = Store::at(&root).unwrap();
+    let source = source(dir, "6.1.0-test", 1);
+    fs::write(dir.join("bzImage-1"), bzimage("6.1.0-test", 65536)).unwrap();
+    let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("(nothing of it is kept): No space left on device"), "{error}");
+    assert!(names(&root).is_empty());
+}
+
+/// Boots the kernel with this executable as init; see [`guest`].
+fn boot(kernel: &Kernel) -> Result<(), Failed> {
+    let order = kernel.modules().and_then(|modules| modules.load_order(WANTED)).map_err(|e| e.to_string())?;
+    let mut fs = Initramfs::new();
+    fs.init(&Executable::running().map_err(|e| e.to_string())?);
+    fs.modules(&order);
+    let archive = fs.build().map_err(|e| e.to_string())?;
+    let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
+    fs::write(file.path(), archive).map_err(|e| e.to_string())?;
+    let log = qemu(&kernel.image, file.path())?;
+    let said: Vec<_> =
+        log.lines().filter_map(|line| line.trim_end().split_once("guest: ")).map(|(_, t)| t).collect();
+    let mut expected: Vec<_> = order.modules.iter().map(|module| format!("loaded {}", module.name)).collect();
+    expected.push(format!("running {}", kernel.release));
+    if said == expected { Ok(()) } else { Err(format!("{said:#?}\ninstead of {expected:#?}\n{log}").into()) }
+}
+
+/// What the guest's first serial port said.
+fn qemu(image: &Path, initrd: &Path) -> Result<String, Failed> {
+    let mut qemu = Command::new("qemu-system-x86_64")
+        .args(["-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on", "-accel", "tcg,thread=single"])
+        .args([
+            "-icount",
+            "shift=1,sleep=off,align=off",
+            "-cpu",
+            "max,-rdrand,-rdseed",
+            "-smp",
+            "1",
+            "-m",
+            "512",
+        ])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-nographic", "-serial", "stdio"])
+        .args(["-append", "console=ttyS0 reboot=t panic=-1 nokaslr tsc=reliable nowatchdog loglevel=4"])
+        .arg("-kernel")
+        .arg(image)
+        .arg("-initrd")
+        .arg(initrd)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("qemu-system-x86_64: {e}"))?;
+    let mut stdout = qemu.stdout.take().ok_or("qemu has no stdout")?;
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let mut log = Vec::new();
+        let read = stdout.read_to_end(&mut log);
+        let _ = done.send(read.map(|_| String::from_utf8_lossy(&log).into_owned()));
+    });
+    let log = ended.recv_timeout(BOOT_DEADLINE);
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+    let log = log.map_err(|_| format!("the guest did not power off in {BOOT_DEADLINE:?}"))?;
+    log.map_err(|e| e.to_string().into())
+}
+
+/// Life as a guest's init: load the modules, say so, reboot, which ends QEMU.
+fn guest() -> ! {
+    let order = fs::read_to_string(MODULE_LIST).unwrap_or_default();
+    for name in order.lines() {
+        let module = name.trim_end_matches(".ko").split_once('-').map_or(name, |(_, module)| module);
+        match load(&format!("{MODULES}/{name}")) {
+            Ok(()) => println!("guest: loaded {module}"),
+            Err(e) => println!("guest: {module}: {e}"),
+        }
+    }
+    let release = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
+    println!("guest: running {}", release.unwrap_or_default());
+    #[allow(unsafe_code, reason = "init ends the machine")]
+    // SAFETY: reboot(2) with a command that takes no argument.
+    let answer = unsafe { nix::libc::reboot(nix::libc::RB_AUTOBOOT) };
+    panic!("the guest does not reboot: {answer}");
+}
+
+fn load(path: &str) -> std::io::Result<()> {
+    let module = File::open(path)?;
+    let parameters = CString::default();
+    #[allow(unsafe_code, reason = "libc wraps no finit_module")]
+    // SAFETY: the descriptor is open, the parameters are a C string; the kernel keeps neither.
+    let answer = unsafe {
+        nix::libc::syscall(nix::libc::SYS_finit_module, module.as_raw_fd(), parameters.as_ptr(), 0)
+    };
+    if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
