@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod evidence;
+pub mod machine;
 pub mod network;
 pub mod topology;
 pub mod wire;

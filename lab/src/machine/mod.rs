@@ -1,0 +1,3 @@
+//! Where a scenario runs.
+
+pub mod vm;

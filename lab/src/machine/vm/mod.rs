@@ -1,0 +1,16 @@
+//! A kernel image under QEMU, and what it needs to be one.
+//!
+//! - `qemu`: the command line, and one guest from its start to its end;
+//!   `console`: what its kernel printed.
+//! - `housekeeping`: what init does before the first scenario.
+//! - `frame` and `line`: what the guest reports, and the wire it does it on.
+
+pub mod console;
+pub mod frame;
+pub mod housekeeping;
+pub mod line;
+pub mod qemu;
+
+pub use console::Console;
+pub use frame::{Decoder, Frame};
+pub use qemu::{Clock, End, GuestEnd, Qemu};
