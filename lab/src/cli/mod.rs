@@ -15,6 +15,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::catalogue::Catalogue;
 use crate::error::Error;
+use crate::machine::vm::guest;
 use crate::machine::worker;
 use crate::report::Style;
 
@@ -96,6 +97,9 @@ impl From<Error> for Stop {
 /// The whole program, but for its scenarios.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
+    if guest::asked() {
+        return guest::main(catalogue);
+    }
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
