@@ -16,7 +16,7 @@ mod apt;
 pub mod console;
 pub mod elf;
 pub mod frame;
-pub mod guest;
+pub mod init;
 pub mod housekeeping;
 pub mod image;
 pub mod initramfs;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::elf::Executable;
-use super::guest::{Orders, REPORT};
+use super::init::{Orders, REPORT};
 use super::initramfs::Initramfs;
 use super::modules::WANTED;
 use super::qemu::{self, Guest, Qemu};
@@ -83,7 +83,7 @@ impl Vm {
         initramfs.init(&Executable::running()?);
         initramfs.modules(&self.modules);
         let orders = serde_json::to_vec(&orders).expect("orders are plain data");
-        initramfs.file(super::guest::ORDERS, 0o444, orders);
+        initramfs.file(super::init::ORDERS, 0o444, orders);
         let archive = initramfs.build()?;
 
         let mut qemu = self.qemu.clone();
