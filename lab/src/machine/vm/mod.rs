@@ -3,6 +3,7 @@
 //! - `qemu`: the command line, and one guest from its start to its end;
 //!   `console`: what its kernel printed.
 //! - `housekeeping`: what init does before the first scenario.
+//! - `vmlinux`: the kernel out of its bzImage, which boots sooner.
 //! - `frame` and `line`: what the guest reports, and the wire it does it on.
 
 pub mod console;
@@ -10,6 +11,7 @@ pub mod frame;
 pub mod housekeeping;
 pub mod line;
 pub mod qemu;
+pub mod vmlinux;
 
 pub use console::Console;
 pub use frame::{Decoder, Frame};
