@@ -1,6 +1,6 @@
 //! A kernel image under QEMU, and what it needs to be one.
 //!
-//! - `qemu`: the command line, and one guest from its start to its end;
+//! - `qemu`: the command line; `guest`: one guest from its start to its end;
 //!   `console`: what its kernel printed.
 //! - `housekeeping`: what init does before the first scenario.
 //! - `vmlinux`: the kernel out of its bzImage, which boots sooner.
@@ -8,6 +8,7 @@
 
 pub mod console;
 pub mod frame;
+pub mod guest;
 pub mod housekeeping;
 pub mod line;
 pub mod qemu;
@@ -15,4 +16,5 @@ pub mod vmlinux;
 
 pub use console::Console;
 pub use frame::{Decoder, Frame};
-pub use qemu::{Clock, End, GuestEnd, Qemu};
+pub use guest::{End, GuestEnd};
+pub use qemu::{Clock, Guest, Qemu};
