@@ -3,5 +3,5 @@
 pub mod check;
 pub mod here;
 pub mod isolation;
-pub mod worker;
 pub mod vm;
+pub mod worker;
