@@ -17,7 +17,7 @@ use lab::topology::rule::{CtState, Rule};
 use nix::sys::socket::{setsockopt, sockopt};
 use routed::{CLIENT, PATIENCE, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
 
-common::tests![
+common::tests![common::main:
     the_entry_of_a_connection,
     entries_are_listed_as_conntrack_lists_them,
     deleted_entries_are_gone,

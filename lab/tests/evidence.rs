@@ -19,7 +19,7 @@ use lab::network::{Namespace, qdisc, sysctl};
 use rtnetlink::{LinkUnspec, LinkVeth};
 use socket2::{SockRef, TcpKeepalive};
 
-common::tests![
+common::tests![common::main:
     a_refused_connection_is_counted_here_and_nowhere_else,
     sockets_are_listed_with_their_timers,
     a_destroyed_socket_is_aborted,

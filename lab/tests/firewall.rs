@@ -11,7 +11,7 @@ use lab::network::firewall::Firewall;
 use lab::topology::rule::{Choice, CtState, Hook, Prefix, Rule, TcpFlags};
 use routed::{CLIENT, PATIENCE, ROUTER_LAN, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
 
-common::tests![
+common::tests![common::main:
     source_nat_takes_ports_of_the_range,
     masquerade_leaves_lo_alone,
     masquerade_takes_ports_of_the_range,

@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
-common::tests![
+common::tests![common::main:
     carries_every_byte,
     drops_the_nth,
     holds_until_released,

@@ -59,7 +59,7 @@ async fn stopped() -> Stop {
 async fn run_all(options: &Options, style: Style) -> std::result::Result<ExitCode, Stop> {
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     display.borrow_mut().note(&Progress::Checking);
-    let checked = Here::find(&std::env::current_exe()?).await;
+    let checked = Here::find(&super::executable()?).await;
     display.borrow_mut().note(&Progress::CheckingEnded);
     let Checked { here, abilities } = checked?;
     if let Some(reason) =
