@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::{ArmKind, Clock, Shows, Symptom};
+use crate::scenario::{ArmKind, Clock, Ground, Scenario, Shows, Symptom};
 
 /// What a scenario showed on one kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Outcome {
     pub settings: Map<String>,
     /// The row that people noticed.
     pub symptom: String,
+    /// Whether the control arm showed in it what a healthy network shows.
+    #[serde(default)]
+    pub control_is_healthy: bool,
     /// One column of the table each.
     pub arms: Vec<ArmOutcome>,
     /// How long it took.
@@ -184,6 +187,26 @@ pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdi
 }
 
 impl Outcome {
+    /// The outcome of a scenario that did not run, and why.
+    #[must_use]
+    pub fn without_run(scenario: &Scenario, ground: &Ground, verdict: Verdict, reason: String) -> Self {
+        Self {
+            scenario: scenario.card.name.to_owned(),
+            kernel: ground.kernel.release.clone(),
+            machine: "here".to_owned(),
+            clock: ground.clock,
+            era: scenario.era(ground).map(|e| e.name.to_owned()),
+            verdict,
+            expected: verdict == Verdict::NotApplicable,
+            reason: Some(reason),
+            settings: Map::default(),
+            symptom: scenario.symptom.row.to_owned(),
+            control_is_healthy: false,
+            arms: vec![],
+            seconds: Seconds { wall: 0.0, virtual_time: None },
+        }
+    }
+
     /// All rows: the symptom, then the others in the order in which the arms
     /// met them.
     #[must_use]

@@ -6,8 +6,8 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::error::{Error, Result};
-use crate::outcome::{ArmOutcome, Map, Outcome, Seconds, Verdict, judge};
-use crate::scenario::{Arm, ArmKind, Clock, Ground, Plan, Scenario};
+use crate::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
+use crate::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
 use crate::snapshot;
 use crate::stage::{SharedLog, Stage};
 
@@ -39,27 +39,15 @@ pub async fn perform(
     on_arm: &dyn Fn(&str),
 ) -> Outcome {
     let begun = Instant::now();
-    let mut outcome = Outcome {
-        scenario: scenario.card.name.to_owned(),
-        kernel: ground.kernel.release.clone(),
-        machine: if ground.clock == Clock::Real { "here" } else { "vm" }.to_owned(),
-        clock: ground.clock,
-        era: None,
-        verdict: Verdict::Failed,
-        expected: false,
-        reason: None,
-        settings: Map(ground.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
-        symptom: scenario.symptom.row.to_owned(),
-        arms: vec![],
-        seconds: Seconds { wall: 0.0, virtual_time: None },
-    };
+    let mut outcome = Outcome::without_run(scenario, ground, Verdict::Failed, String::new());
+    outcome.reason = None;
+    outcome.settings = Map(ground.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
     match scenario.era(ground) {
         None => {
             outcome.verdict = Verdict::NotApplicable;
             outcome.reason = Some("no era of this scenario recognises the kernel".into());
         }
         Some(era) => {
-            outcome.era = Some(era.name.to_owned());
             let arms = scenario.arms_on(ground, order.only);
             let plays = arms.iter().map(|arm| play(scenario, ground, arm, order, log, on_arm));
             let results: Result<Vec<_>> = join_all(plays).await.into_iter().collect();

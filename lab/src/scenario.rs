@@ -21,6 +21,9 @@ pub struct Scenario {
     pub card: Card,
     /// What the kernel or the privileges must offer.
     pub needs: &'static [Need],
+    /// Whether it may leave its kernel unable to go on: then it has a guest of
+    /// its own.
+    pub wedges: bool,
     /// What `--set` can change.
     pub settings: &'static [Setting],
     /// Control first, then the fault, then variants and remedies.

@@ -155,6 +155,7 @@ mod tests {
             reason: None,
             settings: Map::default(),
             symptom: "connects".into(),
+            control_is_healthy: true,
             arms: vec![
                 arm("control", ArmKind::Control, &[("connects", "connected"), ("log", "nothing")]),
                 arm("fault", ArmKind::Fault, &[("connects", "timed out"), ("log", "waiting")]),

@@ -43,6 +43,7 @@ pub const SCENARIO: Scenario = Scenario {
         ],
     },
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+    wedges: false,
     settings: &[],
     arms: &[
         Arm::control("no stray segment"),

@@ -48,6 +48,7 @@ pub const SCENARIO: Scenario = Scenario {
         ],
     },
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+    wedges: false,
     settings: &[
         Setting {
             key: "recycle",

@@ -38,6 +38,7 @@ pub const SCENARIO: Scenario = Scenario {
         ],
     },
     needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog],
+    wedges: false,
     settings: &[],
     arms: &[
         Arm::control("nothing holds the device"),

@@ -1,7 +1,11 @@
 //! The command line: one file per verb.
 
 mod doctor;
+mod here;
+mod kernel;
+mod kernels;
 mod list;
+mod merge;
 mod options;
 mod run;
 mod show;
@@ -16,6 +20,7 @@ use nix::sys::signal::Signal;
 
 use crate::catalogue::Catalogue;
 use crate::error::Error;
+use crate::machine::vm::init;
 use crate::machine::worker;
 use crate::report::Style;
 
@@ -52,8 +57,13 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Run scenarios on this kernel and compare them with their reviewed outcomes
+    /// Run scenarios and compare them with their reviewed outcomes
     Run(options::Run),
+    /// Add to, list or clean the store of kernel images
+    #[command(subcommand)]
+    Kernel(kernel::Kernel),
+    /// Put the JSON results of several runs back into one matrix
+    Merge(merge::Merge),
     /// Find out what this machine can do, what is missing and how to get it
     Doctor {
         /// Print one JSON object per line
@@ -97,6 +107,9 @@ impl From<Error> for Stop {
 /// The whole program, but for its scenarios.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
+    if init::asked() {
+        return init::main(catalogue);
+    }
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
@@ -107,6 +120,8 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         Verb::Show { scenario, json } => {
             show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
         }
+        Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
+        Verb::Merge(merge) => merge::merge(&merge, style()),
         Verb::Run(raw) => run::run(catalogue, raw, style()),
         Verb::Doctor { json } => doctor::doctor(json, style()),
         Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),

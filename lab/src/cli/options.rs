@@ -1,15 +1,17 @@
 //! The arguments of `run`: as they are typed, and as they are used.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::catalogue::{Catalogue, nearest};
-use crate::scenario::{ArmKind, Scenario};
+use crate::outcome::{Outcome, Verdict};
+use crate::scenario::{ArmKind, Clock, Scenario};
 
 /// A scenario mostly waits for the kernel's timers, so several run on one
 /// processor as fast as one.
-const JOBS: usize = 8;
+const JOBS: u16 = 8;
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -17,18 +19,107 @@ pub struct Run {
     /// Scenarios to run; all of them where none is named
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
+    /// Run in a virtual machine of this kernel: an id of `faultlab kernel list`, or a bzImage;
+    /// several make a matrix
+    #[arg(long, value_name = "ID|FILE")]
+    kernel: Vec<String>,
     /// Run only this variant or remedy, beside control and fault
     #[arg(long, value_name = "NAME")]
     arm: Vec<String>,
     /// Change a setting of a scenario; `faultlab show` lists them
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Scenarios to run side by side [default: 8]
+    /// Let a virtual machine follow the wall's clock, with KVM where that works
+    #[arg(long, requires = "kernel")]
+    real_time: bool,
+    /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
+    seed: u64,
+    /// Scenarios, or virtual machines, to run side by side
+    /// [default: 8 scenarios, or a virtual machine per processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
-    /// Print one JSON object per scenario and line
-    #[arg(long)]
+    /// Run only the I-th of N equal parts of the matrix; `faultlab merge` puts the parts' JSON together
+    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    shard: Option<Shard>,
+    /// Print one JSON object per outcome and line
+    #[arg(long, conflicts_with = "ktap")]
     json: bool,
+    /// Print KTAP, a kernel's test format
+    #[arg(long)]
+    ktap: bool,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// For `git bisect run`: exit 1 where the fault is reproduced (or, with `immune`, where it is not), 0 where it is
+    /// not, 125 where this kernel cannot tell
+    #[arg(long, value_name = "BAD", num_args = 0..=1, require_equals = true, default_missing_value = "reproduced")]
+    bisect: Option<Bad>,
+}
+
+/// A part of the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
+            _ => Err("I/N with I from 1 to N, as 2/4".to_owned()),
+        }
+    }
+
+    /// Whether the n-th outcome of the matrix belongs to it.
+    #[must_use]
+    pub fn has(self, n: usize) -> bool {
+        n % self.count == self.index - 1
+    }
+}
+
+/// What is bad, for `git bisect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bad {
+    /// The fault is there.
+    Reproduced,
+    /// The fault is gone.
+    Immune,
+}
+
+impl Bad {
+    /// What `git bisect run` takes: 0 good, 1 bad, 125 cannot be told.
+    ///
+    /// Looks at what the fault arm met and not at what is expected of the
+    /// version: in the middle of a bisection the version says little.
+    #[must_use]
+    pub fn status(self, outcomes: &[&Outcome]) -> u8 {
+        let shown = |outcome: &&Outcome| match outcome.verdict {
+            Verdict::Reproduced => Some(true),
+            Verdict::Immune => Some(false),
+            Verdict::NotApplicable => None,
+            // A healthy control and a fault that made no difference.
+            Verdict::Failed => outcome.fault().and_then(|f| f.symptom).filter(|_| outcome.control_is_healthy),
+        };
+        let shown: Option<Vec<bool>> = outcomes.iter().map(shown).collect();
+        match shown.filter(|s| !s.is_empty()) {
+            None => 125,
+            Some(shown) => u8::from(shown.iter().any(|&s| s == (self == Self::Reproduced))),
+        }
+    }
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Tables.
+    Text,
+    /// A JSON object per outcome.
+    Json,
+    /// KTAP version 1.
+    Ktap,
 }
 
 /// What is to be done.
@@ -36,16 +127,39 @@ pub struct Run {
 pub struct Options {
     /// The scenarios, in the order of the catalogue.
     pub scenarios: Vec<&'static Scenario>,
+    /// The kernels to boot; none for the running one.
+    pub kernels: Vec<String>,
+    /// Which clock their timers follow.
+    pub clock: Clock,
+    /// Where their randomness begins.
+    pub seed: u64,
     /// Variants and remedies to narrow to.
     pub only: Vec<String>,
     /// What was set.
     pub set: BTreeMap<String, String>,
-    /// How many scenarios run side by side.
+    /// How many scenarios run side by side on the running kernel.
     pub jobs: usize,
-    /// Whether results are JSON.
-    pub json: bool,
+    /// How many guests run side by side.
+    pub guests: usize,
+    /// The part of the matrix to run.
+    pub shard: Option<Shard>,
+    /// How results are written.
+    pub format: Format,
+    /// Where a JUnit report goes.
+    pub junit: Option<PathBuf>,
+    /// What is bad, where the exit status is for `git bisect run`.
+    pub bisect: Option<Bad>,
     /// Whether what cannot run is a failure (FAULTLAB_REQUIRE_ALL=1).
     pub require_all: bool,
+}
+
+impl Options {
+    /// What was set that a scenario knows.
+    #[must_use]
+    pub fn set_for(&self, scenario: &Scenario) -> BTreeMap<String, String> {
+        let known = |key: &str| scenario.settings.iter().any(|s| s.key == key);
+        self.set.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
 }
 
 impl Run {
@@ -58,18 +172,37 @@ impl Run {
             catalogue.scenarios.iter().collect()
         } else {
             let named = self.scenarios.iter().map(|n| catalogue.find(n)).collect::<Result<Vec<_>, _>>()?;
-            catalogue.scenarios.iter().filter(|s| named.iter().any(|n| n.card.name == s.card.name)).collect()
+            let asked = |s: &&Scenario| named.iter().any(|n| n.card.name == s.card.name);
+            catalogue.scenarios.iter().filter(asked).collect()
         };
         for arm in &self.arm {
             known_arm(&scenarios, arm)?;
         }
         let set = self.set.iter().map(|s| setting(&scenarios, s)).collect::<Result<_, _>>()?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut kernels = vec![];
+        for kernel in self.kernel {
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
+            }
+        }
         Ok(Options {
             scenarios,
+            clock: if self.real_time || kernels.is_empty() { Clock::Real } else { Clock::Virtual },
+            kernels,
+            seed: self.seed,
             only: self.arm,
             set,
-            jobs: self.jobs.map_or(JOBS, usize::from),
-            json: self.json,
+            jobs: usize::from(self.jobs.unwrap_or(JOBS)),
+            guests: self.jobs.map_or(processors, usize::from),
+            shard: self.shard,
+            format: match (self.json, self.ktap) {
+                (true, _) => Format::Json,
+                (_, true) => Format::Ktap,
+                _ => Format::Text,
+            },
+            junit: self.junit,
+            bisect: self.bisect,
             require_all: std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1"),
         })
     }
@@ -83,8 +216,8 @@ fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
     let hint = if let Some(near) = nearest(name, arms().map(|a| a.name)) {
         format!("did you mean {near}?")
     } else {
-        let mut names: Vec<_> =
-            arms().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy)).map(|a| a.name).collect();
+        let narrowable = arms().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
+        let mut names: Vec<_> = narrowable.map(|a| a.name).collect();
         names.sort_unstable();
         names.dedup();
         format!("there are {}", names.join(", "))
@@ -108,4 +241,43 @@ fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), Stri
     }
     settings.iter().try_for_each(|s| s.check(value))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::matrix::tests::column;
+
+    #[test]
+    fn shards_share_the_matrix_without_a_gap() {
+        let shards: Vec<_> = ["1/3", "2/3", "3/3"].map(|s| Shard::parse(s).unwrap()).into();
+        for n in 0..20 {
+            assert_eq!(shards.iter().filter(|s| s.has(n)).count(), 1);
+        }
+        for wrong in ["0/3", "4/3", "1", "/", "a/b", "1/0"] {
+            assert!(Shard::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bisection_looks_at_the_fault_and_not_at_the_version() {
+        let of = |verdict, symptom, healthy| {
+            let mut outcome = column("k", verdict, "reset", true).outcomes.remove(0);
+            outcome.arms[1].symptom = symptom;
+            outcome.control_is_healthy = healthy;
+            outcome
+        };
+        for (outcome, reproduced_is_bad, immune_is_bad) in [
+            (of(Verdict::Reproduced, Some(true), true), 1, 0),
+            (of(Verdict::Immune, Some(false), true), 0, 1),
+            (of(Verdict::Failed, Some(false), true), 0, 1),
+            (of(Verdict::Failed, Some(false), false), 125, 125),
+            (of(Verdict::Failed, None, true), 125, 125),
+            (of(Verdict::NotApplicable, None, true), 125, 125),
+        ] {
+            assert_eq!(Bad::Reproduced.status(&[&outcome]), reproduced_is_bad);
+            assert_eq!(Bad::Immune.status(&[&outcome]), immune_is_bad);
+        }
+        assert_eq!(Bad::Reproduced.status(&[]), 125);
+    }
 }

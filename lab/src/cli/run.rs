@@ -1,39 +1,31 @@
-//! `faultlab run`: scenarios on the running kernel.
+//! `faultlab run`: scenarios here or on kernels of their own, and what is
+//! said of them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use futures_util::stream::{self, StreamExt};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Stop;
-use super::options::{self, Options};
+use super::options::{Format, Options};
+use super::{Stop, here, kernels, options};
 use crate::catalogue::Catalogue;
-use crate::error::{Error, Result};
-use crate::kernel::Kernel;
-use crate::machine::check::Ability;
-use crate::machine::here::{Checked, Here};
-use crate::machine::worker::Task;
-use crate::outcome::{Map, Outcome, Seconds, Verdict};
-use crate::report::progress::{Display, Progress};
-use crate::report::{Style, table};
-use crate::scenario::{Clock, Ground, Need, Scenario};
+use crate::outcome::{Outcome, Verdict};
+use crate::report::matrix::{self, Column};
+use crate::report::progress::Display;
+use crate::report::{Style, junit, ktap, table};
 
 /// Runs what was asked for, unless a signal comes first.
-pub(super) fn run(
-    catalogue: &Catalogue,
-    raw: options::Run,
-    style: Style,
-) -> std::result::Result<ExitCode, Stop> {
+pub(super) fn run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let options = raw.options(catalogue).map_err(Stop::Usage)?;
     super::on_runtime(async {
         tokio::select! {
-            // Dropping the run kills its workers, and with them all they made.
+            // Dropping the run kills its workers and guests, and with them all
+            // they made.
             stop = stopped() => Err(stop),
-            done = run_all(&options, style) => done,
+            done = run_all(catalogue, &options, style) => done,
         }
     })
 }
@@ -56,102 +48,82 @@ async fn stopped() -> Stop {
     Stop::Interrupted(signal)
 }
 
-async fn run_all(options: &Options, style: Style) -> std::result::Result<ExitCode, Stop> {
+async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Result<ExitCode, Stop> {
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
-    display.borrow_mut().note(&Progress::Checking);
-    let checked = Here::find(&super::executable()?).await;
-    display.borrow_mut().note(&Progress::CheckingEnded);
-    let Checked { here, abilities } = checked?;
-    if let Some(reason) =
-        abilities.iter().find(|a| a.need == Need::Veth.to_string()).and_then(|a| a.missing.clone())
-    {
-        return Err(Stop::Lab(Error::Lab(format!("nothing can run here: {reason}"))));
-    }
-    let kernel = Kernel::running();
-    let runs = options.scenarios.iter().map(|s| one(s, options, &here, &abilities, &kernel, &display));
-    let mut outcomes = stream::iter(runs).buffered(options.jobs);
-    let mut tally = Tally::default();
-    while let Some((scenario, outcome)) = outcomes.next().await {
-        tally.add(&outcome);
-        let text = if options.json {
-            serde_json::to_string(&outcome).expect("outcomes are plain data") + "\n"
-        } else {
-            table::outcome(scenario, &outcome, style) + "\n"
-        };
-        let mut written = Ok(());
-        display.borrow().print(|| {
-            let mut out = io::stdout().lock();
-            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        });
-        written?;
-    }
-    if !options.json {
-        writeln!(io::stdout().lock(), "{}", tally.sentence(options.scenarios.len()))?;
-    }
-    let failed = tally.unexpected > 0 || (options.require_all && tally.not_applicable > 0);
-    Ok(ExitCode::from(u8::from(failed)))
-}
-
-/// One scenario, from whether it can run here to its outcome.
-async fn one(
-    scenario: &'static Scenario,
-    options: &Options,
-    here: &Here,
-    abilities: &[Ability],
-    kernel: &Kernel,
-    display: &RefCell<Display>,
-) -> (&'static Scenario, Outcome) {
-    let name = scenario.card.name;
-    let ground = Ground::new(scenario, kernel.clone(), Clock::Real, &options.set);
-    if let Some(reason) = lacking(scenario, abilities) {
-        return (scenario, without_run(scenario, &ground, Verdict::NotApplicable, reason));
-    }
-    let arms = scenario.arms_on(&ground, &options.only).len();
-    display.borrow_mut().note(&Progress::Begun { scenario: name, arms });
-    let known = |key: &String| scenario.settings.iter().any(|s| s.key == key);
-    let set: BTreeMap<_, _> =
-        options.set.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    let task = Task::Run { scenario: name.to_owned(), only: options.only.clone(), set, without_cause: false };
-    let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::Arm { scenario: name, arm });
-    let result: Result<Outcome> = here.run(task, &mut on_arm).await;
-    display.borrow_mut().note(&Progress::Ended(name));
-    let outcome = result.unwrap_or_else(|error| match error {
-        Error::Missing(missing) => {
-            without_run(scenario, &ground, Verdict::NotApplicable, missing.to_string())
+    let mut columns: Vec<Column> = vec![];
+    let mut tell = |column: Column| {
+        let text = told(catalogue, options, &column.outcomes, style);
+        print(&display, &text)?;
+        match columns.iter_mut().find(|c| c.kernel == column.kernel) {
+            Some(known) => known.outcomes.extend(column.outcomes),
+            None => columns.push(column),
         }
-        error => without_run(scenario, &ground, Verdict::Failed, error.to_string()),
+        Ok(())
+    };
+    if options.kernels.is_empty() {
+        here::run(options, &display, &mut tell).await?;
+    } else {
+        let machines = kernels::ready(options)?;
+        kernels::run(&machines, options, &display, &mut tell).await?;
+    }
+    let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
+    let tally = Tally::of(&outcomes);
+    match options.format {
+        Format::Text => {
+            if options.kernels.len() > 1 {
+                print(&display, &matrix::matrix(&columns, style))?;
+                print(&display, "\n")?;
+            }
+            print(&display, &(tally.sentence() + "\n"))?;
+        }
+        Format::Ktap => print(&display, &ktap::ktap(&columns))?,
+        Format::Json => {}
+    }
+    if let Some(file) = &options.junit {
+        fs::write(file, junit::junit(&columns)?).map_err(|e| {
+            Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display())))
+        })?;
+    }
+    Ok(match options.bisect {
+        Some(bad) => ExitCode::from(bad.status(&outcomes)),
+        None => ExitCode::from(u8::from(tally.failed(options.require_all))),
+    })
+}
+
+/// What is said of outcomes when they come.
+fn told(catalogue: &Catalogue, options: &Options, outcomes: &[Outcome], style: Style) -> String {
+    let mut text = String::new();
+    for outcome in outcomes {
+        match options.format {
+            Format::Json => {
+                text.push_str(&serde_json::to_string(outcome).expect("outcomes are plain data"));
+                text.push('\n');
+            }
+            Format::Text if options.kernels.len() < 2 => {
+                if let Ok(scenario) = catalogue.find(&outcome.scenario) {
+                    text.push_str(&table::outcome(scenario, outcome, style));
+                    text.push('\n');
+                }
+            }
+            Format::Text | Format::Ktap => {}
+        }
+    }
+    text
+}
+
+fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
+    let mut written = Ok(());
+    display.borrow().print(|| {
+        let mut out = io::stdout().lock();
+        written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     });
-    (scenario, outcome)
+    written
 }
 
-/// What a scenario needs and this machine does not have.
-fn lacking(scenario: &Scenario, abilities: &[Ability]) -> Option<String> {
-    if scenario.needs.contains(&Need::OwnKernel) {
-        return Some("it needs a kernel of its own; run it with --kernel".into());
-    }
-    let needed = |a: &&Ability| !a.optional && scenario.needs.iter().any(|n| n.to_string() == a.need);
-    abilities.iter().filter(needed).find_map(|a| a.missing.clone())
-}
-
-fn without_run(scenario: &Scenario, ground: &Ground, verdict: Verdict, reason: String) -> Outcome {
-    Outcome {
-        scenario: scenario.card.name.to_owned(),
-        kernel: ground.kernel.release.clone(),
-        machine: "here".to_owned(),
-        clock: Clock::Real,
-        era: scenario.era(ground).map(|e| e.name.to_owned()),
-        verdict,
-        expected: verdict == Verdict::NotApplicable,
-        reason: Some(reason),
-        settings: Map::default(),
-        symptom: scenario.symptom.row.to_owned(),
-        arms: vec![],
-        seconds: Seconds { wall: 0.0, virtual_time: None },
-    }
-}
-
+/// How many of which verdict.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
+    all: usize,
     reproduced: usize,
     immune: usize,
     not_applicable: usize,
@@ -160,33 +132,40 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, outcome: &Outcome) {
-        match outcome.verdict {
-            Verdict::Reproduced => self.reproduced += 1,
-            Verdict::Immune => self.immune += 1,
-            Verdict::NotApplicable => self.not_applicable += 1,
-            Verdict::Failed => self.failed += 1,
+    pub(super) fn of(outcomes: &[&Outcome]) -> Self {
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            tally.all += 1;
+            match outcome.verdict {
+                Verdict::Reproduced => tally.reproduced += 1,
+                Verdict::Immune => tally.immune += 1,
+                Verdict::NotApplicable => tally.not_applicable += 1,
+                Verdict::Failed => tally.failed += 1,
+            }
+            tally.unexpected += usize::from(!outcome.expected);
         }
-        self.unexpected += usize::from(!outcome.expected);
+        tally
     }
 
-    fn sentence(&self, all: usize) -> String {
-        let mut parts = vec![];
-        for (count, what) in [
+    /// Whether the exit status is 1.
+    pub(super) fn failed(&self, require_all: bool) -> bool {
+        self.unexpected > 0 || (require_all && self.not_applicable > 0)
+    }
+
+    pub(super) fn sentence(&self) -> String {
+        let counts = [
             (self.reproduced, "reproduced"),
             (self.immune, "immune"),
-            (self.not_applicable, "not applicable here"),
+            (self.not_applicable, "not applicable"),
             (self.failed, "failed"),
-        ] {
-            if count > 0 {
-                parts.push(format!("{count} {what}"));
-            }
-        }
-        let scenarios = if all == 1 { "scenario" } else { "scenarios" };
+        ];
+        let parts: Vec<_> =
+            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
         let expected = match self.unexpected {
             0 => "all as expected".to_owned(),
             n => format!("{n} NOT as expected"),
         };
-        format!("{all} {scenarios}: {}; {expected}", parts.join(", "))
+        format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
     }
 }

@@ -56,6 +56,11 @@ pub enum Task {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
+    /// A guest's init runs.
+    Booted {
+        /// Of which kernel.
+        release: String,
+    },
     /// An arm has ended.
     Arm(String),
     /// What the machine can do.

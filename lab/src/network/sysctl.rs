@@ -11,6 +11,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Namespace;
 use crate::error::{Error, Result};
@@ -26,6 +27,22 @@ const GLOBAL: [&str; 5] = [
     "net.nf_conntrack_max",
     "net.ipv4.tcp_allowed_congestion_control",
 ];
+
+/// Whether this process is the init of a machine of its own.
+static OWN_KERNEL: AtomicBool = AtomicBool::new(false);
+
+/// Lets [`pin`] and [`set`] write a key that the namespace does not have where
+/// the whole kernel has one: on old kernels net.ipv4.tcp_timestamps and
+/// net.ipv4.tcp_tw_recycle are such. Only for the init of a guest.
+pub(crate) fn own_the_kernel() {
+    OWN_KERNEL.store(true, Ordering::Relaxed);
+}
+
+/// Writes a key of the whole kernel, where that is this process's to write:
+/// outside of `enter` the thread is in the namespace that the kernel began with.
+fn write_global(path: &Path, value: &str) -> Option<io::Result<()>> {
+    (OWN_KERNEL.load(Ordering::Relaxed) && path.exists()).then(|| fs::write(path, value))
+}
 
 /// Writes `value` and reads it back, so that it is known to have taken.
 ///
@@ -46,6 +63,11 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
         )));
     }
     let failed = |source| Error::kernel(namespace.name(), format!("write {key} = {value}"), source);
+    if !namespace.enter(|| path.exists())
+        && let Some(written) = write_global(&path, value)
+    {
+        return written.map_err(failed);
+    }
     namespace.enter(|| {
         let mut file =
             OpenOptions::new().write(true).open(&path).map_err(|e| not_opened(namespace, key, "write", e))?;
@@ -83,6 +105,7 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
 /// As [`set`], except that nothing is read back where the write succeeded.
 pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
     let paths = pins.iter().map(|pin| path_of(&pin.key)).collect::<Result<Vec<_>>>()?;
+    let mut elsewhere = vec![];
     let written = namespace.enter(|| {
         for (pin, path) in pins.iter().zip(&paths) {
             let file = OpenOptions::new().write(true).open(path);
@@ -90,14 +113,23 @@ pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
             let already = || fs::read_to_string(path).is_ok_and(|now| words(&now) == words(&pin.value));
             match result {
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound && pin.optional => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => elsewhere.push((pin, path, e)),
                 Err(_) if already() => {}
                 Err(e) => return Err((pin, e)),
             }
         }
         Ok(())
     });
-    written.map_err(|(pin, source)| not_opened(namespace, &pin.key, "write", source))
+    let refused = |(pin, source): (&Sysctl, io::Error)| not_opened(namespace, &pin.key, "write", source);
+    written.map_err(refused)?;
+    for (pin, path, source) in elsewhere {
+        match write_global(path, &pin.value) {
+            Some(written) => written.map_err(|e| refused((pin, e)))?,
+            None if pin.optional => {}
+            None => return Err(refused((pin, source))),
+        }
+    }
+    Ok(())
 }
 
 /// [`set`] where the namespace has the key, else nothing.

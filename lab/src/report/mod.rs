@@ -1,5 +1,8 @@
 //! How outcomes are told.
 
+pub mod junit;
+pub mod ktap;
+pub mod matrix;
 pub mod progress;
 pub mod table;
 

@@ -1,5 +1,10 @@
 //! A kernel image under QEMU, and what it needs to be one.
 //!
+//! - `qemu`: the command line, and one guest from its start to its end;
+//!   `console`: what its kernel printed.
+//! - `guest`: the life of the guest's init; `housekeeping`: what it does before
+//!   the first scenario; `frame` and `line`: how it reports.
+//! - `run`: scenarios on one kernel.
 //! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
 //!   from a `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
 //! - `kernel`: one that can be run; `modules`: which of them to load, and in
@@ -8,18 +13,29 @@
 
 mod add;
 mod apt;
+pub mod console;
 pub mod elf;
+pub mod frame;
+pub mod init;
+pub mod housekeeping;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+pub mod line;
 mod mirror;
 pub mod module;
 pub mod modules;
 pub mod package;
+pub mod qemu;
+pub mod run;
 pub mod store;
 pub mod suite;
 mod sums;
 
 pub use add::{Progress, Source};
+pub use console::Console;
+pub use frame::{Decoder, Frame};
 pub use kernel::Kernel;
+pub use qemu::{Clock, End, GuestEnd, Qemu};
+pub use run::Vm;
 pub use store::{Entry, Store};

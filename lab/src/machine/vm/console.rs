@@ -1,0 +1,98 @@
+//! What a guest's kernel printed on its first serial port.
+
+use std::collections::VecDeque;
+
+/// Kept from the start of the log: a boot and a long run print less.
+const HEAD_MAX: usize = 4 << 20;
+/// Kept from the end of a log that is longer.
+const TAIL_MAX: usize = 64 << 10;
+
+/// A console log that cannot grow without bound.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Console {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    left_out: u64,
+}
+
+impl Console {
+    /// Takes what was printed next.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = HEAD_MAX - self.head.len();
+        let (head, tail) = bytes.split_at(room.min(bytes.len()));
+        self.head.extend(head);
+        self.tail.extend(tail);
+        let over = self.tail.len().saturating_sub(TAIL_MAX);
+        self.tail.drain(..over);
+        self.left_out += over as u64;
+    }
+
+    /// Whether nothing was printed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty()
+    }
+
+    /// The log. Where it was too long, a line says how much was left out.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::from_utf8_lossy(&self.head).into_owned();
+        if self.left_out > 0 {
+            text.push_str(&format!("\n[{} bytes left out]\n", self.left_out));
+        }
+        let (one, two) = self.tail.as_slices();
+        text.push_str(&String::from_utf8_lossy(&[one, two].concat()));
+        text.replace('\r', "")
+    }
+
+    /// The last `count` lines that are not blank.
+    #[must_use]
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    /// The first line that says why the kernel gave up.
+    ///
+    /// kernel/panic.c: "Kernel panic - not syncing: %s".
+    #[must_use]
+    pub fn panic(&self) -> Option<String> {
+        let text = self.text();
+        let line =
+            text.lines().find_map(|line| line.find("Kernel panic - not syncing").map(|at| &line[at..]))?;
+        Some(line.trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_found_behind_its_timestamp() {
+        let mut console = Console::default();
+        console.push(b"[    1.2] Run /init as init process\r\n[    1.3] Kernel panic - not syncing: ");
+        console.push(b"Attempted to kill init! exitcode=0x00000100\r\n[    1.4] CPU: 0 PID: 1\r\n");
+        assert_eq!(
+            console.panic().unwrap(),
+            "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
+        );
+        assert_eq!(console.last_lines(1), ["[    1.4] CPU: 0 PID: 1"]);
+    }
+
+    #[test]
+    fn a_long_log_keeps_its_start_and_its_end() {
+        let mut console = Console::default();
+        console.push(b"first\n");
+        for _ in 0..1000 {
+            console.push(&[b'x'; 8192]);
+        }
+        console.push(b"\nlast\n");
+        let text = console.text();
+        assert!(text.starts_with("first\n") && text.ends_with("\nlast\n"));
+        assert!(text.len() < HEAD_MAX + TAIL_MAX + 100);
+        // 6 + 8,192,000 + 6 printed, 4 MiB + 64 KiB kept.
+        assert!(text.contains(&format!("[{} bytes left out]", 8_192_012 - HEAD_MAX - TAIL_MAX)));
+    }
+}

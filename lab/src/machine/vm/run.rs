@@ -1,0 +1,127 @@
+//! Scenarios on one kernel: a guest is booted, told what to do, and listened to.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::elf::Executable;
+use super::init::{Orders, REPORT};
+use super::initramfs::Initramfs;
+use super::modules::WANTED;
+use super::qemu::{self, Guest, Qemu};
+use super::{Console, Frame, Kernel};
+use crate::error::{Error, Result};
+use crate::machine::worker::{Report, Task};
+use crate::outcome::Outcome;
+use crate::scenario::Clock;
+
+/// How long one scenario may take, on the wall's clock.
+const BUDGET: Duration = Duration::from_secs(120);
+
+/// A kernel that is ready to be booted.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Qemu,
+    kernel: Kernel,
+    clock: Clock,
+    seed: u64,
+    modules: super::modules::LoadOrder,
+}
+
+/// What is told of a guest while it runs.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// Its init runs.
+    Booted,
+    /// An arm of the scenario that runs has ended.
+    Arm(&'a str),
+    /// A scenario has ended.
+    Outcome(&'a Outcome),
+}
+
+/// The end of a guest.
+#[derive(Debug)]
+pub struct Visit {
+    /// The outcomes, in the order of the tasks; fewer than tasks where the
+    /// guest ended early.
+    pub outcomes: Vec<Outcome>,
+    /// Why it ended early, if it did.
+    pub failure: Option<Error>,
+    /// What its kernel printed.
+    pub console: Console,
+}
+
+impl Vm {
+    /// Makes a kernel ready: finds QEMU, and which modules to load.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without a QEMU that is new enough; where the kernel's
+    /// modules cannot be read.
+    pub fn new(kernel: Kernel, clock: Clock, seed: u64) -> Result<Self> {
+        let mut qemu = Qemu::find()?;
+        qemu.clock = match clock {
+            Clock::Virtual => qemu::Clock::Virtual { seed },
+            Clock::Real => qemu::Clock::Real,
+        };
+        let modules = kernel.modules()?.load_order(WANTED)?;
+        Ok(Self { qemu, kernel, clock, seed, modules })
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Boots the kernel once and has it do all tasks.
+    ///
+    /// # Errors
+    /// Where the guest cannot be started at all.
+    pub async fn visit(&self, tasks: Vec<Task>, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<Visit> {
+        let count = tasks.len();
+        let orders = Orders { tasks, clock: self.clock, seed: self.seed };
+        let mut initramfs = Initramfs::new();
+        initramfs.init(&Executable::running()?);
+        initramfs.modules(&self.modules);
+        let orders = serde_json::to_vec(&orders).expect("orders are plain data");
+        initramfs.file(super::init::ORDERS, 0o444, orders);
+        let archive = initramfs.build()?;
+
+        let mut qemu = self.qemu.clone();
+        qemu.budget = BUDGET * u32::try_from(count.max(1)).unwrap_or(1);
+        let guest = Guest { kernel: Path::new(&self.kernel.image), initramfs: &archive, append: "" };
+        let mut outcomes: Vec<Outcome> = vec![];
+        let mut failure = None;
+        let mut begun = Instant::now();
+        let mut hear = |frame: &Frame| match report(frame) {
+            Ok(Report::Booted { .. }) => {
+                begun = Instant::now();
+                on_heard(Heard::Booted);
+            }
+            Ok(Report::Arm(arm)) => on_heard(Heard::Arm(&arm)),
+            Ok(Report::Outcome(outcome)) => {
+                let mut outcome = *outcome;
+                outcome.seconds.wall = begun.elapsed().as_secs_f64();
+                begun = Instant::now();
+                on_heard(Heard::Outcome(&outcome));
+                outcomes.push(outcome);
+            }
+            Ok(Report::Missing { what, way_out }) => failure = Some(Error::missing(what, way_out)),
+            Ok(Report::Failed(sentence)) => failure = Some(Error::Lab(sentence)),
+            Ok(Report::Abilities(_)) => {}
+            Err(error) => failure = Some(error),
+        };
+        let end = qemu.run(&guest, &mut hear).await?;
+        if failure.is_none() && outcomes.len() < count {
+            let why = end.failure().unwrap_or_else(|| "the guest ended without an outcome".to_owned());
+            failure = Some(Error::Lab(format!("{}: {why}", self.kernel.id)));
+        }
+        Ok(Visit { outcomes, failure, console: end.console })
+    }
+}
+
+fn report(frame: &Frame) -> Result<Report> {
+    if frame.kind != REPORT {
+        return Err(Error::Lab(format!("the guest sent a frame of unknown kind {}", frame.kind)));
+    }
+    serde_json::from_slice(&frame.body).map_err(|e| Error::Lab(format!("the guest sent: {e}")))
+}
