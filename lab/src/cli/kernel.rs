@@ -100,7 +100,13 @@ fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
             writeln!(out, "{line}")?;
         } else {
             let version = entry.version.as_deref().unwrap_or("-");
-            writeln!(out, "{}  Linux {}, {version}, {} modules", style.bold(&entry.id), entry.release, entry.modules)?;
+            writeln!(
+                out,
+                "{}  Linux {}, {version}, {} modules",
+                style.bold(&entry.id),
+                entry.release,
+                entry.modules
+            )?;
         }
     }
     if entries.is_empty() && !json {

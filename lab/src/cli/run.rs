@@ -80,9 +80,8 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         Format::Json => {}
     }
     if let Some(file) = &options.junit {
-        fs::write(file, junit::junit(&columns)?).map_err(|e| {
-            Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display())))
-        })?;
+        fs::write(file, junit::junit(&columns)?)
+            .map_err(|e| Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display()))))?;
     }
     Ok(match options.bisect {
         Some(bad) => ExitCode::from(bad.status(&outcomes)),

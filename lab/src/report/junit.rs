@@ -32,7 +32,8 @@ fn case(kernel: &str, outcome: &Outcome) -> TestCase {
         }
         (_, true) => TestCaseStatus::success(),
         (verdict, false) => {
-            let kind = if verdict == Verdict::Failed { NonSuccessKind::Error } else { NonSuccessKind::Failure };
+            let kind =
+                if verdict == Verdict::Failed { NonSuccessKind::Error } else { NonSuccessKind::Failure };
             let mut status = TestCaseStatus::non_success(kind);
             status.set_message(reason);
             status

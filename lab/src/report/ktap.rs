@@ -27,7 +27,9 @@ pub fn ktap(columns: &[Column]) -> String {
 fn line(number: usize, outcome: &Outcome) -> String {
     let ok = if outcome.expected { "ok" } else { "not ok" };
     let directive = match outcome.verdict {
-        Verdict::NotApplicable => format!(" # SKIP {}", outcome.reason.as_deref().unwrap_or("not applicable")),
+        Verdict::NotApplicable => {
+            format!(" # SKIP {}", outcome.reason.as_deref().unwrap_or("not applicable"))
+        }
         verdict => format!(" # {verdict}"),
     };
     format!("{ok} {number} {}{directive}", outcome.scenario)
@@ -45,8 +47,10 @@ mod tests {
 
     #[test]
     fn a_kernel_is_a_test_and_a_scenario_a_subtest() {
-        let columns =
-            [column("old", Verdict::Reproduced, "reset", true), column("new", Verdict::Failed, "open", false)];
+        let columns = [
+            column("old", Verdict::Reproduced, "reset", true),
+            column("new", Verdict::Failed, "open", false),
+        ];
         insta::assert_snapshot!(ktap(&columns), @"");
     }
 }

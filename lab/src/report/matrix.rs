@@ -39,7 +39,8 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let mut text: String = table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat();
+    let mut text: String =
+        table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat();
     let changes = changes(columns);
     if columns.len() > 1 {
         text.push('\n');
@@ -170,7 +171,9 @@ pub(crate) mod tests {
         ];
         assert_eq!(
             changes(&columns),
-            ["6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault): reset became open"]
+            [
+                "6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault): reset became open"
+            ]
         );
         insta::assert_snapshot!(matrix(&columns, STYLE), @"");
     }
@@ -178,6 +181,9 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_expected_has_its_reason() {
         let text = matrix(&[column("6.0", Verdict::Failed, "open", false)], STYLE);
-        assert!(text.contains("failed !") && text.contains("! 6.0, beyond-window: nothing was reproduced"), "{text}");
+        assert!(
+            text.contains("failed !") && text.contains("! 6.0, beyond-window: nothing was reproduced"),
+            "{text}"
+        );
     }
 }

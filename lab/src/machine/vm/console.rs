@@ -7,6 +7,9 @@ const HEAD_MAX: usize = 4 << 20;
 /// Kept from the end of a log that is longer.
 const TAIL_MAX: usize = 64 << 10;
 
+/// kernel/panic.c: "Kernel panic - not syncing: %s".
+const PANIC: &str = "Kernel panic - not syncing";
+
 /// A console log that cannot grow without bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Console {
@@ -38,7 +41,7 @@ impl Console {
     pub fn text(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.head).into_owned();
         if self.left_out > 0 {
-            text.push_str(&format!("\n[{} bytes left out]\n", self.left_out));
+            text.extend(["\n[", &self.left_out.to_string(), " bytes left out]\n"]);
         }
         let (one, two) = self.tail.as_slices();
         text.push_str(&String::from_utf8_lossy(&[one, two].concat()));
@@ -48,21 +51,30 @@ impl Console {
     /// The last `count` lines that are not blank.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> Vec<String> {
+        last(self.text().lines(), count)
+    }
+
+    /// The last `count` lines up to the kernel's panic.
+    #[must_use]
+    pub fn lines_to_panic(&self, count: usize) -> Vec<String> {
         let text = self.text();
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+        let end = text.lines().position(|line| line.contains(PANIC)).map_or(usize::MAX, |at| at + 1);
+        last(text.lines().take(end), count)
     }
 
     /// The first line that says why the kernel gave up.
-    ///
-    /// kernel/panic.c: "Kernel panic - not syncing: %s".
     #[must_use]
     pub fn panic(&self) -> Option<String> {
         let text = self.text();
-        let line =
-            text.lines().find_map(|line| line.find("Kernel panic - not syncing").map(|at| &line[at..]))?;
+        let line = text.lines().find_map(|line| line.find(PANIC).map(|at| &line[at..]))?;
         Some(line.trim_end().to_owned())
     }
+}
+
+/// The last `count` of these lines that are not blank.
+fn last<'a>(lines: impl Iterator<Item = &'a str>, count: usize) -> Vec<String> {
+    let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -79,6 +91,7 @@ mod tests {
             "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
         );
         assert_eq!(console.last_lines(1), ["[    1.4] CPU: 0 PID: 1"]);
+        assert_eq!(console.lines_to_panic(2)[0], "[    1.2] Run /init as init process");
     }
 
     #[test]

@@ -25,6 +25,27 @@ pub struct Executable {
     pub libraries: BTreeMap<String, Vec<u8>>,
 }
 
+/// The file without what only a debugger reads: everything behind the last
+/// loaded segment, and the table of sections. An executable with debugging
+/// information is five times as large, in every guest's memory.
+fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
+    /// elf(5): e_shoff of a 64-bit header; e_shnum and e_shstrndx.
+    const SECTIONS: [std::ops::Range<usize>; 2] = [0x28..0x30, 0x3c..0x40];
+    let end = ElfBytes::<AnyEndian>::minimal_parse(&bytes).ok().and_then(|elf| {
+        let segments = elf.segments()?;
+        let ends = segments.iter().map(|s| usize::try_from(s.p_offset.saturating_add(s.p_filesz)));
+        ends.collect::<Result<Vec<_>, _>>().ok()?.into_iter().max()
+    });
+    let is_64_bit = bytes.get(4) == Some(&2);
+    if let Some(end) = end.filter(|end| is_64_bit && (0x40..bytes.len()).contains(end)) {
+        bytes.truncate(end);
+        for range in SECTIONS {
+            bytes[range].fill(0);
+        }
+    }
+    bytes
+}
+
 /// What an ELF file asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
@@ -77,7 +98,7 @@ impl Executable {
             );
             libraries.insert(name, library);
         }
-        Ok(Self { bytes, interpreter, libraries })
+        Ok(Self { bytes: loadable(bytes), interpreter, libraries })
     }
 }
 

@@ -65,13 +65,16 @@ fn report(report: &Report) -> Result<()> {
 }
 
 fn work(catalogue: &Catalogue) -> Result<()> {
-    let read = |path: &str| fs::read_to_string(path).map_err(|e| Error::kernel("init", format!("read {path}"), e));
+    let read =
+        |path: &str| fs::read_to_string(path).map_err(|e| Error::kernel("init", format!("read {path}"), e));
     housekeeping::mount_file_systems()?;
     housekeeping::leave_console()?;
     let text = read(ORDERS)?;
-    let orders: Orders = serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
+    let orders: Orders =
+        serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
     housekeeping::seed_randomness(orders.seed)?;
-    housekeeping::load_modules(read(initramfs::MODULE_LIST)?.lines())?;
+    let modules = read(initramfs::MODULE_LIST)?;
+    housekeeping::load_modules(modules.lines().map(|name| Path::new(initramfs::MODULES).join(name)))?;
     housekeeping::quiet()?;
     // Nothing else runs on this kernel: its own settings are the lab's.
     sysctl::own_the_kernel();

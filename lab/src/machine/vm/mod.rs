@@ -1,8 +1,9 @@
 //! A kernel image under QEMU, and what it needs to be one.
 //!
-//! - `qemu`: the command line, and one guest from its start to its end;
+//! - `qemu`: the command line; `guest`: one guest from its start to its end;
+//!   `vmlinux`: the kernel out of its bzImage, which boots sooner;
 //!   `console`: what its kernel printed.
-//! - `guest`: the life of the guest's init; `housekeeping`: what it does before
+//! - `init`: the life of the guest's init; `housekeeping`: what it does before
 //!   the first scenario; `frame` and `line`: how it reports.
 //! - `run`: scenarios on one kernel.
 //! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
@@ -16,9 +17,10 @@ mod apt;
 pub mod console;
 pub mod elf;
 pub mod frame;
-pub mod init;
+pub mod guest;
 pub mod housekeeping;
 pub mod image;
+pub mod init;
 pub mod initramfs;
 pub mod kernel;
 pub mod line;
@@ -31,11 +33,13 @@ pub mod run;
 pub mod store;
 pub mod suite;
 mod sums;
+mod vmlinux;
 
 pub use add::{Progress, Source};
 pub use console::Console;
 pub use frame::{Decoder, Frame};
+pub use guest::{End, GuestEnd};
 pub use kernel::Kernel;
-pub use qemu::{Clock, End, GuestEnd, Qemu};
+pub use qemu::{Clock, Qemu};
 pub use run::Vm;
 pub use store::{Entry, Store};
