@@ -18,6 +18,8 @@ use scenarios::CATALOGUE;
 /// asks runs it.
 struct Kernel {
     id: String,
+    /// The scenarios that are asked for.
+    wanted: Vec<&'static str>,
     outcomes: OnceLock<Result<Vec<Outcome>, String>>,
 }
 
@@ -37,7 +39,7 @@ fn faultlab(arguments: &[&str]) -> Result<String, String> {
 impl Kernel {
     fn outcome(&self, scenario: &Scenario) -> Result<Outcome, Failed> {
         let run = || {
-            let lines = faultlab(&["run", "--kernel", &self.id, "--json"])?;
+            let lines = faultlab(&[&["run", "--kernel", &self.id, "--json"], self.wanted.as_slice()].concat())?;
             lines.lines().map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
         };
         let outcomes = self.outcomes.get_or_init(run).as_ref().map_err(Clone::clone)?;
@@ -94,10 +96,14 @@ fn main() -> ExitCode {
         trials.push(trial.with_ignored_flag(!require_all));
     }
     for id in found.unwrap_or_default() {
-        let kernel = Arc::new(Kernel { id, outcomes: OnceLock::new() });
-        for scenario in CATALOGUE.scenarios {
+        let name = |scenario: &Scenario| format!("{id}: {}", scenario.card.name);
+        let asked = |s: &&Scenario| arguments.filter.as_ref().is_none_or(|f| name(s).contains(f.as_str()));
+        let scenarios: Vec<&'static Scenario> = CATALOGUE.scenarios.iter().filter(asked).collect();
+        let names: Vec<_> = scenarios.iter().map(|s| name(s)).collect();
+        let wanted = scenarios.iter().map(|s| s.card.name).collect();
+        let kernel = Arc::new(Kernel { id, wanted, outcomes: OnceLock::new() });
+        for (scenario, name) in scenarios.into_iter().zip(names) {
             let kernel = Arc::clone(&kernel);
-            let name = format!("{}: {}", kernel.id, scenario.card.name);
             trials.push(Trial::test(name, move || kernel.as_reviewed(scenario)));
         }
     }
