@@ -98,7 +98,7 @@ fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome 
     };
     let mut outcome = Outcome::without_run(scenario, &ground, verdict, error.to_string());
     outcome.kernel.clone_from(&vm.kernel().release);
-    outcome.machine = "vm".to_owned();
+    "vm".clone_into(&mut outcome.machine);
     outcome.era = None;
     outcome
 }
