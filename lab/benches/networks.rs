@@ -17,7 +17,6 @@ use lab::network::{Namespace, Network};
 use lab::probe::Flow;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
-use nix::unistd::{Pid, geteuid};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -32,8 +31,7 @@ fn main() {
         [_, ONCE, "lab"] => connect_in_the_lab(&runtime(), nat_network()),
         [_, ONCE, "floor"] => connect_on_the_floor(&nat_network(), &home()),
         _ => {
-            let privilege = if geteuid().is_root() { Privilege::Root } else { Privilege::UserNamespace };
-            isolate(privilege, Pid::parent()).expect("namespaces of its own");
+            isolate(Privilege::at_hand(), None).expect("namespaces of its own");
             divan::main();
         }
     }

@@ -26,9 +26,7 @@ impl Kernel {
     /// Major and minor version, `(0, 0)` where the release does not say.
     #[must_use]
     pub fn version(&self) -> (u32, u32) {
-        let mut numbers =
-            self.release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+        version_of(&self.release)
     }
 
     /// Whether its version is at least this one.
@@ -48,6 +46,13 @@ impl Kernel {
     pub fn has_counter(&self, name: &str) -> bool {
         self.counters.iter().any(|c| c == name)
     }
+}
+
+/// Major and minor version of a release, `(0, 0)` where it does not say.
+#[must_use]
+pub fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[cfg(test)]

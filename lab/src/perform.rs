@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
@@ -50,7 +51,11 @@ pub async fn perform(
         Some(era) => {
             let arms = scenario.arms_on(ground, order.only);
             let plays = arms.iter().map(|arm| play(scenario, ground, arm, order, log, on_arm));
-            let results: Result<Vec<_>> = join_all(plays).await.into_iter().collect();
+            let results = if (scenario.apart)(ground) {
+                stream::iter(plays).then(|play| play).try_collect().await
+            } else {
+                join_all(plays).await.into_iter().collect::<Result<Vec<_>>>()
+            };
             match results {
                 Ok(arms) => {
                     outcome.arms = arms;

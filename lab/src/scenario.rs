@@ -24,6 +24,9 @@ pub struct Scenario {
     /// Whether it may leave its kernel unable to go on: then it has a guest of
     /// its own.
     pub wedges: bool,
+    /// Whether its arms run one after another, because they set what this
+    /// kernel has only once.
+    pub apart: fn(&Ground) -> bool,
     /// What `--set` can change.
     pub settings: &'static [Setting],
     /// Control first, then the fault, then variants and remedies.

@@ -2,44 +2,42 @@
 //!
 //! Each test has a thread and network namespaces of its own.
 
+mod common;
+
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use common::{alone, applicable};
+use lab::Error;
 use lab::evidence::counters::Counters;
 use lab::evidence::kernel_log::KernelLog;
 use lab::evidence::sockets::{self, Socket, State, TimerKind};
 use lab::network::{Namespace, qdisc, sysctl};
-use lab::{Error, Result};
 use rtnetlink::{LinkUnspec, LinkVeth};
 use socket2::{SockRef, TcpKeepalive};
 
+common::tests![common::main:
+    a_refused_connection_is_counted_here_and_nowhere_else,
+    sockets_are_listed_with_their_timers,
+    a_destroyed_socket_is_aborted,
+    a_sysctl_is_set_in_one_namespace,
+    a_sysctl_of_two_words_or_without_a_reader_is_set,
+    what_cannot_be_set_is_told,
+    the_kernel_log_tells_what_came_since,
+    a_token_bucket_needs_an_interface_and_a_rate,
+    a_sleeping_sender_holds_a_device,
+];
+
 /// Runs `body` on a thread of its own with an empty namespace, in a runtime.
-fn alone<F: Future<Output = ()>>(body: impl FnOnce(Namespace) -> F + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        let host = Namespace::new("host").expect("a network namespace needs CAP_SYS_ADMIN: run as root");
+fn on_host<F: Future<Output = ()>>(body: impl FnOnce(Namespace) -> F + Send + 'static) {
+    alone(|| {
+        let host = applicable(Namespace::new("host"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(body(host));
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// The value, or None where something named is missing, which is said, and is
-/// a failure under FAULTLAB_REQUIRE_ALL=1.
-fn applicable<T>(result: Result<T>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(Error::Missing(missing)) => {
-            assert!(std::env::var_os("FAULTLAB_REQUIRE_ALL").is_none(), "not applicable: {missing}");
-            eprintln!("not applicable: {missing}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
 }
 
 /// The interfaces of a namespace.
@@ -87,9 +85,8 @@ fn find(namespace: &Namespace, is: impl Fn(&Socket) -> bool) -> Option<Socket> {
     sockets::sockets(namespace).expect("sockets").into_iter().find(is)
 }
 
-#[test]
 fn a_refused_connection_is_counted_here_and_nowhere_else() {
-    alone(|host| async move {
+    on_host(|host| async move {
         let other = Namespace::new("other").expect("namespace");
         lo_up(&host).await;
         let before = [&host, &other].map(|namespace| Counters::read(namespace).expect("counters"));
@@ -110,9 +107,8 @@ fn a_refused_connection_is_counted_here_and_nowhere_else() {
     });
 }
 
-#[test]
 fn sockets_are_listed_with_their_timers() {
-    alone(|host| async move {
+    on_host(|host| async move {
         lo_up(&host).await;
         let (listener, address) = listen(&host);
         let mut client = host.enter(|| TcpStream::connect(address)).expect("connect");
@@ -124,7 +120,7 @@ fn sockets_are_listed_with_their_timers() {
         let of_client = |socket: &Socket| SocketAddr::from(socket.local) == ours;
         let of_server = |socket: &Socket| SocketAddr::from(socket.remote) == ours;
 
-        let Some(list) = applicable(sockets::sockets(&host)) else { return };
+        let list = applicable(sockets::sockets(&host));
         // The server's two have one address, and the listener's remote one is 0.0.0.0.
         let states: Vec<_> = list.iter().filter(|socket| !of_client(socket)).map(|s| s.state).collect();
         assert_eq!(states, [State::Listen, State::Established]);
@@ -145,20 +141,17 @@ fn sockets_are_listed_with_their_timers() {
     });
 }
 
-#[test]
 fn a_destroyed_socket_is_aborted() {
-    alone(|host| async move {
+    on_host(|host| async move {
         lo_up(&host).await;
         let (listener, address) = listen(&host);
         let mut client = host.enter(|| TcpStream::connect(address)).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
         let ours = client.local_addr().expect("address");
-        let Some(list) = applicable(sockets::sockets(&host)) else { return };
+        let list = applicable(sockets::sockets(&host));
         let socket = list.iter().find(|s| SocketAddr::from(s.local) == ours).expect("the client's socket");
 
-        if applicable(sockets::destroy(&host, socket)).is_none() {
-            return;
-        }
+        applicable(sockets::destroy(&host, socket));
         let error = client.read(&mut [0]).expect_err("aborted");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         let error = server.read(&mut [0]).expect_err("reset");
@@ -168,15 +161,12 @@ fn a_destroyed_socket_is_aborted() {
     });
 }
 
-#[test]
 fn a_sysctl_is_set_in_one_namespace() {
-    alone(|host| async move {
+    on_host(|host| async move {
         let other = Namespace::new("other").expect("namespace");
         let key = "net.ipv4.tcp_syn_retries";
         if !sysctl::exists(&host, key).expect("exists") {
-            let error = sysctl::set(&host, key, "3");
-            applicable(error);
-            return;
+            applicable(sysctl::set(&host, key, "3"));
         }
         let default = sysctl::get(&other, key).expect("get");
         sysctl::set(&host, key, "3").expect("set");
@@ -185,18 +175,16 @@ fn a_sysctl_is_set_in_one_namespace() {
     });
 }
 
-#[test]
 fn a_sysctl_of_two_words_or_without_a_reader_is_set() {
-    alone(|host| async move {
+    on_host(|host| async move {
         sysctl::set(&host, "net.ipv4.ip_local_port_range", "40000 40011").expect("two words");
         assert_eq!(sysctl::get(&host, "net.ipv4.ip_local_port_range").expect("get"), "40000 40011");
         sysctl::set(&host, "net.ipv4.route.flush", "1").expect("write only");
     });
 }
 
-#[test]
 fn what_cannot_be_set_is_told() {
-    alone(|host| async move {
+    on_host(|host| async move {
         let refused = |key, value| sysctl::set(&host, key, value).expect_err("refused");
         assert!(!sysctl::exists(&host, "net.ipv4.no_such_key").expect("exists"));
         assert_eq!(
@@ -215,15 +203,12 @@ fn what_cannot_be_set_is_told() {
     });
 }
 
-#[test]
 fn the_kernel_log_tells_what_came_since() {
-    alone(|host| async move {
-        let Some(mut log) = applicable(KernelLog::open()) else { return };
+    on_host(|host| async move {
+        let mut log = applicable(KernelLog::open());
         Links::of(&host).veth(&host, "faultlab0").await;
         // net/sched/sch_tbf.c: "burst %llu is lower than device %s mtu (%u) !"
-        if applicable(qdisc::token_bucket(&host, "faultlab0", 1000, 100, 1000)).is_none() {
-            return;
-        }
+        applicable(qdisc::token_bucket(&host, "faultlab0", 1000, 100, 1000));
         let warning = "burst 100 is lower than device faultlab0";
         let record = log.wait_for(warning, |record| record.text.contains(warning), Duration::from_secs(10));
         let record = record.await.expect("a warning of sch_tbf");
@@ -232,9 +217,8 @@ fn the_kernel_log_tells_what_came_since() {
     });
 }
 
-#[test]
 fn a_token_bucket_needs_an_interface_and_a_rate() {
-    alone(|host| async move {
+    on_host(|host| async move {
         let error = qdisc::token_bucket(&host, "eth7", 1, 2000, 1000).expect_err("no eth7");
         assert_eq!(error.errno(), Some(libc::ENODEV), "{error}");
         let error = qdisc::token_bucket(&host, "lo", 0, 2000, 1000).expect_err("no rate");
@@ -244,17 +228,14 @@ fn a_token_bucket_needs_an_interface_and_a_rate() {
 
 /// A packet socket whose buffer is full sleeps in sendto(), and the device that
 /// it sends to cannot be freed meanwhile: net/packet/af_packet.c `packet_snd`.
-#[test]
 fn a_sleeping_sender_holds_a_device() {
     const HELD: Duration = Duration::from_secs(2);
-    alone(|host| async move {
+    on_host(|host| async move {
         let links = Links::of(&host);
         let d1 = links.veth(&host, "d1").await;
         let d2 = links.veth(&host, "d2").await;
         // 2000 bytes leave at once; the next frame of 1000 would in 1000 s.
-        if applicable(qdisc::token_bucket(&host, "d1", 1, 2000, 1_000_000)).is_none() {
-            return;
-        }
+        applicable(qdisc::token_bucket(&host, "d1", 1, 2000, 1_000_000));
 
         // Bound to no device: one that is bound is woken when its device goes.
         let socket = host.enter(|| socket2::Socket::new(libc::AF_PACKET.into(), socket2::Type::RAW, None));

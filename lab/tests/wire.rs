@@ -4,6 +4,8 @@
 //! a 10.0.0.1 eth0 <-veth-> w0 [ wire ] w1 <-veth-> eth0 10.0.0.2 b
 //! ```
 
+mod common;
+
 use std::future::Future;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,6 +13,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use common::{alone, applicable};
 use lab::network::{Namespace, offload};
 use lab::wire::policy::{
     Chain, Cut, Delay, Discard, Duplicate, Frame, Hold, Out, Pass, Policy, ShiftTimestampClock, Way,
@@ -26,6 +29,23 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
+common::tests![common::main:
+    carries_every_byte,
+    drops_the_nth,
+    holds_until_released,
+    duplicates,
+    delays,
+    shifts_one_timestamp_clock,
+    injects,
+    cuts_without_a_word,
+    plays_an_old_server_with_tw_recycle,
+    a_burst_is_not_lost,
+    what_is_lost_is_counted,
+    an_end_that_is_deleted_is_no_error,
+    partial_checksums_are_an_error,
+    an_end_that_is_down_is_an_error,
+];
+
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 80;
@@ -34,13 +54,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `body` on a thread of its own, with a runtime of its own.
 fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
+    alone(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, body()).await.expect("in time") });
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 /// Waits until `condition` holds.
@@ -70,7 +87,7 @@ impl Net {
     }
 
     async fn with_offloads() -> Self {
-        let [a, b, lab] = ["a", "b", "lab"].map(|name| Namespace::new(name).unwrap());
+        let [a, b, lab] = ["a", "b", "lab"].map(|name| applicable(Namespace::new(name)));
         for ns in [&a, &b, &lab] {
             // Neighbour discovery would mix with the frames that are counted.
             write_sysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1");
@@ -90,7 +107,7 @@ impl Net {
     }
 
     fn wire(&self, policy: impl Policy + 'static) -> Wire {
-        Wire::new("a-b", [(&self.lab, "w0"), (&self.lab, "w1")], Box::new(policy)).unwrap()
+        applicable(Wire::new("a-b", [(&self.lab, "w0"), (&self.lab, "w1")], Box::new(policy)))
     }
 
     fn listen(&self) -> TcpListener {
@@ -195,7 +212,6 @@ async fn says(from: &mut TcpStream, to: &mut TcpStream, what: &[u8]) {
     assert_eq!(heard, what);
 }
 
-#[test]
 fn carries_every_byte() {
     const MIB: usize = 64;
     const TOTAL: usize = MIB << 20;
@@ -234,7 +250,6 @@ fn carries_every_byte() {
     });
 }
 
-#[test]
 fn drops_the_nth() {
     run(|| async {
         let net = Net::new().await;
@@ -251,7 +266,6 @@ fn drops_the_nth() {
     });
 }
 
-#[test]
 fn holds_until_released() {
     run(|| async {
         let net = Net::new().await;
@@ -272,7 +286,6 @@ fn holds_until_released() {
     });
 }
 
-#[test]
 fn duplicates() {
     run(|| async {
         let net = Net::new().await;
@@ -289,7 +302,6 @@ fn duplicates() {
     });
 }
 
-#[test]
 fn delays() {
     run(|| async {
         const BY: Duration = Duration::from_millis(50);
@@ -306,7 +318,6 @@ fn delays() {
     });
 }
 
-#[test]
 fn shifts_one_timestamp_clock() {
     run(|| async {
         // An hour at 1000 ticks a second, backwards.
@@ -341,7 +352,6 @@ fn shifts_one_timestamp_clock() {
     });
 }
 
-#[test]
 fn injects() {
     run(|| async {
         let net = Net::new().await;
@@ -366,7 +376,6 @@ fn injects() {
     });
 }
 
-#[test]
 fn cuts_without_a_word() {
     run(|| async {
         let net = Net::new().await;
@@ -404,7 +413,6 @@ impl Policy for BehindPort {
     }
 }
 
-#[test]
 fn plays_an_old_server_with_tw_recycle() {
     run(|| async {
         let net = Net::new().await;
@@ -452,7 +460,6 @@ fn datagrams(wire: &Wire) -> usize {
     wire.frames().iter().filter(|record| record.header.is_none() && record.length == 50).count()
 }
 
-#[test]
 fn a_burst_is_not_lost() {
     run(|| async {
         let net = Net::new().await;
@@ -465,7 +472,6 @@ fn a_burst_is_not_lost() {
     });
 }
 
-#[test]
 fn what_is_lost_is_counted() {
     run(|| async {
         let net = Net::new().await;
@@ -479,7 +485,6 @@ fn what_is_lost_is_counted() {
     });
 }
 
-#[test]
 fn an_end_that_is_deleted_is_no_error() {
     run(|| async {
         let net = Net::new().await;
@@ -494,7 +499,6 @@ fn an_end_that_is_deleted_is_no_error() {
     });
 }
 
-#[test]
 fn partial_checksums_are_an_error() {
     run(|| async {
         let net = Net::with_offloads().await;
@@ -515,7 +519,6 @@ fn partial_checksums_are_an_error() {
     });
 }
 
-#[test]
 fn an_end_that_is_down_is_an_error() {
     run(|| async {
         let net = Net::new().await;

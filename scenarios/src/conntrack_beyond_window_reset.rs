@@ -9,16 +9,16 @@
 
 use std::time::Duration;
 
+use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
-use lab::probe::{Answer, Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::probe::{Flow, Side};
+use lab::scenario::{Arm, Card, Era, Need, Play, Scenario, Shows, Symptom};
 use lab::stage::Stage;
-use lab::topology::Topology;
-use lab::topology::rule::{CtState, Rule};
 use lab::wire::Way;
 use lab::wire::policy::Pass;
 use lab::wire::segment::{Flags, Header, Segment};
-use lab::{Error, Result};
+
+use crate::service::{self, BACKEND, SERVICE, last_of_server, open_or};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -44,6 +44,7 @@ pub const SCENARIO: Scenario = Scenario {
     },
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
+    apart: |_| false,
     settings: &[],
     arms: &[
         Arm::control("no stray segment"),
@@ -59,27 +60,13 @@ pub const SCENARIO: Scenario = Scenario {
         recognise: |_| true,
     }],
     symptom: Symptom { row: "the server's connection", healthy: "open" },
-    topology,
+    topology: service::topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 
-const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
-const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
 /// Beyond any window that a connection of a few bytes can have.
 const BEYOND: u32 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(2);
-
-fn topology(plan: &Plan<'_>) -> Topology {
-    Topology::new()
-        .host("client")
-        .router("node")
-        .host("server")
-        .link("client 10.0.1.2/24", "node 10.0.1.1/24")
-        .wire("node 10.0.2.1/24", "server 10.0.2.2/24")
-        .rule("node", Rule::destination_nat("service", SERVICE, BACKEND))
-        .rule_if(plan.is("drop-invalid"), "node", Rule::drop("invalid").ct_state(CtState::INVALID))
-        .sysctl("node", "net.netfilter.nf_conntrack_tcp_be_liberal", u8::from(plan.is("be-liberal")))
-}
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let wire = stage.wire("node", "server", Pass)?;
@@ -89,8 +76,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let before = node.stats()?;
 
     // What the server would send next, but for its sequence number.
-    let answer = wire.frames().into_iter().rev().find(|f| f.way == Way::Back && f.header.is_some());
-    let last = answer.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server said nothing".into()))?;
+    let last = last_of_server(&wire)?;
     if stage.faulty() {
         let stray = Header { seq: last.seq.wrapping_add(BEYOND), flags: Flags::PSH | Flags::ACK, ..last };
         let segment = Segment { header: stray, payload: b"boom!!!" };
@@ -111,9 +97,4 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// An idle connection that nothing happened to is open.
-fn open_or(met: Answer) -> String {
-    if met == Answer::Nothing { "open".to_owned() } else { met.to_string() }
 }

@@ -15,7 +15,9 @@ use lab::probe::{Flow, Side};
 use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
-use lab::topology::rule::{CtState, Rule};
+use lab::wire::policy::Pass;
+
+use crate::service::{self, BACKEND, SERVICE};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -37,8 +39,9 @@ pub const SCENARIO: Scenario = Scenario {
             "kubernetes: kube-proxy --conntrack-tcp-timeout-established (24 h)",
         ],
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack],
+    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
+    apart: |_| false,
     settings: &[
         Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 2, 432_000),
         Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),
@@ -65,26 +68,17 @@ pub const SCENARIO: Scenario = Scenario {
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 
-const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
-const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 fn topology(plan: &Plan<'_>) -> Topology {
     let timeout = plan.ground.number("established") * if plan.is("longer-timeout") { 10 } else { 1 };
     let loose = u8::from(!plan.acts.ends_with("not-loose"));
     let time = plan.ground.number("keepalive-time");
-    Topology::new()
-        .host("client")
-        .router("node")
-        .host("server")
-        .link("client 10.0.1.2/24", "node 10.0.1.1/24")
-        .link("node 10.0.2.1/24", "server 10.0.2.2/24")
+    service::topology(plan)
         // Where the node sends what it does not translate: into the void.
         .host("gateway")
         .link("node 192.0.2.1/24", "gateway 192.0.2.2/24")
         .route("node", "default", "192.0.2.2")
-        .rule("node", Rule::destination_nat("service", SERVICE, BACKEND))
-        .rule_if(plan.is("drop-invalid"), "node", Rule::drop("invalid").ct_state(CtState::INVALID))
         .sysctl("node", "net.netfilter.nf_conntrack_tcp_timeout_established", timeout)
         .sysctl("node", "net.netfilter.nf_conntrack_tcp_loose", loose)
         .sysctl("client", "net.ipv4.tcp_keepalive_time", time)
@@ -92,6 +86,7 @@ fn topology(plan: &Plan<'_>) -> Topology {
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
+    stage.wire("node", "server", Pass)?;
     let mut flow = Flow::open(stage.host("client"), SERVICE, stage.host("server"), BACKEND.1).await?;
     flow.exchange(Side::Client, PATIENCE).await?;
     flow.settle().await?;

@@ -6,6 +6,8 @@
 //! ETIMEDOUT at time + probes x intvl, 7200 + 9 x 75 = 7875 s by default.
 //! TCP_USER_TIMEOUT, where it is set, replaces the count of probes.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lab::Result;
@@ -13,7 +15,7 @@ use lab::probe::{Answer, Flow, Side};
 use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom, Values};
 use lab::stage::Stage;
 use lab::topology::Topology;
-use lab::wire::policy::Cut;
+use lab::wire::policy::Discard;
 use lab::wire::{Fate, Way, Wire};
 
 /// The scenario.
@@ -37,6 +39,7 @@ pub const SCENARIO: Scenario = Scenario {
     },
     needs: &[Need::Veth, Need::PacketSocket],
     wedges: false,
+    apart: |_| false,
     settings: &[
         Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
         Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),
@@ -84,8 +87,10 @@ fn topology(plan: &Plan<'_>) -> Topology {
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
-    let (policy, link) = Cut::new();
-    let wire = stage.wire("client", "server", policy)?;
+    // The next hop answers ARP all the while; what lies behind it is gone.
+    let cut = Rc::new(Cell::new(false));
+    let link = Rc::clone(&cut);
+    let wire = stage.wire("client", "server", Discard::matching(move |_, _| link.get()))?;
     let mut flow = Flow::open(stage.host("client"), ([10, 0, 0, 2], 80), stage.host("server"), 80).await?;
     flow.exchange(Side::Client, PATIENCE).await?;
     // Nothing may be under way, or it is retransmission that notices.
@@ -104,7 +109,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     }
 
     if stage.faulty() {
-        link.cut();
+        cut.set(true);
     }
     let since = stage.elapsed();
     let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;

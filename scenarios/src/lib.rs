@@ -1,8 +1,10 @@
 //! The catalogue of faults: one file each, in the words of the incident.
 
 mod conntrack_beyond_window_reset;
+mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod keepalive_dead_peer;
+mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
 mod veth_teardown_hang;
@@ -13,9 +15,10 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
+    conntrack_delayed_segment_reset::SCENARIO,
     conntrack_beyond_window_reset::SCENARIO,
     conntrack_idle_expiry::SCENARIO,
     veth_teardown_hang::SCENARIO,

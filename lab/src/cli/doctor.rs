@@ -13,7 +13,7 @@ use crate::machine::isolation::Privilege;
 use crate::report::Style;
 
 pub(super) fn doctor(json: bool, style: Style) -> Result<ExitCode, Stop> {
-    let executable = std::env::current_exe()?;
+    let executable = super::executable()?;
     let Checked { here, abilities } =
         super::on_runtime(async { Here::find(&executable).await.map_err(Stop::Lab) })?;
     let release = Kernel::running().release;

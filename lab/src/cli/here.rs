@@ -24,7 +24,7 @@ pub(super) async fn run(
     on_outcome: &mut dyn FnMut(Column) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     display.borrow_mut().note(&Progress::Checking);
-    let checked = Here::find(&std::env::current_exe()?).await;
+    let checked = Here::find(&super::executable()?).await;
     display.borrow_mut().note(&Progress::CheckingEnded);
     let Checked { here, abilities } = checked?;
     if let Some(reason) = missing(&abilities, &[Need::Veth]) {

@@ -11,11 +11,12 @@ mod run;
 mod show;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::Signal;
 
 use crate::catalogue::Catalogue;
 use crate::error::Error;
@@ -113,10 +114,6 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
     }
-    // `faultlab run | head` ends quietly, and takes its workers along.
-    // SAFETY: the default action is no handler.
-    #[allow(unsafe_code, reason = "signal() is unsafe for handlers")]
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let arguments = Arguments::parse();
     let done = match arguments.verb {
         Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
@@ -127,33 +124,54 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         Verb::Merge(merge) => merge::merge(&merge, style()),
         Verb::Run(raw) => run::run(catalogue, raw, style()),
         Verb::Doctor { json } => doctor::doctor(json, style()),
-        Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "faultlab", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
-        }
+        Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),
         Verb::Man => manual().map(|()| ExitCode::SUCCESS).map_err(Stop::from),
     };
     let (status, sentence) = match done {
         Ok(status) => return status,
         Err(Stop::Usage(sentence)) => (2, sentence),
         Err(Stop::Lab(error)) => (69, error.to_string()),
+        // `faultlab run | head` ends as quietly as a program that SIGPIPE ends.
+        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::from(128 + Signal::SIGPIPE as u8);
+        }
         Err(Stop::Output(error)) => (74, format!("cannot write the results: {error}")),
         Err(Stop::Interrupted(signal)) => return ExitCode::from(128 + signal as u8),
     };
-    eprintln!("faultlab: {sentence}");
+    // Where nobody reads it, the status still says it.
+    let _ = writeln!(io::stderr(), "faultlab: {sentence}");
     ExitCode::from(status)
 }
 
 /// Runs the asynchronous part of a verb, on this thread.
 fn on_runtime<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::kernel("faultlab", "start the runtime", e))?;
     runtime.block_on(work)
+}
+
+/// The program that is started again as a worker: this one.
+fn executable() -> Result<PathBuf, Stop> {
+    let found = std::env::current_exe();
+    found.map_err(|e| Stop::Lab(Error::kernel("faultlab", "find its own executable by /proc/self/exe", e)))
 }
 
 fn manual() -> io::Result<()> {
     let mut page = vec![];
     clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
-    io::stdout().lock().write_all(&page)
+    print(&page)
+}
+
+fn completions(shell: Shell) -> io::Result<()> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Arguments::command(), "faultlab", &mut script);
+    print(&script)
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    out.flush()
 }
 
 /// The page: as wide as the terminal, in colour where that is wanted.

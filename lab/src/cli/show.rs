@@ -33,7 +33,7 @@ fn fault(scenario: &Scenario) -> &Arm {
 
 fn story(scenario: &Scenario, style: Style) -> String {
     let card = &scenario.card;
-    let mut text = format!("{}  {}\n\n", style.bold(card.name), card.title);
+    let mut text = format!("{}\n{}\n", style.bold(card.name), style.paragraph("", card.title));
     let mut part = |heading: &str, body: String| {
         text.push_str(&style.bold(heading));
         text.push('\n');

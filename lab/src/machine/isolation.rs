@@ -29,19 +29,28 @@ pub enum Privilege {
     Root,
 }
 
-/// Moves this process, which must have one thread and be a child of `parent`,
-/// into fresh namespaces.
+impl Privilege {
+    /// What the user of this process has anyway.
+    #[must_use]
+    pub fn at_hand() -> Self {
+        if geteuid().is_root() { Self::Root } else { Self::UserNamespace }
+    }
+}
+
+/// Moves this process, which must have one thread, into fresh namespaces.
 ///
 /// The caller goes on as process 1 of a pid namespace; the process that was
 /// there before only waits for it and ends as it ended. When either dies, so
-/// does everything in the namespaces.
+/// does everything in the namespaces. With a `parent` both die with it, too,
+/// and end at once if it is no longer their parent.
 ///
 /// # Errors
 /// [`Error::Missing`] with the cause and the way out where the machine does
 /// not allow it.
-pub fn isolate(privilege: Privilege, parent: Pid) -> Result<()> {
-    die_with_parent()?;
-    still_child_of(parent);
+pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
+    if let Some(parent) = parent {
+        live_as_child_of(parent)?;
+    }
     raise_open_files();
     let (uid, gid) = (geteuid(), getegid());
     let mut flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
@@ -60,8 +69,9 @@ pub fn isolate(privilege: Privilege, parent: Pid) -> Result<()> {
         map("/proc/self/gid_map", format!("0 {gid} 1"))?;
     }
     // unshare() of a user namespace clears the parent-death signal.
-    die_with_parent()?;
-    still_child_of(parent);
+    if let Some(parent) = parent {
+        live_as_child_of(parent)?;
+    }
     become_first_process()?;
     let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
     private.map_err(|e| Error::kernel("mount namespace", "make / private", e))?;
@@ -75,11 +85,13 @@ fn die_with_parent() -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::kernel("worker", "PR_SET_PDEATHSIG", e))
 }
 
-/// Ends this process if its parent died before the signal was set.
-fn still_child_of(parent: Pid) {
+/// Ties this process to its parent, or ends it if that died before.
+fn live_as_child_of(parent: Pid) -> Result<()> {
+    die_with_parent()?;
     if getppid() != parent {
         exit(0);
     }
+    Ok(())
 }
 
 /// 1,000 hosts need more descriptors than the usual soft limit.

@@ -115,7 +115,7 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     // Whether the log may be read is asked when it is opened: open it with the
     // privileges that this process still has.
     let log = KernelLog::open();
-    isolate(request.privilege, parent)?;
+    isolate(request.privilege, Some(parent))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

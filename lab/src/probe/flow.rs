@@ -5,8 +5,9 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::tcp::{Answer, accept, connect, listen, receive, send};
 use crate::error::{Error, Result};
@@ -136,6 +137,31 @@ impl Flow {
         }
     }
 
+    /// Has `side` send this many bytes while the other side receives them.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where they do not all arrive; where the connection
+    /// ends on the way.
+    pub async fn transfer(&mut self, side: Side, bytes: usize) -> Result<()> {
+        let (speaker, listener) = match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        let data = vec![b'.'; bytes];
+        let mut arrived = vec![0; bytes];
+        let both =
+            async { tokio::try_join!(speaker.1.write_all(&data), listener.1.read_exact(&mut arrived)) };
+        match timeout(PATIENCE * 4, both).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(Error::kernel(speaker.0.as_str(), format!("transfer {bytes} bytes"), e)),
+            Err(_) => Err(Error::Deadline {
+                place: listener.0.clone(),
+                condition: format!("{bytes} bytes to arrive"),
+                waited: PATIENCE * 4,
+            }),
+        }
+    }
+
     /// Waits until each side has the other's acknowledgement of all it sent.
     ///
     /// # Errors
@@ -224,7 +250,6 @@ impl Flow {
     /// # Errors
     /// Where the FINs do not arrive.
     pub async fn close(mut self, first: Side) -> Result<()> {
-        use tokio::io::AsyncWriteExt;
         for side in [first, first.other()] {
             let (place, stream) = self.side(side);
             stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;

@@ -238,21 +238,37 @@ pub fn set_timestamps(frame: &mut [u8], to: Timestamps) -> bool {
     let mut value = [0; 8];
     value[..4].copy_from_slice(&to.tsval.to_be_bytes());
     value[4..].copy_from_slice(&to.tsecr.to_be_bytes());
+    write(frame, tcp.start, at, &value);
+    true
+}
+
+/// Writes no-operations over the timestamps option, as [`set_timestamps`]
+/// writes another value: the segment of a host that does not use the option.
+pub fn remove_timestamps(frame: &mut [u8]) -> bool {
+    /// RFC 9293 3.1: the option of kind 1.
+    const NO_OPERATION: [u8; 10] = [1; 10];
+    let Some(Place { tcp, timestamps: Some(at), .. }) = Place::of(frame) else { return false };
+    write(frame, tcp.start, at - TIMESTAMPS.len(), &NO_OPERATION);
+    true
+}
+
+/// Writes an even number of bytes into the TCP header at `tcp`, and brings the
+/// checksum along.
+fn write(frame: &mut [u8], tcp: usize, at: usize, bytes: &[u8]) {
     // The checksum counts 16-bit words from the start of the header, whose
     // length is a multiple of four; an option may start at an odd byte.
-    let offset = at - tcp.start;
-    let words = tcp.start + (offset & !1)..tcp.start + ((offset + 9) & !1);
+    let offset = at - tcp;
+    let words = tcp + (offset & !1)..tcp + ((offset + bytes.len() + 1) & !1);
     // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
-    let mut sum = u32::from(!be16(frame, tcp.start + CHECKSUM));
+    let mut sum = u32::from(!be16(frame, tcp + CHECKSUM));
     sum += words.clone().step_by(2).map(|word| u32::from(!be16(frame, word))).sum::<u32>();
-    frame[at..at + 8].copy_from_slice(&value);
+    frame[at..at + bytes.len()].copy_from_slice(bytes);
     sum += words.step_by(2).map(|word| u32::from(be16(frame, word))).sum::<u32>();
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     let [_, _, checksum @ ..] = (!sum).to_be_bytes();
-    frame[tcp.start + CHECKSUM..][..2].copy_from_slice(&checksum);
-    true
+    frame[tcp + CHECKSUM..][..2].copy_from_slice(&checksum);
 }
 
 /// Where a segment's parts lie in its frame.
@@ -472,6 +488,9 @@ mod tests {
             // 0x0000 and 0xffff are one number in one's complement.
             let was_right = wrong == right || (wrong == 0xffff && right == 0);
             prop_assert_eq!(checksum_is_right(&frame), was_right);
+            prop_assert!(remove_timestamps(&mut frame));
+            prop_assert_eq!(checksum_is_right(&frame), was_right);
+            prop_assert_eq!(Segment::parse(&frame).unwrap().header.timestamps, None);
         }
 
         #[test]

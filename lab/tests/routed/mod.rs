@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use crate::common::{alone, applicable};
 use futures_util::TryStreamExt;
 use lab::network::Namespace;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
@@ -40,14 +41,12 @@ pub fn routed(test: impl AsyncFnOnce(&Routed) + Send + 'static) {
             test(&net).await;
         });
     };
-    if let Err(panic) = std::thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
+    alone(body);
 }
 
 impl Routed {
     async fn new() -> Self {
-        let new = |name| Namespace::new(name).unwrap();
+        let new = |name| applicable(Namespace::new(name));
         let net = Self { client: new("client"), router: new("router"), server: new("server") };
         let router = routes(&net.router);
         for (device, address, end, end_address) in

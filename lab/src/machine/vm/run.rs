@@ -10,6 +10,7 @@ use super::modules::WANTED;
 use super::qemu::{self, Guest, Qemu};
 use super::{Console, Frame, Kernel};
 use crate::error::{Error, Result};
+use crate::kernel::version_of;
 use crate::machine::worker::{Report, Task};
 use crate::outcome::Outcome;
 use crate::scenario::Clock;
@@ -86,9 +87,11 @@ impl Vm {
         initramfs.file(super::init::ORDERS, 0o444, orders);
         let archive = initramfs.build()?;
 
+        // Before 5.0 a kernel hangs on the ACPI of a microvm.
+        let append = if version_of(&self.kernel.release) >= (5, 0) { "" } else { "acpi=off" };
         let mut qemu = self.qemu.clone();
         qemu.budget = BUDGET * u32::try_from(count.max(1)).unwrap_or(1);
-        let guest = Guest { kernel: Path::new(&self.kernel.image), initramfs: &archive, append: "" };
+        let guest = Guest { kernel: Path::new(&self.kernel.image), initramfs: &archive, append };
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
         let mut begun = Instant::now();

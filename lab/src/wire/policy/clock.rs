@@ -1,4 +1,4 @@
-//! Timestamp clocks set apart.
+//! Timestamp clocks set apart, and hosts that have none.
 
 use std::time::Duration;
 
@@ -43,6 +43,19 @@ impl Policy for ShiftTimestampClock {
     }
 }
 
+/// Takes the timestamps option out of every segment, both ways, as if the
+/// hosts behind one end did not use it. On kernels up to 4.12
+/// net.ipv4.tcp_timestamps is one for all namespaces.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoveTimestamps;
+
+impl Policy for RemoveTimestamps {
+    fn frame(&mut self, _now: Duration, mut frame: Frame, out: &mut Out) {
+        segment::remove_timestamps(&mut frame.bytes);
+        out.pass(frame);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -62,6 +75,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_removed_option_is_gone(seq: u32, tsval: u32, tsecr: u32) {
+            let before = segment(Way::There, seq, Some(Timestamps { tsval, tsecr }));
+            let mut out = Out::default();
+            RemoveTimestamps.frame(Duration::ZERO, before.clone(), &mut out);
+            let after = out.passed.remove(0);
+            prop_assert_eq!(after.segment().and_then(|s| s.header.timestamps), None);
+            prop_assert_eq!(after.bytes.len(), before.bytes.len());
+        }
+
         #[test]
         fn there_and_back_is_where_it_was(ticks: u32, tsval: u32, tsecr: u32) {
             for way in Way::BOTH {

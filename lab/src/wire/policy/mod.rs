@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::segment::Segment;
 
 pub use chain::Chain;
-pub use clock::ShiftTimestampClock;
+pub use clock::{RemoveTimestamps, ShiftTimestampClock};
 pub use cut::{Cut, CutHandle};
 pub use delay::Delay;
 pub use hold::{Hold, HoldHandle};

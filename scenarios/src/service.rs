@@ -1,0 +1,39 @@
+//! What the conntrack scenarios have in common: a client, a node that
+//! translates a service address to the server, and the server.
+
+use lab::probe::Answer;
+use lab::scenario::Plan;
+use lab::topology::Topology;
+use lab::topology::rule::{CtState, Rule};
+use lab::wire::segment::Header;
+use lab::wire::{Way, Wire};
+use lab::{Error, Result};
+
+/// The address that the client knows, as Kubernetes gives them.
+pub const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
+/// What it is translated to.
+pub const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
+
+/// The network, with the two remedies that every one of them tries.
+pub fn topology(plan: &Plan<'_>) -> Topology {
+    Topology::new()
+        .host("client")
+        .router("node")
+        .host("server")
+        .link("client 10.0.1.2/24", "node 10.0.1.1/24")
+        .wire("node 10.0.2.1/24", "server 10.0.2.2/24")
+        .rule("node", Rule::destination_nat("service", SERVICE, BACKEND))
+        .rule_if(plan.is("drop-invalid"), "node", Rule::drop("invalid").ct_state(CtState::INVALID))
+        .sysctl("node", "net.netfilter.nf_conntrack_tcp_be_liberal", u8::from(plan.is("be-liberal")))
+}
+
+/// The headers of the server's last segment.
+pub fn last_of_server(wire: &Wire) -> Result<Header> {
+    let last = wire.frames().into_iter().rev().find(|f| f.way == Way::Back && f.header.is_some());
+    last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server said nothing".into()))
+}
+
+/// An idle connection that nothing happened to is open.
+pub fn open_or(met: Answer) -> String {
+    if met == Answer::Nothing { "open".to_owned() } else { met.to_string() }
+}

@@ -1,0 +1,376 @@
+//! The command line, as a user types it.
+
+#[path = "../../lab/tests/common/frame.rs"]
+mod frame;
+mod user;
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Arguments;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use frame::{Test, leave_out};
+use user::{Answer, Session, Terminal, answer, ask, faultlab, needs_namespaces};
+
+frame::tests![side_by_side:
+    no_arguments_print_the_help,
+    a_typo_finds_its_scenario,
+    an_unknown_setting_lists_the_known,
+    a_number_out_of_range_names_the_range,
+    a_malformed_setting_says_what_it_should_be,
+    an_unknown_arm_suggests_the_nearest,
+    an_unknown_flag_is_named,
+    list_names_every_scenario,
+    show_tells_the_story,
+    doctor_says_what_can_be_done,
+    a_run_is_told_in_a_pipe_without_escape_sequences,
+    a_run_in_json_has_the_documented_keys,
+    one_arm_runs_beside_control_and_fault,
+    a_terminal_has_progress_on_stderr_only,
+    a_terminal_has_colour_on_stdout_unless_it_is_unwanted,
+    ctrl_c_ends_a_hang_within_a_second,
+    sigterm_ends_a_hang_within_a_second,
+    a_reader_that_goes_away_is_no_error,
+    a_full_disk_is_one_sentence,
+    forbidden_namespaces_are_named,
+    completions_and_manual_are_there,
+];
+
+fn side_by_side(tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They mostly wait for the kernel's timers.
+    arguments.test_threads.get_or_insert(4);
+    frame::run(&arguments, tests, None)
+}
+
+/// The shortest scenario: no timer of the kernel decides it.
+const SHORT: &str = "conntrack-beyond-window-reset";
+const SOON: Duration = Duration::from_secs(1);
+
+/// What is said of a wrong command line: status 2, and nothing on stdout.
+fn refusal(line: &str) -> String {
+    let Answer { status, out, err } = ask(line);
+    assert_eq!((status, out.as_str()), (Some(2), ""), "{line}: {err}");
+    err
+}
+
+macro_rules! snapshot {
+    ($name:literal, $text:expr) => {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!($name, $text);
+        });
+    };
+}
+
+fn no_arguments_print_the_help() {
+    snapshot!("help", refusal(""));
+    let help = ask("--help");
+    assert_eq!((help.status, help.err.as_str()), (Some(0), ""));
+    assert_eq!(help.out, refusal(""));
+}
+
+fn a_typo_finds_its_scenario() {
+    let sentence = "faultlab: no scenario is named \"tw-recyle\"; did you mean tw-recycle-nat?\n";
+    for line in ["run tw-recyle", "show tw-recyle", "run tw-recycle-nat tw-recyle"] {
+        assert_eq!(refusal(line), sentence, "{line}");
+    }
+    assert_eq!(
+        refusal("run xyzzy"),
+        "faultlab: no scenario is named \"xyzzy\"; `faultlab list` names them\n"
+    );
+}
+
+fn an_unknown_setting_lists_the_known() {
+    assert_eq!(
+        refusal("run tw-recycle-nat --set recylce=model"),
+        "faultlab: no setting is named \"recylce\"; there are paws-window, recycle\n"
+    );
+    assert_eq!(
+        refusal("run veth-teardown-hang --set x=1"),
+        "faultlab: no setting is named \"x\"; veth-teardown-hang has none\n"
+    );
+}
+
+fn a_number_out_of_range_names_the_range() {
+    snapshot!("out-of-range", refusal("run keepalive-dead-peer --set time=7201"));
+    snapshot!("no-number", refusal("run keepalive-dead-peer --set time=soon"));
+    snapshot!("no-choice", refusal("run tw-recycle-nat --set recycle=perhaps"));
+    snapshot!("jobs", refusal("run --jobs 0"));
+}
+
+fn a_malformed_setting_says_what_it_should_be() {
+    assert_eq!(
+        refusal("run tw-recycle-nat --set recycle"),
+        "faultlab: --set takes KEY=VALUE, not \"recycle\"\n"
+    );
+}
+
+fn an_unknown_arm_suggests_the_nearest() {
+    assert_eq!(
+        refusal("run --arm recycle-of"),
+        "faultlab: no arm is named \"recycle-of\"; did you mean recycle-off?\n"
+    );
+    assert_eq!(
+        refusal("run veth-teardown-hang --arm xyzzy"),
+        "faultlab: no arm is named \"xyzzy\"; there are delete-again, delete-the-peer, end-the-holder\n"
+    );
+}
+
+fn an_unknown_flag_is_named() {
+    let err = refusal("run --jsn");
+    assert!(err.contains("unexpected argument '--jsn'") && err.contains("'--json'"), "{err}");
+    assert!(refusal("rnu").contains("unrecognized subcommand 'rnu'"));
+    assert!(refusal("show").contains("<SCENARIO>"));
+}
+
+/// Every line of stdout as JSON.
+fn json(line: &str) -> Vec<Value> {
+    let Answer { status, out, err } = ask(line);
+    assert_eq!((status, err.as_str()), (Some(0), ""), "{line}");
+    out.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{line}: {e}: {l}"))).collect()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+fn names() -> Vec<&'static str> {
+    scenarios::CATALOGUE.scenarios.iter().map(|s| s.card.name).collect()
+}
+
+fn list_names_every_scenario() {
+    let list = json("list --json");
+    let listed: Vec<_> = list.iter().map(|s| s["scenario"].as_str().expect("a name")).collect();
+    assert_eq!(listed, names());
+    for scenario in &list {
+        assert_eq!(keys(scenario), ["scenario", "family", "title", "needs", "arms", "eras"]);
+    }
+    let text = ask("list").out;
+    for name in names() {
+        assert!(text.lines().any(|l| l == name), "{name} is not in\n{text}");
+    }
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+fn show_tells_the_story() {
+    for name in names() {
+        let story = ask(&format!("show {name}"));
+        assert_eq!((story.status, story.err.as_str()), (Some(0), ""));
+        assert!(story.out.starts_with(name) && !story.out.contains('\x1b'), "{}", story.out);
+        let widest = story.out.lines().map(|l| l.chars().count()).max();
+        assert!(widest <= Some(100), "{name}: {widest:?} columns");
+        let told = json(&format!("show {name} --json"));
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0]["scenario"], name);
+        let arms = told[0]["arms"].as_array().expect("a list");
+        for arm in arms {
+            assert_eq!(keys(arm), ["name", "kind", "change"]);
+            assert!(story.out.contains(arm["name"].as_str().expect("a name")), "{}", story.out);
+        }
+    }
+    snapshot!("show", ask("show veth-teardown-hang").out);
+}
+
+fn doctor_says_what_can_be_done() {
+    needs_namespaces();
+    let text = ask("doctor").out;
+    assert!(text.starts_with("here ") && text.contains("\n  yes "), "{text}");
+    let told = json("doctor --json");
+    assert_eq!(told[0]["machine"], "here");
+    for ability in &told[1..] {
+        assert_eq!(keys(ability), ["name", "need", "optional", "missing"]);
+    }
+    assert!(told.len() > 1);
+}
+
+fn a_run_is_told_in_a_pipe_without_escape_sequences() {
+    needs_namespaces();
+    let Answer { status, out, err } = ask(&format!("run {SHORT}"));
+    assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.starts_with(&format!("{SHORT}  reproduced, as expected\n")), "{out}");
+    assert!(out.ends_with("1 reproduced; all as expected\n"), "{out}");
+    assert!(!out.contains('\x1b'), "{out:?}");
+}
+
+fn a_run_in_json_has_the_documented_keys() {
+    needs_namespaces();
+    let outcomes = json(&format!("run {SHORT} --json"));
+    let [outcome] = outcomes.as_slice() else { panic!("{} lines", outcomes.len()) };
+    for key in
+        ["scenario", "kernel", "machine", "clock", "era", "verdict", "expected", "reason", "arms", "seconds"]
+    {
+        assert!(keys(outcome).contains(&key), "{key} is not in {:?}", keys(outcome));
+    }
+    assert_eq!(outcome["scenario"], SHORT);
+    assert_eq!(outcome["machine"], "here");
+    assert_eq!(outcome["clock"], "real");
+    assert_eq!(outcome["verdict"], "reproduced");
+    assert_eq!(outcome["expected"], true);
+    assert_eq!(outcome["reason"], Value::Null);
+    for arm in outcome["arms"].as_array().expect("a list") {
+        for key in ["name", "kind", "symptom", "observations"] {
+            assert!(keys(arm).contains(&key), "{key} is not in {:?}", keys(arm));
+        }
+        assert!(arm["symptom"].is_boolean() && arm["observations"].is_object(), "{arm}");
+    }
+    assert_eq!(outcome["arms"][0]["kind"], "control");
+    assert_eq!(outcome["arms"][1]["symptom"], true);
+    assert_eq!(keys(&outcome["seconds"]), ["wall", "virtual"]);
+    assert!(outcome["seconds"]["wall"].as_f64() > Some(0.0));
+}
+
+fn one_arm_runs_beside_control_and_fault() {
+    needs_namespaces();
+    let outcome = &json(&format!("run {SHORT} --arm be-liberal --json"))[0];
+    let arms: Vec<_> = outcome["arms"].as_array().expect("a list").iter().map(|a| &a["name"]).collect();
+    assert_eq!(arms, ["control", "fault", "be-liberal"]);
+    assert_eq!(outcome["expected"], true, "{outcome}");
+}
+
+fn a_terminal_has_progress_on_stderr_only() {
+    needs_namespaces();
+    let terminal = Terminal::new();
+    let mut command = faultlab(&format!("run {SHORT}"));
+    let Answer { status, out, .. } = answer(command.stderr(terminal.side()));
+    drop(command);
+    assert_eq!(status, Some(0), "{out}");
+    assert!(!out.contains('\x1b'), "{out:?}");
+    let progress = terminal.text();
+    assert!(progress.contains("trying what this machine can do"), "{progress:?}");
+    assert!(progress.contains(SHORT) && progress.contains(" arms "), "{progress:?}");
+    // What it drew it has wiped: the last it did was to clear a line.
+    assert!(progress.trim_end_matches('\r').ends_with("\x1b[2K"), "{progress:?}");
+}
+
+fn a_terminal_has_colour_on_stdout_unless_it_is_unwanted() {
+    let coloured = |variable: Option<(&str, &str)>| {
+        let terminal = Terminal::new();
+        let mut command = faultlab("list");
+        command.envs(variable);
+        let Answer { status, err, .. } = answer(command.stdout(terminal.side()));
+        drop(command);
+        assert_eq!((status, err.as_str()), (Some(0), ""));
+        terminal.text().contains("\x1b[1m")
+    };
+    assert!(coloured(None));
+    // https://no-color.org: any value that is not empty.
+    assert!(coloured(Some(("NO_COLOR", ""))));
+    assert!(!coloured(Some(("NO_COLOR", "1"))));
+    assert!(!coloured(Some(("TERM", "dumb"))));
+}
+
+fn ctrl_c_ends_a_hang_within_a_second() {
+    needs_namespaces();
+    let mut terminal = Terminal::new();
+    let mut session = Session::in_the_hang(&mut terminal);
+    terminal.interrupt();
+    let pressed = Instant::now();
+    assert_eq!(session.status(), Some(130));
+    let gone = session.gone(pressed);
+    assert!(gone < SOON, "{gone:?}");
+}
+
+fn sigterm_ends_a_hang_within_a_second() {
+    needs_namespaces();
+    let mut terminal = Terminal::new();
+    let mut session = Session::in_the_hang(&mut terminal);
+    session.signal(Signal::SIGTERM);
+    let sent = Instant::now();
+    assert_eq!(session.status(), Some(143));
+    let gone = session.gone(sent);
+    assert!(gone < SOON, "{gone:?}");
+}
+
+/// Runs the command with a stdout that nobody reads.
+fn unread(line: &str) -> Answer {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    answer(faultlab(line).stdout(writer))
+}
+
+fn a_reader_that_goes_away_is_no_error() {
+    // 128 + SIGPIPE, as a shell tells of a program that the signal ended.
+    for line in ["list", "list --json", "show veth-teardown-hang", "completions bash", "man"] {
+        let Answer { status, err, .. } = unread(line);
+        assert_eq!((status, err.as_str()), (Some(141), ""), "{line}");
+    }
+    needs_namespaces();
+    for line in ["doctor".to_owned(), format!("run {SHORT}"), format!("run {SHORT} --json")] {
+        let Answer { status, err, .. } = unread(&line);
+        assert_eq!((status, err.as_str()), (Some(141), ""), "{line}");
+    }
+}
+
+fn a_full_disk_is_one_sentence() {
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let says_so = |line: &str| {
+        let Answer { status, err, .. } = answer(faultlab(line).stdout(full()));
+        let sentence = "faultlab: cannot write the results: No space left on device (os error 28)\n";
+        assert_eq!((status, err.as_str()), (Some(74), sentence), "{line}");
+    };
+    for line in ["list", "list --json", "show veth-teardown-hang", "completions zsh", "man"] {
+        says_so(line);
+    }
+    needs_namespaces();
+    for line in ["doctor", "doctor --json", &format!("run {SHORT}"), &format!("run {SHORT} --json")] {
+        says_so(line);
+    }
+}
+
+/// Runs the command as an ordinary user of a user namespace in which no other
+/// may be made: user.max_user_namespaces is each user namespace's own.
+fn where_namespaces_are_forbidden(command: &mut Command) -> &mut Command {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let maps =
+        [("/proc/self/uid_map", format!("1000 {uid} 1")), ("/proc/self/gid_map", format!("1000 {gid} 1"))];
+    let forbid = move || {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        // Where setgroups cannot be denied (before 3.19), it need not be.
+        let _ = fs::write("/proc/self/setgroups", "deny");
+        for (file, map) in &maps {
+            fs::write(file, map)?;
+        }
+        // exec() by a user that is not root takes the capabilities away.
+        fs::write("/proc/sys/user/max_user_namespaces", "0")
+    };
+    // SAFETY: the child has one thread, and glibc's malloc works after fork().
+    #[allow(unsafe_code, reason = "code between fork and exec, see SAFETY")]
+    unsafe {
+        command.pre_exec(forbid)
+    }
+}
+
+fn forbidden_namespaces_are_named() {
+    let possible = where_namespaces_are_forbidden(&mut Command::new("true")).status();
+    if let Err(error) = possible {
+        leave_out(format!("a user namespace to forbid others in: {error}"));
+    }
+    for line in ["run", "run --json", "doctor", "doctor --json"] {
+        let Answer { status, out, err } = answer(where_namespaces_are_forbidden(&mut faultlab(line)));
+        assert_eq!((status, out.as_str()), (Some(69), ""), "{line}");
+        assert_eq!(
+            err,
+            "faultlab: a user namespace (user.max_user_namespaces is 0) is missing; \
+             run as root, or raise it: sysctl user.max_user_namespaces=10000\n"
+        );
+    }
+}
+
+fn completions_and_manual_are_there() {
+    for (line, word) in [
+        ("completions bash", "complete -F _faultlab"),
+        ("completions zsh", "#compdef faultlab"),
+        ("completions fish", "complete -c faultlab"),
+        ("man", ".TH faultlab"),
+    ] {
+        let Answer { status, out, err } = ask(line);
+        assert_eq!((status, err.as_str()), (Some(0), ""), "{line}");
+        assert!(out.contains(word) && out.contains("doctor"), "{line}: {out}");
+    }
+}

@@ -1,0 +1,103 @@
+//! faultlab killed by SIGKILL at any moment: a second later nothing is left.
+//!
+//! FAULTLAB_ROUNDS says how often it is killed, by default 12 times, and
+//! FAULTLAB_SEED repeats the moments of an earlier run.
+
+#[path = "../../lab/tests/common/frame.rs"]
+mod frame;
+mod machine;
+#[allow(dead_code, reason = "nobody reads or types here")]
+mod user;
+
+use std::env;
+use std::process::{ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use libtest_mimic::Arguments;
+use nix::sys::signal::Signal;
+
+use frame::Test;
+use machine::Machine;
+use user::{Session, Terminal, faultlab, needs_namespaces};
+
+frame::tests![main_alone: nothing_is_left_of_a_killed_run, a_hang_ends_with_its_killed_starter];
+
+/// One test after the other: each looks at the whole machine.
+fn main_alone(tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    frame::run(&arguments, tests, None)
+}
+
+/// How long anything may live after its starter.
+const SOON: Duration = Duration::from_secs(1);
+/// All scenarios together need about 11 s; in the first three, most of what
+/// can happen happens.
+const LATEST: u64 = 3_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+}
+
+/// The next of a sequence of numbers that look random: splitmix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn nothing_is_left_of_a_killed_run() {
+    needs_namespaces();
+    let rounds = number("FAULTLAB_ROUNDS").unwrap_or(12);
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut seed = number("FAULTLAB_SEED").unwrap_or_else(clock);
+    println!("{rounds} rounds, FAULTLAB_SEED={seed}");
+    let home = tempfile::tempdir().expect("a directory");
+    let mut longest = Duration::ZERO;
+    for round in 1..=rounds {
+        let moment = Duration::from_millis(next(&mut seed) % LATEST);
+        let before = Machine::look();
+        let mut command = faultlab("run");
+        for variable in
+            ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"]
+        {
+            command.env(variable, home.path());
+        }
+        command.current_dir(home.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut session = Session::start(&mut command);
+        thread::sleep(moment);
+        let processes = session.processes();
+        session.signal(Signal::SIGKILL);
+        let killed = Instant::now();
+        assert_eq!(session.status(), None, "it was killed");
+        let waited = session.gone(killed);
+        longest = longest.max(waited);
+        assert!(waited < SOON, "round {round}, killed after {moment:?}: {processes:?} lived for {waited:?}");
+        let mut changes = before.changes();
+        while !changes.is_empty() && killed.elapsed() < SOON {
+            thread::sleep(Duration::from_millis(20));
+            changes = before.changes();
+        }
+        assert!(changes.is_empty(), "round {round}, killed after {moment:?}: {}", changes.join("; "));
+        let files: Vec<_> = std::fs::read_dir(home.path()).expect("the directory").flatten().collect();
+        assert!(files.is_empty(), "round {round}, killed after {moment:?}: {files:?}");
+    }
+    println!("the last process ended {} ms after its starter at the latest", longest.as_millis());
+}
+
+fn a_hang_ends_with_its_killed_starter() {
+    needs_namespaces();
+    let before = Machine::look();
+    let mut terminal = Terminal::new();
+    let mut session = Session::in_the_hang(&mut terminal);
+    session.signal(Signal::SIGKILL);
+    let killed = Instant::now();
+    assert_eq!(session.status(), None, "it was killed");
+    let waited = session.gone(killed);
+    assert!(waited < SOON, "{waited:?}");
+    assert_eq!(before.changes(), Vec::<String>::new());
+}
