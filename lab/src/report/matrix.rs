@@ -31,7 +31,7 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
     table.load_style(TableStyle::new().header_separator(rule));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(u16::try_from(style.width.saturating_sub(2)).unwrap_or(100));
-    table.set_header([String::new()].into_iter().chain(columns.iter().map(|c| c.kernel.replace(':', " "))));
+    table.set_header([String::new()].into_iter().chain(columns.iter().map(|c| c.kernel.clone())));
     for scenario in &scenarios {
         let cells = columns.iter().map(|c| c.of(scenario).map_or("-".to_owned(), cell));
         table.add_row([(*scenario).to_owned()].into_iter().chain(cells));
