@@ -94,10 +94,10 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let holding = Rc::new(Cell::new(false));
     let armed = Rc::clone(&holding);
     // The first segment with data that comes once it is armed, and no other.
-    let (hold, held) = Hold::matching(move |way, segment| {
+    let (policy, held) = Hold::matching(move |way, segment| {
         way == Way::Back && !segment.payload.is_empty() && armed.replace(false)
     });
-    let wire = stage.wire("node", "server", hold)?;
+    let wire = stage.wire("node", "server", policy)?;
     let mut flow = Flow::open(stage.host("client"), SERVICE, stage.host("server"), BACKEND.1).await?;
     flow.exchange(Side::Client, PATIENCE).await?;
     let node = Conntrack::of(stage.host("node").namespace())?;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -57,6 +58,7 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
         return Ok(column);
     }
     display.borrow_mut().note(&Progress::Begun { scenario: &id, arms: left.len() });
+    let mut console = String::new();
     while !left.is_empty() {
         // A scenario that may wedge its kernel has a guest of its own.
         let together = left.iter().position(|s| s.wedges).map_or(left.len(), |at| at.max(1));
@@ -68,6 +70,7 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
             }
         };
         let visit = vm.visit(tasks, &mut hear).await?;
+        console.push_str(&visit.console.text());
         let done = visit.outcomes.len();
         column.outcomes.extend(visit.outcomes);
         left.drain(..done);
@@ -76,6 +79,12 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
             column.outcomes.push(failed(scenario, vm, options.clock, &failure));
             left.remove(0);
         }
+    }
+    if let Some(folder) = &options.console {
+        // An id may be a path.
+        let file = folder.join(format!("{}.log", id.replace('/', "_")));
+        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, console));
+        written.map_err(|e| Error::kernel(file.display().to_string(), "write the console", e))?;
     }
     display.borrow_mut().note(&Progress::Ended(&id));
     Ok(column)
@@ -98,7 +107,7 @@ fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome 
     };
     let mut outcome = Outcome::without_run(scenario, &ground, verdict, error.to_string());
     outcome.kernel.clone_from(&vm.kernel().release);
-    outcome.machine = "vm".to_owned();
+    "vm".clone_into(&mut outcome.machine);
     outcome.era = None;
     outcome
 }

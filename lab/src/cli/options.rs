@@ -51,6 +51,9 @@ pub struct Run {
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Write what each virtual machine's kernel printed into a file of this directory
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    console: Option<PathBuf>,
     /// For `git bisect run`: exit 1 where the fault is reproduced (or, with `immune`, where it is not), 0 where it is
     /// not, 125 where this kernel cannot tell
     #[arg(long, value_name = "BAD", num_args = 0..=1, require_equals = true, default_missing_value = "reproduced")]
@@ -147,6 +150,8 @@ pub struct Options {
     pub format: Format,
     /// Where a JUnit report goes.
     pub junit: Option<PathBuf>,
+    /// Where the consoles of guests go.
+    pub console: Option<PathBuf>,
     /// What is bad, where the exit status is for `git bisect run`.
     pub bisect: Option<Bad>,
     /// Whether what cannot run is a failure (FAULTLAB_REQUIRE_ALL=1).
@@ -202,6 +207,7 @@ impl Run {
                 _ => Format::Text,
             },
             junit: self.junit,
+            console: self.console,
             bisect: self.bisect,
             require_all: std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1"),
         })

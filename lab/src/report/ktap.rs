@@ -51,6 +51,18 @@ mod tests {
             column("old", Verdict::Reproduced, "reset", true),
             column("new", Verdict::Failed, "open", false),
         ];
-        insta::assert_snapshot!(ktap(&columns), @"");
+        insta::assert_snapshot!(ktap(&columns), @r"
+        KTAP version 1
+        1..2
+          KTAP version 1
+          1..1
+          ok 1 beyond-window # reproduced
+        ok 1 old
+          KTAP version 1
+          1..1
+          not ok 1 beyond-window # failed
+          # nothing was reproduced
+        not ok 2 new
+        ");
     }
 }

@@ -175,7 +175,14 @@ pub(crate) mod tests {
                 "6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault): reset became open"
             ]
         );
-        insta::assert_snapshot!(matrix(&columns, STYLE), @"");
+        insta::assert_snapshot!(matrix(&columns, STYLE), @r"
+                        6.0          6.1      6.2
+        ──────────────────────────────────────────────
+        beyond-window   reproduced   immune   immune
+
+        6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault):
+          reset became open
+        ");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Terminal {
             let left = PATIENCE.saturating_sub(begun.elapsed());
             match self.screen.recv_timeout(left) {
                 Ok(more) => self.seen.push_str(&more),
-                Err(_) => panic!("waited {PATIENCE:?} for {text:?}; there is: {}", self.seen),
+                Err(error) => panic!("{error}: waited {PATIENCE:?} for {text:?}; there is: {}", self.seen),
             }
         }
     }

@@ -97,7 +97,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         };
         let play = perform(scenario, &ground, order, &log, catalogue.snapshots, &on_arm);
         let mut outcome = LocalSet::new().block_on(&runtime, play);
-        outcome.machine = "vm".to_owned();
+        "vm".clone_into(&mut outcome.machine);
         outcome.seconds.virtual_time = (orders.clock == Clock::Virtual).then_some(outcome.seconds.wall);
         report(&Report::Outcome(Box::new(outcome)))?;
         settle();
