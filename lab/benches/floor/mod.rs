@@ -55,7 +55,9 @@ impl Floor {
             let there = places[link.ends[1].node].0.as_fd().as_raw_fd();
             places[link.ends[0].node].1.veth(&near, &far, there);
         }
-        places.iter_mut().for_each(|(_, batch)| _ = batch.finish());
+        for (_, batch) in &mut places {
+            batch.finish();
+        }
 
         for (link, index) in topology.links.iter().zip(&indices) {
             match topology.nodes[link.ends[1].node].kind {
@@ -82,7 +84,9 @@ impl Floor {
         }
         for ((_, batch), ends) in places.iter_mut().zip(&ends) {
             loop {
-                ends.iter().for_each(|index| batch.carrier(*index));
+                for index in ends {
+                    batch.carrier(*index);
+                }
                 if batch.finish() as usize == ends.len() {
                     break;
                 }
@@ -114,13 +118,13 @@ fn indices(topology: &Topology) -> Vec<[u32; 2]> {
 
 fn end<'a>(topology: &Topology, number: usize, link: &'a Link, side: usize, index: u32) -> End<'a> {
     let end = &link.ends[side];
-    let ([.., a, b], [.., c, d, e]) = (end.node.to_be_bytes(), number.to_be_bytes());
+    let (node, number) = (end.node.to_be_bytes(), number.to_be_bytes());
     // A far end joins its bridge when it is brought up.
     let joins = side == 0 && topology.nodes[end.node].kind == Kind::Bridge;
     End {
         name: &end.interface,
         index,
-        mac: [2, a, b, c, d, e],
+        mac: [2, node[6], node[7], number[5], number[6], number[7]],
         mtu: link.mtu,
         bridge: joins.then_some(BRIDGE),
     }
