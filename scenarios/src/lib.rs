@@ -31,3 +31,18 @@ include!(concat!(env!("OUT_DIR"), "/snapshots.rs"));
 fn snapshots(name: &str) -> Option<&'static str> {
     SNAPSHOTS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
+
+#[cfg(test)]
+mod tests {
+    use lab::snapshot::read;
+
+    use super::snapshots;
+
+    #[test]
+    fn the_model_of_tcp_tw_recycle_does_what_real_kernels_did() {
+        // Recorded on real 4.9 and 4.4 kernels, and with the model of 4.x.
+        let real = read(snapshots("tw-recycle-nat@has-tcp-tw-recycle").unwrap()).unwrap();
+        let model = read(snapshots("tw-recycle-nat@model+short").unwrap()).unwrap();
+        assert_eq!(real, model);
+    }
+}

@@ -1,20 +1,22 @@
-//! How a network is built: all namespaces, then all links, then addresses and
-//! routes, then rules; within a step the requests do not wait for each other.
+//! How a network is built: all namespaces, then all links, then what is on
+//! them, then their carriers, then rules.
+//!
+//! Each step visits one namespace after the other and leaves no connection
+//! behind: the kernel works requests off one at a time anyway (the rtnl mutex),
+//! and a connection to each of 1,000 hosts would be memory for nothing.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use netlink_packet_route::link::LinkMessage;
-use rtnetlink::Handle;
 use tokio::time::Instant;
 
 use super::firewall::Firewall;
 use super::rtnl::{self, VethEnd, answered};
 use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
 use crate::error::{Error, Result};
-use crate::topology::{Kind, Link, Topology};
+use crate::topology::{Kind, Link, Net, Route, Topology};
 
 /// The index of a bridge; links count up from the one after it. Indices that
 /// the lab sets are the same on every run and every kernel.
@@ -25,15 +27,28 @@ const CARRIER: Duration = Duration::from_secs(5);
 
 pub(super) async fn build(topology: Topology) -> Result<Network> {
     let mut hosts = namespaces(&topology)?;
-    let handles = hosts.iter().map(Host::rtnetlink).collect::<Result<Vec<_>>>()?;
     let workshop = if topology.links.iter().any(|l| l.wired) {
         Some(Namespace::new("the wires' workshop")?)
     } else {
         None
     };
-    let wired = links(&topology, &mut hosts, &handles, workshop.as_ref()).await?;
-    addresses(&topology, &hosts, &handles).await?;
-    carriers(&hosts, &handles).await?;
+    let (plans, wired) = plan(&topology, &mut hosts, workshop.as_ref());
+    let places = || hosts.iter().map(Host::namespace).chain(&workshop).zip(&plans);
+    for (place, plan) in places() {
+        make(place, plan).await?;
+    }
+    for (place, plan) in places() {
+        configure(place, plan).await?;
+    }
+    for wire in topology.links.iter().filter(|l| l.wired) {
+        for end in &wire.ends {
+            // A wire carries what a cable would: whole frames, full checksums.
+            offload::switch_off(&hosts[end.node].namespace, &end.interface)?;
+        }
+    }
+    for host in &hosts {
+        carriers(host).await?;
+    }
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
             host.firewall = Some(Firewall::install(&host.namespace, &node.rules)?);
@@ -52,31 +67,43 @@ fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
     topology.nodes.iter().map(make).collect()
 }
 
-/// 02:00:00 (locally administered), then the node and the link.
-fn mac(node: usize, link: usize) -> [u8; 6] {
-    let (node, link) = (node.to_be_bytes(), link.to_be_bytes());
-    [2, node[6], node[7], link[5], link[6], link[7]]
+/// What rtnetlink is asked for in one namespace.
+#[derive(Default)]
+struct Plan<'a> {
+    /// New links, up: a bridge, and veth pairs with their far ends elsewhere.
+    make: Vec<LinkMessage>,
+    /// Links to bring up: the loopback interface, and far ends.
+    raise: Vec<LinkMessage>,
+    /// Addresses, by the index and the name of their interface.
+    addresses: Vec<(u32, &'a str, Net)>,
+    routes: Vec<Route>,
 }
 
-async fn links(
-    topology: &Topology,
+/// Plans every node and, behind them, the workshop. Gives the hosts their
+/// interfaces.
+fn plan<'a>(
+    topology: &'a Topology,
     hosts: &mut [Host],
-    handles: &[Handle],
     workshop: Option<&Namespace>,
-) -> Result<Vec<Wired>> {
-    let mut requests: Vec<(usize, LinkMessage)> = vec![];
+) -> (Vec<Plan<'a>>, Vec<Wired>) {
+    let mut plans: Vec<Plan<'_>> = vec![];
     for (n, host) in hosts.iter().enumerate() {
-        requests.push((n, rtnl::up(1)));
-        if host.kind == Kind::Bridge {
-            requests.push((n, rtnl::bridge(host.name(), BRIDGE_INDEX)));
-        }
+        let bridge = (host.kind == Kind::Bridge).then(|| rtnl::bridge(host.name(), BRIDGE_INDEX));
+        plans.push(Plan {
+            make: bridge.into_iter().collect(),
+            raise: vec![rtnl::up(1, None)],
+            routes: topology.routes_of(n),
+            ..Plan::default()
+        });
     }
+    plans.extend(workshop.map(|_| Plan::default()));
     let mut wired = vec![];
-    // The ends that are up only once the far one is brought up: host or
-    // workshop, and index.
-    let mut far_ends: Vec<(Option<usize>, u32)> = vec![];
     for (number, link) in topology.links.iter().enumerate() {
-        let [near, far] = [0, 1].map(|end| add_interface(&mut hosts[link.ends[end].node], number, link, end));
+        let nodes = [link.ends[0].node, link.ends[1].node];
+        let [near, far] = [0, 1].map(|end| add_interface(&mut hosts[nodes[end]], number, link, end));
+        for (end, (interface, _)) in link.ends.iter().zip([&near, &far]) {
+            plans[end.node].addresses.extend(end.net.map(|net| (interface.index, &*end.interface, net)));
+        }
         let outer = [&near, &far].map(|(interface, bridge)| VethEnd {
             name: &interface.name,
             index: interface.index,
@@ -92,47 +119,23 @@ async fn links(
                     mac: mac(0xffff - side, number),
                     bridge: None,
                 };
-                let request = rtnl::veth(&outer[side], &inner, link.mtu, workshop.as_fd());
-                requests.push((link.ends[side].node, request));
-                far_ends.push((None, inner.index));
+                plans[nodes[side]].make.push(rtnl::veth(&outer[side], &inner, link.mtu, workshop.as_fd()));
+                plans[hosts.len()].raise.push(rtnl::up(inner.index, None));
             }
-            wired.push(Wired { nodes: [link.ends[0].node, link.ends[1].node], interfaces, taken: false });
+            wired.push(Wired { nodes, interfaces, taken: false });
         } else {
-            let there = hosts[link.ends[1].node].namespace.as_fd();
-            requests.push((link.ends[0].node, rtnl::veth(&outer[0], &outer[1], link.mtu, there)));
-            far_ends.push((Some(link.ends[1].node), outer[1].index));
+            let there = hosts[nodes[1]].namespace.as_fd();
+            plans[nodes[0]].make.push(rtnl::veth(&outer[0], &outer[1], link.mtu, there));
+            plans[nodes[1]].raise.push(rtnl::up(outer[1].index, outer[1].bridge));
         }
     }
-    let workshop_handle = workshop.map(rtnl::connect).transpose()?;
-    let places: &[Host] = hosts;
-    let make = |(node, message): (usize, LinkMessage)| async move {
-        let index = message.header.index;
-        let link = handles[node].link();
-        let request =
-            if index == 1 { link.set(message).execute().await } else { link.add(message).execute().await };
-        answered(places[node].name(), || format!("make link {index}"), request)
-    };
-    try_join_all(requests.into_iter().map(make)).await?;
-    let raise = |(node, index): (Option<usize>, u32)| {
-        let place = node.map_or("the wires' workshop", |n| places[n].name());
-        let handle = node.map_or(workshop_handle.as_ref(), |n| Some(&handles[n]));
-        async move {
-            let Some(handle) = handle else { return Ok(()) };
-            answered(
-                place,
-                || format!("bring link {index} up"),
-                handle.link().set(rtnl::up(index)).execute().await,
-            )
-        }
-    };
-    try_join_all(far_ends.into_iter().map(raise)).await?;
-    for wire in topology.links.iter().filter(|l| l.wired) {
-        for end in &wire.ends {
-            // A wire carries what a cable would: whole frames, full checksums.
-            offload::switch_off(&hosts[end.node].namespace, &end.interface)?;
-        }
-    }
-    Ok(wired)
+    (plans, wired)
+}
+
+/// 02:00:00 (locally administered), then the node and the link.
+fn mac(node: usize, link: usize) -> [u8; 6] {
+    let (node, link) = (node.to_be_bytes(), link.to_be_bytes());
+    [2, node[6], node[7], link[5], link[6], link[7]]
 }
 
 /// The index of the n-th link of a namespace.
@@ -153,33 +156,43 @@ fn add_interface(host: &mut Host, number: usize, link: &Link, end: usize) -> (In
     (interface, (host.kind == Kind::Bridge).then_some(BRIDGE_INDEX))
 }
 
-async fn addresses(topology: &Topology, hosts: &[Host], handles: &[Handle]) -> Result<()> {
-    let nets = topology.links.iter().flat_map(|l| &l.ends).filter_map(|e| Some((e, e.net?)));
-    try_join_all(nets.map(|(end, net)| async move {
-        let host = &hosts[end.node];
-        let index = host.interface(&end.interface).index;
-        let request = handles[end.node].address().add(index, net.address.into(), net.prefix).execute().await;
-        answered(host.name(), || format!("add address {} to {}", net.address, end.interface), request)
-    }))
-    .await?;
-    let routes = (0..hosts.len()).flat_map(|n| topology.routes_of(n).into_iter().map(move |r| (n, r)));
-    try_join_all(routes.map(|(node, route)| async move {
-        let request = handles[node].route().add(rtnl::route(&route)).execute().await;
-        let what = || format!("add route to {}/{} via {}", route.to.address, route.to.prefix, route.via);
-        answered(hosts[node].name(), what, request)
-    }))
-    .await?;
+async fn make(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
+    if plan.make.is_empty() {
+        return Ok(());
+    }
+    let links = rtnl::connect(place)?.link();
+    for message in &plan.make {
+        let request = links.add(message.clone()).execute().await;
+        answered(place.name(), || format!("make link {}", message.header.index), request)?;
+    }
     Ok(())
 }
 
-async fn carriers(hosts: &[Host], handles: &[Handle]) -> Result<()> {
-    let links =
-        hosts.iter().zip(handles).flat_map(|(h, handle)| h.interfaces.iter().map(move |i| (h, handle, i)));
-    try_join_all(links.map(|(host, handle, interface)| async move {
+async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
+    let handle = rtnl::connect(place)?;
+    for message in &plan.raise {
+        let request = handle.link().set(message.clone()).execute().await;
+        answered(place.name(), || format!("bring link {} up", message.header.index), request)?;
+    }
+    for (index, interface, net) in &plan.addresses {
+        let request = handle.address().add(*index, net.address.into(), net.prefix).execute().await;
+        answered(place.name(), || format!("add address {} to {interface}", net.address), request)?;
+    }
+    for route in &plan.routes {
+        let request = handle.route().add(rtnl::route(route)).execute().await;
+        let what = || format!("add route to {}/{} via {}", route.to.address, route.to.prefix, route.via);
+        answered(place.name(), what, request)?;
+    }
+    Ok(())
+}
+
+async fn carriers(host: &Host) -> Result<()> {
+    let handle = rtnl::connect(&host.namespace)?;
+    for interface in &host.interfaces {
         let begun = Instant::now();
         // Before 6.8 nothing can be asked that hurries the kernel's linkwatch,
         // which runs at most once a second.
-        while !rtnl::operational(handle, host.name(), interface.index).await? {
+        while !rtnl::operational(&handle, host.name(), interface.index).await? {
             if begun.elapsed() > CARRIER {
                 return Err(Error::Deadline {
                     place: host.name().to_owned(),
@@ -189,8 +202,6 @@ async fn carriers(hosts: &[Host], handles: &[Handle]) -> Result<()> {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(())
-    }))
-    .await?;
+    }
     Ok(())
 }

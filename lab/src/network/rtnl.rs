@@ -59,8 +59,9 @@ impl VethEnd<'_> {
 }
 
 /// The request that makes a veth pair: one end here and up, the other in
-/// `there`, which [`up`] brings up. The far end cannot be made up: it does not
-/// know its peer yet (drivers/net/veth.c: veth_open, ENOTCONN).
+/// `there`, which [`up`] brings up. The far end cannot be made up, as it does
+/// not know its peer yet, nor in a bridge (drivers/net/veth.c: veth_open,
+/// ENOTCONN; veth_newlink does not look at the peer's IFLA_MASTER).
 pub(super) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: BorrowedFd<'_>) -> LinkMessage {
     let mut message = near.message(mtu, None);
     message.header.flags = LinkFlags::Up;
@@ -79,9 +80,12 @@ pub(super) fn bridge(name: &str, index: u32) -> LinkMessage {
     message
 }
 
-/// The request that brings a link up; the loopback interface has index 1.
-pub(super) fn up(index: u32) -> LinkMessage {
-    LinkUnspec::new_with_index(index).up().build()
+/// The request that brings a link up, and into its bridge where it has one;
+/// the loopback interface has index 1.
+pub(super) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
+    let mut message = LinkUnspec::new_with_index(index).up().build();
+    message.attributes.extend(bridge.map(LinkAttribute::Controller));
+    message
 }
 
 /// The request for a route.

@@ -1,0 +1,135 @@
+//! The floor: the same kernel objects by the shortest netlink program.
+//!
+//! It is synchronous, sends many requests at once, and names no place when the
+//! kernel refuses something. What it makes is what `Network::build` makes:
+//! indices, names and Ethernet addresses, pinned sysctls, addresses, routes
+//! and rules, and links that carry.
+
+mod batch;
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use lab::network::Namespace;
+use lab::network::firewall::Firewall;
+use lab::topology::{Kind, Link, Topology};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use batch::{Batch, End};
+
+const BRIDGE: u32 = 2;
+
+/// A network that exists.
+pub struct Floor {
+    namespaces: Vec<Namespace>,
+    _firewalls: Vec<Firewall>,
+}
+
+impl Floor {
+    /// Makes a topology real; the calling thread ends in the namespace `home`.
+    pub fn build(topology: &Topology, home: &Namespace) -> Self {
+        let mut places: Vec<(Namespace, Batch)> = topology
+            .nodes
+            .iter()
+            .map(|node| {
+                unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+                for pin in &node.sysctls {
+                    let written = fs::write(format!("/proc/sys/{}", pin.key.replace('.', "/")), &pin.value);
+                    assert!(written.is_ok() || pin.optional, "{}", pin.key);
+                }
+                (Namespace::current(node.name.clone()).expect("its descriptor"), Batch::open())
+            })
+            .collect();
+        setns(home.as_fd(), CloneFlags::CLONE_NEWNET).expect("the way home");
+
+        for ((_, batch), node) in places.iter_mut().zip(&topology.nodes) {
+            batch.up(1);
+            if node.kind == Kind::Bridge {
+                batch.bridge(&node.name, BRIDGE);
+            }
+        }
+        let indices = indices(topology);
+        for ((number, link), index) in topology.links.iter().enumerate().zip(&indices) {
+            let [near, far] = [0, 1].map(|side| end(topology, number, link, side, index[side]));
+            let there = places[link.ends[1].node].0.as_fd().as_raw_fd();
+            places[link.ends[0].node].1.veth(&near, &far, there);
+        }
+        places.iter_mut().for_each(|(_, batch)| _ = batch.finish());
+
+        for (link, index) in topology.links.iter().zip(&indices) {
+            match topology.nodes[link.ends[1].node].kind {
+                Kind::Bridge => places[link.ends[1].node].1.join(index[1], BRIDGE),
+                Kind::Host | Kind::Router => places[link.ends[1].node].1.up(index[1]),
+            }
+            for (end, index) in link.ends.iter().zip(index) {
+                if let Some(net) = end.net {
+                    places[end.node].1.address(*index, net.address, net.prefix);
+                }
+            }
+        }
+        for (node, (_, batch)) in places.iter_mut().enumerate() {
+            for route in topology.routes_of(node) {
+                batch.route(route.to.address, route.to.prefix, route.via);
+            }
+            batch.finish();
+        }
+
+        let links = topology.links.iter().zip(&indices);
+        let mut ends: Vec<Vec<u32>> = vec![vec![]; places.len()];
+        for (end, index) in links.flat_map(|(link, index)| link.ends.iter().zip(index)) {
+            ends[end.node].push(*index);
+        }
+        for ((_, batch), ends) in places.iter_mut().zip(&ends) {
+            loop {
+                ends.iter().for_each(|index| batch.carrier(*index));
+                if batch.finish() as usize == ends.len() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+
+        let namespaces: Vec<_> = places.into_iter().map(|(namespace, _)| namespace).collect();
+        let with_rules = namespaces.iter().zip(&topology.nodes).filter(|(_, node)| !node.rules.is_empty());
+        let firewalls = with_rules.map(|(n, node)| Firewall::install(n, &node.rules).expect("rules"));
+        Self { _firewalls: firewalls.collect(), namespaces }
+    }
+
+    /// The namespace of a node, by its position in the topology.
+    pub fn namespace(&self, node: usize) -> &Namespace {
+        &self.namespaces[node]
+    }
+}
+
+/// The indices of both ends of every link: each node counts its own.
+fn indices(topology: &Topology) -> Vec<[u32; 2]> {
+    let mut next = vec![BRIDGE + 1; topology.nodes.len()];
+    let mut take = |node: usize| {
+        next[node] += 1;
+        next[node] - 1
+    };
+    topology.links.iter().map(|link| [take(link.ends[0].node), take(link.ends[1].node)]).collect()
+}
+
+fn end<'a>(topology: &Topology, number: usize, link: &'a Link, side: usize, index: u32) -> End<'a> {
+    let end = &link.ends[side];
+    let ([.., a, b], [.., c, d, e]) = (end.node.to_be_bytes(), number.to_be_bytes());
+    // A far end joins its bridge when it is brought up.
+    let joins = side == 0 && topology.nodes[end.node].kind == Kind::Bridge;
+    End {
+        name: &end.interface,
+        index,
+        mac: [2, a, b, c, d, e],
+        mtu: link.mtu,
+        bridge: joins.then_some(BRIDGE),
+    }
+}
+
+/// A link named `name` from the thread's namespace into another one.
+pub fn link_into(namespace: &Namespace, name: &str) {
+    let end = |index| End { name, index, mac: [2, 0, 0, 0, 0, 1], mtu: 1500, bridge: None };
+    let mut batch = Batch::open();
+    batch.veth(&end(BRIDGE), &end(BRIDGE), namespace.as_fd().as_raw_fd());
+    batch.finish();
+}

@@ -1,0 +1,57 @@
+//! 1,000 hosts on one bridge, in a process of their own.
+
+mod common;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use common::{alone, applicable};
+use lab::network::Network;
+use lab::probe::{Answer, Flow, Side};
+use lab::topology::Topology;
+use tokio::task::LocalSet;
+
+common::tests![common::main:
+    // The only one: what is measured is the whole process.
+    a_thousand_hosts_take_less_than_100_mb,
+];
+
+/// A bridge takes 1023 ports: net/bridge/br_private.h, BR_MAX_PORTS.
+const HOSTS: u32 = 1000;
+
+/// What the process may have resident, in kB: 100 MB.
+const RESIDENT_MAX: u64 = 100_000;
+
+fn a_thousand_hosts_take_less_than_100_mb() {
+    alone(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let network = applicable(Network::build(behind_a_router()).await);
+            let (first, last) = (network.host("h1"), network.host("h1000"));
+            let service = SocketAddrV4::new(last.address(), 80);
+            let mut flow = Flow::open(first, service, last, 80).await.expect("a connection");
+            let met = flow.exchange(Side::Client, Duration::from_secs(5)).await.expect("two sockets");
+            assert_eq!(met, Answer::Received);
+        });
+    });
+    let peak = peak();
+    assert!(peak < RESIDENT_MAX, "{HOSTS} hosts made {peak} kB resident, not less than {RESIDENT_MAX} kB");
+}
+
+/// Every second link is given from the bridge's end: either may come first.
+fn behind_a_router() -> Topology {
+    let begin = Topology::new().bridge("lan").router("router").link("router 10.0.0.1/16", "lan");
+    (1..=HOSTS).fold(begin, |topology, n| {
+        let (name, address) = (format!("h{n}"), Ipv4Addr::from_bits(0x0a00_0001 + n));
+        let (topology, end) = (topology.host(&name), format!("{name} {address}/16"));
+        if n % 2 == 1 { topology.link(&end, "lan") } else { topology.link("lan", &end) }
+    })
+}
+
+/// The most that was ever resident, in kB: VmHWM of proc_pid_status(5).
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

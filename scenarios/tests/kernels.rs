@@ -1,0 +1,111 @@
+//! Every scenario on kernels of its own, in virtual time, compared with its
+//! reviewed outcome.
+//!
+//! Runs on every kernel of the store (`faultlab kernel list`), or on those that
+//! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, OnceLock};
+
+use lab::outcome::{Outcome, Verdict};
+use lab::scenario::Scenario;
+use lab::snapshot;
+use libtest_mimic::{Arguments, Failed, Trial};
+use scenarios::CATALOGUE;
+
+/// A kernel, and what came of running everything on it: the first test that
+/// asks runs it.
+struct Kernel {
+    id: String,
+    /// The scenarios that are asked for.
+    wanted: Vec<&'static str>,
+    outcomes: OnceLock<Result<Vec<Outcome>, String>>,
+}
+
+fn faultlab(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_faultlab"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| e.to_string())?;
+    match output.status.code() {
+        // 1: an outcome differs, which its own test says.
+        Some(0 | 1) => String::from_utf8(output.stdout).map_err(|e| e.to_string()),
+        status => Err(format!("status {status:?}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+impl Kernel {
+    fn outcome(&self, scenario: &Scenario) -> Result<Outcome, Failed> {
+        let run = || {
+            let lines = faultlab(&[&["run", "--kernel", &self.id, "--json"], self.wanted.as_slice()].concat())?;
+            lines.lines().map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
+        };
+        let outcomes = self.outcomes.get_or_init(run).as_ref().map_err(Clone::clone)?;
+        let outcome = outcomes.iter().find(|o| o.scenario == scenario.card.name);
+        Ok(outcome.cloned().ok_or("the run has no outcome of this scenario")?)
+    }
+
+    fn as_reviewed(&self, scenario: &Scenario) -> Result<(), Failed> {
+        let outcome = self.outcome(scenario)?;
+        if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
+            return Err(format!("{}: {}", outcome.verdict, outcome.reason.unwrap_or_default()).into());
+        }
+        let name = outcome.snapshot_name(scenario.has_timers()).ok_or("the outcome has no era")?;
+        insta::with_settings!({
+            snapshot_path => Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots"),
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+            description => scenario.card.title,
+        }, {
+            insta::assert_snapshot!(name, snapshot::write(&outcome));
+        });
+        Ok(())
+    }
+}
+
+fn kernels() -> Result<Vec<String>, String> {
+    if let Ok(named) = std::env::var("FAULTLAB_KERNELS") {
+        return Ok(named.split_whitespace().map(str::to_owned).collect());
+    }
+    let listed = faultlab(&["kernel", "list", "--json"])?;
+    let id = |line: &str| {
+        let entry: serde_json::Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        entry["id"].as_str().map(str::to_owned).ok_or_else(|| format!("no id in {line}"))
+    };
+    listed.lines().map(id).collect()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    let require_all = std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1");
+    let found = lab::machine::vm::Qemu::find().map_err(|e| e.to_string()).and_then(|_| kernels());
+    let why = match &found {
+        Err(why) => Some(why.clone()),
+        Ok(kernels) if kernels.is_empty() => {
+            Some("the store has no kernel; `faultlab kernel add debian:bookworm` fetches one".to_owned())
+        }
+        Ok(_) => None,
+    };
+    let mut trials = vec![];
+    if let Some(why) = why {
+        println!("left out: every scenario on a kernel of its own: {why}");
+        let trial = Trial::test("every scenario on a kernel of its own", move || Err(why.into()));
+        trials.push(trial.with_ignored_flag(!require_all));
+    }
+    for id in found.unwrap_or_default() {
+        let name = |scenario: &Scenario| format!("{id}: {}", scenario.card.name);
+        let asked = |s: &&Scenario| arguments.filter.as_ref().is_none_or(|f| name(s).contains(f.as_str()));
+        let scenarios: Vec<&'static Scenario> = CATALOGUE.scenarios.iter().filter(asked).collect();
+        let names: Vec<_> = scenarios.iter().map(|s| name(s)).collect();
+        let wanted = scenarios.iter().map(|s| s.card.name).collect();
+        let kernel = Arc::new(Kernel { id, wanted, outcomes: OnceLock::new() });
+        for (scenario, name) in scenarios.into_iter().zip(names) {
+            let kernel = Arc::clone(&kernel);
+            trials.push(Trial::test(name, move || kernel.as_reviewed(scenario)));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
