@@ -39,7 +39,8 @@ fn faultlab(arguments: &[&str]) -> Result<String, String> {
 impl Kernel {
     fn outcome(&self, scenario: &Scenario) -> Result<Outcome, Failed> {
         let run = || {
-            let lines = faultlab(&[&["run", "--kernel", &self.id, "--json"], self.wanted.as_slice()].concat())?;
+            let lines =
+                faultlab(&[&["run", "--kernel", &self.id, "--json"], self.wanted.as_slice()].concat())?;
             lines.lines().map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
         };
         let outcomes = self.outcomes.get_or_init(run).as_ref().map_err(Clone::clone)?;
