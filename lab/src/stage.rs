@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{KernelLog, Record};
+use crate::evidence::sockets::sockets;
 use crate::network::{Host, Network};
 use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
@@ -215,9 +216,9 @@ impl<'a> Stage<'a> {
         let mut evidence = Map::default();
         for host in self.network.hosts() {
             let mut lines = vec![];
-            let changes = self.counters(host.name())?.to_string();
-            if !changes.is_empty() {
-                lines.push(changes);
+            let changes = self.counters(host.name())?;
+            if changes.moved().next().is_some() {
+                lines.push(changes.to_string());
             }
             let node = &self.network.topology().nodes[self.network.topology().index(host.name())];
             if !node.rules.is_empty() {
@@ -225,7 +226,10 @@ impl<'a> Stage<'a> {
                 lines.extend(entries.iter().map(ToString::to_string));
                 lines.extend(host.firewall().counters()?.iter().map(ToString::to_string));
             }
-            if !lines.is_empty() && node.kind != Kind::Bridge {
+            if node.kind != Kind::Bridge {
+                lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
+            }
+            if !lines.is_empty() {
                 evidence.insert(host.name(), lines);
             }
         }
