@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
@@ -50,12 +49,7 @@ pub async fn perform(
         }
         Some(era) => {
             let arms = scenario.arms_on(ground, order.only);
-            let plays = arms.iter().map(|arm| play(scenario, ground, arm, order, log, on_arm));
-            let results = if (scenario.apart)(ground) {
-                stream::iter(plays).then(|play| play).try_collect().await
-            } else {
-                join_all(plays).await.into_iter().collect::<Result<Vec<_>>>()
-            };
+            let results = all(scenario, ground, &arms, order, log, on_arm).await;
             match results {
                 Ok(arms) => {
                     outcome.arms = arms;
@@ -78,21 +72,43 @@ pub async fn perform(
     outcome
 }
 
-async fn play(
+/// Sets all arms up, then plays them side by side: while a network is built the
+/// thread waits for the kernel, and the wires of arms that play would stand still.
+async fn all(
     scenario: &Scenario,
     ground: &Ground,
-    arm: &Arm,
+    arms: &[&'static Arm],
     order: Order<'_>,
     log: &SharedLog,
     on_arm: &dyn Fn(&str),
-) -> Result<ArmOutcome> {
-    let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
-    let stage = Stage::set_up(scenario, Plan { ground, arm, acts }, log).await?;
+) -> Result<Vec<ArmOutcome>> {
+    let plan = |arm: &'static Arm| {
+        let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
+        Plan { ground, arm, acts }
+    };
+    let mut outcomes = vec![];
+    if (scenario.apart)(ground) {
+        for arm in arms {
+            let stage = Stage::set_up(scenario, plan(arm), log).await?;
+            outcomes.push(play(scenario, stage, on_arm).await?);
+        }
+        return Ok(outcomes);
+    }
+    let mut stages = vec![];
+    for arm in arms {
+        stages.push(Stage::set_up(scenario, plan(arm), log).await?);
+    }
+    let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
+    join_all(plays).await.into_iter().collect()
+}
+
+async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<ArmOutcome> {
+    let arm = stage.arm.name;
     (scenario.play)(&stage).await.map_err(|error| match error {
         Error::Missing(missing) => Error::Missing(missing),
-        error => Error::Lab(format!("{} arm: {error}", arm.name)),
+        error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
-    on_arm(arm.name);
+    on_arm(arm);
     stage.finish()
 }
 

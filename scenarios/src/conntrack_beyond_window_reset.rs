@@ -66,7 +66,7 @@ pub const SCENARIO: Scenario = Scenario {
 
 /// Beyond any window that a connection of a few bytes can have.
 const BEYOND: u32 = 1_000_000;
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let wire = stage.wire("node", "server", Pass)?;

@@ -83,7 +83,7 @@ pub const SCENARIO: Scenario = Scenario {
 const BELOW: u32 = 100_000;
 /// Several times the largest window that the client's buffer allows.
 const MORE_THAN_A_WINDOW: usize = 400_000;
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 fn topology(plan: &Plan<'_>) -> Topology {
     // A small receive buffer, so that a window is soon past.

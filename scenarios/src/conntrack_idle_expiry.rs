@@ -68,7 +68,7 @@ pub const SCENARIO: Scenario = Scenario {
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn topology(plan: &Plan<'_>) -> Topology {
     let timeout = plan.ground.number("established") * if plan.is("longer-timeout") { 10 } else { 1 };

@@ -57,7 +57,7 @@ pub const SCENARIO: Scenario = Scenario {
             about: "whose check: the kernel's own, or the model of 4.x or 3.10 on a wire",
             values: Values::Choice(&["kernel", "model", "model-3.10"]),
         },
-        Setting::seconds("paws-window", "how long a stamp counts; a kernel's own is always 60", 5, 60),
+        Setting::seconds("paws-window", "how long a stamp counts; a kernel's own is always 60", 8, 60),
     ],
     arms: &[
         Arm::control("no NAT: each host has an address of its own"),
@@ -112,7 +112,7 @@ pub const SCENARIO: Scenario = Scenario {
 const HOUR: u32 = 3_600_000;
 const SERVICE: ([u8; 4], u16) = ([192, 0, 2, 2], 80);
 /// As long as people let a connect() hang.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn modelled(ground: &Ground) -> bool {
     ground.word("recycle") != "kernel"
