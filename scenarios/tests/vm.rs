@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::machine::vm::Qemu;
+use lab::machine::vm::{Qemu, Store};
 use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -186,7 +186,11 @@ fn a_seed_gives_the_same_bytes_on_a_busy_machine() {
     let done = AtomicBool::new(false);
     let again = thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         // A thread of its own, so that the others end even if it panics.
         let again = scope.spawn(|| Bytes::of(&kernel, 1)).join();
@@ -335,19 +339,12 @@ fn refusal(command: &mut Command) -> String {
 /// A bzImage by its header, and instructions that no processor has: three
 /// faults, and the machine resets.
 fn broken_kernel() -> Vec<u8> {
-    let mut image = vec![0; 0x400];
-    image[0x1f1] = 1; // setup_sects
-    image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x206..0x208].copy_from_slice(&[0x0f, 0x02]); // version: 2.15
-    image[0x20e..0x210].copy_from_slice(&[0x80, 0x00]); // kernel_version
-    image[0x211] = 1; // loadflags: LOADED_HIGH
-    image[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes()); // initrd_addr_max
-    let version = b"6.1.0-broken (tester@example.org) #1\0";
-    image[0x280..0x280 + version.len()].copy_from_slice(version);
-    image.extend([0x0f, 0x0b].repeat(2048)); // ud2
-    let syssize = u32::try_from((image.len() - 0x400) / 16).expect("small");
-    image[0x1f4..0x1f8].copy_from_slice(&syssize.to_le_bytes());
+    let store = Store::open().expect("the store");
+    let kernel = store.get(&newest().id).expect("the kernel");
+    let mut image = fs::read(kernel.image).expect("the image");
+    // boot.rst: setup_sects, and the boot sector itself.
+    let code = (usize::from(image[0x1f1]) + 1) * 512;
+    image[code..].chunks_exact_mut(2).for_each(|ud2| ud2.copy_from_slice(&[0x0f, 0x0b]));
     image
 }
 
