@@ -14,6 +14,10 @@ pub struct Outcome {
     pub scenario: String,
     /// The kernel's release.
     pub kernel: String,
+    /// What the kernel was asked for by, an id of the store or a file; none
+    /// where it is the running one.
+    #[serde(default)]
+    pub kernel_id: Option<String>,
     /// `here` or `vm`.
     pub machine: String,
     /// Which clock the timers followed.
@@ -193,6 +197,7 @@ impl Outcome {
         Self {
             scenario: scenario.card.name.to_owned(),
             kernel: ground.kernel.release.clone(),
+            kernel_id: None,
             machine: "here".to_owned(),
             clock: ground.clock,
             era: scenario.era(ground).map(|e| e.name.to_owned()),

@@ -55,6 +55,10 @@ pub async fn perform(
                     outcome.arms = arms;
                     (outcome.verdict, outcome.reason) =
                         judge(&scenario.symptom, era.shows, &mut outcome.arms);
+                    outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
+                        let cell = arm.observations.get(scenario.symptom.row);
+                        arm.kind == ArmKind::Control && cell.is_some_and(|c| c == scenario.symptom.healthy)
+                    });
                     compare(&mut outcome, scenario, snapshots);
                 }
                 Err(Error::Missing(missing)) => {

@@ -147,6 +147,7 @@ mod tests {
         Outcome {
             scenario: "s".into(),
             kernel: "6.1".into(),
+            kernel_id: None,
             machine: "here".into(),
             clock: Clock::Real,
             era: Some("e".into()),

@@ -69,7 +69,8 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
                 display.borrow_mut().note(&Progress::Arm { scenario: &id, arm: &outcome.scenario });
             }
         };
-        let visit = vm.visit(tasks, &mut hear).await?;
+        let mut visit = vm.visit(tasks, &mut hear).await?;
+        visit.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
         console.push_str(&visit.console.text());
         let done = visit.outcomes.len();
         column.outcomes.extend(visit.outcomes);
@@ -107,6 +108,7 @@ fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome 
     };
     let mut outcome = Outcome::without_run(scenario, &ground, verdict, error.to_string());
     outcome.kernel.clone_from(&vm.kernel().release);
+    outcome.kernel_id = Some(vm.kernel().id.clone());
     "vm".clone_into(&mut outcome.machine);
     outcome.era = None;
     outcome

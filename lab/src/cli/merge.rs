@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Stop;
 use super::run::Tally;
+use crate::catalogue::Catalogue;
 use crate::outcome::Outcome;
 use crate::report::Style;
 use crate::report::matrix::{Column, matrix};
@@ -21,7 +22,7 @@ pub struct Merge {
     files: Vec<PathBuf>,
 }
 
-pub(super) fn merge(merge: &Merge, style: Style) -> Result<ExitCode, Stop> {
+pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Result<ExitCode, Stop> {
     let mut columns: Vec<Column> = vec![];
     for file in &merge.files {
         let wrong = |why: String| Stop::Usage(format!("{}: {why}", file.display()));
@@ -29,19 +30,27 @@ pub(super) fn merge(merge: &Merge, style: Style) -> Result<ExitCode, Stop> {
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let outcome: Outcome =
                 serde_json::from_str(line).map_err(|e| wrong(format!("line {}: {e}", number + 1)))?;
-            let at = columns.iter().position(|c| c.kernel == outcome.kernel);
+            // As `run` heads the column of the whole matrix.
+            let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
+            let at = columns.iter().position(|c| c.kernel == kernel);
             let at = at.unwrap_or_else(|| {
-                columns.push(Column { kernel: outcome.kernel.clone(), outcomes: vec![] });
+                columns.push(Column { kernel, outcomes: vec![] });
                 columns.len() - 1
             });
-            if columns[at].outcomes.iter().any(|o| o.scenario == outcome.scenario) {
-                return Err(wrong(format!("{} on {} is there twice", outcome.scenario, outcome.kernel)));
+            let column = &columns[at];
+            if column.outcomes.iter().any(|o| o.scenario == outcome.scenario) {
+                return Err(wrong(format!("{} on {} is there twice", outcome.scenario, column.kernel)));
             }
             columns[at].outcomes.push(outcome);
         }
     }
     // The order in which a person counts: 5.10 before 6.1, 6.9 before 6.12.
-    columns.sort_by_cached_key(|c| numbers(&c.kernel));
+    columns.sort_by_cached_key(|c| c.outcomes.first().map(|o| numbers(&o.kernel)));
+    let row = |o: &Outcome| catalogue.scenarios.iter().position(|s| s.card.name == o.scenario);
+    for column in &mut columns {
+        // What this catalogue does not know comes last.
+        column.outcomes.sort_by_key(|o| row(o).unwrap_or(usize::MAX));
+    }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
     let tally = Tally::of(&outcomes);
     let mut out = io::stdout().lock();

@@ -86,10 +86,31 @@ enum Stop {
     Usage(String),
     /// The lab could not run: status 69 (EX_UNAVAILABLE of sysexits.h).
     Lab(Error),
+    /// `git bisect run` asked, and cannot be told: status 125.
+    CannotTell(String),
     /// Standard output could not be written: status 74 (EX_IOERR).
     Output(io::Error),
     /// A signal: status 128 and its number.
     Interrupted(Signal),
+}
+
+impl Stop {
+    /// The same for `git bisect run`, to which every status from 1 to 127 but
+    /// 125 means a bad kernel.
+    fn for_bisect(self) -> Self {
+        match self {
+            Self::Usage(sentence) => Self::CannotTell(sentence),
+            Self::Lab(error) => Self::CannotTell(error.to_string()),
+            Self::Output(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Self::CannotTell(unwritten(&error))
+            }
+            ended => ended,
+        }
+    }
+}
+
+fn unwritten(error: &io::Error) -> String {
+    format!("cannot write the results: {error}")
 }
 
 impl From<io::Error> for Stop {
@@ -121,7 +142,7 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
             show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
         }
         Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
-        Verb::Merge(merge) => merge::merge(&merge, style()),
+        Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),
         Verb::Run(raw) => run::run(catalogue, raw, style()),
         Verb::Doctor { json } => doctor::doctor(json, style()),
         Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),
@@ -135,7 +156,8 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::from(128 + Signal::SIGPIPE as u8);
         }
-        Err(Stop::Output(error)) => (74, format!("cannot write the results: {error}")),
+        Err(Stop::CannotTell(sentence)) => (125, sentence),
+        Err(Stop::Output(error)) => (74, unwritten(&error)),
         Err(Stop::Interrupted(signal)) => return ExitCode::from(128 + signal as u8),
     };
     // Where nobody reads it, the status still says it.

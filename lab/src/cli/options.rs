@@ -57,7 +57,7 @@ pub struct Run {
     /// For `git bisect run`: exit 1 where the fault is reproduced (or, with `immune`, where it is not), 0 where it is
     /// not, 125 where this kernel cannot tell
     #[arg(long, value_name = "BAD", num_args = 0..=1, require_equals = true, default_missing_value = "reproduced")]
-    bisect: Option<Bad>,
+    pub(super) bisect: Option<Bad>,
 }
 
 /// A part of the matrix.

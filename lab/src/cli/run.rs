@@ -19,6 +19,12 @@ use crate::report::{Style, junit, ktap, table};
 
 /// Runs what was asked for, unless a signal comes first.
 pub(super) fn run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
+    let bisecting = raw.bisect.is_some();
+    let done = checked_and_run(catalogue, raw, style);
+    done.map_err(|stop| if bisecting { stop.for_bisect() } else { stop })
+}
+
+fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let options = raw.options(catalogue).map_err(Stop::Usage)?;
     super::on_runtime(async {
         tokio::select! {

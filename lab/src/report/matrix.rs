@@ -145,6 +145,7 @@ pub(crate) mod tests {
         let outcome = Outcome {
             scenario: "beyond-window".into(),
             kernel: kernel.into(),
+            kernel_id: Some(kernel.into()),
             machine: "vm".into(),
             clock: Clock::Virtual,
             era: None,
