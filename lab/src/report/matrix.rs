@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::Style;
 use crate::outcome::{Outcome, Verdict};
@@ -38,6 +38,9 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
+    }
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
     }
     let mut text: String =
         table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat();
