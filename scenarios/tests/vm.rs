@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::machine::vm::module::Module;
+use lab::machine::vm::modules::WANTED;
 use lab::machine::vm::{Qemu, Store};
 use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
@@ -24,7 +26,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use frame::{Test, leave_out};
-use user::{Answer, PATIENCE, Session, answer, ask, faultlab};
+use user::{Answer, PATIENCE, SOON, Session, answer, ask, faultlab};
 
 frame::tests![two_at_a_time:
     a_seed_gives_the_same_bytes_on_a_busy_machine,
@@ -37,6 +39,8 @@ frame::tests![two_at_a_time:
     a_bisection_is_told_what_it_cannot_judge,
     a_kernel_that_never_boots_fails_beside_one_that_does,
     a_panic_is_quoted,
+    a_module_that_does_not_load_is_named,
+    a_kernel_without_a_serial_port_is_one_sentence,
 ];
 
 fn two_at_a_time(tests: &[Test]) -> ExitCode {
@@ -50,8 +54,6 @@ fn two_at_a_time(tests: &[Test]) -> ExitCode {
 const SHORT: &str = "conntrack-beyond-window-reset";
 /// Reproduced up to 6.0, and not since.
 const CHANGED: &str = "conntrack-delayed-segment-reset";
-/// How long anything may live after its starter.
-const SOON: Duration = Duration::from_secs(1);
 
 /// A kernel of the store.
 #[derive(Debug, Clone)]
@@ -221,7 +223,7 @@ fn two_guests(home: &Home) -> Session {
         thread::sleep(Duration::from_millis(5));
     }
     // Into the middle of their boots.
-    thread::sleep(SOON);
+    thread::sleep(Duration::from_secs(1));
     assert_eq!(guests(), 2, "a boot takes longer");
     session
 }
@@ -374,6 +376,20 @@ fn in_place_of_qemu(script: &str) -> (TempDir, String) {
     (bin, path)
 }
 
+/// QEMU, with more words on the kernel command line.
+fn with_words(words: &str) -> (TempDir, String) {
+    let real = Qemu::find().unwrap_or_else(|missing| leave_out(missing.to_string()));
+    in_place_of_qemu(&format!(
+        "for word; do
+           shift
+           case $word in console=ttyS0*) word=\"$word {words}\" ;; esac
+           set -- \"$@\" \"$word\"
+         done
+         exec {} \"$@\"",
+        real.program().display()
+    ))
+}
+
 fn a_qemu_that_is_missing_or_old_is_one_sentence() {
     let line = format!("run {SHORT} --kernel {}", newest().id);
     let empty = Home::new();
@@ -413,26 +429,42 @@ fn a_kernel_that_never_boots_fails_beside_one_that_does() {
 
 fn a_panic_is_quoted() {
     let line = format!("run {SHORT} --json --kernel {}", newest().id);
-    let real = Qemu::find().unwrap_or_else(|missing| leave_out(missing.to_string()));
     // The same guest, but for the init that it shall find.
-    let script = format!(
-        "for word; do
-           shift
-           case $word in console=ttyS0*) word=\"$word rdinit=/none init=/none\" ;; esac
-           set -- \"$@\" \"$word\"
-         done
-         exec {} \"$@\"",
-        real.program().display()
-    );
-    let (_bin, path) = in_place_of_qemu(&script);
+    let (_bin, path) = with_words("rdinit=/none init=/none");
     let home = Home::new();
     let Answer { status, out, err } = answer(faultlab(&line).env("PATH", path).env("TMPDIR", home.path()));
     home.assert_empty();
-    assert_eq!(status, Some(1), "{out}{err}");
-    let outcome = &outcomes(&out)[0];
-    assert_eq!(outcome["verdict"], "failed");
-    let reason = outcome["reason"].as_str().expect("a reason");
-    assert!(reason.contains("Kernel panic - not syncing"), "{reason}");
+    assert_eq!((status, out.as_str()), (Some(69), ""), "{err}");
+    assert!(err.contains("Kernel panic - not syncing"), "{err}");
+}
+
+fn a_module_that_does_not_load_is_named() {
+    let id = newest().id;
+    let stored = Store::open().expect("the store").get(&id).expect("the kernel");
+    let order = stored.modules().expect("its modules").load_order(WANTED).expect("the order");
+    // As of an installed kernel: modules/RELEASE holds the image, too.
+    let home = Home::new();
+    let dir = home.path().join("modules").join(&stored.release);
+    fs::create_dir_all(&dir).expect("a directory");
+    fs::copy(&stored.image, dir.join("vmlinuz")).expect("the image");
+    for Module { name, mut bytes, .. } in order.modules {
+        if name == "veth" {
+            // Built for another configuration of this release, says its vermagic.
+            let at = bytes.windows(10).position(|w| w == b"mod_unload").expect("a word of its vermagic");
+            bytes[at] = b'M';
+        }
+        fs::write(dir.join(format!("{name}.ko")), bytes).expect("a module");
+    }
+    let line = format!("run {SHORT} --kernel {}", dir.join("vmlinuz").display());
+    let said = refusal(&mut faultlab(&line));
+    assert!(said.contains("load the module veth: "), "{said}");
+    assert_eq!(run(&(line + " --bisect")).status, Some(125));
+}
+
+fn a_kernel_without_a_serial_port_is_one_sentence() {
+    let (_bin, path) = with_words("8250.nr_uarts=0");
+    let said = refusal(faultlab(&format!("run {SHORT} --kernel {}", newest().id)).env("PATH", path));
+    assert!(said.contains("CONFIG_SERIAL_8250_CONSOLE"), "{said}");
 }
 
 // ---- The matrix

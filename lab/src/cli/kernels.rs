@@ -39,13 +39,31 @@ pub(super) async fn run(
 ) -> std::result::Result<(), Stop> {
     let columns = machines.iter().enumerate().map(|(number, vm)| column(vm, number, options, display));
     let mut columns = stream::iter(columns).buffered(options.guests);
+    // As long as no kernel has booted there is nothing to tell but why.
+    let (mut held, mut why, mut one_booted) = (vec![], None, false);
     while let Some(column) = columns.next().await {
-        on_column(column?)?;
+        let (column, never_booted) = column?;
+        one_booted |= never_booted.is_none();
+        why = why.or(never_booted);
+        held.push(column);
+        if one_booted {
+            held.drain(..).try_for_each(&mut *on_column)?;
+        }
     }
-    Ok(())
+    match why {
+        Some(error) if !one_booted => Err(Stop::Lab(error)),
+        _ => Ok(()),
+    }
 }
 
-async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Display>) -> Result<Column> {
+/// All that is asked of one kernel; and, where it never came to run anything,
+/// why.
+async fn column(
+    vm: &Vm,
+    number: usize,
+    options: &Options,
+    display: &RefCell<Display>,
+) -> Result<(Column, Option<Error>)> {
     let mine = |(at, scenario): (usize, &&'static Scenario)| {
         let place = at * options.kernels.len() + number;
         options.shard.is_none_or(|shard| shard.has(place)).then_some(*scenario)
@@ -54,10 +72,11 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
     let id = vm.kernel().id.clone();
     let mut column = Column { kernel: id.clone(), outcomes: vec![] };
     if left.is_empty() {
-        return Ok(column);
+        return Ok((column, None));
     }
     display.borrow_mut().note(&Progress::Begun { scenario: &id, arms: left.len() });
     let mut console = String::new();
+    let mut never_booted = None;
     while !left.is_empty() {
         // A scenario that may wedge its kernel has a guest of its own.
         let together = left.iter().position(|s| s.wedges).map_or(left.len(), |at| at.max(1));
@@ -74,10 +93,13 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
         let done = visit.outcomes.len();
         column.outcomes.extend(visit.outcomes);
         left.drain(..done);
-        // The scenario that the guest died of has failed; the others go on.
-        if let (Some(failure), Some(scenario)) = (visit.failure, batch.get(done)) {
-            column.outcomes.push(failed(scenario, vm, options.clock, &failure));
-            left.remove(0);
+        let Some(failure) = visit.failure.filter(|_| done < together) else { continue };
+        // A kernel that does not boot will not do so for the next scenario. Of
+        // what a guest died later the others know nothing: they go on.
+        let lost = if visit.booted { 1 } else { left.len() };
+        column.outcomes.extend(left.drain(..lost).map(|s| failed(s, vm, options.clock, &failure)));
+        if column.outcomes.len() == lost && !visit.booted {
+            never_booted = Some(failure);
         }
     }
     if let Some(folder) = &options.console {
@@ -87,7 +109,7 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
         written.map_err(|e| Error::kernel(file.display().to_string(), "write the console", e))?;
     }
     display.borrow_mut().note(&Progress::Ended(&id));
-    Ok(column)
+    Ok((column, never_booted))
 }
 
 fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome {

@@ -20,6 +20,10 @@ use super::frame::leave_out;
 
 /// How long a test waits for what must come, on however slow a machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may live after its starter, on a machine as busy as it
+/// gets: a tenth of it on an idle one. The hang that a test ends goes on for
+/// more than twice as long by itself.
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// What a command came to.
 #[derive(Debug)]

@@ -120,7 +120,10 @@ pub fn load_modules<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Resul
     only_as_init()?;
     for path in files {
         let path = path.as_ref();
-        let failed = |e| Error::kernel(INIT, format!("load the module {}", path.display()), e);
+        // The archive numbers them in their order.
+        let file = path.file_stem().unwrap_or_default().to_string_lossy();
+        let name = file.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches('-');
+        let failed = |e| Error::kernel(INIT, format!("load the module {name}"), e);
         let file = File::open(path).map_err(failed)?;
         // SAFETY: finit_module(2) reads the descriptor, which `file` keeps
         // open, and a C string; both outlive the call.

@@ -18,6 +18,10 @@ use crate::scenario::Clock;
 /// How long one scenario may take, on the wall's clock.
 const BUDGET: Duration = Duration::from_secs(120);
 
+/// What is said of a kernel that says nothing.
+const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
+                      (CONFIG_SERIAL_8250=y, CONFIG_SERIAL_8250_CONSOLE=y)";
+
 /// A kernel that is ready to be booted.
 #[derive(Debug)]
 pub struct Vm {
@@ -45,6 +49,8 @@ pub struct Visit {
     /// The outcomes, in the order of the tasks; fewer than tasks where the
     /// guest ended early.
     pub outcomes: Vec<Outcome>,
+    /// Whether its init came to run the first task.
+    pub booted: bool,
     /// Why it ended early, if it did.
     pub failure: Option<Error>,
     /// What its kernel printed.
@@ -94,10 +100,12 @@ impl Vm {
         let guest = Guest { kernel: Path::new(&self.kernel.image), initramfs: &archive, append };
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
+        let mut booted = false;
         let mut begun = Instant::now();
         let mut hear = |frame: &Frame| match report(frame) {
             Ok(Report::Booted { .. }) => {
                 begun = Instant::now();
+                booted = true;
                 on_heard(Heard::Booted);
             }
             Ok(Report::Arm(arm)) => on_heard(Heard::Arm(&arm)),
@@ -115,10 +123,19 @@ impl Vm {
         };
         let end = qemu.run(&guest, &mut hear).await?;
         if failure.is_none() && outcomes.len() < count {
-            let why = end.failure().unwrap_or_else(|| "the guest ended without an outcome".to_owned());
-            failure = Some(Error::Lab(format!("{}: {why}", self.kernel.id)));
+            let why = match end.failure() {
+                // An init that cannot report ends its machine.
+                None if !booted && end.console.is_empty() => SILENT.to_owned(),
+                None => "the guest ended without an outcome".to_owned(),
+                Some(why) => why,
+            };
+            failure = Some(Error::Lab(why));
         }
-        Ok(Visit { outcomes, failure, console: end.console })
+        let failure = failure.map(|error| match error {
+            Error::Missing(missing) => Error::Missing(missing),
+            error => Error::Lab(format!("{}: {error}", self.kernel.id)),
+        });
+        Ok(Visit { outcomes, booted, failure, console: end.console })
     }
 }
 
