@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`scenario`] | what a fault is: card, arms, eras (pure) |
 //! | [`outcome`], [`snapshot`] | the table, the verdict, the comparison (pure) |
+//! | [`capture`] | the frames of an arm (pure) |
 //! | [`topology`] | hosts, routers, links and rules as values (pure) |
 //! | [`network`] | a topology made real |
 //! | [`wire`] | a link whose frames pass through this process |
@@ -21,6 +22,7 @@
 //! descriptor that the thread enters and leaves; a socket stays in the
 //! namespace that it was made in.
 
+pub mod capture;
 pub mod catalogue;
 pub mod cli;
 pub mod error;

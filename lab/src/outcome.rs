@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::Capture;
 use crate::scenario::{ArmKind, Clock, Ground, Scenario, Shows, Symptom};
 
 /// What a scenario showed on one kernel.
@@ -62,6 +63,9 @@ pub struct ArmOutcome {
     pub because: Vec<String>,
     /// What the kernel's own tables said, by host.
     pub evidence: Map<Vec<String>>,
+    /// The frames, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
 }
 
 /// How long a scenario took.
@@ -260,6 +264,7 @@ mod tests {
                 unseen: Map::default(),
                 because: vec![],
                 evidence: Map::default(),
+                capture: None,
             })
             .collect()
     }

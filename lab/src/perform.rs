@@ -19,6 +19,8 @@ pub struct Order<'a> {
     /// Gives the fault arm the control's network, and plays no other arm: a way
     /// to see that without its cause nothing is reproduced.
     pub without_cause: bool,
+    /// Whether the outcome brings the frames along.
+    pub captures: bool,
 }
 
 /// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
@@ -102,7 +104,7 @@ async fn all(
     if (scenario.apart)(ground) {
         for arm in arms {
             let stage = Stage::set_up(scenario, plan(arm), log).await?;
-            outcomes.push(play(scenario, stage, on_arm).await?);
+            outcomes.push(play(scenario, stage, order, on_arm).await?);
         }
         return Ok(outcomes);
     }
@@ -110,18 +112,23 @@ async fn all(
     for arm in arms {
         stages.push(Stage::set_up(scenario, plan(arm), log).await?);
     }
-    let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
+    let plays = stages.into_iter().map(|stage| play(scenario, stage, order, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
-async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<ArmOutcome> {
+async fn play(
+    scenario: &Scenario,
+    stage: Stage<'_>,
+    order: Order<'_>,
+    on_arm: &dyn Fn(&str),
+) -> Result<ArmOutcome> {
     let arm = stage.arm.name;
     (scenario.play)(&stage).await.map_err(|error| match error {
         Error::Missing(missing) => Error::Missing(missing),
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);
-    stage.finish()
+    stage.finish(order.captures)
 }
 
 fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {

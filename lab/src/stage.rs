@@ -13,6 +13,7 @@ use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{KernelLog, Record};
 use crate::evidence::sockets::sockets;
+use crate::evidence::tap::Tap;
 use crate::network::{Host, Network};
 use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
@@ -65,6 +66,7 @@ pub struct Stage<'a> {
     before: Vec<Counters>,
     seen: RefCell<Seen>,
     wires: RefCell<Vec<Rc<Wire>>>,
+    tap: Option<Tap>,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,8 @@ impl<'a> Stage<'a> {
     /// What the kernel refused or lacks.
     pub async fn set_up(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Self> {
         let network = Network::build((scenario.topology)(&plan)).await?;
+        // What only explains may be missing.
+        let tap = Tap::on(network.hosts()).ok();
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         Ok(Self {
             plan,
@@ -98,6 +102,7 @@ impl<'a> Stage<'a> {
             before,
             seen: RefCell::default(),
             wires: RefCell::default(),
+            tap,
         })
     }
 
@@ -207,12 +212,13 @@ impl<'a> Stage<'a> {
         Ok(Counters::changes(&self.before[index], &now))
     }
 
-    /// Ends the arm: what the kernel's tables say now, and all that was seen.
+    /// Ends the arm: what the kernel's tables say now, and all that was seen;
+    /// the frames where they are asked for.
     ///
     /// # Errors
     /// Where evidence cannot be read, or a wire lost a frame that it was not
     /// told to lose.
-    pub fn finish(self) -> Result<ArmOutcome> {
+    pub fn finish(self, captures: bool) -> Result<ArmOutcome> {
         let mut evidence = Map::default();
         for host in self.network.hosts() {
             let mut lines = vec![];
@@ -239,6 +245,10 @@ impl<'a> Stage<'a> {
                 return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
             }
         }
+        let capture = match self.tap.filter(|_| captures) {
+            Some(tap) => Some(tap.end(self.network.hosts())?),
+            None => None,
+        };
         let seen = self.seen.into_inner();
         Ok(ArmOutcome {
             name: self.plan.arm.name.to_owned(),
@@ -249,6 +259,7 @@ impl<'a> Stage<'a> {
             unseen: seen.unseen,
             because: seen.because,
             evidence,
+            capture,
         })
     }
 }

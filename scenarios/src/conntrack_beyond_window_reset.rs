@@ -76,7 +76,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let before = node.stats()?;
 
     // What the server would send next, but for its sequence number.
-    let last = last_of_server(&wire)?;
+    let last = last_of_server(&wire).await?;
     if stage.faulty() {
         let stray = Header { seq: last.seq.wrapping_add(BEYOND), flags: Flags::PSH | Flags::ACK, ..last };
         let segment = Segment { header: stray, payload: b"boom!!!" };

@@ -109,7 +109,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     flow.transfer(Side::Server, MORE_THAN_A_WINDOW).await?;
     flow.settle().await?;
     if inject {
-        let last = last_of_server(&wire)?;
+        let last = last_of_server(&wire).await?;
         let late = Header { seq: last.seq.wrapping_sub(BELOW), flags: Flags::PSH | Flags::ACK, ..last };
         let segment = Segment { header: late, payload: b"boom!!!" };
         wire.inject(Way::Back, segment.frame(stage.network().macs("server", "node"))?);

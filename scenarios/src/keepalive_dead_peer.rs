@@ -115,6 +115,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;
     let after = stage.elapsed().checked_sub(since).unwrap();
 
+    wire.caught_up().await;
     let (asked, answered) = questions(&wire);
     stage.see(
         "half-open connection",

@@ -28,7 +28,8 @@ pub fn topology(plan: &Plan<'_>) -> Topology {
 }
 
 /// The headers of the server's last segment.
-pub fn last_of_server(wire: &Wire) -> Result<Header> {
+pub async fn last_of_server(wire: &Wire) -> Result<Header> {
+    wire.caught_up().await;
     let last = wire.frames().into_iter().rev().find(|f| f.way == Way::Back && f.header.is_some());
     last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server said nothing".into()))
 }

@@ -120,7 +120,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
 
     let _listener = listen(server, 80)?;
     let met = connect(host_b, 40_002, service, PATIENCE).await?;
-    let (syns, answers) = handshake(&wire);
+    let (syns, answers) = handshake(&wire).await;
     let cell = match met {
         Connect::Connected { .. } if answers.starts_with("SYN-ACK") => "at once".to_owned(),
         Connect::Connected { .. } => "after another SYN".to_owned(),
@@ -141,7 +141,8 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
 
 /// How many SYNs host-b sent, and what the server answered: each kind of
 /// segment once, in the order they came.
-fn handshake(wire: &Wire) -> (usize, String) {
+async fn handshake(wire: &Wire) -> (usize, String) {
+    wire.caught_up().await;
     let headers = || wire.frames().into_iter().filter_map(|f| Some((f.way, f.header?.flags)));
     let syns = headers().filter(|(way, flags)| *way == Way::There && flags.opens()).count();
     let mut answers: Vec<&str> = vec![];

@@ -7,6 +7,7 @@ mod kernels;
 mod list;
 mod merge;
 mod options;
+mod pcap;
 mod run;
 mod show;
 

@@ -37,6 +37,9 @@ pub struct Run {
     /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
+    /// Write the frames of every arm into a pcapng file in this directory, for Wireshark
+    #[arg(long, value_name = "DIR")]
+    pcap: Option<PathBuf>,
     /// Take the cause away: the fault arm gets the control's network too, and must then reproduce nothing
     #[arg(long, conflicts_with_all = ["arm", "bisect"])]
     without_cause: bool,
@@ -157,6 +160,8 @@ pub struct Options {
     pub format: Format,
     /// Where a JUnit report goes.
     pub junit: Option<PathBuf>,
+    /// Where captures go.
+    pub pcap: Option<PathBuf>,
     /// Where the consoles of guests go.
     pub console: Option<PathBuf>,
     /// What is bad, where the exit status is for `git bisect run`.
@@ -174,6 +179,7 @@ impl Options {
             only: self.only.clone(),
             set: self.set_for(scenario),
             without_cause: self.without_cause,
+            captures: self.pcap.is_some(),
         }
     }
 
@@ -226,6 +232,7 @@ impl Run {
                 _ => Format::Text,
             },
             junit: self.junit,
+            pcap: self.pcap,
             console: self.console,
             bisect: self.bisect,
             require_all: std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1"),

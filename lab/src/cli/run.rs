@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::{Format, Options};
-use super::{Stop, here, kernels, options};
+use super::{Stop, here, kernels, options, pcap};
 use crate::catalogue::Catalogue;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::matrix::{self, Column};
@@ -57,7 +57,10 @@ async fn stopped() -> Stop {
 async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Result<ExitCode, Stop> {
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     let mut columns: Vec<Column> = vec![];
-    let mut tell = |column: Column| {
+    let mut tell = |mut column: Column| {
+        if let Some(folder) = &options.pcap {
+            column.outcomes.iter_mut().try_for_each(|outcome| pcap::write(outcome, folder))?;
+        }
         let text = told(catalogue, options, &column.outcomes, style);
         print(&display, &text)?;
         match columns.iter_mut().find(|c| c.kernel == column.kernel) {

@@ -5,3 +5,4 @@ pub mod conntrack;
 pub mod counters;
 pub mod kernel_log;
 pub mod sockets;
+pub mod tap;

@@ -49,6 +49,8 @@ pub enum Task {
         set: BTreeMap<String, String>,
         /// Gives the fault arm the control's network.
         without_cause: bool,
+        /// Brings the frames of every arm along.
+        captures: bool,
     },
 }
 
@@ -125,10 +127,10 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let abilities = LocalSet::new().block_on(&runtime, check::abilities(log.err()));
             Report::Abilities(abilities)
         }
-        Task::Run { scenario, only, set, without_cause } => {
+        Task::Run { scenario, only, set, without_cause, captures } => {
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-            let order = Order { only: &only, without_cause };
+            let order = Order { only: &only, without_cause, captures };
             let log = SharedLog::new(log.ok());
             let on_arm = |arm: &str| {
                 report(&Report::Arm(arm.to_owned()));

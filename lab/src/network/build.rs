@@ -13,6 +13,7 @@ use netlink_packet_route::link::LinkMessage;
 use tokio::time::Instant;
 
 use super::firewall::Firewall;
+use super::ring::{self, Ring};
 use super::rtnl::{self, VethEnd, answered};
 use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
     } else {
         None
     };
-    let (plans, wired) = plan(&topology, &mut hosts, workshop.as_ref());
+    let (plans, mut wired) = plan(&topology, &mut hosts, workshop.as_ref());
     let places = || hosts.iter().map(Host::namespace).chain(&workshop).zip(&plans);
     for (place, plan) in places() {
         make(place, plan).await?;
@@ -49,12 +50,15 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
     for host in &hosts {
         carriers(host).await?;
     }
+    if let Some(workshop) = &workshop {
+        open(workshop, &mut wired, &hosts)?;
+    }
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
             host.firewall = Some(Firewall::install(&host.namespace, &node.rules)?);
         }
     }
-    Ok(Network { topology, hosts, workshop, wired: RefCell::new(wired) })
+    Ok(Network { topology, hosts, _workshop: workshop, wired: RefCell::new(wired) })
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
@@ -122,7 +126,7 @@ fn plan<'a>(
                 plans[nodes[side]].make.push(rtnl::veth(&outer[side], &inner, link.mtu, workshop.as_fd()));
                 plans[hosts.len()].raise.push(rtnl::up(inner.index, None));
             }
-            wired.push(Wired { nodes, interfaces, taken: false });
+            wired.push(Wired { nodes, interfaces, rings: None });
         } else {
             let there = hosts[nodes[1]].namespace.as_fd();
             plans[nodes[0]].make.push(rtnl::veth(&outer[0], &outer[1], link.mtu, there));
@@ -182,6 +186,25 @@ async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
         let request = handle.route().add(rtnl::route(route)).execute().await;
         let what = || format!("add route to {}/{} via {}", route.to.address, route.to.prefix, route.via);
         answered(place.name(), what, request)?;
+    }
+    Ok(())
+}
+
+/// Opens the inner ends of all wired links: what takes time is done before the
+/// first probe, and no frame is lost that comes before there is a policy.
+fn open(workshop: &Namespace, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
+    let mut places = vec![];
+    for link in &*wired {
+        let [one, other] = link.nodes.map(|node| hosts[node].name());
+        for interface in &link.interfaces {
+            offload::switch_off(workshop, interface)?;
+            places.push((format!("{one}-{other}"), interface));
+        }
+    }
+    let open = |(wire, interface): (String, &String)| Ring::open(&wire, workshop, interface);
+    let mut rings = ring::open_all(places, open)?.into_iter();
+    for link in wired {
+        link.rings = rings.next().zip(rings.next()).map(|(one, other)| [one, other]);
     }
     Ok(())
 }

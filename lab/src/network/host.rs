@@ -54,6 +54,12 @@ impl Host {
             .unwrap_or_else(|| panic!("{} has no address", self.name()))
     }
 
+    /// Its interfaces, without the loopback.
+    #[must_use]
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
+    }
+
     /// The interface of that name.
     ///
     /// # Panics

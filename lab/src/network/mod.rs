@@ -11,6 +11,7 @@ pub(crate) mod netlink;
 pub(crate) mod nfnetlink;
 pub mod offload;
 pub mod qdisc;
+pub(crate) mod ring;
 mod rtnl;
 pub mod sysctl;
 
@@ -19,6 +20,7 @@ pub use namespace::Namespace;
 
 use std::cell::RefCell;
 
+use self::ring::Ring;
 use crate::error::Result;
 use crate::topology::Topology;
 use crate::wire::segment::Macs;
@@ -31,17 +33,19 @@ use crate::wire::{Policy, Wire};
 pub struct Network {
     topology: Topology,
     hosts: Vec<Host>,
-    /// Where the inner ends of wired links are, if any link is wired.
-    workshop: Option<Namespace>,
+    /// Where the inner ends of wired links are, if any link is wired; kept, that
+    /// they live.
+    _workshop: Option<Namespace>,
     wired: RefCell<Vec<Wired>>,
 }
 
 /// A link whose frames wait for a [`Wire`](crate::wire::Wire).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Wired {
     nodes: [usize; 2],
     interfaces: [String; 2],
-    taken: bool,
+    /// What the frames will be read from, until a wire takes it.
+    rings: Option<[Ring; 2]>,
 }
 
 impl Network {
@@ -82,17 +86,16 @@ impl Network {
     pub fn wire(&self, one: &str, other: &str, policy: Box<dyn Policy>) -> Result<Wire> {
         let nodes = [self.topology.index(one), self.topology.index(other)];
         let mut wired = self.wired.borrow_mut();
-        let link = wired
-            .iter_mut()
-            .find(|w| !w.taken && (w.nodes == nodes || w.nodes == [nodes[1], nodes[0]]))
-            .unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
-        link.taken = true;
-        let workshop = self.workshop.as_ref().expect("a network with wired links has a workshop");
-        let mut ends = [(workshop, link.interfaces[0].as_str()), (workshop, link.interfaces[1].as_str())];
-        if link.nodes != nodes {
-            ends.reverse();
+        let mut waiting = wired.iter_mut().filter_map(|w| {
+            let ours = w.nodes == nodes || w.nodes == [nodes[1], nodes[0]];
+            Some((w.nodes, ours.then(|| w.rings.take()).flatten()?))
+        });
+        let (ends, mut rings) =
+            waiting.next().unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
+        if ends != nodes {
+            rings.reverse();
         }
-        Wire::new(&format!("wire {one}-{other}"), ends, policy)
+        Wire::between(rings, policy)
     }
 
     /// The Ethernet addresses of a frame from one node to a neighbour.

@@ -144,6 +144,7 @@ pub(crate) mod tests {
             unseen: Map::default(),
             because: vec![],
             evidence: Map::default(),
+            capture: None,
         };
         let outcome = Outcome {
             scenario: "beyond-window".into(),

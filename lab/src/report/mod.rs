@@ -3,6 +3,7 @@
 pub mod junit;
 pub mod ktap;
 pub mod matrix;
+pub mod pcapng;
 pub mod progress;
 pub mod table;
 

@@ -13,11 +13,9 @@
 //! - [`policy`]: what is done with frames
 //! - [`tw_recycle`]: the check of a kernel with tcp_tw_recycle, as a policy
 //! - `log`: what the wire saw, and what became of it
-//! - `ring`: a packet socket with the kernel's receive ring
 
 mod log;
 pub mod policy;
-mod ring;
 pub mod segment;
 pub mod tw_recycle;
 
@@ -34,12 +32,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep};
 
 use crate::error::{Error, Result};
+use crate::network::ring::{Arrival, RETRY, Ring, Sent};
 use crate::network::{Namespace, offload};
-use ring::{Arrival, RETRY, Ring, Sent};
 
+pub use crate::network::ring::now;
 pub use log::{Fate, Origin, Record};
 pub use policy::{Frame, Out, Policy, Way};
-pub use ring::now;
 
 /// How many frames one end gives, or gets, before the other has its turn.
 const BATCH: usize = 64;
@@ -77,10 +75,19 @@ impl Wire {
     pub fn new(name: &str, ends: [(&Namespace, &str); 2], policy: Box<dyn Policy>) -> Result<Self> {
         let open = |(ns, ifname): (&Namespace, &str)| {
             offload::switch_off(ns, ifname)?;
-            End::open(name, ns, ifname)
+            Ring::open(name, ns, ifname)
         };
         let [first, second] = ends;
-        let ends = [open(first)?, open(second)?];
+        Self::between([open(first)?, open(second)?], policy)
+    }
+
+    /// Connects two interfaces on which rings are open and offloads are off.
+    ///
+    /// # Errors
+    /// Where the runtime cannot watch them.
+    pub(crate) fn between(rings: [Ring; 2], policy: Box<dyn Policy>) -> Result<Self> {
+        let [first, second] = rings;
+        let ends = [End::new(first)?, End::new(second)?];
         let running = Running { ends, policy, retry: None };
         let shared = Rc::new(RefCell::new(Shared { running: Some(running), ..Shared::default() }));
         let task = shared.clone();
@@ -105,6 +112,18 @@ impl Wire {
     #[must_use]
     pub fn frames(&self) -> Vec<Record> {
         self.shared.borrow().log.records()
+    }
+
+    /// Waits until the wire has met every frame that has arrived: a probe may be
+    /// answered before this process has seen the frame that answered it.
+    pub async fn caught_up(&self) {
+        let behind = || {
+            let shared = self.shared.borrow();
+            shared.running.iter().flat_map(|running| &running.ends).any(|end| end.ring.get_ref().has_more())
+        };
+        while behind() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// How many older frames [`Wire::frames`] no longer tells of.
@@ -145,7 +164,7 @@ impl fmt::Debug for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         let shared = &mut *self.shared.borrow_mut();
-        // The sockets close here and now; the task ends when it finds nothing.
+        // The task ends when it finds nothing.
         shared.running = None;
         if let Some(waker) = shared.waker.take() {
             waker.wake();
@@ -185,8 +204,7 @@ struct End {
 }
 
 impl End {
-    fn open(wire: &str, ns: &Namespace, ifname: &str) -> Result<Self> {
-        let ring = Ring::open(wire, ns, ifname)?;
+    fn new(ring: Ring) -> Result<Self> {
         let place = ring.place().to_owned();
         #[allow(unsafe_code, reason = "tokio leaves I/O safety to the caller")]
         // SAFETY: a Ring owns one socket, which it never exchanges.
@@ -274,7 +292,7 @@ impl Running {
             next = next.into_iter().chain(again).min();
         }
         self.retry = None;
-        let wait = next.map(|next| next.saturating_sub(ring::now()));
+        let wait = next.map(|next| next.saturating_sub(self::now()));
         match wait {
             _ if more => context.waker().wake_by_ref(),
             Some(Duration::ZERO) => context.waker().wake_by_ref(),

@@ -86,12 +86,12 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         .build()
         .map_err(|e| Error::kernel("init", "start the runtime", e))?;
     for task in orders.tasks {
-        let Task::Run { scenario, only, set, without_cause } = task else {
+        let Task::Run { scenario, only, set, without_cause, captures } = task else {
             return Err(Error::Lab("init: a guest is not checked, it runs".into()));
         };
         let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
         let ground = Ground::new(scenario, Kernel::running(), orders.clock, &set);
-        let order = Order { only: &only, without_cause };
+        let order = Order { only: &only, without_cause, captures };
         let on_arm = |arm: &str| {
             let _ = report(&Report::Arm(arm.to_owned()));
         };

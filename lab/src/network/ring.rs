@@ -1,4 +1,5 @@
-//! A packet socket on one interface, with the kernel's receive ring.
+//! A packet socket with the kernel's receive ring, on one interface or on all
+//! of a namespace.
 //!
 //! The ring takes bursts that a socket buffer of net.core.rmem_max would lose,
 //! and frames are read from it without a system call.
@@ -8,11 +9,14 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "C gives the kernel's small constants wide types")]
 
+use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats, tpacket2_hdr};
@@ -24,27 +28,52 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use crate::error::{Error, Result};
 use crate::network::Namespace;
 
-/// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame.
-const SLOT: usize = 2048;
-/// Bytes of a block, the unit in which the kernel allocates: 32 slots.
+/// Bytes of a block, the unit in which the kernel allocates.
 const BLOCK: usize = 1 << 16;
-/// Blocks of a ring at most: 8 MiB, 4096 slots.
-const BLOCKS: usize = 128;
+
+/// How large a ring is.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame. A
+    /// power of two, so that slots fill a block.
+    slot: usize,
+    /// Blocks of [`BLOCK`] bytes, at most.
+    blocks: usize,
+}
+
+/// Whole frames, 4096 of them: 8 MiB.
+const WIRE: Shape = Shape { slot: 2048, blocks: 128 };
+/// Headers, of 1024 frames: 256 KiB.
+const CAPTURE: Shape = Shape { slot: 256, blocks: 4 };
 /// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
 /// The least time between two tries of a full device queue.
-pub(super) const RETRY: Duration = Duration::from_millis(1);
+pub(crate) const RETRY: Duration = Duration::from_millis(1);
 
 /// A frame as it arrived.
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     /// When the kernel received it, on CLOCK_MONOTONIC.
-    pub(super) at: Duration,
+    pub(crate) at: Duration,
     /// The frame.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A frame as it passed an interface.
+pub(crate) struct Seen {
+    /// When, on CLOCK_MONOTONIC.
+    pub(crate) at: Duration,
+    /// The index of the interface.
+    pub(crate) interface: u32,
+    /// Whether it left the host.
+    pub(crate) outgoing: bool,
+    /// How long it is.
+    pub(crate) length: u32,
+    /// As much of it as a slot takes.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What became of a frame that was to be sent.
-pub(super) enum Sent {
+pub(crate) enum Sent {
     /// The kernel has it.
     Done,
     /// The socket's buffer is full: wait until it is writable.
@@ -55,8 +84,16 @@ pub(super) enum Sent {
     Gone,
 }
 
-/// A packet socket bound to an interface.
-pub(super) struct Ring {
+/// A packet socket bound to an interface, or to all.
+///
+/// The kernel has everyone who sets up or closes such a ring wait for RCU grace
+/// periods (net/packet/af_packet.c, synchronize_net), on a busy machine 100 ms
+/// each. So rings are opened [side by side](open_all), and closed in threads
+/// that nobody waits for.
+pub(crate) struct Ring(Option<Open>);
+
+/// A ring until it is closed.
+pub(crate) struct Open {
     place: String,
     socket: Socket,
     slots: Mapping,
@@ -70,51 +107,123 @@ impl Ring {
     ///
     /// # Errors
     /// Without CAP_NET_RAW, without the interface, or where it is down.
-    pub(super) fn open(wire: &str, ns: &Namespace, ifname: &str) -> Result<Self> {
+    pub(crate) fn open(wire: &str, ns: &Namespace, ifname: &str) -> Result<Self> {
         let place = format!("wire {wire}, {} in {}", ifname, ns.name());
         let failed = |tried: &'static str| {
             let place = place.clone();
             move |source: io::Error| Error::kernel(place, tried, source)
         };
-        // Protocol 0 receives nothing until bind, when ring and filter stand.
-        let socket = ns
-            .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))))
-            .map_err(failed("socket(AF_PACKET)"))?;
-        socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
         let index = ns
             .enter(|| if_nametoindex(ifname))
             .map_err(|errno| Error::kernel(&place, "if_nametoindex", errno))?;
         let index = c_int::try_from(index).map_err(|_| Error::Lab(format!("{place}: index {index}")))?;
-
+        let ring = Open::new(place.clone(), ns, WIRE)?;
         // Linux 4.20; an older kernel's own frames are left out by `next` alone.
-        match set(&socket, libc::PACKET_IGNORE_OUTGOING, &c_int::from(true)) {
+        match set(&ring.socket, libc::PACKET_IGNORE_OUTGOING, &c_int::from(true)) {
             Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => {
                 return Err(failed("PACKET_IGNORE_OUTGOING")(error));
             }
             _ => {}
         }
-        let version: c_int = 1; // TPACKET_V2, linux/if_packet.h
-        set(&socket, libc::PACKET_VERSION, &version).map_err(failed("PACKET_VERSION"))?;
-        let blocks = allocate(&socket).map_err(failed("PACKET_RX_RING"))?;
-        let slots = Mapping::new(&socket, blocks * BLOCK).map_err(failed("mmap"))?;
         let promiscuous = libc::packet_mreq {
             mr_ifindex: index,
             mr_type: libc::PACKET_MR_PROMISC as u16,
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        set(&socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous).map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
-        socket.bind(&address(index)).map_err(failed("bind"))?;
+        set(&ring.socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)
+            .map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
+        ring.socket.bind(&address(index)).map_err(failed("bind"))?;
         // af_packet.c, packet_do_bind(): ENETDOWN is left behind by an interface that is down.
-        if let Some(error) = socket.take_error().map_err(failed("SO_ERROR"))? {
+        if let Some(error) = ring.socket.take_error().map_err(failed("SO_ERROR"))? {
             return Err(failed("bind")(error));
         }
+        Ok(Self(Some(ring)))
+    }
+
+    /// Opens a ring that looks on at every interface of `ns`, also at those to
+    /// come.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW.
+    pub(crate) fn on_all(ns: &Namespace) -> Result<Self> {
+        let place = format!("capture in {}", ns.name());
+        let ring = Open::new(place, ns, CAPTURE)?;
+        ring.socket.bind(&address(0)).map_err(|e| Error::kernel(&ring.place, "bind", e))?;
+        Ok(Self(Some(ring)))
+    }
+}
+
+/// Opens many rings in the time of one.
+///
+/// # Errors
+/// The first that `open` fails with.
+pub(crate) fn open_all<T: Send>(
+    places: impl IntoIterator<Item = T>,
+    open: impl Fn(T) -> Result<Ring> + Sync,
+) -> Result<Vec<Ring>> {
+    thread::scope(|scope| {
+        let open = &open;
+        let threads: Vec<_> = places.into_iter().map(|place| scope.spawn(move || open(place))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("opening a ring does not panic")).collect()
+    })
+}
+
+impl Deref for Ring {
+    type Target = Open;
+
+    fn deref(&self) -> &Open {
+        self.0.as_ref().expect("a ring is open until it is dropped")
+    }
+}
+
+impl DerefMut for Ring {
+    fn deref_mut(&mut self) -> &mut Open {
+        self.0.as_mut().expect("a ring is open until it is dropped")
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.place())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let open = self.0.take();
+        // Where no thread is to be had, it is closed here.
+        let _ = thread::Builder::new().spawn(move || drop(open));
+    }
+}
+
+impl Open {
+    /// A socket that receives nothing until it is bound, when all else stands.
+    fn new(place: String, ns: &Namespace, shape: Shape) -> Result<Self> {
+        let failed = |tried: &'static str| {
+            let place = place.clone();
+            move |source: io::Error| Error::kernel(place, tried, source)
+        };
+        let socket = ns
+            .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))))
+            .map_err(failed("socket(AF_PACKET)"))?;
+        socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
+        let version: c_int = 1; // TPACKET_V2, linux/if_packet.h
+        set(&socket, libc::PACKET_VERSION, &version).map_err(failed("PACKET_VERSION"))?;
+        let blocks = allocate(&socket, shape).map_err(failed("PACKET_RX_RING"))?;
+        let slots = Mapping::new(&socket, blocks * BLOCK, shape.slot).map_err(failed("mmap"))?;
         Ok(Self { place, socket, slots, next: 0, last: Duration::ZERO, lost: 0 })
     }
 
     /// The interface, in messages.
-    pub(super) fn place(&self) -> &str {
+    pub(crate) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Whether a frame waits to be taken.
+    pub(crate) fn has_more(&self) -> bool {
+        // Looked at, not taken: a Slot gives itself back when it is dropped.
+        self.slots.full(self.next).map(std::mem::forget).is_some()
     }
 
     /// The next frame that arrived, if one has.
@@ -122,12 +231,12 @@ impl Ring {
     /// # Errors
     /// A frame that this wire cannot carry as it is: longer than a slot, with
     /// a VLAN tag, or with a checksum that an offload was to complete.
-    pub(super) fn take(&mut self) -> Result<Option<Arrival>> {
+    pub(crate) fn take(&mut self) -> Result<Option<Arrival>> {
         loop {
             let Some(slot) = self.slots.full(self.next) else { return Ok(None) };
             self.next = (self.next + 1) % self.slots.len();
             let header = slot.header();
-            if slot.packet_type() == libc::PACKET_OUTGOING {
+            if slot.address().sll_pkttype == libc::PACKET_OUTGOING {
                 continue;
             }
             let wrong = if header.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
@@ -148,11 +257,30 @@ impl Ring {
         }
     }
 
+    /// The next frame that passed, if one has, whatever it is.
+    ///
+    /// # Errors
+    /// Where the clock cannot be read.
+    pub(crate) fn look(&mut self) -> Result<Option<Seen>> {
+        let Some(slot) = self.slots.full(self.next) else { return Ok(None) };
+        self.next = (self.next + 1) % self.slots.len();
+        let (header, address) = (slot.header(), slot.address());
+        let bytes = slot.frame(&header).unwrap_or_default().to_vec();
+        drop(slot);
+        Ok(Some(Seen {
+            at: self.monotonic(Duration::new(header.tp_sec.into(), header.tp_nsec))?,
+            interface: u32::try_from(address.sll_ifindex).unwrap_or_default(),
+            outgoing: address.sll_pkttype == libc::PACKET_OUTGOING,
+            length: header.tp_len,
+            bytes,
+        }))
+    }
+
     /// Hands `frame` to the interface.
     ///
     /// # Errors
     /// What the kernel says, except for what [`Sent`] tells.
-    pub(super) fn send(&self, frame: &[u8]) -> Result<Sent> {
+    pub(crate) fn send(&self, frame: &[u8]) -> Result<Sent> {
         let Err(error) = self.socket.send(frame) else { return Ok(Sent::Done) };
         match error.raw_os_error() {
             Some(libc::EAGAIN) => Ok(Sent::Full),
@@ -166,7 +294,7 @@ impl Ring {
     ///
     /// # Errors
     /// Where the kernel does not answer.
-    pub(super) fn lost(&mut self) -> Result<u64> {
+    pub(crate) fn lost(&mut self) -> Result<u64> {
         let statistics =
             statistics(&self.socket).map_err(|e| Error::kernel(&self.place, "PACKET_STATISTICS", e))?;
         self.lost += u64::from(statistics.tp_drops); // reading sets it to zero
@@ -206,22 +334,28 @@ pub fn now() -> Duration {
 struct Mapping {
     start: NonNull<u8>,
     bytes: NonZeroUsize,
+    slot: usize,
 }
+
+// SAFETY: the mapping belongs to this value alone, and any thread of the
+// process may read it.
+#[allow(unsafe_code, reason = "a pointer into memory of its own")]
+unsafe impl Send for Mapping {}
 
 impl Mapping {
     #[allow(unsafe_code, reason = "mmap")]
-    fn new(socket: &Socket, bytes: usize) -> io::Result<Self> {
+    fn new(socket: &Socket, bytes: usize, slot: usize) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no
         // memory that anything refers to.
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, socket, 0) }?;
-        Ok(Self { start: start.cast(), bytes })
+        Ok(Self { start: start.cast(), bytes, slot })
     }
 
     /// How many slots there are.
     fn len(&self) -> usize {
-        self.bytes.get() / SLOT
+        self.bytes.get() / self.slot
     }
 
     /// The slot at `index`, if the kernel has filled it.
@@ -229,15 +363,15 @@ impl Mapping {
     fn full(&self, index: usize) -> Option<Slot<'_>> {
         assert!(index < self.len());
         // SAFETY: the slot lies inside the mapping, which `self` keeps. A slot
-        // starts at a multiple of SLOT from a page, so it is aligned, and it
+        // starts at a multiple of its size from a page, so it is aligned, and it
         // starts with tp_status, which kernel and process access atomically.
         let (start, status) = unsafe {
-            let start = self.start.add(index * SLOT);
+            let start = self.start.add(index * self.slot);
             (start, start.cast::<AtomicU32>().as_ref())
         };
         let full = status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0;
         // Lazily: a Slot gives itself back when dropped, and this one may not be ours.
-        full.then(|| Slot { start, status })
+        full.then(|| Slot { start, status, size: self.slot })
     }
 }
 
@@ -254,6 +388,7 @@ impl Drop for Mapping {
 struct Slot<'a> {
     start: NonNull<u8>,
     status: &'a AtomicU32,
+    size: usize,
 }
 
 #[allow(unsafe_code, reason = "the ring is the kernel's memory")]
@@ -264,17 +399,17 @@ impl Slot<'_> {
         unsafe { ptr::read(self.start.as_ptr().cast()) }
     }
 
-    /// PACKET_HOST, PACKET_OUTGOING...: where the frame was seen.
-    fn packet_type(&self) -> u8 {
+    /// Where the frame was seen, and on its way where: PACKET_HOST, PACKET_OUTGOING...
+    fn address(&self) -> sockaddr_ll {
         // SAFETY: as in `header`; the address follows the header at ADDRESS.
-        unsafe { ptr::read_unaligned(self.start.as_ptr().add(ADDRESS).cast::<sockaddr_ll>()) }.sll_pkttype
+        unsafe { ptr::read_unaligned(self.start.as_ptr().add(ADDRESS).cast()) }
     }
 
     /// The frame; none where it would lie outside of the slot.
     fn frame(&self, header: &tpacket2_hdr) -> Option<&[u8]> {
         let at = usize::from(header.tp_mac);
         let length = usize::try_from(header.tp_snaplen).ok()?;
-        if at.checked_add(length)? > SLOT {
+        if at.checked_add(length)? > self.size {
             return None;
         }
         // SAFETY: the range lies inside the slot, as just checked, and the
@@ -289,16 +424,15 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Asks for a ring of [`BLOCKS`] blocks, or of as many as there is memory for,
+/// Asks for a ring of this shape, or of as many blocks as there is memory for,
 /// and says how many those are.
-fn allocate(socket: &Socket) -> io::Result<usize> {
-    let mut blocks = BLOCKS;
+fn allocate(socket: &Socket, Shape { slot, mut blocks }: Shape) -> io::Result<usize> {
     loop {
         let request = tpacket_req {
             tp_block_size: BLOCK as u32,
             tp_block_nr: blocks as u32,
-            tp_frame_size: SLOT as u32,
-            tp_frame_nr: (blocks * (BLOCK / SLOT)) as u32,
+            tp_frame_size: slot as u32,
+            tp_frame_nr: (blocks * (BLOCK / slot)) as u32,
         };
         match set(socket, libc::PACKET_RX_RING, &request) {
             Ok(()) => return Ok(blocks),
@@ -308,7 +442,7 @@ fn allocate(socket: &Socket) -> io::Result<usize> {
     }
 }
 
-/// Every protocol on the interface `index`.
+/// Every protocol on the interface `index`; on all of them where it is 0.
 fn address(index: c_int) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
@@ -369,7 +503,7 @@ mod tests {
             ptr::write(start.as_ptr(), first);
             start.cast()
         };
-        Mapping { start, bytes }
+        Mapping { start, bytes, slot: WIRE.slot }
     }
 
     fn header(tp_status: u32, tp_mac: u16, tp_snaplen: u32) -> tpacket2_hdr {
@@ -394,7 +528,7 @@ mod tests {
         let ring = ring(header(libc::TP_STATUS_COPY, 0, 0));
         assert!(ring.full(0).is_none());
         assert_eq!(
-            Slot { start: ring.start, status: &AtomicU32::new(0) }.header().tp_status,
+            Slot { start: ring.start, status: &AtomicU32::new(0), size: WIRE.slot }.header().tp_status,
             libc::TP_STATUS_COPY
         );
     }
@@ -412,7 +546,7 @@ mod tests {
         fn a_frame_lies_inside_of_its_slot(at: u16, length: u32) {
             let ring = ring(header(libc::TP_STATUS_USER, at, length));
             let slot = ring.full(0).unwrap();
-            let inside = usize::from(at) as u64 + u64::from(length) <= SLOT as u64;
+            let inside = usize::from(at) as u64 + u64::from(length) <= WIRE.slot as u64;
             prop_assert_eq!(slot.frame(&slot.header()).is_some(), inside);
         }
     }

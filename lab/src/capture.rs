@@ -1,0 +1,94 @@
+//! The frames of one arm: where each was seen, when, and what it was.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What was captured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Where frames were seen.
+    pub ends: Vec<End>,
+    /// The frames, in the order of time; one that crosses a link is seen twice,
+    /// where it leaves and where it arrives.
+    pub frames: Vec<Frame>,
+    /// How many more frames there were, for which the rings had no room.
+    pub lost: u64,
+}
+
+/// An interface of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The host.
+    pub host: String,
+    /// The interface's name there.
+    pub interface: String,
+    /// Its address, if it has one.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A frame where it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// When, since the network was there.
+    pub at: Duration,
+    /// Where: a position in [`Capture::ends`].
+    pub end: usize,
+    /// Whether it left the host there.
+    pub outgoing: bool,
+    /// How long it is, in bytes.
+    pub length: u32,
+    /// As much of it as was kept, from the Ethernet header on.
+    #[serde(with = "hexadecimal")]
+    pub bytes: Vec<u8>,
+    /// What is to be said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// Bytes as a string of hexadecimal digits: JSON knows no bytes.
+mod hexadecimal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("a nibble");
+        let text: String = bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digit = |c: u8| (c as char).to_digit(16).ok_or_else(|| D::Error::custom("no hexadecimal digit"));
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => Ok(u8::try_from(digit(*high)? << 4 | digit(*low)?).unwrap_or_default()),
+            _ => Err(D::Error::custom("half a byte")),
+        };
+        text.as_bytes().chunks(2).map(byte).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_survive_json(bytes: Vec<u8>) {
+            let frame = Frame { at: Duration::from_nanos(1), end: 0, outgoing: true, length: 60, bytes, comment: None };
+            let text = serde_json::to_string(&frame).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Frame>(&text).unwrap(), frame);
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text: String) {
+            let json = serde_json::json!({
+                "at": { "secs": 0, "nanos": 0 }, "end": 0, "outgoing": true, "length": 1, "bytes": text,
+            });
+            let _ = serde_json::from_value::<Frame>(json);
+        }
+    }
+}

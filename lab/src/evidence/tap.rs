@@ -1,0 +1,83 @@
+//! The frames on every interface of a network, as tcpdump would see them.
+//!
+//! A packet socket in each namespace looks on; its ring is read when the arm
+//! has ended, so that nothing wakes up for a frame. A ring that is full loses
+//! the frames that come then, and the capture says how many.
+
+use std::time::Duration;
+
+use crate::capture::{Capture, End, Frame};
+use crate::error::Result;
+use crate::network::Host;
+use crate::network::ring::{self, Ring, now};
+
+/// The capture of a network that is under way.
+pub struct Tap {
+    begun: Duration,
+    rings: Vec<Ring>,
+}
+
+impl Tap {
+    /// Looks on at these hosts from now on.
+    ///
+    /// # Errors
+    /// Where no packet socket can be had.
+    pub fn on(hosts: &[Host]) -> Result<Self> {
+        let rings = ring::open_all(hosts.iter().map(Host::namespace), Ring::on_all)?;
+        Ok(Self { begun: now(), rings })
+    }
+
+    /// Ends the capture.
+    ///
+    /// # Errors
+    /// Where a socket does not answer.
+    pub fn end(mut self, hosts: &[Host]) -> Result<Capture> {
+        let mut capture = Capture::default();
+        for (host, ring) in hosts.iter().zip(&mut self.rings) {
+            let first = capture.ends.len();
+            let end = |name: &str, address| End {
+                host: host.name().to_owned(),
+                interface: name.to_owned(),
+                address,
+            };
+            capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.address)));
+            let mut others: Vec<u32> = vec![];
+            while let Some(seen) = ring.look()? {
+                let known = host.interfaces().iter().position(|i| i.index == seen.interface);
+                let at = known.unwrap_or_else(|| {
+                    // The loopback, or one that was made later.
+                    let before = host.interfaces().len();
+                    before
+                        + others.iter().position(|&i| i == seen.interface).unwrap_or_else(|| {
+                            let name = if seen.interface == 1 {
+                                "lo".to_owned()
+                            } else {
+                                format!("if{}", seen.interface)
+                            };
+                            capture.ends.push(end(&name, None));
+                            others.push(seen.interface);
+                            others.len() - 1
+                        })
+                });
+                capture.frames.push(Frame {
+                    at: seen.at.saturating_sub(self.begun),
+                    end: first + at,
+                    outgoing: seen.outgoing,
+                    length: seen.length,
+                    bytes: seen.bytes,
+                    comment: None,
+                });
+            }
+            capture.lost += ring.lost()?;
+        }
+        // What leaves an end is older than what arrives at the other.
+        capture.frames.sort_by_key(|frame| frame.at);
+        Ok(capture)
+    }
+}
+
+impl std::fmt::Debug for Tap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.rings.iter().map(|ring| ring.place())).finish()
+    }
+}
