@@ -4,6 +4,7 @@ mod conntrack_beyond_window_reset;
 mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
+mod keepalive_behind_nat;
 mod keepalive_dead_peer;
 mod service;
 mod time_wait_port_reuse;
@@ -16,7 +17,7 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
@@ -25,6 +26,7 @@ const SCENARIOS: [Scenario; 8] = [
     conntrack_close_wait_expiry::SCENARIO,
     veth_teardown_hang::SCENARIO,
     keepalive_dead_peer::SCENARIO,
+    keepalive_behind_nat::SCENARIO,
 ];
 
 // SNAPSHOTS: a table of names and texts, written by build.rs.
