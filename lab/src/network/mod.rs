@@ -19,6 +19,7 @@ pub use namespace::Namespace;
 
 use std::cell::RefCell;
 
+use self::sysctl::OfKernel;
 use crate::error::Result;
 use crate::topology::Topology;
 use crate::wire::segment::Macs;
@@ -34,6 +35,9 @@ pub struct Network {
     /// Where the inner ends of wired links are, if any link is wired.
     workshop: Option<Namespace>,
     wired: RefCell<Vec<Wired>>,
+    /// What the kernel has for all namespaces, until this network is gone.
+    #[allow(dead_code, reason = "held to be dropped")]
+    kernel: Vec<OfKernel>,
 }
 
 /// A link whose frames wait for a [`Wire`](crate::wire::Wire).
