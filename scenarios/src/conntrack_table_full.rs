@@ -182,9 +182,9 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         // A thousand lines of evidence that say the same.
         router.flush()?;
     }
-    let line =
+    let logged =
         stage.logged(|r| r.text.contains("table full").then(|| r.text.clone()), Duration::ZERO).await?;
-    stage.see("the kernel logs", or_nothing(&nameless(line.as_deref().unwrap_or_default())));
+    stage.see("the kernel logs", or_nothing(&nameless(logged.as_deref().unwrap_or_default())));
     if stage.faulty() {
         let changes = changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         stage.because(format!(
@@ -192,7 +192,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
              the kernel: {}",
             max(stage),
             or_nothing(&changes),
-            or_nothing(line.as_deref().unwrap_or_default())
+            or_nothing(logged.as_deref().unwrap_or_default())
         ));
     }
     Ok(())

@@ -112,6 +112,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     flow.exchange(Side::Client, PATIENCE).await?;
     flow.settle().await?;
     let begun = stage.elapsed();
+    let silent = || stage.elapsed().saturating_sub(begun);
     flow.keep_alive(Side::Client, None, None, None)?;
     let app_time = stage.ground.seconds("app-time");
     match stage.acts {
@@ -131,13 +132,13 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         client = flow.watch(Side::Client, ladder.intvl).await?;
         memory = if knows()? { "no, then again" } else { "no" };
     }
-    let mut after = stage.elapsed() - begun;
+    let mut after = silent();
 
     let speaker = if stage.acts.starts_with("client-first") { Side::Client } else { Side::Server };
     let met = flow.say(speaker, PATIENCE).await?;
     if client == Answer::Nothing && met != Answer::Received {
-        client = flow.watch(Side::Client, ladder.end().saturating_sub(stage.elapsed() - begun)).await?;
-        after = stage.elapsed() - begun;
+        client = flow.watch(Side::Client, ladder.end().saturating_sub(silent())).await?;
+        after = silent();
     }
     stage.see("the first words after it", met);
     stage.see("the NAT remembers it", memory);
