@@ -25,8 +25,9 @@ pub const SCENARIO: Scenario = Scenario {
         saw: "New connections through one node time out, for everyone and every service; sessions that are open go \
               on. The CPU is idle, no link is full, and dmesg has \"nf_conntrack: table full, dropping packet\".",
         cause: "conntrack keeps at most nf_conntrack_max flows. When a packet would begin one more, it throws out a \
-                flow that is not ASSURED (early_drop); where all are, it drops the packet. An ASSURED flow stays \
-                until its timeout, five days for an idle ESTABLISHED one, long after its ends may have gone.",
+                flow that is not ASSURED, if it finds one in the eight hash buckets that it looks at (early_drop); \
+                else it drops the packet. An ASSURED flow stays until its timeout, five days for an idle \
+                ESTABLISHED one, long after its ends may have gone.",
         function: "net/netfilter/nf_conntrack_core.c: __nf_conntrack_alloc, early_drop",
         cure: "A larger nf_conntrack_max: kube-proxy sets max(131072, 32768 x cores). A shorter \
                nf_conntrack_tcp_timeout_established (an hour is common), so that idle flows go. notrack for traffic \
@@ -202,8 +203,11 @@ fn or_nothing(text: &str) -> &str {
     if text.is_empty() { "nothing" } else { text }
 }
 
-/// The line without the number of the namespace, which is another every time.
+/// The line without the number of the namespace, which is another every time,
+/// and with the module's name once: since some version after 4.4 it is there twice.
 fn nameless(line: &str) -> String {
+    let line =
+        line.strip_prefix("nf_conntrack: ").filter(|l| l.starts_with("nf_conntrack: ")).unwrap_or(line);
     match line.split_once("netns ") {
         Some((head, rest)) => {
             format!("{head}netns N{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
