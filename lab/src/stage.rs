@@ -46,10 +46,23 @@ impl SharedLog {
     /// # Errors
     /// Where the kernel log fails while it is read.
     pub fn find<T>(&self, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
+        self.find_since(0, wanted)
+    }
+
+    /// How many records there were until now.
+    ///
+    /// # Errors
+    /// Where the kernel log fails while it is read.
+    fn count(&self) -> Result<usize> {
         if let Some(reader) = &self.reader {
             self.records.borrow_mut().extend(reader.borrow_mut().take()?);
         }
-        Ok(self.records.borrow().iter().find_map(wanted))
+        Ok(self.records.borrow().len())
+    }
+
+    fn find_since<T>(&self, count: usize, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
+        self.count()?;
+        Ok(self.records.borrow()[count..].iter().find_map(wanted))
     }
 }
 
@@ -63,6 +76,8 @@ pub struct Stage<'a> {
     network: Network,
     log: &'a SharedLog,
     begun: Instant,
+    /// How many records the log had then.
+    logged: usize,
     before: Vec<Counters>,
     seen: RefCell<Seen>,
     wires: RefCell<Vec<Rc<Wire>>>,
@@ -99,6 +114,7 @@ impl<'a> Stage<'a> {
             network,
             log,
             begun: Instant::now(),
+            logged: log.count()?,
             before,
             seen: RefCell::default(),
             wires: RefCell::default(),
@@ -182,7 +198,7 @@ impl<'a> Stage<'a> {
         self.log
     }
 
-    /// Waits for a line of the kernel's log.
+    /// Waits for a line of the kernel's log since the network was there.
     ///
     /// # Errors
     /// Where the kernel log fails while it is read.
@@ -193,7 +209,7 @@ impl<'a> Stage<'a> {
     ) -> Result<Option<T>> {
         let begun = Instant::now();
         loop {
-            let found = self.log.find(&wanted)?;
+            let found = self.log.find_since(self.logged, &wanted)?;
             if found.is_some() || begun.elapsed() >= patience || !self.log.readable() {
                 return Ok(found);
             }

@@ -16,6 +16,7 @@ use lab::evidence::counters::Counters;
 use lab::evidence::kernel_log::KernelLog;
 use lab::evidence::sockets::{self, Socket, State, TimerKind};
 use lab::network::{Namespace, qdisc, sysctl};
+use lab::topology::Sysctl;
 use rtnetlink::{LinkUnspec, LinkVeth};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -199,6 +200,9 @@ fn what_cannot_be_set_is_told() {
         );
         for key in ["net.netfilter.nf_conntrack_max", "kernel.panic"] {
             assert!(matches!(refused(key, "1"), Error::Lab(_)), "{key}");
+            let pin = Sysctl { key: key.to_owned(), value: "1".to_owned(), optional: true };
+            let pinned = sysctl::pin(&host, &[pin]);
+            assert!(matches!(pinned, Err(Error::Lab(_))), "{key}: {pinned:?}");
         }
     });
 }

@@ -1,8 +1,11 @@
 //! The catalogue of faults: one file each, in the words of the incident.
 
 mod conntrack_beyond_window_reset;
+mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
+mod conntrack_table_full;
+mod keepalive_behind_nat;
 mod keepalive_dead_peer;
 mod service;
 mod time_wait_port_reuse;
@@ -15,14 +18,17 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 10] = [
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
     conntrack_beyond_window_reset::SCENARIO,
     conntrack_idle_expiry::SCENARIO,
+    conntrack_close_wait_expiry::SCENARIO,
+    conntrack_table_full::SCENARIO,
     veth_teardown_hang::SCENARIO,
     keepalive_dead_peer::SCENARIO,
+    keepalive_behind_nat::SCENARIO,
 ];
 
 // SNAPSHOTS: a table of names and texts, written by build.rs.

@@ -27,6 +27,8 @@ const BRIDGE_INDEX: u32 = 2;
 const CARRIER: Duration = Duration::from_secs(5);
 
 pub(super) async fn build(topology: Topology) -> Result<Network> {
+    let kernel =
+        topology.kernel.iter().map(|s| sysctl::set_of_kernel(&s.key, &s.value)).collect::<Result<_>>()?;
     let mut hosts = namespaces(&topology)?;
     let workshop = if topology.links.iter().any(|l| l.wired) {
         Some(Namespace::new("the wires' workshop")?)
@@ -58,7 +60,7 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
             host.firewall = Some(Firewall::install(&host.namespace, &node.rules)?);
         }
     }
-    Ok(Network { topology, hosts, _workshop: workshop, wired: RefCell::new(wired) })
+    Ok(Network { topology, hosts, _workshop: workshop, wired: RefCell::new(wired), kernel })
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {

@@ -21,6 +21,7 @@ pub use namespace::Namespace;
 use std::cell::RefCell;
 
 use self::ring::Ring;
+use self::sysctl::OfKernel;
 use crate::error::Result;
 use crate::topology::Topology;
 use crate::wire::segment::Macs;
@@ -37,6 +38,9 @@ pub struct Network {
     /// they live.
     _workshop: Option<Namespace>,
     wired: RefCell<Vec<Wired>>,
+    /// What the kernel has for all namespaces, until this network is gone.
+    #[allow(dead_code, reason = "held to be dropped")]
+    kernel: Vec<OfKernel>,
 }
 
 /// A link whose frames wait for a [`Wire`](crate::wire::Wire).

@@ -5,7 +5,8 @@
 //!
 //! /proc/sys/net shows the namespace of the thread that opens a file, and a
 //! few of its files belong to the whole kernel all the same. Those, and
-//! everything outside `net.`, are refused: nothing global is ever written.
+//! everything outside `net.`, are refused: nothing global is ever written,
+//! except by the init of a guest, whose kernel is the lab's ([`set_of_kernel`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -44,6 +45,49 @@ fn write_global(path: &Path, value: &str) -> Option<io::Result<()>> {
     (OWN_KERNEL.load(Ordering::Relaxed) && path.exists()).then(|| fs::write(path, value))
 }
 
+/// A value of the whole kernel, which becomes the old one again when this is dropped.
+#[derive(Debug)]
+#[must_use = "the old value comes back when it is dropped"]
+pub struct OfKernel {
+    path: PathBuf,
+    before: String,
+}
+
+impl Drop for OfKernel {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, &self.before) {
+            eprintln!("faultlab: {} = {}: {error}", self.path.display(), self.before);
+        }
+    }
+}
+
+/// Writes a key that the whole kernel has only once, reads it back, and gives
+/// it its old value when the guard is dropped. Only in the init of a guest, and
+/// outside of [`Namespace::enter`].
+///
+/// # Errors
+/// [`Error::Lab`] where the kernel is not this process's own;
+/// [`Error::Missing`] where it has no such key; EINVAL where it refuses the
+/// value, and where another value is read back.
+pub fn set_of_kernel(key: &str, value: &str) -> Result<OfKernel> {
+    const PLACE: &str = "the kernel";
+    let path = path_of(key)?;
+    if !OWN_KERNEL.load(Ordering::Relaxed) {
+        return Err(whole(key));
+    }
+    let failed = |source| Error::kernel(PLACE, format!("write {key} = {value}"), source);
+    let read = || fs::read_to_string(&path).map(|text| words(&text));
+    let before = read().map_err(|source| not_opened(PLACE, key, "read", source))?;
+    fs::write(&path, value).map_err(failed)?;
+    let guard = OfKernel { path: path.clone(), before };
+    let kept = read().map_err(failed)?;
+    if kept == words(value) {
+        Ok(guard)
+    } else {
+        Err(failed(io::Error::other(format!("it reads back as {kept}"))))
+    }
+}
+
 /// Writes `value` and reads it back, so that it is known to have taken.
 ///
 /// Spaces and tabs between the numbers of a sysctl such as
@@ -58,9 +102,7 @@ fn write_global(path: &Path, value: &str) -> Option<io::Result<()>> {
 pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     let path = path_of(key)?;
     if GLOBAL.contains(&key) {
-        return Err(Error::Lab(format!(
-            "{key} is one for the whole kernel, and not written from a namespace"
-        )));
+        return Err(whole(key));
     }
     let failed = |source| Error::kernel(namespace.name(), format!("write {key} = {value}"), source);
     if !namespace.enter(|| path.exists())
@@ -69,8 +111,10 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
         return written.map_err(failed);
     }
     namespace.enter(|| {
-        let mut file =
-            OpenOptions::new().write(true).open(&path).map_err(|e| not_opened(namespace, key, "write", e))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map_err(|e| not_opened(namespace.name(), key, "write", e))?;
         // One write(): a second one would be a second value. A short one shows
         // in what is read back.
         match file.write(value.as_bytes()) {
@@ -104,6 +148,9 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
 /// # Errors
 /// As [`set`], except that nothing is read back where the write succeeded.
 pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
+    if let Some(pin) = pins.iter().find(|pin| GLOBAL.contains(&pin.key.as_str())) {
+        return Err(whole(&pin.key));
+    }
     let paths = pins.iter().map(|pin| path_of(&pin.key)).collect::<Result<Vec<_>>>()?;
     let mut elsewhere = vec![];
     let written = namespace.enter(|| {
@@ -120,7 +167,8 @@ pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
         }
         Ok(())
     });
-    let refused = |(pin, source): (&Sysctl, io::Error)| not_opened(namespace, &pin.key, "write", source);
+    let refused =
+        |(pin, source): (&Sysctl, io::Error)| not_opened(namespace.name(), &pin.key, "write", source);
     written.map_err(refused)?;
     for (pin, path, source) in elsewhere {
         match write_global(path, &pin.value) {
@@ -153,7 +201,7 @@ pub fn get(namespace: &Namespace, key: &str) -> Result<String> {
     namespace
         .enter(|| fs::read_to_string(path))
         .map(|text| words(&text))
-        .map_err(|source| not_opened(namespace, key, "read", source))
+        .map_err(|source| not_opened(namespace.name(), key, "read", source))
 }
 
 /// Whether the namespace has such a key.
@@ -167,11 +215,16 @@ pub fn exists(namespace: &Namespace, key: &str) -> Result<bool> {
         .map_err(|source| Error::kernel(namespace.name(), format!("look up {key}"), source))
 }
 
-fn not_opened(namespace: &Namespace, key: &str, tried: &str, source: io::Error) -> Error {
+/// Refuses a key that the whole kernel has only once.
+fn whole(key: &str) -> Error {
+    Error::Lab(format!("{key} is one for the whole kernel, and not written from a namespace"))
+}
+
+fn not_opened(place: &str, key: &str, tried: &str, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::NotFound {
-        return Error::missing(key, format!("{} has no such sysctl on this kernel", namespace.name()));
+        return Error::missing(key, format!("{place} has no such sysctl on this kernel"));
     }
-    Error::kernel(namespace.name(), format!("{tried} {key}"), source)
+    Error::kernel(place, format!("{tried} {key}"), source)
 }
 
 /// The file under /proc/sys of a key under `net.`.
@@ -213,6 +266,14 @@ mod tests {
             ["", "net", "net.", "kernel.panic", "vm.swappiness", "network.x", "net..x", "net.//.kernel.panic"]
         {
             assert!(matches!(path_of(key), Err(Error::Lab(_))), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_not_a_hosts_to_set() {
+        for key in GLOBAL {
+            let refused = set_of_kernel(key, "1").expect_err("this is no guest");
+            assert!(matches!(refused, Error::Lab(_)), "{refused}");
         }
     }
 

@@ -126,6 +126,49 @@ impl Flow {
         }
     }
 
+    /// Has `side` say a few bytes, and tells what the other side met in its
+    /// wait for them: the one way that is left where `side` has seen the other's FIN.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let (place, stream) = self.side(side);
+        match send(place, stream, b"hello").await? {
+            Answer::Received => self.watch(side.other(), patience).await,
+            met => Ok(met),
+        }
+    }
+
+    /// Has `side` say that it will say no more (shutdown(SHUT_WR)) and the
+    /// other side read that. The other direction stays open.
+    ///
+    /// # Errors
+    /// Where the FIN does not arrive.
+    pub async fn half_close(&mut self, side: Side) -> Result<()> {
+        let (place, stream) = self.side(side);
+        stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;
+        let met = self.watch(side.other(), PATIENCE).await?;
+        if met == Answer::Closed {
+            return Ok(());
+        }
+        let place = self.side(side.other()).0.clone();
+        Err(Error::Lab(format!("{place}: waited for a FIN and met: {met}")))
+    }
+
+    /// What has ended a side's connection (socket(7): SO_ERROR), for a side that
+    /// has read the other's FIN and so reads nothing else; [`Answer::Nothing`]
+    /// where nothing has.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub fn ended(&mut self, side: Side) -> Result<Answer> {
+        let (place, stream) = self.side(side);
+        match stream.take_error() {
+            Ok(None) => Ok(Answer::Nothing),
+            Ok(Some(error)) | Err(error) => Answer::of(place, Err(error)),
+        }
+    }
+
     /// One question and its answer: both sides speak once, `first` first.
     ///
     /// # Errors
@@ -250,15 +293,7 @@ impl Flow {
     /// # Errors
     /// Where the FINs do not arrive.
     pub async fn close(mut self, first: Side) -> Result<()> {
-        for side in [first, first.other()] {
-            let (place, stream) = self.side(side);
-            stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;
-            let met = self.watch(side.other(), PATIENCE).await?;
-            if met != Answer::Closed {
-                let place = self.side(side.other()).0.clone();
-                return Err(Error::Lab(format!("{place}: waited for a FIN and met: {met}")));
-            }
-        }
-        Ok(())
+        self.half_close(first).await?;
+        self.half_close(first.other()).await
     }
 }

@@ -55,6 +55,9 @@ impl fmt::Display for Topology {
                 writeln!(f, "{}: {} = {}", node.name, sysctl.key, sysctl.value)?;
             }
         }
+        for sysctl in &self.kernel {
+            writeln!(f, "the kernel: {} = {}", sysctl.key, sysctl.value)?;
+        }
         Ok(())
     }
 }

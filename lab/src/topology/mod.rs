@@ -129,6 +129,8 @@ pub struct Topology {
     pub nodes: Vec<Node>,
     /// The links between them.
     pub links: Vec<Link>,
+    /// What is set for the whole kernel while the network is there.
+    pub kernel: Vec<Sysctl>,
 }
 
 impl Topology {
@@ -248,6 +250,16 @@ impl Topology {
             last.optional = true;
         }
         made
+    }
+
+    /// Sets a sysctl of the whole kernel, such as net.netfilter.nf_conntrack_max,
+    /// while the network is there. For a kernel that nothing else runs on
+    /// ([`Need::OwnKernel`](crate::scenario::Need::OwnKernel)), and for
+    /// scenarios whose arms run one after another.
+    #[must_use]
+    pub fn kernel_sysctl(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.kernel.push(Sysctl { key: key.into(), value: value.to_string(), optional: false });
+        self
     }
 
     /// Adds a route to a node: `to` is `default` or an address with a prefix.
