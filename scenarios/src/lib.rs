@@ -4,6 +4,7 @@ mod conntrack_beyond_window_reset;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod keepalive_dead_peer;
+mod route_exception_leak;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -15,13 +16,14 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
     conntrack_beyond_window_reset::SCENARIO,
     conntrack_idle_expiry::SCENARIO,
     veth_teardown_hang::SCENARIO,
+    route_exception_leak::SCENARIO,
     keepalive_dead_peer::SCENARIO,
 ];
 
