@@ -51,8 +51,20 @@ impl Kernel {
     pub fn stable(&self) -> (u32, u32, u32) {
         let (major, minor) = self.version();
         let said = self.build.split([' ', '\n']).filter(|word| version_of(word) == (major, minor));
-        let levels = said.chain([self.release.as_str()]).map(patch_of);
+        let levels = said.chain([self.release.as_str()]).map(|word| release_of(word).2);
         (major, minor, levels.max().unwrap_or(0))
+    }
+
+    /// Whether it was built from a release that has a commit. `releases` are
+    /// words: the first with it of each stable series that took it over, and
+    /// last the first of the mainline (`"6.12.59 6.17.9 6.18"`). What a
+    /// distribution took over by itself is not known.
+    #[must_use]
+    pub fn carries(&self, releases: &str) -> bool {
+        let stable = self.stable();
+        let mut firsts: Vec<_> = releases.split(' ').map(release_of).collect();
+        firsts.pop().is_some_and(|mainline| stable >= mainline)
+            || firsts.iter().any(|first| (first.0, first.1) == (stable.0, stable.1) && stable >= *first)
     }
 
     /// Whether it has a sysctl, visible in the namespace of this thread.
@@ -75,11 +87,12 @@ pub fn version_of(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// The third number of a release where it is joined by a dot: 7.2-rc1 has none.
-fn patch_of(release: &str) -> u32 {
+/// The same with the patch level, which is joined by a dot: 7.2-rc1 has none.
+fn release_of(release: &str) -> (u32, u32, u32) {
+    let (major, minor) = version_of(release);
     let third = release.splitn(3, '.').nth(2).unwrap_or_default();
     let digits = third.split(|c: char| !c.is_ascii_digit()).next();
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    (major, minor, digits.and_then(|digits| digits.parse().ok()).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -119,6 +132,23 @@ mod tests {
         ] {
             let kernel = Kernel { release: release.into(), build: build.into(), counters: vec![] };
             assert_eq!(kernel.stable(), stable, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_commit_is_in_the_mainline_and_in_stable_series() {
+        for (release, carries) in [
+            ("5.4.301", false),
+            ("5.4.302", true),
+            ("5.9.16", false),
+            ("6.12.58+deb13-amd64", false),
+            ("6.12.59", true),
+            ("6.17.13", false),
+            ("6.18-rc1", true),
+            ("7.2.13", true),
+        ] {
+            let kernel = Kernel { release: release.into(), build: String::new(), counters: vec![] };
+            assert_eq!(kernel.carries("5.4.302 6.12.59 6.18"), carries, "{release}");
         }
     }
 }

@@ -17,7 +17,8 @@ const FILE: &str = "net/stat/rt_cache";
 /// # Errors
 /// Where the file cannot be read, or says something else.
 pub fn entries() -> Result<u64> {
-    let text = fs::read_to_string(of_this_thread(FILE)).map_err(|e| Error::kernel("kernel", format!("read /proc/{FILE}"), e))?;
+    let text = fs::read_to_string(of_this_thread(FILE))
+        .map_err(|e| Error::kernel("kernel", format!("read /proc/{FILE}"), e))?;
     parse(&text).ok_or_else(|| Error::Lab(format!("/proc/{FILE}: no entries in {text:?}")))
 }
 
