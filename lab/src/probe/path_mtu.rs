@@ -25,9 +25,8 @@ use crate::wire::frag_needed::{LENGTH, frag_needed, redirect};
 pub const NARROW: u16 = 1400;
 /// Nobody listens there, and nothing is sent.
 const PORT: u16 = 9;
-/// include/linux/socket.h, shared with `MSG_TRUNC`'s neighbours: a datagram
-/// without data is looked up and not sent (net/ipv4/udp.c: `udp_sendmsg`,
-/// `do_confirm`).
+/// include/linux/socket.h. With `MSG_CONFIRM`, a datagram without data is looked
+/// up and not sent (net/ipv4/udp.c: `udp_sendmsg`, `do_confirm`).
 const MSG_PROBE: i32 = 0x10;
 /// So many of a bucket's exceptions, the youngest, are there for sure:
 /// FNHE_RECLAIM_DEPTH and the one that was just added.
