@@ -7,6 +7,7 @@ mod conntrack_idle_expiry;
 mod conntrack_table_full;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
+mod route_exception_leak;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -16,9 +17,9 @@ use lab::Catalogue;
 use lab::scenario::Scenario;
 
 /// Every scenario with its reviewed outcomes.
-pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
+pub const CATALOGUE: Catalogue = Catalogue { scenarios: SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: &[Scenario] = &[
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
@@ -27,6 +28,7 @@ const SCENARIOS: [Scenario; 10] = [
     conntrack_close_wait_expiry::SCENARIO,
     conntrack_table_full::SCENARIO,
     veth_teardown_hang::SCENARIO,
+    route_exception_leak::SCENARIO,
     keepalive_dead_peer::SCENARIO,
     keepalive_behind_nat::SCENARIO,
 ];

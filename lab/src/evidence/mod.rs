@@ -4,5 +4,6 @@
 pub mod conntrack;
 pub mod counters;
 pub mod kernel_log;
+pub mod route_cache;
 pub mod sockets;
 pub mod tap;

@@ -1,11 +1,15 @@
-//! The token bucket, sch_tbf: an interface that sends slowly, or hardly at all.
+//! What an interface does with the frames it is to send: sends them slowly or
+//! hardly at all (the token bucket, sch_tbf), or later (sch_netem).
 //!
-//! Reading list: net/sched/sch_tbf.c `tbf_change`; include/uapi/linux/pkt_sched.h
-//! `struct tc_tbf_qopt`; tc-tbf(8).
+//! Reading list: net/sched/sch_tbf.c `tbf_change`, net/sched/sch_netem.c
+//! `netem_change`; include/uapi/linux/pkt_sched.h `struct tc_tbf_qopt`,
+//! `struct tc_netem_qopt`; tc-tbf(8), tc-netem(8).
 //!
 //! Frames that wait in the bucket's queue still count against the SO_SNDBUF of
 //! the socket that sent them. That is how a packet socket is made to sleep in
 //! sendto(): its buffer is held full by frames that never leave.
+
+use std::time::Duration;
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -25,6 +29,11 @@ const TCA_TBF_BURST: u16 = 6;
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 /// include/net/pkt_sched.h: PSCHED_SHIFT; a tick is 64 ns.
 const PSCHED_SHIFT: u32 = 6;
+/// include/uapi/linux/rtnetlink.h: TCA_OPTIONS. For netem it is a structure,
+/// not a list of attributes.
+const TCA_OPTIONS: u16 = 2;
+/// tc-netem(8): how many frames may wait, by default.
+const NETEM_LIMIT: u32 = 1000;
 
 /// Makes a token bucket the root qdisc of `interface`, in place of what is there.
 ///
@@ -36,26 +45,58 @@ const PSCHED_SHIFT: u32 = 6;
 /// [`Error::Missing`] where the kernel lacks sch_tbf; where there is no such
 /// interface; where `rate` or `burst` is 0.
 pub fn token_bucket(namespace: &Namespace, interface: &str, rate: u64, burst: u32, limit: u32) -> Result<()> {
-    let place = || format!("{} {interface}", namespace.name());
     let tried = || format!("token bucket, {rate} bytes/s, burst {burst}, limit {limit}");
     if rate == 0 || burst == 0 {
         // The kernel would take a rate of 0 for no limit.
-        return Err(Error::Lab(format!("{}: {}: needs a rate and a burst", place(), tried())));
+        return Err(Error::Lab(format!(
+            "{} {interface}: {}: needs a rate and a burst",
+            namespace.name(),
+            tried()
+        )));
     }
+    let options = TcAttribute::Options(options(rate, burst, limit));
+    let missing = "CONFIG_NET_SCH_TBF (sch_tbf)";
+    replace_root(namespace, interface, ("tbf", options), missing, tried)
+}
+
+/// Makes every frame that `interface` sends wait for this long, to 64 ns, in
+/// place of the qdisc that is there. A frame leaves in the softirq of a timer,
+/// whatever the processor was doing.
+///
+/// # Errors
+/// [`Error::Missing`] where the kernel lacks sch_netem; where there is no such
+/// interface.
+pub fn delay(namespace: &Namespace, interface: &str, time: Duration) -> Result<()> {
+    let options = TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, netem(time)));
+    let tried = || format!("netem delay {} us", time.as_micros());
+    replace_root(namespace, interface, ("netem", options), "CONFIG_NET_SCH_NETEM (sch_netem)", tried)
+}
+
+/// struct tc_netem_qopt: latency in ticks, limit in frames, loss, gap,
+/// duplicate, jitter.
+fn netem(time: Duration) -> Vec<u8> {
+    let latency = u32::try_from(time.as_nanos() >> PSCHED_SHIFT).unwrap_or(u32::MAX);
+    [latency, NETEM_LIMIT, 0, 0, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+fn replace_root(
+    namespace: &Namespace,
+    interface: &str,
+    (kind, options): (&str, TcAttribute),
+    config: &str,
+    tried: impl Fn() -> String,
+) -> Result<()> {
+    let place = || format!("{} {interface}", namespace.name());
     let index = namespace
         .enter(|| if_nametoindex(interface))
         .map_err(|errno| Error::kernel(place(), "if_nametoindex", errno))?;
-
     let mut message = TcMessage::with_index(index.cast_signed());
     message.header.parent = TcHandle::ROOT;
-    message.attributes =
-        vec![TcAttribute::Kind("tbf".to_owned()), TcAttribute::Options(options(rate, burst, limit))];
+    message.attributes = vec![TcAttribute::Kind(kind.to_owned()), options];
     let message = RouteNetlinkMessage::NewQueueDiscipline(message);
     netlink::change(namespace, NETLINK_ROUTE, NLM_F_CREATE | NLM_F_REPLACE, message).map_err(|source| {
         match source.raw_os_error() {
-            Some(libc::ENOENT) => {
-                Error::missing("CONFIG_NET_SCH_TBF (sch_tbf)", "load the module or take a kernel that has it")
-            }
+            Some(libc::ENOENT) => Error::missing(config, "load the module or take a kernel that has it"),
             _ => Error::kernel(place(), tried(), source),
         }
     })
@@ -122,6 +163,17 @@ mod tests {
         let bytes = bytes(&options(5_000_000_000, 2000, 30_000));
         assert_eq!(bytes[12..16], u32::MAX.to_ne_bytes());
         assert_eq!(bytes[44..52], 5_000_000_000_u64.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_delay_is_a_tc_netem_qopt() {
+        // 150 us = 2343 ticks of 64 ns and a bit.
+        let bytes = netem(Duration::from_micros(150));
+        assert_eq!(bytes.len(), 24);
+        assert_eq!(bytes[..4], 2343_u32.to_ne_bytes());
+        assert_eq!(bytes[4..8], NETEM_LIMIT.to_ne_bytes());
+        assert!(bytes[8..].iter().all(|byte| *byte == 0));
+        assert_eq!(netem(Duration::from_secs(1 << 20))[..4], u32::MAX.to_ne_bytes());
     }
 
     #[test]

@@ -154,7 +154,8 @@ async fn asleep(place: &str, name: &str) -> Result<()> {
     })
 }
 
-fn link_layer(index: u32) -> SockAddr {
+/// Where a packet socket sends: to this interface, whatever the frame says.
+pub(super) fn link_layer(index: u32) -> SockAddr {
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).expect("17"),
         sll_protocol: 0x88b5_u16.to_be(),

@@ -37,6 +37,16 @@ pub fn add_veth(namespace: &Namespace, name: &str, there: &Namespace, peer: &str
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewLink(message))
 }
 
+/// Moves a link into another namespace. It keeps its name.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn give(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::SetLink(message))
+}
+
 /// The names of the links.
 ///
 /// # Errors

@@ -7,6 +7,8 @@ pub mod attempt;
 pub mod flow;
 pub mod holder;
 pub mod link;
+pub mod path_mtu;
+pub mod route;
 pub mod tcp;
 
 pub use attempt::Attempt;

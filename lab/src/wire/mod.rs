@@ -12,8 +12,10 @@
 //! - [`segment`]: TCP segments in frames
 //! - [`policy`]: what is done with frames
 //! - [`tw_recycle`]: the check of a kernel with tcp_tw_recycle, as a policy
+//! - [`frag_needed`]: a message of ICMP, as a router would send it
 //! - `log`: what the wire saw, and what became of it
 
+pub mod frag_needed;
 mod log;
 pub mod policy;
 pub mod segment;

@@ -1,0 +1,70 @@
+//! What a host learns of path MTUs, on the running kernel.
+
+mod common;
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use common::{alone, applicable};
+use lab::network::Network;
+use lab::probe::path_mtu::{Lookups, NARROW, Router, flood, of_one_bucket};
+use lab::probe::route;
+use lab::topology::{Net, Topology};
+use tokio::task::LocalSet;
+
+common::tests![common::main:
+    a_host_keeps_what_a_router_tells,
+    exceptions_of_one_bucket_push_each_other_out,
+];
+
+const BEHIND: &str = "172.16.0.0/12";
+
+fn pod_and_router() -> Topology {
+    Topology::new()
+        .host("pod")
+        .host("router")
+        .link("pod 10.0.0.1/24", "router 10.0.0.2/24")
+        .route("pod", BEHIND, "10.0.0.2")
+}
+
+fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+    alone(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        LocalSet::new().block_on(&runtime, body());
+    });
+}
+
+fn a_host_keeps_what_a_router_tells() {
+    run(|| async {
+        let network = applicable(Network::build(pod_and_router()).await);
+        let router = Router::new(&network, "router", "pod", "pod").expect("a router");
+        let lookups = Lookups::new(network.host("pod")).expect("a socket");
+        let [told, other] = [1, 2].map(|n| Ipv4Addr::new(172, 16, 0, n));
+        router.tell(told).expect("a frame");
+        let mtu = |destination| lookups.path_mtu(destination).expect("a route");
+        assert_eq!((mtu(told), mtu(other)), (i32::from(NARROW), 1500));
+        flood(&router, &lookups, &[told, other], 8).expect("frames and lookups");
+        assert_eq!(mtu(other), i32::from(NARROW));
+        route::delete(network.host("pod").namespace(), Net::parse(BEHIND)).expect("the route goes");
+        assert!(lookups.path_mtu(told).is_err());
+    });
+}
+
+fn exceptions_of_one_bucket_push_each_other_out() {
+    run(|| async {
+        let network = applicable(Network::build(pod_and_router()).await);
+        let router = Router::new(&network, "router", "pod", "pod").expect("a router");
+        let pod = network.host("pod");
+        let behind = (1..1 << 20).map(|n| Ipv4Addr::from(0xac10_0000 + n));
+        let found = of_one_bucket(&router, pod, behind, 16).await.expect("destinations");
+        // A bucket has room for ten: max_depth of update_or_create_fnhe is 5 to 9.
+        let lookups = Lookups::new(pod).expect("a socket");
+        router.tell(found[0]).expect("a frame");
+        assert_eq!(lookups.path_mtu(found[0]).expect("a route"), i32::from(NARROW));
+        tokio::time::sleep(Duration::from_millis(12)).await;
+        found[1..].iter().for_each(|destination| router.tell(*destination).expect("a frame"));
+        assert_eq!(lookups.path_mtu(found[15]).expect("a route"), i32::from(NARROW));
+        assert_eq!(lookups.path_mtu(found[0]).expect("a route"), 1500);
+    });
+}
