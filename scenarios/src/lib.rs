@@ -4,9 +4,11 @@ mod conntrack_beyond_window_reset;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod keepalive_dead_peer;
+mod one_address;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
+mod tw_recycle_pod_and_node;
 mod veth_teardown_hang;
 
 use lab::Catalogue;
@@ -15,8 +17,9 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     tw_recycle_nat::SCENARIO,
+    tw_recycle_pod_and_node::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
     conntrack_beyond_window_reset::SCENARIO,
@@ -41,8 +44,9 @@ mod tests {
     #[test]
     fn the_model_of_tcp_tw_recycle_does_what_real_kernels_did() {
         // Recorded on real 4.9 and 4.4 kernels, and with the model of 4.x.
-        let real = read(snapshots("tw-recycle-nat@has-tcp-tw-recycle").unwrap()).unwrap();
-        let model = read(snapshots("tw-recycle-nat@model+short").unwrap()).unwrap();
-        assert_eq!(real, model);
+        for name in ["tw-recycle-nat", "tw-recycle-pod-and-node"] {
+            let cells = |era: &str| read(snapshots(&format!("{name}@{era}")).unwrap()).unwrap();
+            assert_eq!(cells("has-tcp-tw-recycle"), cells("model+short"), "{name}");
+        }
     }
 }

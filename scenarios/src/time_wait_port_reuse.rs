@@ -25,6 +25,8 @@ use lab::wire::policy::ShiftTimestampClock;
 use lab::wire::segment::Flags;
 use lab::wire::{Way, Wire};
 
+use crate::one_address::{HOUR, two_hosts};
+
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     card: Card {
@@ -79,28 +81,17 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 const SERVER: [u8; 4] = [192, 0, 2, 2];
-/// An hour, in the milliseconds that timestamps count (4.13 and later).
-const HOUR: u32 = 3_600_000;
 /// Long enough for a SYN, a RST and a second SYN a second later.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 fn topology(plan: &Plan<'_>) -> Topology {
     let ports = if plan.is("wider-port-range") { 40_000..=40_999 } else { 40_000..=40_000 };
-    Topology::new()
-        .host("host-a")
-        .host("host-b")
-        .router("nat")
-        .host("server")
-        .link("host-a 10.0.1.2/24", "nat 10.0.1.1/24")
-        .wire("host-b 10.0.2.2/24", "nat 10.0.2.1/24")
+    two_hosts()
         .link("nat 192.0.2.1/24", "server 192.0.2.2/24")
         .rule("nat", Rule::source_nat("nat", [192, 0, 2, 1]).out("server").to_ports(ports))
         .rule_if(plan.is("rst-dropped"), "nat", Rule::drop("rst").tcp_flags(TcpFlags::RST).r#in("host-b"))
         // The NAT forgets sooner than the server: that is how a port comes back.
         .sysctl("nat", "net.netfilter.nf_conntrack_tcp_timeout_time_wait", 1)
-        // No offset but the wire's.
-        .sysctl_where_known("host-a", "net.ipv4.tcp_timestamps", 2)
-        .sysctl_where_known("host-b", "net.ipv4.tcp_timestamps", 2)
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {

@@ -19,6 +19,7 @@ use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats, tpacket2_hdr};
 use nix::net::if_::if_nametoindex;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::error::{Error, Result};
@@ -30,6 +31,8 @@ const SLOT: usize = 2048;
 const BLOCK: usize = 1 << 16;
 /// Blocks of a ring at most: 8 MiB, 4096 slots.
 const BLOCKS: usize = 128;
+/// How many rings would fill the memory of the machine.
+const RINGS: usize = 128;
 /// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
 /// The least time between two tries of a full device queue.
@@ -289,10 +292,19 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Asks for a ring of [`BLOCKS`] blocks, or of as many as there is memory for,
-/// and says how many those are.
+/// The blocks of one ring: many rings must find room in a small machine.
+fn share_of_memory() -> usize {
+    let value = |var| sysconf(var).ok().flatten().and_then(|n| usize::try_from(n).ok());
+    match (value(SysconfVar::_PHYS_PAGES), value(SysconfVar::PAGE_SIZE)) {
+        (Some(pages), Some(size)) => (pages / RINGS * size / BLOCK).clamp(1, BLOCKS),
+        _ => BLOCKS,
+    }
+}
+
+/// Asks for a ring, of fewer blocks where there is no memory for its share, and
+/// says how many those are.
 fn allocate(socket: &Socket) -> io::Result<usize> {
-    let mut blocks = BLOCKS;
+    let mut blocks = share_of_memory();
     loop {
         let request = tpacket_req {
             tp_block_size: BLOCK as u32,
