@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::network::namespace::of_this_thread;
+
 /// A running kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
@@ -18,7 +20,7 @@ impl Kernel {
         let release = nix::sys::utsname::uname()
             .map(|name| name.release().to_string_lossy().into_owned())
             .unwrap_or_default();
-        let netstat = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
+        let netstat = std::fs::read_to_string(of_this_thread("net/netstat")).unwrap_or_default();
         let counters = netstat.split_whitespace().filter(|w| !w.ends_with(':')).map(str::to_owned).collect();
         Self { release, counters }
     }

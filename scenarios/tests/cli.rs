@@ -32,6 +32,7 @@ frame::tests![side_by_side:
     a_run_is_told_in_a_pipe_without_escape_sequences,
     a_run_in_json_has_the_documented_keys,
     one_arm_runs_beside_control_and_fault,
+    without_its_cause_a_fault_is_not_reproduced,
     a_terminal_has_progress_on_stderr_only,
     a_terminal_has_colour_on_stdout_unless_it_is_unwanted,
     ctrl_c_ends_a_hang_within_a_second,
@@ -231,6 +232,17 @@ fn one_arm_runs_beside_control_and_fault() {
     let arms: Vec<_> = outcome["arms"].as_array().expect("a list").iter().map(|a| &a["name"]).collect();
     assert_eq!(arms, ["control", "fault", "be-liberal"]);
     assert_eq!(outcome["expected"], true, "{outcome}");
+}
+
+fn without_its_cause_a_fault_is_not_reproduced() {
+    needs_namespaces();
+    let outcome = &json(&format!("run {SHORT} --without-cause --json"))[0];
+    let arms: Vec<_> = outcome["arms"].as_array().expect("a list").iter().map(|a| &a["name"]).collect();
+    assert_eq!(arms, ["control", "fault"]);
+    assert_eq!((&outcome["verdict"], &outcome["expected"]), (&Value::from("failed"), &Value::from(true)));
+    let reason = outcome["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("nothing was reproduced"), "{reason}");
+    assert!(refusal(&format!("run {SHORT} --without-cause --bisect")).contains("cannot be used with"));
 }
 
 fn a_terminal_has_progress_on_stderr_only() {

@@ -1,18 +1,23 @@
 //! Every scenario on kernels of its own, in virtual time, compared with its
-//! reviewed outcome.
+//! reviewed outcome; and those that run nowhere else without their cause, which
+//! must then reproduce nothing.
 //!
 //! Runs on every kernel of the store (`faultlab kernel list`), or on those that
 //! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them.
+
+mod cause;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use lab::outcome::{Outcome, Verdict};
-use lab::scenario::Scenario;
+use lab::scenario::{Need, Scenario};
 use lab::snapshot;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
+
+use cause::nothing_reproduced;
 
 /// A kernel, and what came of running everything on it: the first test that
 /// asks runs it.
@@ -20,6 +25,7 @@ struct Kernel {
     id: String,
     /// The scenarios that are asked for.
     wanted: Vec<&'static str>,
+    without_cause: bool,
     outcomes: OnceLock<Result<Vec<Outcome>, String>>,
 }
 
@@ -37,10 +43,17 @@ fn faultlab(arguments: &[&str]) -> Result<String, String> {
 }
 
 impl Kernel {
+    fn new(id: &str, scenarios: &[&'static Scenario], without_cause: bool) -> Arc<Self> {
+        let wanted = scenarios.iter().map(|s| s.card.name).collect();
+        Arc::new(Self { id: id.to_owned(), wanted, without_cause, outcomes: OnceLock::new() })
+    }
+
     fn outcome(&self, scenario: &Scenario) -> Result<Outcome, Failed> {
         let run = || {
-            let lines =
-                faultlab(&[&["run", "--kernel", &self.id, "--json"], self.wanted.as_slice()].concat())?;
+            let mut line = vec!["run", "--kernel", &self.id, "--json"];
+            line.extend(self.without_cause.then_some("--without-cause"));
+            line.extend(&self.wanted);
+            let lines = faultlab(&line)?;
             lines.lines().map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
         };
         let outcomes = self.outcomes.get_or_init(run).as_ref().map_err(Clone::clone)?;
@@ -97,15 +110,24 @@ fn main() -> ExitCode {
         trials.push(trial.with_ignored_flag(!require_all));
     }
     for id in found.unwrap_or_default() {
-        let name = |scenario: &Scenario| format!("{id}: {}", scenario.card.name);
-        let asked = |s: &&Scenario| arguments.filter.as_ref().is_none_or(|f| name(s).contains(f.as_str()));
-        let scenarios: Vec<&'static Scenario> = CATALOGUE.scenarios.iter().filter(asked).collect();
-        let names: Vec<_> = scenarios.iter().map(|s| name(s)).collect();
-        let wanted = scenarios.iter().map(|s| s.card.name).collect();
-        let kernel = Arc::new(Kernel { id, wanted, outcomes: OnceLock::new() });
-        for (scenario, name) in scenarios.into_iter().zip(names) {
+        let as_reviewed = |s: &Scenario| format!("{id}: {}", s.card.name);
+        let without_cause = |s: &Scenario| format!("{id}: nothing without its cause: {}", s.card.name);
+        let asked = |name: &str| arguments.filter.as_ref().is_none_or(|f| name.contains(f.as_str()));
+        let all = || CATALOGUE.scenarios.iter();
+        let reviewed: Vec<_> = all().filter(|s| asked(&as_reviewed(s))).collect();
+        // The others are run without their cause on the running kernel.
+        let own_kernel = |s: &&Scenario| s.needs.contains(&Need::OwnKernel) && asked(&without_cause(s));
+        let causeless: Vec<_> = all().filter(own_kernel).collect();
+        let kernel = Kernel::new(&id, &reviewed, false);
+        for scenario in reviewed {
             let kernel = Arc::clone(&kernel);
-            trials.push(Trial::test(name, move || kernel.as_reviewed(scenario)));
+            trials.push(Trial::test(as_reviewed(scenario), move || kernel.as_reviewed(scenario)));
+        }
+        let kernel = Kernel::new(&id, &causeless, true);
+        for scenario in causeless {
+            let kernel = Arc::clone(&kernel);
+            let test = move || nothing_reproduced(&kernel.outcome(scenario)?, scenario);
+            trials.push(Trial::test(without_cause(scenario), test));
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -3,6 +3,8 @@
 //!
 //! A new outcome is written to `snapshots/*.snap.new`; read it, then rename it.
 
+mod cause;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,10 +12,12 @@ use std::process::ExitCode;
 use lab::machine::here::{Checked, Here};
 use lab::machine::worker::Task;
 use lab::outcome::{Outcome, Verdict};
-use lab::scenario::{Need, Scenario, Shows};
+use lab::scenario::{Need, Scenario};
 use lab::snapshot;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
+
+use cause::nothing_reproduced;
 
 /// A scenario with what is set for it.
 struct Case {
@@ -45,8 +49,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed> {
     let task = Task::Run {
         scenario: case.scenario.card.name.to_owned(),
-        // Without the cause only control and fault matter: no arm is named "-".
-        only: if without_cause { vec!["-".to_owned()] } else { vec![] },
+        only: vec![],
         set: case.set.clone(),
         without_cause,
     };
@@ -78,18 +81,7 @@ fn as_reviewed(here: &Here, case: &Case) -> Result<(), Failed> {
 /// With the cause taken away, the fault arm meets what the control meets.
 fn nothing_without_cause(here: &Here, case: &Case) -> Result<(), Failed> {
     let outcome = run(here, case, true)?;
-    let era = case.scenario.eras.iter().find(|e| Some(e.name) == outcome.era.as_deref());
-    let wanted = match era.ok_or("the outcome has no era")?.shows {
-        Shows::Reproduced => Verdict::Failed,
-        Shows::Immune => Verdict::Immune,
-    };
-    let reason = outcome.reason.clone().unwrap_or_default();
-    if outcome.verdict != wanted
-        || (wanted == Verdict::Failed && !reason.starts_with("nothing was reproduced"))
-    {
-        return Err(format!("without its cause the verdict is {}: {reason}", outcome.verdict).into());
-    }
-    Ok(())
+    nothing_reproduced(&outcome, case.scenario)
 }
 
 /// Why a scenario cannot run here, if it cannot.

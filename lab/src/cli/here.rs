@@ -10,7 +10,6 @@ use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::machine::check::Ability;
 use crate::machine::here::{Checked, Here};
-use crate::machine::worker::Task;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::matrix::Column;
 use crate::report::progress::{Display, Progress};
@@ -63,10 +62,8 @@ async fn one(
     }
     let arms = scenario.arms_on(&ground, &options.only).len();
     display.borrow_mut().note(&Progress::Begun { scenario: name, arms });
-    let only = options.only.clone();
-    let task = Task::Run { scenario: name.to_owned(), only, set, without_cause: false };
     let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::Arm { scenario: name, arm });
-    let result = here.run(task, &mut on_arm).await;
+    let result = here.run(options.task(scenario), &mut on_arm).await;
     display.borrow_mut().note(&Progress::Ended(name));
     result.unwrap_or_else(|error| match error {
         Error::Missing(missing) => without(Verdict::NotApplicable, missing.to_string()),

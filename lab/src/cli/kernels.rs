@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernel as Running;
 use crate::machine::vm::run::Heard;
 use crate::machine::vm::{Kernel, Store, Vm};
-use crate::machine::worker::Task;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::matrix::Column;
 use crate::report::progress::{Display, Progress};
@@ -63,7 +62,7 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
         // A scenario that may wedge its kernel has a guest of its own.
         let together = left.iter().position(|s| s.wedges).map_or(left.len(), |at| at.max(1));
         let batch: Vec<_> = left[..together].to_vec();
-        let tasks = batch.iter().map(|s| task(s, options)).collect();
+        let tasks = batch.iter().map(|s| options.task(s)).collect();
         let mut hear = |heard: Heard<'_>| {
             if let Heard::Outcome(outcome) = heard {
                 display.borrow_mut().note(&Progress::Arm { scenario: &id, arm: &outcome.scenario });
@@ -89,15 +88,6 @@ async fn column(vm: &Vm, number: usize, options: &Options, display: &RefCell<Dis
     }
     display.borrow_mut().note(&Progress::Ended(&id));
     Ok(column)
-}
-
-fn task(scenario: &Scenario, options: &Options) -> Task {
-    Task::Run {
-        scenario: scenario.card.name.to_owned(),
-        only: options.only.clone(),
-        set: options.set_for(scenario),
-        without_cause: false,
-    }
 }
 
 fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome {

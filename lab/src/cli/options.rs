@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::catalogue::{Catalogue, nearest};
+use crate::machine::worker::Task;
 use crate::outcome::{Outcome, Verdict};
 use crate::scenario::{ArmKind, Clock, Scenario};
 
@@ -15,6 +16,7 @@ const JOBS: u16 = 8;
 
 /// What can be typed.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag that is typed or is not")]
 pub struct Run {
     /// Scenarios to run; all of them where none is named
     #[arg(value_name = "SCENARIO")]
@@ -35,6 +37,9 @@ pub struct Run {
     /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
+    /// Take the cause away: the fault arm gets the control's network too, and must then reproduce nothing
+    #[arg(long, conflicts_with_all = ["arm", "bisect"])]
+    without_cause: bool,
     /// Scenarios, or virtual machines, to run side by side
     /// [default: 8 scenarios, or a virtual machine per processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -140,6 +145,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// What was set.
     pub set: BTreeMap<String, String>,
+    /// Whether the fault arms are given the control's network.
+    pub without_cause: bool,
     /// How many scenarios run side by side on the running kernel.
     pub jobs: usize,
     /// How many guests run side by side.
@@ -159,6 +166,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// What a worker or a guest is asked to do for a scenario.
+    #[must_use]
+    pub fn task(&self, scenario: &Scenario) -> Task {
+        Task::Run {
+            scenario: scenario.card.name.to_owned(),
+            only: self.only.clone(),
+            set: self.set_for(scenario),
+            without_cause: self.without_cause,
+        }
+    }
+
     /// What was set that a scenario knows.
     #[must_use]
     pub fn set_for(&self, scenario: &Scenario) -> BTreeMap<String, String> {
@@ -198,6 +216,7 @@ impl Run {
             seed: self.seed,
             only: self.arm,
             set,
+            without_cause: self.without_cause,
             jobs: usize::from(self.jobs.unwrap_or(JOBS)),
             guests: self.jobs.map_or(processors, usize::from),
             shard: self.shard,

@@ -12,6 +12,7 @@ use std::fs;
 
 use crate::error::{Error, Result};
 use crate::network::Namespace;
+use crate::network::namespace::of_this_thread;
 
 /// A short name that several groups have means the first of these.
 const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
@@ -35,14 +36,12 @@ impl Counters {
     /// # Errors
     /// Where /proc is not mounted.
     pub fn read(namespace: &Namespace) -> Result<Self> {
-        // Never /proc/net, which is /proc/self/net: that is the namespace of
-        // the process's first thread.
-        let read = |path: &str| {
+        let read = |file: &str| {
             namespace
-                .enter(|| fs::read_to_string(path))
-                .map_err(|source| Error::kernel(namespace.name(), format!("read {path}"), source))
+                .enter(|| fs::read_to_string(of_this_thread(file)))
+                .map_err(|source| Error::kernel(namespace.name(), format!("read {file}"), source))
         };
-        Ok(Self::parse(&read("/proc/thread-self/net/netstat")?, &read("/proc/thread-self/net/snmp")?))
+        Ok(Self::parse(&read("net/netstat")?, &read("net/snmp")?))
     }
 
     /// Reads the text of /proc/net/netstat and /proc/net/snmp. Each group is

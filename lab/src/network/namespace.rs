@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -16,12 +18,25 @@ thread_local! {
     /// The namespace this thread is in now; -1 until it first enters one.
     static INSIDE: Cell<RawFd> = const { Cell::new(-1) };
     /// The namespace this thread started in.
-    static HOME: File = open_current().expect("/proc/thread-self/ns/net can be opened");
+    static HOME: File = open_current().expect("the thread's ns/net can be opened");
+}
+
+/// A file of this thread in /proc. Never /proc/self, which is of the process's
+/// first thread: another one may be in another namespace.
+///
+/// /proc/thread-self is new in Linux 3.17.
+pub(crate) fn of_this_thread(file: &str) -> PathBuf {
+    static KNOWN: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/thread-self").exists());
+    if *KNOWN { Path::new("/proc/thread-self").join(file) } else { in_task(file) }
+}
+
+/// The same where the kernel is older.
+fn in_task(file: &str) -> PathBuf {
+    Path::new("/proc/self/task").join(nix::unistd::gettid().to_string()).join(file)
 }
 
 fn open_current() -> std::io::Result<File> {
-    // Never /proc/self: that is the namespace of the main thread.
-    File::open("/proc/thread-self/ns/net")
+    File::open(of_this_thread("ns/net"))
 }
 
 /// A network namespace.
@@ -42,7 +57,7 @@ impl Namespace {
         let failed = |source: nix::Error| Error::kernel(&name, "unshare(CLONE_NEWNET)", source);
         let back = Inside::leave_to_here();
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
-        let fd = open_current().map_err(|e| Error::kernel(&name, "open /proc/thread-self/ns/net", e))?;
+        let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
         drop(back);
         Ok(Self { fd: fd.into(), name })
     }
@@ -53,7 +68,7 @@ impl Namespace {
     /// Where /proc is not mounted.
     pub fn current(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
-        let fd = open_current().map_err(|e| Error::kernel(&name, "open /proc/thread-self/ns/net", e))?;
+        let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
         Ok(Self { fd: fd.into(), name })
     }
 
@@ -135,5 +150,22 @@ impl Drop for Inside {
             std::process::abort();
         }
         INSIDE.set(self.outer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_lead_to_this_thread() {
+        std::thread::spawn(|| {
+            let inode = |path: PathBuf| std::fs::metadata(path).expect("a thread has such a file").ino();
+            assert_eq!(inode(of_this_thread("ns/net")), inode(in_task("ns/net")));
+            let name = std::fs::read_to_string(in_task("comm")).expect("a thread has a name");
+            assert_eq!(name, std::fs::read_to_string(of_this_thread("comm")).expect("a thread has a name"));
+        })
+        .join()
+        .expect("the thread ends well");
     }
 }

@@ -67,12 +67,15 @@ impl Style {
 pub fn verdict(outcome: &Outcome, style: Style) -> String {
     let colour = match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) => YELLOW,
-        (Verdict::Failed, _) | (_, false) => RED,
-        (Verdict::Reproduced | Verdict::Immune, true) => GREEN,
+        (_, true) => GREEN,
+        (_, false) => RED,
     };
     let mut text = style.paint(colour, &outcome.verdict.to_string());
-    if matches!(outcome.verdict, Verdict::Reproduced | Verdict::Immune) {
-        text.push_str(if outcome.expected { ", as expected" } else { ", NOT as expected" });
+    match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) | (Verdict::Failed, false) => {}
+        // Without its cause a fault has to fail.
+        (_, true) => text.push_str(", as expected"),
+        (_, false) => text.push_str(", NOT as expected"),
     }
     text
 }

@@ -1,0 +1,87 @@
+//! The README's table of remedies is what the reviewed outcomes say.
+//!
+//! Where it is not, `FAULTLAB_README=write cargo test -p faultlab --test readme`
+//! writes it anew; read what changed.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use lab::scenario::{ArmKind, Era, Scenario};
+use lab::snapshot::{self, Snapshot};
+use scenarios::CATALOGUE;
+
+const BEGIN: &str = "<!-- from snapshots/, by scenarios/tests/readme.rs -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// The outcome of an era: with the kernel's own timers, or with shorter ones.
+fn reviewed(scenario: &Scenario, era: &Era) -> Option<Snapshot> {
+    let name = format!("{}@{}", scenario.card.name, era.name);
+    let text = (CATALOGUE.snapshots)(&name).or_else(|| (CATALOGUE.snapshots)(&format!("{name}+short")))?;
+    Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
+}
+
+/// The remedies that bring the symptom row back to the control's cell, and
+/// those that do not.
+fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<&'static str>; 2] {
+    let cells = outcome.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
+    let tried = |arm: &&lab::scenario::Arm| arm.kind == ArmKind::Remedy && cells.get(arm.name).is_some();
+    scenario
+        .arms
+        .iter()
+        .filter(tried)
+        .map(|arm| arm.name)
+        .partition::<Vec<_>, _>(|arm| cells.get(arm) == cells.get("control"))
+        .into()
+}
+
+fn table() -> String {
+    let mut text =
+        String::from("| fault | kernels | shown | what helps | what does not |\n|---|---|---|---|---|\n");
+    for scenario in CATALOGUE.scenarios {
+        let mut name = format!("`{}`", scenario.card.name);
+        for era in scenario.eras {
+            let Some(outcome) = reviewed(scenario, era) else { continue };
+            // Where there is no fault there is nothing to cure.
+            let shown = outcome.verdict == "reproduced";
+            let lists = if shown { remedies(scenario, &outcome) } else { [vec![], vec![]] };
+            let [helps, fails] =
+                lists.map(|arms| arms.iter().map(|arm| format!("`{arm}`")).collect::<Vec<_>>().join(", "));
+            let shown = if shown { "yes" } else { "no" };
+            writeln!(text, "| {name} | {} | {shown} | {helps} | {fails} |", era.kernels).expect("a string");
+            name.clear();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_remedies_are_those_of_the_snapshots() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(&path).expect("the README");
+    let (before, rest) = readme.split_once(BEGIN).expect("the table begins");
+    let (found, after) = rest.split_once(END).expect("the table ends");
+    let wanted = table();
+    if found != wanted && std::env::var_os("FAULTLAB_README").is_some_and(|v| v == "write") {
+        std::fs::write(&path, [before, BEGIN, &wanted, END, after].concat()).expect("the README is written");
+        return;
+    }
+    assert_eq!(found, wanted, "FAULTLAB_README=write writes the table");
+}
+
+#[test]
+fn every_scenario_is_introduced() {
+    let readme = include_str!("../../README.md");
+    for scenario in CATALOGUE.scenarios {
+        let row = format!("| `{}` | ", scenario.card.name);
+        assert!(readme.contains(&row), "the README does not say what people saw of {}", scenario.card.name);
+    }
+}
+
+#[test]
+fn every_era_has_a_reviewed_outcome() {
+    for scenario in CATALOGUE.scenarios {
+        for era in scenario.eras {
+            assert!(reviewed(scenario, era).is_some(), "{}@{}", scenario.card.name, era.name);
+        }
+    }
+}
