@@ -5,6 +5,7 @@ mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod keepalive_dead_peer;
 mod one_address;
+mod probe_timeout;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -17,7 +18,7 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     tw_recycle_nat::SCENARIO,
     tw_recycle_pod_and_node::SCENARIO,
     time_wait_port_reuse::SCENARIO,
@@ -26,6 +27,7 @@ const SCENARIOS: [Scenario; 8] = [
     conntrack_idle_expiry::SCENARIO,
     veth_teardown_hang::SCENARIO,
     keepalive_dead_peer::SCENARIO,
+    probe_timeout::SCENARIO,
 ];
 
 // SNAPSHOTS: a table of names and texts, written by build.rs.

@@ -6,10 +6,14 @@
 pub mod attempt;
 pub mod flow;
 pub mod holder;
+pub mod http;
+pub mod kubelet;
 pub mod link;
+pub mod prober;
 pub mod tcp;
 
 pub use attempt::Attempt;
 pub use flow::{Flow, Side};
 pub use holder::Holder;
+pub use kubelet::Kubelet;
 pub use tcp::{Answer, Connect, accept, connect, listen, receive};
