@@ -6,19 +6,31 @@
 //! connection. Three such in a row make the pod unready by its readiness probe,
 //! and by its liveness probe kill a container that does its work.
 //!
+//! A probe can time out on an idle agent, too: where its server has
+//! tcp_tw_recycle and a neighbour with a newer clock calls under the node's
+//! address, the kubelet's SYNs are dropped. That is tw-recycle-pod-and-node again.
+//!
 //! A load that a lab puts on a CPU is no two times alike. So the agent itself
 //! waits 1.5 s where a busy CPU would make it wait. The questions, the answers
 //! and the RSTs are a real kernel's, and the rules are the kubelet's.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lab::Result;
 use lab::probe::Kubelet;
-use lab::probe::http::Agent;
+use lab::probe::http::{Agent, get};
 use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
 use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
+use lab::topology::rule::Rule;
+use lab::wire::Way;
+use lab::wire::policy::{Pass, ShiftTimestampClock};
+use lab::wire::tw_recycle::{self, TwRecycle};
+
+use crate::one_address::{HOUR, TIMESTAMPS};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -42,7 +54,7 @@ pub const SCENARIO: Scenario = Scenario {
             "pkg/probe/http/http.go: one connection per probe",
         ],
     },
-    needs: &[Need::Veth],
+    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
     settings: &[
@@ -53,6 +65,10 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::control("the agent has the CPU that it needs"),
         Arm::fault("three probes of five meet a busy node: the agent answers after 1.5 s"),
         Arm::variant("lasting-load", "the node stays busy"),
+        Arm::variant(
+            "model-tw-recycle",
+            "no load, but the check of tcp_tw_recycle, the model of 4.x, before the pod",
+        ),
         Arm::remedy("timeout-5", "timeoutSeconds=5"),
         Arm::remedy("threshold-6", "failureThreshold=6"),
         Arm::remedy("threshold-6-lasting", "failureThreshold=6, and the node stays busy"),
@@ -70,19 +86,28 @@ pub const SCENARIO: Scenario = Scenario {
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 
+const AGENT: ([u8; 4], u16) = ([10, 0, 0, 2], 8080);
 /// More than one second and less than five, and than any period.
 const BUSY: Duration = Duration::from_millis(1500);
 /// Two bursts of load, and the probes after them.
 const PERIODS: u32 = 10;
 
 fn topology(_: &Plan<'_>) -> Topology {
-    Topology::new().host("node").host("pod").link("node 10.0.0.1/24", "pod 10.0.0.2/24")
+    Topology::new()
+        .router("node")
+        .host("pod")
+        .host("neighbour")
+        .wire("node 10.0.0.1/24", "pod 10.0.0.2/24")
+        .wire("neighbour 10.0.1.2/24", "node 10.0.1.1/24")
+        // As kube-proxy does for what comes by a service (--masquerade-all).
+        .rule("node", Rule::masquerade("masquerade", "pod"))
+        .sysctl_where_known("node", TIMESTAMPS, 2)
+        .sysctl_where_known("neighbour", TIMESTAMPS, 2)
 }
 
-/// Whether the node is busy at this time, counted in half periods so that no
-/// probe is asked at its edge.
-fn busy(lasting: bool, half_periods: u128) -> bool {
-    if lasting { half_periods >= 1 } else { (1..7).contains(&(half_periods % 10)) }
+/// Whether the node is busy at a probe.
+fn busy(lasting: bool, probe: u32) -> bool {
+    if lasting { probe > 0 } else { (1..=3).contains(&(probe % 5)) }
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
@@ -97,10 +122,19 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let readiness = spec(if arm.starts_with("threshold-6") { 6 } else { 3 });
     let liveness = spec(if arm == "patient-liveness" { 6 } else { readiness.failure_threshold });
     let lasting = arm.ends_with("lasting") || arm == "lasting-load";
-    let faulty = stage.faulty();
-    let agent = Agent::new(stage.host("pod"), 8080, move |since| {
-        let half_periods = since.as_millis() / (period.as_millis() / 2);
-        if faulty && busy(lasting, half_periods) { BUSY } else { Duration::ZERO }
+    // The neighbour calls in every arm; it is the server's check that hurts.
+    stage.wire("neighbour", "node", ShiftTimestampClock::new(Way::There, HOUR))?;
+    let recycles = arm == "model-tw-recycle";
+    if recycles {
+        stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::V4, Way::There).0)?;
+    } else {
+        stage.wire("node", "pod", Pass)?;
+    }
+    let loaded = stage.faulty() && !recycles;
+    let turn = Rc::new(Cell::new(0));
+    let probe = Rc::clone(&turn);
+    let agent = Agent::new(stage.host("pod"), AGENT.1, move || {
+        if loaded && busy(lasting, probe.get()) { BUSY } else { Duration::ZERO }
     });
     let mut kubelet = Kubelet::new(
         stage.host("node"),
@@ -110,7 +144,14 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         Worker::new(Purpose::Liveness, liveness),
         BackOff::new(stage.ground.seconds("back-off")),
     );
-    kubelet.run(PERIODS).await?;
+    let neighbour = async {
+        stage.pass(period / 2).await;
+        loop {
+            get(stage.host("neighbour"), AGENT.into(), liveness.timeout).await?;
+            stage.pass(period * 2).await;
+        }
+    };
+    stage.beside(kubelet.run(PERIODS, |passed| turn.set(passed)), neighbour).await?;
 
     stage.see("restarts", kubelet.restarts);
     let ready: Vec<_> = kubelet.ready.iter().map(|ready| if *ready { "1/1" } else { "0/1" }).collect();

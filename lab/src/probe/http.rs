@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::tcp::{Answer, Connect, connect, listen};
 use crate::error::Result;
@@ -126,7 +126,8 @@ fn status(header: &[u8]) -> Option<u16> {
     words.next().filter(|code| code.len() == 3)?.parse().ok()
 }
 
-type Busy = Rc<dyn Fn(Duration) -> Duration>;
+/// How long a request takes that comes now.
+type Busy = Rc<dyn Fn() -> Duration>;
 
 /// An agent that answers 200 to everything, after a time that it is told.
 #[must_use = "an agent that is dropped does not answer"]
@@ -134,7 +135,6 @@ pub struct Agent<'a> {
     host: &'a Host,
     port: u16,
     busy: Busy,
-    made: Instant,
     serving: Option<JoinHandle<()>>,
 }
 
@@ -146,9 +146,9 @@ impl fmt::Debug for Agent<'_> {
 
 impl<'a> Agent<'a> {
     /// An agent that does not run yet. `busy` is asked at each request how long
-    /// it takes, and told how long ago the agent was made.
-    pub fn new(host: &'a Host, port: u16, busy: impl Fn(Duration) -> Duration + 'static) -> Self {
-        Self { host, port, busy: Rc::new(busy), made: Instant::now(), serving: None }
+    /// it takes.
+    pub fn new(host: &'a Host, port: u16, busy: impl Fn() -> Duration + 'static) -> Self {
+        Self { host, port, busy: Rc::new(busy), serving: None }
     }
 
     /// Where it answers.
@@ -172,11 +172,11 @@ impl<'a> Agent<'a> {
     /// Outside of a tokio `LocalSet`.
     pub fn start(&mut self) -> Result<()> {
         let listener = listen(self.host, self.port)?;
-        let (busy, made) = (Rc::clone(&self.busy), self.made);
+        let busy = Rc::clone(&self.busy);
         self.serving = Some(tokio::task::spawn_local(async move {
             let mut requests = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                requests.spawn_local(answer(stream, Rc::clone(&busy), made));
+                requests.spawn_local(answer(stream, Rc::clone(&busy)));
                 // What has ended is forgotten.
                 while requests.try_join_next().is_some() {}
             }
@@ -203,7 +203,7 @@ impl Drop for Agent<'_> {
 }
 
 /// Errors are the client's: it may be gone by now.
-async fn answer(mut stream: TcpStream, busy: Busy, made: Instant) {
+async fn answer(mut stream: TcpStream, busy: Busy) {
     let mut request = vec![];
     while header(&request).is_none() {
         match stream.read_buf(&mut request).await {
@@ -211,7 +211,7 @@ async fn answer(mut stream: TcpStream, busy: Busy, made: Instant) {
             Ok(_) => {}
         }
     }
-    sleep(busy(made.elapsed())).await;
+    sleep(busy()).await;
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
 }
 
