@@ -22,12 +22,12 @@ use lab::Result;
 use lab::probe::Kubelet;
 use lab::probe::http::{Agent, get};
 use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
 use lab::wire::Way;
-use lab::wire::policy::{Pass, ShiftTimestampClock};
+use lab::wire::policy::ShiftTimestampClock;
 use lab::wire::tw_recycle::{self, TwRecycle};
 
 use crate::one_address::{HOUR, TIMESTAMPS};
@@ -56,7 +56,8 @@ pub const SCENARIO: Scenario = Scenario {
     },
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
-    apart: |_| false,
+    // Nobody waits for virtual time, and eight arms at once would be the load.
+    apart: |ground| ground.clock == Clock::Virtual,
     settings: &[
         Setting::seconds("period", "periodSeconds", 2, 10),
         Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),
@@ -86,19 +87,18 @@ pub const SCENARIO: Scenario = Scenario {
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 
+const MODEL: &str = "model-tw-recycle";
 const AGENT: ([u8; 4], u16) = ([10, 0, 0, 2], 8080);
 /// More than one second and less than five, and than any period.
 const BUSY: Duration = Duration::from_millis(1500);
 /// Two bursts of load, and the probes after them.
 const PERIODS: u32 = 10;
 
-fn topology(_: &Plan<'_>) -> Topology {
-    Topology::new()
-        .router("node")
-        .host("pod")
-        .host("neighbour")
-        .wire("node 10.0.0.1/24", "pod 10.0.0.2/24")
-        .wire("neighbour 10.0.1.2/24", "node 10.0.1.1/24")
+fn topology(plan: &Plan<'_>) -> Topology {
+    let link = if plan.is(MODEL) { Topology::wire } else { Topology::link };
+    let nodes = Topology::new().router("node").host("pod").host("neighbour");
+    let near = link(nodes, "node 10.0.0.1/24", "pod 10.0.0.2/24");
+    link(near, "neighbour 10.0.1.2/24", "node 10.0.1.1/24")
         // As kube-proxy does for what comes by a service (--masquerade-all).
         .rule("node", Rule::masquerade("masquerade", "pod"))
         .sysctl_where_known("node", TIMESTAMPS, 2)
@@ -123,14 +123,11 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let liveness = spec(if arm == "patient-liveness" { 6 } else { readiness.failure_threshold });
     let lasting = arm.ends_with("lasting") || arm == "lasting-load";
     // The neighbour calls in every arm; it is the server's check that hurts.
-    stage.wire("neighbour", "node", ShiftTimestampClock::new(Way::There, HOUR))?;
-    let recycles = arm == "model-tw-recycle";
-    if recycles {
+    if stage.is(MODEL) {
+        stage.wire("neighbour", "node", ShiftTimestampClock::new(Way::There, HOUR))?;
         stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::V4, Way::There).0)?;
-    } else {
-        stage.wire("node", "pod", Pass)?;
     }
-    let loaded = stage.faulty() && !recycles;
+    let loaded = stage.faulty() && !stage.is(MODEL);
     let turn = Rc::new(Cell::new(0));
     let probe = Rc::clone(&turn);
     let agent = Agent::new(stage.host("pod"), AGENT.1, move || {
