@@ -25,7 +25,7 @@ pub struct Scenario {
     /// its own.
     pub wedges: bool,
     /// Whether its arms run one after another, because they set what this
-    /// kernel has only once.
+    /// kernel has only once, or would slow each other down.
     pub apart: fn(&Ground) -> bool,
     /// What `--set` can change.
     pub settings: &'static [Setting],

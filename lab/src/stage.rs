@@ -1,6 +1,7 @@
 //! One arm while it runs: its network, and what was seen in it.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -171,6 +172,22 @@ impl<'a> Stage<'a> {
     /// awaited, not slept for.
     pub async fn pass(&self, time: Duration) {
         sleep(time).await;
+    }
+
+    /// Does `work` while something else goes on, for as long as that takes.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub async fn beside<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+        other: impl Future<Output = Result<Infallible>>,
+    ) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            failed = other => match failed? {},
+        }
     }
 
     /// Waits until a condition is true.

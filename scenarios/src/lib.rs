@@ -7,10 +7,13 @@ mod conntrack_idle_expiry;
 mod conntrack_table_full;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
+mod one_address;
+mod probe_timeout;
 mod route_exception_leak;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
+mod tw_recycle_pod_and_node;
 mod veth_teardown_hang;
 
 use lab::Catalogue;
@@ -21,6 +24,7 @@ pub const CATALOGUE: Catalogue = Catalogue { scenarios: SCENARIOS, snapshots };
 
 const SCENARIOS: &[Scenario] = &[
     tw_recycle_nat::SCENARIO,
+    tw_recycle_pod_and_node::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
     conntrack_beyond_window_reset::SCENARIO,
@@ -31,6 +35,7 @@ const SCENARIOS: &[Scenario] = &[
     route_exception_leak::SCENARIO,
     keepalive_dead_peer::SCENARIO,
     keepalive_behind_nat::SCENARIO,
+    probe_timeout::SCENARIO,
 ];
 
 // SNAPSHOTS: a table of names and texts, written by build.rs.
@@ -49,8 +54,11 @@ mod tests {
     #[test]
     fn the_model_of_tcp_tw_recycle_does_what_real_kernels_did() {
         // Recorded on real 4.9 and 4.4 kernels, and with the model of 4.x.
-        let real = read(snapshots("tw-recycle-nat@has-tcp-tw-recycle").unwrap()).unwrap();
-        let model = read(snapshots("tw-recycle-nat@model+short").unwrap()).unwrap();
-        assert_eq!(real, model);
+        for name in ["tw-recycle-nat", "tw-recycle-pod-and-node"] {
+            let cells = |era: &str| read(snapshots(&format!("{name}@{era}")).unwrap()).unwrap();
+            for model in ["model", "model+short"] {
+                assert_eq!(cells("has-tcp-tw-recycle"), cells(model), "{name}");
+            }
+        }
     }
 }

@@ -20,10 +20,12 @@ use lab::probe::{Connect, Flow, Side, connect, listen};
 use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
-use lab::topology::rule::{Rule, TcpFlags};
+use lab::topology::rule::{Choice, Rule, TcpFlags};
 use lab::wire::policy::ShiftTimestampClock;
 use lab::wire::segment::Flags;
 use lab::wire::{Way, Wire};
+
+use crate::one_address::{HOUR, two_hosts};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -55,6 +57,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::fault("host-b's timestamps happen to be behind host-a's"),
         Arm::variant("rst-dropped", "a firewall rule on the NAT drops host-b's RST"),
         Arm::remedy("wider-port-range", "the NAT has 1000 ports to give"),
+        Arm::remedy("random-ports", "the NAT gives any of 64512 ports, at random (iptables: --random-fully)"),
         Arm::remedy("one-clock", "tcp_timestamps=2 on both hosts, which share a kernel: no offset"),
     ],
     eras: &[
@@ -79,28 +82,22 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 const SERVER: [u8; 4] = [192, 0, 2, 2];
-/// An hour, in the milliseconds that timestamps count (4.13 and later).
-const HOUR: u32 = 3_600_000;
 /// Long enough for a SYN, a RST and a second SYN a second later.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 fn topology(plan: &Plan<'_>) -> Topology {
-    let ports = if plan.is("wider-port-range") { 40_000..=40_999 } else { 40_000..=40_000 };
-    Topology::new()
-        .host("host-a")
-        .host("host-b")
-        .router("nat")
-        .host("server")
-        .link("host-a 10.0.1.2/24", "nat 10.0.1.1/24")
-        .wire("host-b 10.0.2.2/24", "nat 10.0.2.1/24")
+    let (ports, choice) = match plan.acts {
+        "wider-port-range" => (40_000..=40_999, Choice::Keep),
+        "random-ports" => (1024..=65_535, Choice::FullyRandom),
+        _ => (40_000..=40_000, Choice::Keep),
+    };
+    let nat = Rule::source_nat("nat", [192, 0, 2, 1]).out("server").to_ports(ports).choose(choice);
+    two_hosts()
         .link("nat 192.0.2.1/24", "server 192.0.2.2/24")
-        .rule("nat", Rule::source_nat("nat", [192, 0, 2, 1]).out("server").to_ports(ports))
+        .rule("nat", nat)
         .rule_if(plan.is("rst-dropped"), "nat", Rule::drop("rst").tcp_flags(TcpFlags::RST).r#in("host-b"))
         // The NAT forgets sooner than the server: that is how a port comes back.
         .sysctl("nat", "net.netfilter.nf_conntrack_tcp_timeout_time_wait", 1)
-        // No offset but the wire's.
-        .sysctl_where_known("host-a", "net.ipv4.tcp_timestamps", 2)
-        .sysctl_where_known("host-b", "net.ipv4.tcp_timestamps", 2)
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {

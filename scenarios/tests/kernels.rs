@@ -25,9 +25,12 @@ struct Kernel {
     id: String,
     /// The scenarios that are asked for.
     wanted: Vec<&'static str>,
-    without_cause: bool,
+    options: &'static [&'static str],
     outcomes: OnceLock<Result<Vec<Outcome>, String>>,
 }
+
+/// The check of a kernel that has none.
+const MODELS: [&[&str]; 2] = [&["--set", "recycle=model"], &["--set", "recycle=model-3.10"]];
 
 fn faultlab(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_faultlab"))
@@ -43,15 +46,15 @@ fn faultlab(arguments: &[&str]) -> Result<String, String> {
 }
 
 impl Kernel {
-    fn new(id: &str, scenarios: &[&'static Scenario], without_cause: bool) -> Arc<Self> {
+    fn new(id: &str, scenarios: &[&'static Scenario], options: &'static [&'static str]) -> Arc<Self> {
         let wanted = scenarios.iter().map(|s| s.card.name).collect();
-        Arc::new(Self { id: id.to_owned(), wanted, without_cause, outcomes: OnceLock::new() })
+        Arc::new(Self { id: id.to_owned(), wanted, options, outcomes: OnceLock::new() })
     }
 
     fn outcome(&self, scenario: &Scenario) -> Result<Outcome, Failed> {
         let run = || {
             let mut line = vec!["run", "--kernel", &self.id, "--json"];
-            line.extend(self.without_cause.then_some("--without-cause"));
+            line.extend(self.options);
             line.extend(&self.wanted);
             let lines = faultlab(&line)?;
             lines.lines().map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
@@ -118,16 +121,26 @@ fn main() -> ExitCode {
         // The others are run without their cause on the running kernel.
         let own_kernel = |s: &&Scenario| s.needs.contains(&Need::OwnKernel) && asked(&without_cause(s));
         let causeless: Vec<_> = all().filter(own_kernel).collect();
-        let kernel = Kernel::new(&id, &reviewed, false);
+        let kernel = Kernel::new(&id, &reviewed, &[]);
         for scenario in reviewed {
             let kernel = Arc::clone(&kernel);
             trials.push(Trial::test(as_reviewed(scenario), move || kernel.as_reviewed(scenario)));
         }
-        let kernel = Kernel::new(&id, &causeless, true);
+        let kernel = Kernel::new(&id, &causeless, &["--without-cause"]);
         for scenario in causeless {
             let kernel = Arc::clone(&kernel);
             let test = move || nothing_reproduced(&kernel.outcome(scenario)?, scenario);
             trials.push(Trial::test(without_cause(scenario), test));
+        }
+        for options in MODELS {
+            let with = |s: &Scenario| format!("{} {}", as_reviewed(s), options.join(" "));
+            let has_model = |s: &&Scenario| s.settings.iter().any(|setting| setting.key == "recycle");
+            let modelled: Vec<_> = all().filter(has_model).filter(|s| asked(&with(s))).collect();
+            let kernel = Kernel::new(&id, &modelled, options);
+            for scenario in modelled {
+                let kernel = Arc::clone(&kernel);
+                trials.push(Trial::test(with(scenario), move || kernel.as_reviewed(scenario)));
+            }
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()

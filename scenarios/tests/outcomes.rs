@@ -32,11 +32,12 @@ fn cases() -> Vec<Case> {
         scenario,
         set: BTreeMap::new(),
     });
-    let recycle = CATALOGUE.find("tw-recycle-nat").expect("it is in the catalogue");
-    let models = ["model", "model-3.10"].into_iter().map(|model| Case {
-        name: format!("tw-recycle-nat --set recycle={model}"),
-        scenario: recycle,
-        set: BTreeMap::from([("recycle".to_owned(), model.to_owned())]),
+    let models = ["tw-recycle-nat", "tw-recycle-pod-and-node"].into_iter().flat_map(|name| {
+        ["model", "model-3.10"].into_iter().map(move |model| Case {
+            name: format!("{name} --set recycle={model}"),
+            scenario: CATALOGUE.find(name).expect("it is in the catalogue"),
+            set: BTreeMap::from([("recycle".to_owned(), model.to_owned())]),
+        })
     });
     plain.chain(models).collect()
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::tcp::{Answer, accept, connect, listen, receive, send};
+use super::tcp::{Answer, Connect, accept, connect, listen, receive, send};
 use crate::error::{Error, Result};
 use crate::network::Host;
 
@@ -73,14 +73,35 @@ impl Flow {
         server: &Host,
         port: u16,
     ) -> Result<Self> {
+        let flow = Self::try_open(client, source_port, service, server, port, PATIENCE).await?;
+        flow.map_err(|met| Error::Lab(format!("{}: connect: {met}", client.name())))
+    }
+
+    /// The same where the network may not carry the handshake: then it tells
+    /// what the client met within its patience.
+    ///
+    /// # Errors
+    /// Where no socket can be had, or the kernel gives an answer that no network
+    /// can cause.
+    pub async fn try_open(
+        client: &Host,
+        source_port: u16,
+        service: impl Into<SocketAddr>,
+        server: &Host,
+        port: u16,
+        patience: Duration,
+    ) -> Result<std::result::Result<Self, Connect>> {
         let listener = listen(server, port)?;
-        let connected = connect(client, source_port, service, PATIENCE).await?.stream(client.name())?;
+        let connected = match connect(client, source_port, service, patience).await? {
+            Connect::Connected { stream, .. } => stream,
+            met => return Ok(Err(met)),
+        };
         let accepted = accept(server.name(), &listener, PATIENCE).await?;
         accepted.set_nodelay(true).map_err(|e| Error::kernel(server.name(), "TCP_NODELAY", e))?;
-        Ok(Self {
+        Ok(Ok(Self {
             client: (client.name().to_owned(), connected),
             server: (server.name().to_owned(), accepted),
-        })
+        }))
     }
 
     fn side(&mut self, side: Side) -> &mut (String, TcpStream) {

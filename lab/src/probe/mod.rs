@@ -6,12 +6,16 @@
 pub mod attempt;
 pub mod flow;
 pub mod holder;
+pub mod http;
+pub mod kubelet;
 pub mod link;
 pub mod path_mtu;
+pub mod prober;
 pub mod route;
 pub mod tcp;
 
 pub use attempt::Attempt;
 pub use flow::{Flow, Side};
 pub use holder::Holder;
+pub use kubelet::Kubelet;
 pub use tcp::{Answer, Connect, accept, connect, listen, receive};

@@ -107,7 +107,7 @@ pub struct Link {
 
 /// The values that every host is given, so that a distribution's defaults
 /// cannot change an outcome. A kernel that lacks one behaves as if it were so.
-const PINS: [(&str, &str); 12] = [
+const PINS: [(&str, &str); 13] = [
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
     ("net.ipv4.tcp_congestion_control", "reno"),
@@ -117,6 +117,8 @@ const PINS: [(&str, &str); 12] = [
     ("net.ipv4.tcp_syn_retries", "6"),
     ("net.ipv4.tcp_retries2", "15"),
     ("net.ipv4.tcp_tw_reuse", "0"),
+    // Up to 4.11; one for the whole kernel up to 4.10.
+    ("net.ipv4.tcp_tw_recycle", "0"),
     ("net.ipv4.tcp_fin_timeout", "60"),
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),

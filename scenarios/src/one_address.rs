@@ -1,0 +1,189 @@
+//! What the scenarios have in common in which hosts with timestamp clocks of
+//! their own share one address: the hosts, and the server's check of
+//! tcp_tw_recycle, the kernel's own or the model of it on a wire.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use lab::Result;
+use lab::network::{Host, sysctl};
+use lab::scenario::{Era, Ground, Plan, Setting, Shows, Values};
+use lab::stage::Stage;
+use lab::topology::Topology;
+use lab::wire::Way;
+use lab::wire::policy::Pass;
+use lab::wire::tw_recycle::{Rule, TwRecycle, TwRecycleHandle};
+
+/// Removed in 4.12; up to 4.10 one for all namespaces.
+pub const RECYCLE: &str = "net.ipv4.tcp_tw_recycle";
+/// 2 is 1 without a random offset per connection (4.10 and later).
+pub const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
+/// An hour, in the milliseconds that timestamps count (4.13 and later).
+pub const HOUR: u32 = 3_600_000;
+
+/// Two hosts, host-b behind a wire, that reach the server through a router;
+/// what lies between that and the server is for the scenario to say.
+pub fn two_hosts() -> Topology {
+    Topology::new()
+        .host("host-a")
+        .host("host-b")
+        .router("nat")
+        .host("server")
+        .link("host-a 10.0.1.2/24", "nat 10.0.1.1/24")
+        .wire("host-b 10.0.2.2/24", "nat 10.0.2.1/24")
+        // The clock is the machine's, and host-b's that of the wire.
+        .sysctl_where_known("host-a", TIMESTAMPS, 2)
+        .sysctl_where_known("host-b", TIMESTAMPS, 2)
+}
+
+/// Whose check it is, and for how long a stamp counts.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "recycle",
+        about: "whose check: the kernel's own, or the model of 4.x or 3.10 on a wire",
+        values: Values::Choice(&["kernel", "model", "model-3.10"]),
+    },
+    Setting::seconds("paws-window", "how long a stamp counts; a kernel's own is always 60", 8, 60),
+];
+
+/// The eras of the check.
+pub const ERAS: &[Era] = &[
+    Era {
+        name: "model",
+        kernels: "any kernel with --set recycle=model",
+        since: "the check of 3.17 to 4.11, on a wire in front of the server",
+        shows: Shows::Reproduced,
+        recognise: |ground| ground.word("recycle") == "model",
+    },
+    Era {
+        name: "model-3.10",
+        kernels: "any kernel with --set recycle=model-3.10",
+        since: "the check of 3.6 to 3.16, on a wire in front of the server",
+        shows: Shows::Reproduced,
+        recognise: |ground| ground.word("recycle") == "model-3.10",
+    },
+    Era {
+        name: "has-tcp-tw-recycle",
+        kernels: "2.6 to 4.11",
+        since: "the sysctl exists",
+        shows: Shows::Reproduced,
+        recognise: |ground| ground.kernel.has_sysctl(RECYCLE),
+    },
+    Era {
+        name: "gone",
+        kernels: "4.12 and later",
+        since: "4396e46187ca removed the sysctl and the check",
+        shows: Shows::Immune,
+        // An older kernel whose sysctl cannot be seen hides it from this
+        // namespace: it needs a machine of its own.
+        recognise: |ground| ground.kernel.at_least(4, 12),
+    },
+];
+
+fn modelled(ground: &Ground) -> bool {
+    ground.word("recycle") != "kernel"
+}
+
+/// Whether there is a check, of whatever kind.
+pub fn recycles(ground: &Ground) -> bool {
+    modelled(ground) || ground.kernel.has_sysctl(RECYCLE)
+}
+
+/// Whether arms must run one after another: the kernel's knob is one for all.
+pub fn apart(ground: &Ground) -> bool {
+    !modelled(ground) && ground.kernel.has_sysctl(RECYCLE)
+}
+
+/// The value of the server's tcp_tw_recycle when the incident begins.
+pub fn knob(plan: &Plan<'_>) -> u8 {
+    u8::from(!modelled(plan.ground))
+}
+
+/// The check of a server.
+pub struct Check<'a> {
+    stage: &'a Stage<'a>,
+    server: &'a Host,
+    model: Option<TwRecycleHandle>,
+    /// Whether the kernel's knob is on.
+    on: Cell<bool>,
+}
+
+impl<'a> Check<'a> {
+    /// Puts the model, or a cable, between a router and the server.
+    pub fn of(stage: &'a Stage<'a>, router: &str, server: &str) -> Result<Self> {
+        let rule = match stage.ground.word("recycle") {
+            "model-3.10" => Rule::V3_10,
+            _ => Rule::V4,
+        };
+        let model = if modelled(stage.ground) {
+            let (policy, model) = TwRecycle::new(rule, Way::There);
+            model.set_paws_window(stage.ground.seconds("paws-window"));
+            stage.wire(router, server, policy)?;
+            Some(model)
+        } else {
+            stage.wire(router, server, Pass)?;
+            None
+        };
+        let on = Cell::new(model.is_none());
+        Ok(Self { stage, server: stage.host(server), model, on })
+    }
+
+    /// tcp_tw_recycle=0 on the server.
+    pub fn recycle_off(&self) -> Result<()> {
+        self.on.set(false);
+        if let Some(model) = &self.model {
+            model.set_recycle(false);
+        }
+        sysctl::set_where_known(self.server.namespace(), RECYCLE, "0")
+    }
+
+    /// What happens while `other` has tcp_tw_recycle=0. Where the kernel has one
+    /// knob for all it is off meanwhile; the server keeps its stamps.
+    pub async fn sparing<T>(&self, other: &Host, what: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        sysctl::set_where_known(other.namespace(), RECYCLE, "0")?;
+        let happened = what().await;
+        if self.on.get() {
+            sysctl::set_where_known(self.server.namespace(), RECYCLE, "1")?;
+        }
+        happened
+    }
+
+    /// tcp_timestamps=0 on the server.
+    pub fn timestamps_off(&self) -> Result<()> {
+        if let Some(model) = &self.model {
+            model.set_timestamps(false);
+        }
+        sysctl::set_where_known(self.server.namespace(), TIMESTAMPS, "0")
+    }
+
+    /// When a stamp that is taken now has expired for sure: stamps count whole
+    /// seconds, so it is one more than the window.
+    pub fn expiry(&self) -> Duration {
+        self.stage.elapsed() + self.stage.ground.seconds("paws-window") + Duration::from_secs(1)
+    }
+
+    /// Lets time pass until `expiry`.
+    pub async fn expired(&self, expiry: Duration) {
+        self.stage.pass(expiry.saturating_sub(self.stage.elapsed())).await;
+    }
+
+    /// Records whether PAWSPassive moved, and says why it did.
+    pub fn see(&self, why: &str) -> Result<()> {
+        let (passive, who) = match &self.model {
+            Some(model) => {
+                (i64::try_from(model.counters().paws_passive).ok(), "the model of the server's check")
+            }
+            None => (self.stage.counters(self.server.name())?.get("PAWSPassive"), "the server"),
+        };
+        let cell = match passive {
+            None => "no such counter",
+            Some(0) => "did not move",
+            Some(_) => "moved",
+        };
+        self.stage.see("PAWSPassive", cell);
+        if let Some(dropped) = passive.filter(|n| *n > 0) {
+            self.stage.because(format!("{who} dropped {dropped} SYN(s) {why} (PAWSPassive +{dropped})"));
+        }
+        Ok(())
+    }
+}
