@@ -176,6 +176,8 @@ pub enum Need {
     PacketSocket,
     /// The qdisc `tbf`.
     TokenBucket,
+    /// A page of memory that a program answers for.
+    Userfaultfd,
     /// The kernel log, if it can be read; else a row says that it cannot.
     KernelLog,
     /// A kernel that nothing else runs on.
@@ -192,6 +194,7 @@ impl Need {
             Self::Conntrack => "CONFIG_NF_CONNTRACK, CONFIG_NF_CT_NETLINK",
             Self::PacketSocket => "CONFIG_PACKET",
             Self::TokenBucket => "CONFIG_NET_SCH_TBF",
+            Self::Userfaultfd => "CONFIG_USERFAULTFD",
             Self::KernelLog => "CONFIG_PRINTK",
             Self::OwnKernel => "a virtual machine",
         }
@@ -206,6 +209,7 @@ impl fmt::Display for Need {
             Self::Conntrack => "conntrack",
             Self::PacketSocket => "packet socket",
             Self::TokenBucket => "tbf",
+            Self::Userfaultfd => "userfaultfd",
             Self::KernelLog => "kernel log (optional)",
             Self::OwnKernel => "a kernel of its own",
         })

@@ -4,6 +4,8 @@ mod conntrack_beyond_window_reset;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod keepalive_dead_peer;
+mod netns_teardown_hang;
+mod rtnl_stall;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -15,13 +17,15 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 9] = [
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
     conntrack_beyond_window_reset::SCENARIO,
     conntrack_idle_expiry::SCENARIO,
     veth_teardown_hang::SCENARIO,
+    netns_teardown_hang::SCENARIO,
+    rtnl_stall::SCENARIO,
     keepalive_dead_peer::SCENARIO,
 ];
 
