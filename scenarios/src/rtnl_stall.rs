@@ -32,7 +32,7 @@ pub const SCENARIO: Scenario = Scenario {
         reading: &[
             "cdb2f80f1c10 inet: use xa_array iterator to implement inet_dump_ifaddr() (6.9)",
             "4ce5dc9316de inet: switch inet_dump_fib() to RCU protection (6.9)",
-            "394f51abb3d0 ipv4: route: set ipv4 RTM_GETROUTE to not use rtnl (4.14)",
+            "62256f98f244 rtnetlink: add RTNL_FLAG_DOIT_UNLOCKED (4.14)",
             "userfaultfd(2)",
         ],
     },
@@ -59,7 +59,7 @@ pub const SCENARIO: Scenario = Scenario {
         Era {
             name: "dumps-under-rtnl",
             kernels: "4.14 to 6.8",
-            since: "394f51abb3d0: a route is looked up without the RTNL mutex",
+            since: "62256f98f244: a route is looked up without the RTNL mutex",
             shows: Shows::Reproduced,
             recognise: |ground| ground.kernel.at_least(4, 14),
         },
