@@ -5,6 +5,8 @@ mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod keepalive_dead_peer;
 mod netns_teardown_hang;
+mod node_agent;
+mod pod_stuck_terminating;
 mod rtnl_stall;
 mod service;
 mod time_wait_port_reuse;
@@ -17,7 +19,7 @@ use lab::scenario::Scenario;
 /// Every scenario with its reviewed outcomes.
 pub const CATALOGUE: Catalogue = Catalogue { scenarios: &SCENARIOS, snapshots };
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     tw_recycle_nat::SCENARIO,
     time_wait_port_reuse::SCENARIO,
     conntrack_delayed_segment_reset::SCENARIO,
@@ -26,6 +28,7 @@ const SCENARIOS: [Scenario; 9] = [
     veth_teardown_hang::SCENARIO,
     netns_teardown_hang::SCENARIO,
     rtnl_stall::SCENARIO,
+    pod_stuck_terminating::SCENARIO,
     keepalive_dead_peer::SCENARIO,
 ];
 

@@ -4,6 +4,7 @@
 //! Reading list: fork(2); signal-safety(7); waitid(2), WNOWAIT; proc(5),
 //! /proc/PID/status.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::fmt;
 use std::fs;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, sleep};
 pub struct Child {
     pid: Pid,
     name: String,
-    reaped: bool,
+    reaped: Cell<bool>,
 }
 
 /// What a process is doing. Displays as ps(1) has it.
@@ -82,16 +83,18 @@ impl Child {
                 let orphan = libc::getppid() != parent;
                 libc::_exit(if orphan { libc::ESRCH } else { work() })
             },
-            pid => {
-                Ok(Self { pid: Pid::from_raw(pid), name: name.to_string_lossy().into_owned(), reaped: false })
-            }
+            pid => Ok(Self {
+                pid: Pid::from_raw(pid),
+                name: name.to_string_lossy().into_owned(),
+                reaped: Cell::new(false),
+            }),
         }
     }
 
     /// What it is doing.
     #[must_use]
     pub fn life(&self) -> Life {
-        if self.reaped {
+        if self.reaped.get() {
             return Life::Reaped;
         }
         if self.has_ended() {
@@ -123,7 +126,7 @@ impl Child {
     pub async fn ends_within(&self, patience: Duration) -> bool {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
-        while !self.reaped && !self.has_ended() {
+        while !self.reaped.get() && !self.has_ended() {
             if begun.elapsed() >= patience {
                 return false;
             }
@@ -135,19 +138,19 @@ impl Child {
 
     /// Sends SIGKILL, which a process in state D dies of when it wakes.
     pub fn kill(&self) {
-        if !self.reaped {
+        if !self.reaped.get() {
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
 
     /// Waits for it, if it has ended: what it met, or EINTR where a signal ended
     /// it. None where it still lives.
-    pub fn reap(&mut self) -> Option<io::Result<()>> {
-        if self.reaped {
+    pub fn reap(&self) -> Option<io::Result<()>> {
+        if self.reaped.get() {
             return None;
         }
         let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
-        self.reaped = !matches!(status, Ok(WaitStatus::StillAlive) | Err(Errno::EINTR));
+        self.reaped.set(!matches!(status, Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)));
         match status {
             Ok(WaitStatus::Exited(_, 0)) => Some(Ok(())),
             Ok(WaitStatus::Exited(_, errno)) => Some(Err(io::Error::from_raw_os_error(errno))),
@@ -211,7 +214,7 @@ mod tests {
     async fn an_end_that_nobody_waits_for_is_a_zombie() {
         // SAFETY: the child does nothing.
         #[allow(unsafe_code, reason = "see SAFETY")]
-        let mut child = unsafe { Child::begin(c"nothing", || libc::ENODEV) }.expect("a process");
+        let child = unsafe { Child::begin(c"nothing", || libc::ENODEV) }.expect("a process");
         assert!(child.ends_within(Duration::from_secs(10)).await);
         assert_eq!(child.life(), Life::Zombie);
         let met = child.reap().expect("an end").expect_err("ENODEV");

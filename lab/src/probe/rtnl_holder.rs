@@ -50,12 +50,12 @@ impl RtnlHolder {
         // SAFETY: `sleep_in_ioctl` makes system calls only.
         #[allow(unsafe_code, reason = "see SAFETY")]
         let child = unsafe { Child::begin(c"rtnl-holder", move || sleep_in_ioctl(fd, name)) };
-        let mut holder = Self(child.map_err(|e| failed("fork", e))?);
+        let holder = Self(child.map_err(|e| failed("fork", e))?);
         holder.asleep(at.name()).await?;
         Ok(holder)
     }
 
-    async fn asleep(&mut self, place: &str) -> Result<()> {
+    async fn asleep(&self, place: &str) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < HELD {
             match self.0.life() {
@@ -97,7 +97,7 @@ impl RtnlHolder {
     }
 
     /// Kills it. Tells whether it died.
-    pub async fn end(mut self) -> bool {
+    pub async fn end(self) -> bool {
         self.0.kill();
         self.0.ends_within(HELD).await && self.0.reap().is_some()
     }
