@@ -152,20 +152,17 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     stage.see("the node", if agent.last_active() > threshold { "NotReady" } else { "Ready" });
     let spoken = flow.exchange(Side::Client, PATIENCE).await?;
     stage.see("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
-    plugin(stage, agent, "the plugin's process");
+    plugin(stage, agent, "the plugin's process").await;
     let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
     let Some(hold) = hold else { return Ok(()) };
-    stage.because(format!(
-        "{}; the plugin slept in {}",
-        match agent.last_active() > threshold {
-            true => format!(
-                "PLEG is not healthy: pleg was last seen active {} ago; threshold is {limit}",
-                go(agent.last_active())
-            ),
-            false => format!("the longest relist took {}", go(longest)),
-        },
-        sleeps.as_deref().unwrap_or("a place that only root may see")
-    ));
+    let relist = if agent.last_active() > threshold {
+        let active = go(agent.last_active());
+        format!("PLEG is not healthy: pleg was last seen active {active} ago; threshold is {limit}")
+    } else {
+        format!("the longest relist took {}", go(longest))
+    };
+    let sleeps = sleeps.as_deref().unwrap_or("a place that only root may see");
+    stage.because(format!("{relist}; the plugin slept in {sleeps}"));
     hold.end().await;
     if met.is_none() {
         met = timeout(PATIENCE, &mut teardown).await.ok().transpose()?;
@@ -179,7 +176,7 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
         plugin.ends_within(PATIENCE).await;
         plugin.reap();
     }
-    plugin(stage, agent, "its process then");
+    plugin(stage, agent, "its process then").await;
     Ok(())
 }
 
@@ -194,8 +191,9 @@ fn teardown_cell(met: Option<bool>) -> &'static str {
     }
 }
 
-fn plugin(stage: &Stage<'_>, agent: &NodeAgent<'_>, row: &str) {
-    match agent.plugin(0).map_or(Life::Unknown, |plugin| plugin.life()) {
+async fn plugin(stage: &Stage<'_>, agent: &NodeAgent<'_>, row: &str) {
+    let Some(plugin) = agent.plugin(0) else { return };
+    match plugin.at_rest().await {
         Life::Unknown => stage.cannot_see(row, "/proc is of another pid namespace"),
         life => stage.see(row, life),
     }

@@ -97,10 +97,8 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let (node, pod) = (stage.host("node"), stage.host("pod"));
     let mut flow = Flow::open(pod, (node.address(), 80), node, 80).await?;
     let listener = listen(node, 81)?;
-    let mut holder = match stage.faulty() {
-        true => Some(RtnlHolder::hold(stage.host("culprit"), "elsewhere").await?),
-        false => None,
-    };
+    let culprit = stage.host("culprit");
+    let mut holder = if stage.faulty() { Some(RtnlHolder::hold(culprit, "elsewhere").await?) } else { None };
     let stack = holder.as_ref().and_then(RtnlHolder::sleeps_in).unwrap_or_default();
     if stage.is("end-the-holder")
         && let Some(holder) = holder.take()

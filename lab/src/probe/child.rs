@@ -17,6 +17,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 use tokio::time::{Instant, sleep};
 
+/// How long a process may be on its way to its next sleep, on a busy machine.
+const BUSY: Duration = Duration::from_secs(5);
+
 /// A child of this process. It dies with this process, and is killed when it is
 /// dropped, as far as the kernel lets it be.
 #[derive(Debug)]
@@ -104,6 +107,20 @@ impl Child {
         match parse_status(&status) {
             Some((name, state, kill_pending)) if name == self.name => Life::Alive { state, kill_pending },
             _ => Life::Unknown,
+        }
+    }
+
+    /// What it is doing when it does nothing: a process that sleeps looks around
+    /// now and then, and may wait for a processor.
+    pub async fn at_rest(&self) -> Life {
+        let begun = Instant::now();
+        loop {
+            match self.life() {
+                Life::Alive { state: 'R', .. } if begun.elapsed() < BUSY => {
+                    sleep(Duration::from_millis(1)).await
+                }
+                life => return life,
+            }
         }
     }
 

@@ -87,6 +87,12 @@ impl Holder {
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
+                // A signal for the process, such as the SIGCHLD of a child that
+                // ends while the main thread is in fork(), would restart
+                // sendto() here, and the device would be looked up anew.
+                let mut others = SigSet::all();
+                others.remove(Signal::SIGUSR1);
+                let _ = others.thread_set_mask();
                 let socket = Socket::from(socket);
                 while !thread_woken.load(Ordering::Relaxed) {
                     if !matches!(socket.send_to(&FRAME, &to_device), Err(e) if e.kind() == io::ErrorKind::Interrupted) {

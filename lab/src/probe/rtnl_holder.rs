@@ -109,7 +109,7 @@ fn sleep_in_ioctl(socket: RawFd, name: [libc::c_char; libc::IFNAMSIZ]) -> i32 {
     /// include/uapi/linux/userfaultfd.h.
     #[repr(C)]
     struct Api {
-        api: u64,
+        version: u64,
         features: u64,
         ioctls: u64,
     }
@@ -138,7 +138,7 @@ fn sleep_in_ioctl(socket: RawFd, name: [libc::c_char; libc::IFNAMSIZ]) -> i32 {
         let Ok(uffd) = libc::c_int::try_from(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC)) else {
             return libc::EBADF;
         };
-        let mut api = Api { api: 0xaa, features: 0, ioctls: 0 };
+        let mut api = Api { version: 0xaa, features: 0, ioctls: 0 };
         if uffd < 0 || libc::ioctl(uffd, UFFDIO_API, &raw mut api) != 0 {
             return errno();
         }
