@@ -178,6 +178,8 @@ pub enum Need {
     TokenBucket,
     /// The qdisc `netem`.
     Netem,
+    /// A page of memory that a program answers for.
+    Userfaultfd,
     /// The kernel log, if it can be read; else a row says that it cannot.
     KernelLog,
     /// A kernel that nothing else runs on.
@@ -195,6 +197,7 @@ impl Need {
             Self::PacketSocket => "CONFIG_PACKET",
             Self::TokenBucket => "CONFIG_NET_SCH_TBF",
             Self::Netem => "CONFIG_NET_SCH_NETEM",
+            Self::Userfaultfd => "CONFIG_USERFAULTFD",
             Self::KernelLog => "CONFIG_PRINTK",
             Self::OwnKernel => "a virtual machine",
         }
@@ -210,6 +213,7 @@ impl fmt::Display for Need {
             Self::PacketSocket => "packet socket",
             Self::TokenBucket => "tbf",
             Self::Netem => "netem",
+            Self::Userfaultfd => "userfaultfd",
             Self::KernelLog => "kernel log (optional)",
             Self::OwnKernel => "a kernel of its own",
         })

@@ -7,9 +7,13 @@ mod conntrack_idle_expiry;
 mod conntrack_table_full;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
+mod netns_teardown_hang;
+mod node_agent;
 mod one_address;
+mod pod_stuck_terminating;
 mod probe_timeout;
 mod route_exception_leak;
+mod rtnl_stall;
 mod service;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -32,7 +36,10 @@ const SCENARIOS: &[Scenario] = &[
     conntrack_close_wait_expiry::SCENARIO,
     conntrack_table_full::SCENARIO,
     veth_teardown_hang::SCENARIO,
+    netns_teardown_hang::SCENARIO,
     route_exception_leak::SCENARIO,
+    rtnl_stall::SCENARIO,
+    pod_stuck_terminating::SCENARIO,
     keepalive_dead_peer::SCENARIO,
     keepalive_behind_nat::SCENARIO,
     probe_timeout::SCENARIO,

@@ -40,6 +40,26 @@ fn exchange<M>(namespace: &Namespace, protocol: isize, flags: u16, message: M) -
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
+    let (socket, request) = prepare(namespace, protocol, flags, message)?;
+    socket.send(&request, 0)?;
+
+    let mut answers = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        if read_datagram(&datagram, &mut answers)? {
+            return Ok(answers);
+        }
+    }
+}
+
+/// A socket, and a request to be sent through it. `flags` are NLM_F_ACK and its
+/// like.
+pub(crate) fn prepare<M: NetlinkSerializable>(
+    namespace: &Namespace,
+    protocol: isize,
+    flags: u16,
+    message: M,
+) -> io::Result<(Socket, Vec<u8>)> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = 1;
@@ -51,15 +71,7 @@ where
     let mut socket = namespace.enter(|| Socket::new(protocol))?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request, 0)?;
-
-    let mut answers = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        if read_datagram(&datagram, &mut answers)? {
-            return Ok(answers);
-        }
-    }
+    Ok((socket, request))
 }
 
 /// Appends the datagram's messages to `answers`; true when it ends the answer.

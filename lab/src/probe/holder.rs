@@ -8,6 +8,7 @@
 //! to no device, or NETDEV_DOWN would wake it. The sleep is interruptible, so a
 //! signal ends the hold, and so does the death of the process.
 
+use std::fs::DirEntry;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::thread::JoinHandleExt;
@@ -86,6 +87,12 @@ impl Holder {
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
+                // A signal for the process, such as the SIGCHLD of a child that
+                // ends while the main thread is in fork(), would restart
+                // sendto() here, and the device would be looked up anew.
+                let mut others = SigSet::all();
+                others.remove(Signal::SIGUSR1);
+                let _ = others.thread_set_mask();
                 let socket = Socket::from(socket);
                 while !thread_woken.load(Ordering::Relaxed) {
                     if !matches!(socket.send_to(&FRAME, &to_device), Err(e) if e.kind() == io::ErrorKind::Interrupted) {
@@ -133,7 +140,8 @@ fn wake_by_signal() -> nix::Result<()> {
     }
 }
 
-/// Waits until the thread of that name sleeps (state S).
+/// Waits until the thread of that name sleeps (state S) in sendto(), and not in
+/// a lock on its way there.
 async fn asleep(place: &str, name: &str) -> Result<()> {
     let begun = Instant::now();
     let sleeping = format!("({name}) S ");
@@ -141,8 +149,14 @@ async fn asleep(place: &str, name: &str) -> Result<()> {
         // By name and not by id: ids differ between pid namespaces.
         let tasks =
             std::fs::read_dir("/proc/self/task").map_err(|e| Error::kernel(place, "list threads", e))?;
-        let stats = tasks.flatten().filter_map(|t| std::fs::read_to_string(t.path().join("stat")).ok());
-        if stats.into_iter().any(|stat| stat.contains(&sleeping)) {
+        let read =
+            |task: &DirEntry, file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        // proc(5), /proc/PID/syscall: the number of the system call comes first.
+        let in_sendto = |syscall: &str| syscall.starts_with(&format!("{} ", libc::SYS_sendto));
+        if tasks
+            .flatten()
+            .any(|task| read(&task, "stat").contains(&sleeping) && in_sendto(&read(&task, "syscall")))
+        {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

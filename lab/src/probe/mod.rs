@@ -4,6 +4,7 @@
 //! long something took is evidence and not part of the answer.
 
 pub mod attempt;
+pub mod child;
 pub mod flow;
 pub mod holder;
 pub mod http;
@@ -12,10 +13,13 @@ pub mod link;
 pub mod path_mtu;
 pub mod prober;
 pub mod route;
+pub mod rtnl_holder;
 pub mod tcp;
 
 pub use attempt::Attempt;
+pub use child::{Child, Life};
 pub use flow::{Flow, Side};
 pub use holder::Holder;
 pub use kubelet::Kubelet;
+pub use rtnl_holder::RtnlHolder;
 pub use tcp::{Answer, Connect, accept, connect, listen, receive};

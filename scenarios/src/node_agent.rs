@@ -1,0 +1,123 @@
+//! A stand-in for a kubelet that has its network set up by CNI plugins.
+//!
+//! Two loops of the kubelet meet in one lock. A teardown takes the pod's lock
+//! and has a child process, the plugin, delete the pod's link. The relist of the
+//! pod lifecycle event generator (pkg/kubelet/pleg/generic.go) asks every second
+//! for the state of the sandboxes, and under the same lock for the address in
+//! each (pkg/kubelet/dockershim/network/plugins.go: TearDownPod and
+//! GetPodNetworkStatus). It asks for all pods; the kubelet, for those that changed.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lab::Result;
+use lab::network::Host;
+use lab::probe::{Attempt, Child, link};
+use lab::stage::Stage;
+use tokio::sync::Mutex;
+
+/// pkg/kubelet/kubelet.go: plegRelistPeriod.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How soon a process is gone that can be killed.
+const GRACE: Duration = Duration::from_millis(200);
+/// As good as for ever.
+const EVER: Duration = Duration::from_secs(86_400);
+
+/// The agent of a node.
+pub struct NodeAgent<'a> {
+    stage: &'a Stage<'a>,
+    pods: Vec<Pod<'a>>,
+    /// When the last relist began.
+    active: Cell<Duration>,
+    longest: Cell<Duration>,
+    relists: Cell<u32>,
+}
+
+struct Pod<'a> {
+    sandbox: &'a Host,
+    /// The node's end of its veth pair.
+    link: String,
+    lock: Mutex<()>,
+    plugin: RefCell<Option<Rc<Child>>>,
+}
+
+impl<'a> NodeAgent<'a> {
+    /// An agent with pods, each by the name of its host and of its link on the
+    /// node.
+    pub fn new(stage: &'a Stage<'a>, pods: &[(&str, &str)]) -> Self {
+        let pod = |&(name, link): &(&str, &str)| Pod {
+            sandbox: stage.host(name),
+            link: link.to_owned(),
+            lock: Mutex::default(),
+            plugin: RefCell::default(),
+        };
+        Self {
+            stage,
+            pods: pods.iter().map(pod).collect(),
+            active: Cell::new(stage.elapsed()),
+            longest: Cell::default(),
+            relists: Cell::default(),
+        }
+    }
+
+    /// Relists every second, for ever.
+    pub async fn relist(&self) -> Result<std::convert::Infallible> {
+        loop {
+            self.active.set(self.stage.elapsed());
+            for pod in &self.pods {
+                let _lock = pod.lock.lock().await;
+                let mut ask = Attempt::begin(pod.sandbox, |ns| link::addresses(ns).is_ok())?;
+                ask.within(EVER).await;
+            }
+            self.longest.set(self.longest());
+            self.relists.set(self.relists.get() + 1);
+            self.stage.pass(PERIOD).await;
+        }
+    }
+
+    /// Waits for the ends of two more relists.
+    ///
+    /// # Errors
+    /// Where they do not come.
+    pub async fn two_relists(&self) -> Result<()> {
+        let wanted = self.relists.get() + 2;
+        self.stage.until("two more relists", || Ok(self.relists.get() >= wanted)).await
+    }
+
+    /// How long ago the last relist began; a second or so in good health.
+    pub fn last_active(&self) -> Duration {
+        self.stage.elapsed().saturating_sub(self.active.get())
+    }
+
+    /// How long the longest relist took, or takes.
+    pub fn longest(&self) -> Duration {
+        self.longest.get().max(self.last_active())
+    }
+
+    /// Tears a pod's network down. Without a deadline for the plugin it waits as
+    /// long as that takes, and does not reap it. With one it kills and reaps, as
+    /// far as that goes, and gives up: false.
+    pub async fn tear_down(&self, pod: usize, deadline: Option<Duration>) -> Result<bool> {
+        let pod = &self.pods[pod];
+        let _lock = pod.lock.lock().await;
+        let child = link::delete_in_child(self.stage.host("node"), &pod.link, c"cni-plugin")?;
+        let plugin = Rc::new(child);
+        // The first is the one that is watched.
+        pod.plugin.borrow_mut().get_or_insert_with(|| Rc::clone(&plugin));
+        let mut ended = plugin.ends_within(deadline.unwrap_or(EVER)).await;
+        if deadline.is_some() {
+            plugin.kill();
+            ended |= plugin.ends_within(GRACE).await;
+            // What it met does not matter: to delete what is gone is no error
+            // (CNI specification, DEL).
+            plugin.reap();
+        }
+        Ok(ended)
+    }
+
+    /// The first plugin that was to delete a pod's link.
+    pub fn plugin(&self, pod: usize) -> Option<Rc<Child>> {
+        self.pods[pod].plugin.borrow().clone()
+    }
+}

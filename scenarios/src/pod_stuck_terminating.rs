@@ -1,0 +1,208 @@
+//! "Pods stay Terminating, and a while later the node is NotReady: PLEG is not
+//! healthy: pleg was last seen active 3m12s ago; threshold is 3m0s."
+//!
+//! What a kubelet makes of a delete that hangs (net/core/dev.c: netdev_run_todo)
+//! or of a stalled RTNL mutex. The plugin that deletes the pod's veth sleeps in
+//! state D, the teardown waits for it with the pod's lock, and the relist of all
+//! pods waits for that lock. See [`NodeAgent`] for the stand-in.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use lab::Result;
+use lab::probe::{Answer, Flow, Holder, Life, RtnlHolder, Side};
+use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::stage::Stage;
+use lab::topology::Topology;
+use tokio::time::timeout;
+
+use crate::node_agent::NodeAgent;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    card: Card {
+        name: "pod-stuck-terminating",
+        title: "One veth that cannot be deleted makes a pod stay Terminating and a node NotReady",
+        family: "teardown hangs",
+        saw: "A pod stays Terminating, `kubectl delete --force` only hides it, and minutes later the node is NotReady: \
+              \"PLEG is not healthy: pleg was last seen active 3m12s ago; threshold is 3m0s\". Its other pods serve \
+              on. On the node a CNI plugin is in state D or a zombie.",
+        cause: "The plugin sleeps in the kernel, for a reference to the veth or for the RTNL mutex. The teardown waits \
+                for it with the pod's lock, and the relist that asks for every pod's state waits for the lock.",
+        function: "net/core/dev.c: netdev_run_todo; pkg/kubelet/pleg/generic.go: relist, Healthy",
+        cure: "End the holder. A deadline for the plugin keeps the node Ready, though SIGKILL cannot end what is in \
+               state D; asking again then finds no such device, which is as good as done.",
+        reading: &[
+            "kubernetes/kubernetes#45419: PLEG is not healthy",
+            "pkg/kubelet/dockershim/network/plugins.go: TearDownPod, GetPodNetworkStatus (up to Kubernetes 1.23)",
+            "CNI specification, DEL: plugins should complete without error even if resources are missing",
+        ],
+    },
+    needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket],
+    wedges: false,
+    // Where one arm stalls the RTNL mutex, the others would stall with it.
+    apart: |ground| ground.clock == Clock::Virtual,
+    settings: &[
+        Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
+        Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),
+    ],
+    arms: &[
+        Arm::control(
+            "nothing holds the veth; the agent waits for the plugin without a deadline, and reaps nothing",
+        ),
+        Arm::fault("a packet socket sleeps in sendto() to the veth"),
+        Arm::variant("rtnl-stalled", "a process holds the RTNL mutex instead")
+            .only_where(|ground| ground.clock == Clock::Virtual),
+        Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
+        Arm::remedy("deadline", "after a deadline the agent kills the plugin, reaps it and gives up"),
+        Arm::remedy("deadline-and-retry", "the same, and then it tries again"),
+    ],
+    eras: &[Era {
+        name: "every-kernel",
+        kernels: "every kernel, today's too",
+        since: "a task in state D takes no signal",
+        shows: Shows::Reproduced,
+        recognise: |_| true,
+    }],
+    symptom: Symptom { row: "the teardown", healthy: "done" },
+    topology,
+    play: |stage| -> Play<'_> { Box::pin(play(stage)) },
+};
+
+/// What a healthy kernel needs at most, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The link of an arm: the kernel's log knows no namespaces, only names.
+fn link(plan: &Plan<'_>) -> String {
+    let word = plan.acts.rsplit('-').next().unwrap_or(plan.acts);
+    format!("pod-a-{word}")
+}
+
+fn topology(plan: &Plan<'_>) -> Topology {
+    Topology::new()
+        .router("node")
+        .host("pod-a")
+        .host("pod-b")
+        .host("pod-c")
+        .host("sink")
+        .link("node 10.0.1.1/24", "pod-a 10.0.1.2/24")
+        .interfaces(&link(plan), "eth0")
+        .link("node 10.0.2.1/24", "pod-b 10.0.2.2/24")
+        .link("node 10.0.3.1/24", "pod-c 10.0.3.2/24")
+        .link("node 10.0.4.1/24", "sink 10.0.4.2/24")
+}
+
+async fn play(stage: &Stage<'_>) -> Result<()> {
+    let link = link(stage);
+    let agent = NodeAgent::new(stage, &[("pod-a", &link), ("pod-b", "pod-b"), ("pod-c", "pod-c")]);
+    tokio::select! {
+        Err(error) = agent.relist() => Err(error),
+        played = terminate(stage, &agent, &link) => played,
+    }
+}
+
+/// What keeps the plugin waiting.
+enum Hold {
+    Device(Holder),
+    Rtnl(RtnlHolder),
+}
+
+impl Hold {
+    async fn end(self) {
+        match self {
+            Self::Device(holder) => holder.end(),
+            Self::Rtnl(holder) => drop(holder.end().await),
+        }
+    }
+}
+
+async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Result<()> {
+    let (node, pod_c, threshold) =
+        (stage.host("node"), stage.host("pod-c"), stage.ground.seconds("threshold"));
+    let mut flow = Flow::open(stage.host("pod-b"), (pod_c.address(), 80), pod_c, 80).await?;
+    // Between two relists: the teardown is to find the pod's lock free.
+    agent.two_relists().await?;
+    let mut hold = match stage.acts {
+        "control" => None,
+        "rtnl-stalled" => Some(Hold::Rtnl(RtnlHolder::hold(node, "pod-b").await?)),
+        _ => Some(Hold::Device(Holder::hold(node, link, "sink").await?)),
+    };
+    let retry = stage.is("deadline-and-retry");
+    let deadline = (retry || stage.is("deadline")).then(|| stage.ground.seconds("deadline"));
+    let mut teardown = pin!(agent.tear_down(0, deadline));
+    let mut met = timeout(Duration::from_secs(1), &mut teardown).await.ok().transpose()?;
+    if stage.is("end-the-holder")
+        && let Some(hold) = hold.take()
+    {
+        hold.end().await;
+    }
+    if met.is_none() {
+        met = timeout(threshold + PERIOD, &mut teardown).await.ok().transpose()?;
+    }
+    if met == Some(false) && retry {
+        met = Some(agent.tear_down(0, deadline).await?);
+    }
+    if met.is_some() {
+        agent.two_relists().await?;
+    }
+
+    stage.see("the teardown", teardown_cell(met));
+    let (longest, limit) = (agent.longest(), go(threshold));
+    stage.see("longest relist", format!("{} {limit}", if longest > threshold { "over" } else { "under" }));
+    stage.see("the node", if agent.last_active() > threshold { "NotReady" } else { "Ready" });
+    let spoken = flow.exchange(Side::Client, PATIENCE).await?;
+    stage.see("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
+    plugin(stage, agent, "the plugin's process").await;
+    let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
+    let Some(hold) = hold else { return Ok(()) };
+    let relist = if agent.last_active() > threshold {
+        let active = go(agent.last_active());
+        format!("PLEG is not healthy: pleg was last seen active {active} ago; threshold is {limit}")
+    } else {
+        format!("the longest relist took {}", go(longest))
+    };
+    let sleeps = sleeps.as_deref().unwrap_or("a place that only root may see");
+    stage.because(format!("{relist}; the plugin slept in {sleeps}"));
+    hold.end().await;
+    if met.is_none() {
+        met = timeout(PATIENCE, &mut teardown).await.ok().transpose()?;
+    } else if met == Some(false) {
+        met = Some(agent.tear_down(0, deadline).await?);
+    }
+    stage.see("after the holder's end", teardown_cell(met));
+    agent.two_relists().await?;
+    stage.see("the node then", if agent.last_active() > threshold { "NotReady" } else { "Ready" });
+    if let (Some(plugin), Some(_)) = (agent.plugin(0), deadline) {
+        plugin.ends_within(PATIENCE).await;
+        plugin.reap();
+    }
+    plugin(stage, agent, "its process then").await;
+    Ok(())
+}
+
+/// The period of a relist, and what a late one needs besides.
+const PERIOD: Duration = Duration::from_secs(2);
+
+fn teardown_cell(met: Option<bool>) -> &'static str {
+    match met {
+        None => "waits",
+        Some(true) => "done",
+        Some(false) => "given up",
+    }
+}
+
+async fn plugin(stage: &Stage<'_>, agent: &NodeAgent<'_>, row: &str) {
+    let Some(plugin) = agent.plugin(0) else { return };
+    match plugin.at_rest().await {
+        Life::Unknown => stage.cannot_see(row, "/proc is of another pid namespace"),
+        life => stage.see(row, life),
+    }
+}
+
+/// A duration in whole seconds, as Go prints it: 3m0s.
+fn go(duration: Duration) -> String {
+    match (duration.as_secs() / 60, duration.as_secs() % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
