@@ -29,9 +29,9 @@ use crate::network::Namespace;
 const SLOT: usize = 2048;
 /// Bytes of a block, the unit in which the kernel allocates: 32 slots.
 const BLOCK: usize = 1 << 16;
-/// Blocks of a ring at most: 2 MiB, 1024 slots. On a busy machine, larger ones
+/// Blocks of a ring at most: 4 MiB, 2048 slots. On a busy machine, larger ones
 /// take seconds to come by where all arms of a scenario ask for theirs.
-const BLOCKS: usize = 32;
+const BLOCKS: usize = 64;
 /// How many rings would fill the memory of the machine.
 const RINGS: usize = 128;
 /// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
