@@ -466,8 +466,8 @@ fn a_burst_is_not_lost() {
         let wire = net.wire(Pass);
         burst(&net, 1);
         until("the neighbour to be known", || datagrams(&wire) == 1).await;
-        burst(&net, 800);
-        until("the whole burst", || datagrams(&wire) == 801).await;
+        burst(&net, 1500);
+        until("the whole burst", || datagrams(&wire) == 1501).await;
         assert_eq!(wire.lost().unwrap(), 0);
     });
 }

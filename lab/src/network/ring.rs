@@ -42,9 +42,9 @@ pub(crate) struct Shape {
     blocks: usize,
 }
 
-/// Whole frames, 1024 of them: 2 MiB. On a busy machine, larger ones take
+/// Whole frames, 2048 of them: 4 MiB. On a busy machine, larger ones take
 /// seconds to come by where all arms of a scenario ask for theirs.
-const WIRE: Shape = Shape { slot: 2048, blocks: 32 };
+const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
 /// Headers, of 1024 frames: 256 KiB.
 const CAPTURE: Shape = Shape { slot: 256, blocks: 4 };
 /// How many rings would fill the memory of the machine.
