@@ -117,7 +117,7 @@ impl Child {
         loop {
             match self.life() {
                 Life::Alive { state: 'R', .. } if begun.elapsed() < BUSY => {
-                    sleep(Duration::from_millis(1)).await
+                    sleep(Duration::from_millis(1)).await;
                 }
                 life => return life,
             }
