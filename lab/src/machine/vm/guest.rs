@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::console::Console;
 use super::frame::{Decoder, Frame};
+use super::processor::Processor;
 use super::qemu::{Accelerator, Clock, Files, Guest, PROGRAM, Qemu, Way};
 use super::vmlinux;
 use crate::error::{Error, Result};
@@ -160,7 +161,9 @@ impl Qemu {
             vmlinux: memory.vmlinux.as_ref().map(AsRawFd::as_raw_fd),
             initramfs: memory.initramfs.as_raw_fd(),
         };
-        let mut child = self.spawn(&self.arguments(way, guest, &files), &files)?;
+        // Of KVM's threads each may want a processor of its own.
+        let processor = (way.accelerator == Accelerator::Tcg).then(Processor::take).flatten();
+        let mut child = self.spawn(&self.arguments(way, guest, &files), &files, processor.as_ref())?;
         drop((console_in, results_in));
         let mut stderr = child.stderr.take().ok_or_else(|| Error::Lab("QEMU without stderr".to_owned()))?;
 
@@ -200,14 +203,15 @@ impl Qemu {
         Ok(ports.end(way, how, &said, on_frame))
     }
 
-    fn spawn(&self, arguments: &[String], files: &Files) -> Result<Child> {
+    fn spawn(&self, arguments: &[String], files: &Files, on: Option<&Processor>) -> Result<Child> {
+        let on = on.and_then(|processor| processor.set().ok());
         let handed = [Some(files.console), Some(files.results), files.vmlinux, Some(files.initramfs)];
         let parent = nix::unistd::getpid();
         let mut command = Command::new(self.program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(true);
-        // SAFETY: between fork and exec the closure calls prctl, getppid and
-        // fcntl only, which are async-signal-safe, and allocates nothing. The
+        // SAFETY: between fork and exec the closure calls prctl, getppid, fcntl
+        // and sched_setaffinity only, which are async-signal-safe, and allocates nothing. The
         // descriptors belong to the caller, who keeps them open until here.
         #[allow(unsafe_code, reason = "the child must ask for its parent's death signal itself")]
         unsafe {
@@ -221,6 +225,8 @@ impl Qemu {
                     let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
                     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
+                // A processor that went away since is no reason to fail.
+                let _ = on.map(|set| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
                 Ok(())
             });
         }

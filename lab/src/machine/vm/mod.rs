@@ -28,6 +28,7 @@ mod mirror;
 pub mod module;
 pub mod modules;
 pub mod package;
+mod processor;
 pub mod qemu;
 pub mod run;
 pub mod store;
