@@ -94,7 +94,7 @@ pub(super) fn unpack(bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
             lzma_rust2::XzReader::new(bytes.as_slice(), true).read_to_end(&mut unpacked).map_err(damaged)?;
         }
         Some(b"\x28\xb5\x2f\xfd") => {
-            let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_slice())
+            let mut decoder = zstd::stream::read::Decoder::new(bytes.as_slice())
                 .map_err(|e| format!("it is damaged: {e}"))?;
             decoder.read_to_end(&mut unpacked).map_err(damaged)?;
         }

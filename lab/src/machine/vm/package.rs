@@ -97,7 +97,7 @@ pub fn unpack(deb: &Path, entry: &Path, found: &mut Contents, read: &mut dyn FnM
         "data.tar" => Box::new(counted),
         "data.tar.xz" => Box::new(lzma_rust2::XzReader::new(counted, true)),
         "data.tar.zst" => Box::new(
-            ruzstd::decoding::StreamingDecoder::new(counted)
+            zstd::stream::read::Decoder::new(counted)
                 .map_err(|e| Error::Lab(format!("{name} is damaged: {e}")))?,
         ),
         other => {

@@ -60,7 +60,8 @@ fn payload(bzimage: &[u8]) -> Option<&[u8]> {
 
 fn zstd(packed: &[u8]) -> Option<Vec<u8>> {
     let mut unpacked = Vec::new();
-    let decoder = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
+    // Behind the frame the kernel's build puts the unpacked length.
+    let decoder = zstd::stream::read::Decoder::new(packed).ok()?.single_frame();
     decoder.take(UNPACKED_MAX as u64).read_to_end(&mut unpacked).ok()?;
     Some(unpacked)
 }
