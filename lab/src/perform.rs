@@ -103,32 +103,27 @@ async fn all(
     let mut outcomes = vec![];
     if (scenario.apart)(ground) {
         for arm in arms {
-            let stage = Stage::set_up(scenario, plan(arm), log).await?;
-            outcomes.push(play(scenario, stage, order, on_arm).await?);
+            let stage = Stage::set_up(scenario, plan(arm), log, order.captures).await?;
+            outcomes.push(play(scenario, stage, on_arm).await?);
         }
         return Ok(outcomes);
     }
     let mut stages = vec![];
     for arm in arms {
-        stages.push(Stage::set_up(scenario, plan(arm), log).await?);
+        stages.push(Stage::set_up(scenario, plan(arm), log, order.captures).await?);
     }
-    let plays = stages.into_iter().map(|stage| play(scenario, stage, order, on_arm));
+    let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
-async fn play(
-    scenario: &Scenario,
-    stage: Stage<'_>,
-    order: Order<'_>,
-    on_arm: &dyn Fn(&str),
-) -> Result<ArmOutcome> {
+async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<ArmOutcome> {
     let arm = stage.arm.name;
     (scenario.play)(&stage).await.map_err(|error| match error {
         Error::Missing(missing) => Error::Missing(missing),
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);
-    stage.finish(order.captures)
+    stage.finish()
 }
 
 fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {

@@ -258,6 +258,19 @@ impl Setting {
         Self { key, about, values: Values::Number { unit: "seconds", least: 1, most: real, short, real } }
     }
 
+    /// A number from 1 to `most` of a unit, `short` on a real clock and `real` in
+    /// virtual time.
+    #[must_use]
+    pub const fn number(
+        key: &'static str,
+        about: &'static str,
+        unit: &'static str,
+        most: u64,
+        [short, real]: [u64; 2],
+    ) -> Self {
+        Self { key, about, values: Values::Number { unit, least: 1, most, short, real } }
+    }
+
     /// The default on a clock.
     #[must_use]
     pub fn default(&self, clock: Clock) -> String {
@@ -358,6 +371,14 @@ impl Plan<'_> {
     #[must_use]
     pub fn faulty(&self) -> bool {
         self.acts != "control"
+    }
+
+    /// A name for a device that no other arm of the scenario has: the kernel's
+    /// log knows no namespaces, only names. `prefix` and the last word of the
+    /// arm's name must be 14 characters together at most.
+    #[must_use]
+    pub fn own_device(&self, prefix: &str) -> String {
+        format!("{prefix}-{}", self.acts.rsplit('-').next().unwrap_or(self.acts))
     }
 
     /// Whether this is the arm of that name.

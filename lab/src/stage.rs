@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
-use crate::evidence::kernel_log::{KernelLog, Record};
+use crate::evidence::kernel_log::{KernelLog, Record, Waiting};
 use crate::evidence::sockets::sockets;
 use crate::evidence::tap::Tap;
 use crate::network::{Host, Network};
@@ -101,14 +101,18 @@ impl<'a> Deref for Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Builds the arm's network.
+    /// Builds the arm's network, and captures its frames where that is asked for.
     ///
     /// # Errors
     /// What the kernel refused or lacks.
-    pub async fn set_up(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Self> {
+    pub async fn set_up(
+        scenario: &Scenario,
+        plan: Plan<'a>,
+        log: &'a SharedLog,
+        captures: bool,
+    ) -> Result<Self> {
         let network = Network::build((scenario.topology)(&plan)).await?;
-        // What only explains may be missing.
-        let tap = Tap::on(network.hosts()).ok();
+        let tap = captures.then(|| Tap::on(network.hosts())).transpose()?;
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         Ok(Self {
             plan,
@@ -235,6 +239,27 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Waits for the kernel's line about a device that cannot be freed. Without
+    /// `still` there is none to come: one that was there is found.
+    ///
+    /// # Errors
+    /// Where the kernel log fails while it is read.
+    pub async fn unregister_netdevice(&self, device: &str, still: bool) -> Result<Option<Waiting>> {
+        // net.core.netdev_unregister_timeout_secs is 10, and the wait looks once
+        // a second, when it gets the RTNL mutex. A log that cannot be read is
+        // not waited for longer than that.
+        let patience = match (still, self.log.readable()) {
+            (false, _) => Duration::ZERO,
+            (true, true) => Duration::from_secs(25),
+            (true, false) => Duration::from_secs(11),
+        };
+        let line = self.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
+        if !self.log.readable() {
+            self.pass(patience).await;
+        }
+        Ok(line)
+    }
+
     /// How a host's counters have changed since the network was there.
     ///
     /// # Errors
@@ -245,13 +270,12 @@ impl<'a> Stage<'a> {
         Ok(Counters::changes(&self.before[index], &now))
     }
 
-    /// Ends the arm: what the kernel's tables say now, and all that was seen;
-    /// the frames where they are asked for.
+    /// Ends the arm: what the kernel's tables say now, and all that was seen.
     ///
     /// # Errors
     /// Where evidence cannot be read, or a wire lost a frame that it was not
     /// told to lose.
-    pub fn finish(self, captures: bool) -> Result<ArmOutcome> {
+    pub fn finish(self) -> Result<ArmOutcome> {
         let mut evidence = Map::default();
         for host in self.network.hosts() {
             let mut lines = vec![];
@@ -278,10 +302,7 @@ impl<'a> Stage<'a> {
                 return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
             }
         }
-        let capture = match self.tap.filter(|_| captures) {
-            Some(tap) => Some(tap.end(self.network.hosts())?),
-            None => None,
-        };
+        let capture = self.tap.map(|tap| tap.end(self.network.hosts())).transpose()?;
         let seen = self.seen.into_inner();
         Ok(ArmOutcome {
             name: self.plan.arm.name.to_owned(),

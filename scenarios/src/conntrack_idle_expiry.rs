@@ -43,11 +43,11 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     apart: |_| false,
     settings: &[
-        Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 2, 432_000),
+        Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000),
         Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),
     ],
     arms: &[
-        Arm::control("the silence is half as long as the timeout"),
+        Arm::control("the silence is a quarter of the timeout"),
         Arm::fault("the silence is longer than the timeout; the server speaks first"),
         Arm::variant("client-first", "the client speaks first"),
         Arm::variant("client-first-not-loose", "the client speaks first, nf_conntrack_tcp_loose=0"),
@@ -97,7 +97,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let before = node.stats()?;
 
     let timeout = stage.ground.seconds("established");
-    let silence = if stage.faulty() { timeout + timeout / 100 + Duration::from_secs(1) } else { timeout / 2 };
+    let silence = if stage.faulty() { timeout + timeout / 100 + Duration::from_secs(1) } else { timeout / 4 };
     stage.pass(silence).await;
     let remembered = !node.entries()?.is_empty();
     stage.see("the node remembers the flow", if remembered { "yes" } else { "no" });

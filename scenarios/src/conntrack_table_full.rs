@@ -11,7 +11,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic, Stats, Status};
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Setting, Shows, Symptom, Values};
+use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Rule};
@@ -41,11 +41,13 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     apart: |_| true,
     settings: &[
-        Setting {
-            key: "flows",
-            about: "flows that the office holds; the fault's nf_conntrack_max",
-            values: Values::Number { unit: "flows", least: 2, most: 64, short: 16, real: 16 },
-        },
+        Setting::number(
+            "flows",
+            "flows that the office holds; the fault's nf_conntrack_max",
+            "flows",
+            64,
+            [16, 16],
+        ),
         Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),
         Setting::seconds(
             "established",

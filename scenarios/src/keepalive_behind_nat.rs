@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::evidence::conntrack::Conntrack;
-use lab::probe::{Answer, Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom, Values};
+use lab::probe::{Answer, Flow, Ladder, Side};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Hook, Rule};
@@ -49,12 +49,7 @@ pub const SCENARIO: Scenario = Scenario {
         Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350),
         Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200),
         Setting::seconds("intvl", "tcp_keepalive_intvl at the client, the kernel's", 1, 75),
-        Setting {
-            key: "probes",
-            about: "tcp_keepalive_probes at the client, the kernel's",
-            // include/net/tcp.h: MAX_TCP_KEEPCNT.
-            values: Values::Number { unit: "probes", least: 1, most: 127, short: 2, real: 9 },
-        },
+        Setting::number("probes", "tcp_keepalive_probes at the client, the kernel's", "probes", 127, [2, 9]),
         Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 1, 300),
     ],
     arms: &[
@@ -126,7 +121,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let nat = Conntrack::of(stage.host("nat").namespace())?;
     let knows = || -> Result<bool> { Ok(!nat.entries()?.is_empty()) };
     let mut memory = if knows()? { "yes" } else { "no" };
-    let ladder = Ladder::new(stage);
+    let ladder = Ladder::new(stage.ground, "");
     let mut client = Answer::Nothing;
     while stage.acts.starts_with("probe-first") && client == Answer::Nothing && memory == "no" {
         client = flow.watch(Side::Client, ladder.intvl).await?;
@@ -137,12 +132,12 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let speaker = if stage.acts.starts_with("client-first") { Side::Client } else { Side::Server };
     let met = flow.say(speaker, PATIENCE).await?;
     if client == Answer::Nothing && met != Answer::Received {
-        client = flow.watch(Side::Client, ladder.end().saturating_sub(silent())).await?;
+        client = flow.watch(Side::Client, ladder.at_latest(ladder.probes).saturating_sub(silent())).await?;
         after = silent();
     }
     stage.see("the first words after it", met);
     stage.see("the NAT remembers it", memory);
-    stage.see("the client's connection", ladder.explain(client, after));
+    stage.see("the client's connection", explain(ladder, client, after));
     if stage.faulty() {
         let speaker = if speaker == Side::Client { "client" } else { "server" };
         stage.because(format!(
@@ -153,38 +148,15 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// When the client's keepalive speaks.
-struct Ladder {
-    time: Duration,
-    intvl: Duration,
-    probes: u32,
-}
-
-impl Ladder {
-    fn new(stage: &Stage<'_>) -> Self {
-        let probes = u32::try_from(stage.ground.number("probes")).expect("at most 127");
-        Self { time: stage.ground.seconds("time"), intvl: stage.ground.seconds("intvl"), probes }
-    }
-
-    /// When a client that nobody answers has given up, however late its timers
-    /// are: by up to an eighth (kernel/time/timer.c).
-    fn end(&self) -> Duration {
-        let nominal = self.time + self.probes * self.intvl;
-        nominal + nominal / 8 + self.intvl
-    }
-
-    /// What the client met, and which of its questions told it.
-    fn explain(&self, met: Answer, after: Duration) -> String {
-        let (time, intvl) = (self.time.as_secs(), self.intvl.as_secs());
-        let at =
-            |due: Duration| after + Duration::from_millis(100) >= due && after < due + due / 8 + self.intvl;
-        match met {
-            Answer::Nothing | Answer::Received => "open".to_owned(),
-            Answer::Reset if at(self.time) => format!("reset after {time} s, by its first probe"),
-            Answer::TimedOut if at(self.time + self.probes * self.intvl) => {
-                format!("ETIMEDOUT after {time} + {} x {intvl} s", self.probes)
-            }
-            other => other.to_string(),
+/// What the client met, and which of its questions told it.
+fn explain(ladder: Ladder, met: Answer, after: Duration) -> String {
+    let (time, intvl) = (ladder.time.as_secs(), ladder.intvl.as_secs());
+    match met {
+        Answer::Nothing | Answer::Received => "open".to_owned(),
+        Answer::Reset if ladder.is(0, after) => format!("reset after {time} s, by its first probe"),
+        Answer::TimedOut if ladder.is(ladder.probes, after) => {
+            format!("ETIMEDOUT after {time} + {} x {intvl} s", ladder.probes)
         }
+        other => other.to_string(),
     }
 }

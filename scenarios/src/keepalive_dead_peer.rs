@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lab::Result;
-use lab::probe::{Answer, Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom, Values};
+use lab::probe::{Answer, Flow, Ladder, Side, ladder};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
+use lab::wire::Way;
 use lab::wire::policy::Discard;
-use lab::wire::{Fate, Way, Wire};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -43,10 +43,10 @@ pub const SCENARIO: Scenario = Scenario {
     settings: &[
         Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
         Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),
-        probes("probes", "tcp_keepalive_probes, the kernel's", 3, 9),
+        Setting::number("probes", "tcp_keepalive_probes, the kernel's", "probes", 127, [3, 9]),
         Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 2, 20),
         Setting::seconds("app-intvl", "TCP_KEEPINTVL of the arms that set it", 1, 5),
-        probes("app-probes", "TCP_KEEPCNT of the arms that set it", 2, 9),
+        Setting::number("app-probes", "TCP_KEEPCNT of the arms that set it", "probes", 127, [2, 9]),
         Setting::seconds("user-timeout", "TCP_USER_TIMEOUT of the arm that sets it", 5, 30),
         Setting::seconds("watch", "how long the fault is watched", 8, 259_200),
     ],
@@ -68,11 +68,6 @@ pub const SCENARIO: Scenario = Scenario {
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
-
-const fn probes(key: &'static str, about: &'static str, short: u64, real: u64) -> Setting {
-    // include/net/tcp.h: MAX_TCP_KEEPCNT.
-    Setting { key, about, values: Values::Number { unit: "probes", least: 1, most: 127, short, real } }
-}
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -96,10 +91,9 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     // Nothing may be under way, or it is retransmission that notices.
     flow.settle().await?;
     let app = ["app-values", "user-timeout"].contains(&stage.acts);
-    let ladder = Ladder::new(stage, if app { "app-" } else { "" });
+    let ladder = Ladder::new(stage.ground, if app { "app-" } else { "" });
     if app {
-        let probes = u32::try_from(ladder.probes).ok();
-        flow.keep_alive(Side::Server, Some(ladder.time), Some(ladder.intvl), probes)?;
+        flow.keep_alive(Side::Server, Some(ladder.time), Some(ladder.intvl), Some(ladder.probes))?;
     } else if !stage.is("fault") {
         flow.keep_alive(Side::Server, None, None, None)?;
     }
@@ -115,8 +109,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;
     let after = stage.elapsed().checked_sub(since).unwrap();
 
-    wire.caught_up().await;
-    let (asked, answered) = questions(&wire);
+    let (asked, answered) = ladder::probes(&wire, Way::Back).await;
     stage.see(
         "half-open connection",
         if stage.faulty() && met == Answer::Nothing { "ESTABLISHED, its peer is dead" } else { "none" },
@@ -125,7 +118,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         .see("recv() ends with", if met == Answer::Nothing { "nothing".to_owned() } else { met.to_string() });
     stage.see(
         "after",
-        if met == Answer::TimedOut { ladder.explain(after, user_timeout) } else { "-".to_owned() },
+        if met == Answer::TimedOut { explain(ladder, after, user_timeout) } else { "-".to_owned() },
     );
     stage.see(
         "keepalive probes",
@@ -145,54 +138,13 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's rule for when a silent peer is given up.
-struct Ladder {
-    time: Duration,
-    intvl: Duration,
-    probes: u64,
-}
-
-impl Ladder {
-    fn new(stage: &Stage<'_>, prefix: &str) -> Self {
-        let key = |name: &str| format!("{prefix}{name}");
-        Self {
-            time: stage.ground.seconds(&key("time")),
-            intvl: stage.ground.seconds(&key("intvl")),
-            probes: stage.ground.number(&key("probes")),
-        }
+/// The rule that the end follows, or when it came where it follows none.
+fn explain(ladder: Ladder, after: Duration, user_timeout: Option<Duration>) -> String {
+    let rungs = ladder.rungs(user_timeout);
+    let nominal = ladder.at(rungs).as_secs();
+    if ladder.is(rungs, after) {
+        format!("{nominal} s = {} + {rungs} x {}", ladder.time.as_secs(), ladder.intvl.as_secs())
+    } else {
+        format!("{:.1} s, not {nominal}", after.as_secs_f32())
     }
-
-    /// The rule that `after` follows, or `after` itself where it follows none.
-    ///
-    /// Timers may be late, by up to an eighth (kernel/time/timer.c), never early.
-    fn explain(&self, after: Duration, user_timeout: Option<Duration>) -> String {
-        let (time, intvl) = (self.time.as_secs(), self.intvl.as_secs());
-        // With TCP_USER_TIMEOUT: the first question after it has passed.
-        let rungs = match user_timeout {
-            Some(timeout) => timeout.saturating_sub(self.time).as_secs().div_ceil(intvl).max(1),
-            None => self.probes,
-        };
-        let nominal = time + rungs * intvl;
-        let due = Duration::from_secs(nominal);
-        if after + Duration::from_millis(100) >= due && after < due + due / 8 + self.intvl {
-            format!("{nominal} s = {time} + {rungs} x {intvl}")
-        } else {
-            format!("{:.1} s, not {nominal}", after.as_secs_f32())
-        }
-    }
-}
-
-/// How many keepalive probes the server sent, and whether any was answered.
-fn questions(wire: &Wire) -> (usize, bool) {
-    let frames = wire.frames();
-    let from_server = || frames.iter().filter(|f| f.way == Way::Back);
-    // net/ipv4/tcp_output.c: tcp_xmit_probe_skb. A probe is empty and its
-    // sequence number lies one below the next byte's.
-    let next =
-        from_server().filter_map(|f| Some(f.header?.seq.wrapping_add(u32::try_from(f.length).ok()?))).max();
-    let probes: Vec<_> = from_server()
-        .filter(|f| f.length == 0 && f.header.is_some_and(|h| Some(h.seq.wrapping_add(1)) == next))
-        .collect();
-    let answered = probes.iter().any(|f| matches!(f.fate, Fate::Passed { .. }));
-    (probes.len(), answered)
 }

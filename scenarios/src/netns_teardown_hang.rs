@@ -80,27 +80,19 @@ pub const SCENARIO: Scenario = Scenario {
 
 /// What a healthy kernel needs at most, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// net.core.netdev_unregister_timeout_secs is 10; the wait looks once a second.
-const WARNING: Duration = Duration::from_secs(13);
-
-/// The device of an arm: the kernel's log knows no namespaces, only names.
-fn device(plan: &Plan<'_>) -> String {
-    let word = plan.acts.rsplit('-').next().unwrap_or(plan.acts);
-    format!("veth-{word}")
-}
 
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
         .host("node")
         .host("bridge")
         .link("node 10.0.0.1/24", "bridge 10.0.0.2/24")
-        .interfaces(&device(plan), "pod")
+        .interfaces(&plan.own_device("veth"), "pod")
         .link("node 10.0.1.1/24", "bridge 10.0.1.2/24")
         .interfaces("slow", "sink")
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
-    let (node, bridge, device) = (stage.host("node"), stage.host("bridge"), device(stage));
+    let (node, bridge, device) = (stage.host("node"), stage.host("bridge"), stage.own_device("veth"));
     let failed = |tried: &str, e: std::io::Error| lab::Error::kernel("node", tried, e);
     // Both pods are made before: up to 4.16 none is made meanwhile.
     let (pod, next) = (Namespace::new("pod")?, Namespace::new("next pod")?);
@@ -119,7 +111,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     }
     if stage.is("delete-the-peer") {
         let mut delete = Attempt::begin(bridge, |ns| link::delete(ns, "pod"))?;
-        stage.see("the other delete", answer(delete.within(PATIENCE).await));
+        stage.see("the other delete", link::met(delete.within(PATIENCE).await));
     }
     drop(next);
     let freed = |is: bool| if is { "is freed" } else { "stays" };
@@ -134,8 +126,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "new").is_ok())?;
     stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
 
-    let patience = if holder.is_some() { WARNING } else { Duration::ZERO };
-    let line = stage.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
+    let line = stage.unregister_netdevice(&device, holder.is_some()).await?;
     stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
     let Some(holder) = holder else { return Ok(()) };
     let waited = stage.elapsed();
@@ -150,21 +141,9 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     stage.because(format!(
         "a dead namespace waited for {:.0} s, as long as a packet socket held its {device}{}",
         waited.as_secs_f32(),
-        line.map_or(String::new(), |w| format!(
-            "; the kernel: unregister_netdevice: waiting for {} to become free. Usage count = {}",
-            w.device, w.usage_count
-        )),
+        line.map_or(String::new(), |line| format!("; the kernel: {line}")),
     ));
     Ok(())
-}
-
-fn answer(result: Option<&std::io::Result<()>>) -> &'static str {
-    match result {
-        None => "waits",
-        Some(Ok(())) => "done",
-        Some(Err(e)) if e.raw_os_error() == Some(19) => "no such device",
-        Some(Err(_)) => "another error",
-    }
 }
 
 /// Whether a link of the bridge is gone within [`PATIENCE`].

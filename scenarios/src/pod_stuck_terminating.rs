@@ -72,12 +72,6 @@ pub const SCENARIO: Scenario = Scenario {
 /// What a healthy kernel needs at most, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The link of an arm: the kernel's log knows no namespaces, only names.
-fn link(plan: &Plan<'_>) -> String {
-    let word = plan.acts.rsplit('-').next().unwrap_or(plan.acts);
-    format!("pod-a-{word}")
-}
-
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
         .router("node")
@@ -86,14 +80,14 @@ fn topology(plan: &Plan<'_>) -> Topology {
         .host("pod-c")
         .host("sink")
         .link("node 10.0.1.1/24", "pod-a 10.0.1.2/24")
-        .interfaces(&link(plan), "eth0")
+        .interfaces(&plan.own_device("pod-a"), "eth0")
         .link("node 10.0.2.1/24", "pod-b 10.0.2.2/24")
         .link("node 10.0.3.1/24", "pod-c 10.0.3.2/24")
         .link("node 10.0.4.1/24", "sink 10.0.4.2/24")
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
-    let link = link(stage);
+    let link = stage.own_device("pod-a");
     let agent = NodeAgent::new(stage, &[("pod-a", &link), ("pod-b", "pod-b"), ("pod-c", "pod-c")]);
     tokio::select! {
         Err(error) = agent.relist() => Err(error),

@@ -102,21 +102,13 @@ const DESTINATIONS: usize = 16;
 /// One in a few hundred comes in the middle of a lookup.
 const MESSAGES: usize = 8192;
 const BEHIND: &str = "172.16.0.0/12";
-/// net.core.netdev_unregister_timeout_secs is 10; the wait looks once a second.
-const WARNING: Duration = Duration::from_secs(13);
-
-/// The device of an arm: the kernel's log knows no namespaces, only names.
-fn device(plan: &Plan<'_>) -> String {
-    let word = plan.acts.rsplit('-').next().unwrap_or(plan.acts);
-    format!("veth-{word}")
-}
 
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
         .host("pod")
         .host("router")
         .link("pod 10.0.0.1/24", "router 10.0.0.2/24")
-        .interfaces(&device(plan), "eth0")
+        .interfaces(&plan.own_device("veth"), "eth0")
         .route("pod", BEHIND, "10.0.0.2")
 }
 
@@ -138,7 +130,7 @@ async fn sharing_a_bucket(plan: &Plan<'_>) -> Result<&'static [Ipv4Addr]> {
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
-    let (pod, at, device) = (stage.host("pod"), stage.host("router"), device(stage));
+    let (pod, at, device) = (stage.host("pod"), stage.host("router"), stage.own_device("veth"));
     let failed = |tried: &'static str| move |e| Error::kernel("pod", tried, e);
     let shared = sharing_a_bucket(stage).await?;
     let destinations = if stage.faulty() { shared.to_vec() } else { behind().take(DESTINATIONS).collect() };
@@ -175,7 +167,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     } else {
         Some(Attempt::begin(pod, move |ns| (link::delete(ns, &name), far))?)
     };
-    let line = stage.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), WARNING).await?;
+    let line = stage.unregister_netdevice(&device, true).await?;
     stage.see("the kernel says that it waits", if line.is_some() { "yes" } else { "no" });
     if stage.is("flush") {
         flush()?;
@@ -193,10 +185,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     drop(open);
     stage.because(format!(
         "{MESSAGES} messages left {lost} cached routes that are in no table{}",
-        line.map_or(String::new(), |w| format!(
-            "; the kernel: unregister_netdevice: waiting for {} to become free. Usage count = {}",
-            w.device, w.usage_count
-        )),
+        line.map_or(String::new(), |line| format!("; the kernel: {line}")),
     ));
     Ok(())
 }

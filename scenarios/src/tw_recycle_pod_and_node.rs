@@ -75,17 +75,17 @@ fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
         .host("pod")
         .router("node")
-        .router("internet")
+        .router("isp")
         .host("server-d")
         // The last, where the kernel has one knob for all.
         .host("server-c")
         .wire("pod 10.0.1.2/24", "node 10.0.1.1/24")
-        .link("node 192.0.2.1/24", "internet 192.0.2.254/24")
-        .wire("internet 198.51.100.1/24", "server-c 198.51.100.2/24")
-        .link("internet 203.0.113.1/24", "server-d 203.0.113.2/24")
-        .route("node", "default", "192.0.2.254")
-        .route("internet", "10.0.1.0/24", "192.0.2.1")
-        .rule_if(plan.faulty(), "node", Rule::masquerade("masquerade", "internet"))
+        .link("node 192.0.2.1/24", "isp 192.0.2.2/24")
+        .wire("isp 198.51.100.1/24", "server-c 198.51.100.2/24")
+        .link("isp 203.0.113.1/24", "server-d 203.0.113.2/24")
+        .route("node", "default", "192.0.2.2")
+        .route("isp", "10.0.1.0/24", "192.0.2.1")
+        .rule_if(plan.faulty(), "node", Rule::masquerade("masquerade", "isp"))
         .sysctl_where_known("server-c", RECYCLE, knob(plan))
         // No offset but the wire's.
         .sysctl_where_known("pod", TIMESTAMPS, 2)
@@ -95,7 +95,7 @@ fn topology(plan: &Plan<'_>) -> Topology {
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let ahead = if stage.is("one-clock") { 0 } else { HOUR };
     stage.wire("pod", "node", ShiftTimestampClock::new(Way::There, ahead))?;
-    let check = Check::of(stage, "internet", "server-c")?;
+    let check = Check::of(stage, "isp", "server-c")?;
     let (pod, node) = (stage.host("pod"), stage.host("node"));
     let (c, d) = (stage.host("server-c"), stage.host("server-d"));
     let curl = async |server: &Host, at| {

@@ -71,14 +71,6 @@ pub const SCENARIO: Scenario = Scenario {
 
 /// What a healthy kernel needs at most, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// net.core.netdev_unregister_timeout_secs is 10; the wait looks once a second.
-const WARNING: Duration = Duration::from_secs(13);
-
-/// The device of an arm: the kernel's log knows no namespaces, only names.
-fn device(plan: &Plan<'_>) -> String {
-    let word = plan.acts.rsplit('-').next().unwrap_or(plan.acts);
-    format!("veth-{word}")
-}
 
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
@@ -86,13 +78,13 @@ fn topology(plan: &Plan<'_>) -> Topology {
         .host("pod")
         .host("elsewhere")
         .link("node 10.0.0.1/24", "pod 10.0.0.2/24")
-        .interfaces(&device(plan), "eth0")
+        .interfaces(&plan.own_device("veth"), "eth0")
         .link("node 10.0.1.1/24", "elsewhere 10.0.1.2/24")
         .interfaces("slow", "eth0")
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
-    let (node, device) = (stage.host("node"), device(stage));
+    let (node, device) = (stage.host("node"), stage.own_device("veth"));
     let holder = if stage.faulty() { Some(Holder::hold(node, &device, "slow").await?) } else { None };
     let name = device.clone();
     let mut delete = Attempt::begin(node, move |ns| link::delete(ns, &name))?;
@@ -114,16 +106,14 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     };
     if let Some((place, name)) = again {
         let mut attempt = Attempt::begin(stage.host(place), move |ns| link::delete(ns, &name))?;
-        stage.see("the other delete", answer(attempt.within(PATIENCE).await));
+        stage.see("the other delete", link::met(attempt.within(PATIENCE).await));
     }
     meanwhile(stage).await?;
 
-    let patience = if holder.is_some() { WARNING } else { Duration::ZERO };
-    let line = stage.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
+    let line = stage.unregister_netdevice(&device, holder.is_some()).await?;
     if stage.log().readable() {
         stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
     } else {
-        stage.pass(patience).await;
         stage.cannot_see("Usage count logged", "the kernel log cannot be read without privilege");
     }
     let last_chance = if holder.is_some() { Duration::ZERO } else { PATIENCE };
@@ -131,26 +121,14 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     if let Some(holder) = holder {
         let waited = stage.elapsed();
         holder.end();
-        stage.see("after the holder's end", answer(delete.within(PATIENCE).await));
+        stage.see("after the holder's end", link::met(delete.within(PATIENCE).await));
         stage.because(format!(
             "the delete of {device} waited for {:.0} s, as long as a packet socket held the device{}",
             waited.as_secs_f32(),
-            line.map_or(String::new(), |w| format!(
-                "; the kernel: unregister_netdevice: waiting for {} to become free. Usage count = {}",
-                w.device, w.usage_count
-            )),
+            line.map_or(String::new(), |line| format!("; the kernel: {line}")),
         ));
     }
     Ok(())
-}
-
-fn answer(result: Option<&std::io::Result<()>>) -> &'static str {
-    match result {
-        None => "waits",
-        Some(Ok(())) => "done",
-        Some(Err(e)) if e.raw_os_error() == Some(19) => "no such device",
-        Some(Err(_)) => "another error",
-    }
 }
 
 /// What everyone else on the machine can still do.

@@ -216,6 +216,13 @@ pub struct Waiting {
     pub usage_count: i64,
 }
 
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, usage_count } = self;
+        write!(f, "unregister_netdevice: waiting for {device} to become free. Usage count = {usage_count}")
+    }
+}
+
 /// Undoes `msg_print_ext_body`: a backslash, and whatever is not printable
 /// ASCII, is written `\xNN`.
 fn unescape(text: &[u8]) -> String {
@@ -291,6 +298,7 @@ mod tests {
             let waiting = record(format!("0,1,2,-;{text}\n").as_bytes()).unregister_netdevice();
             let expected = usage_count.map(|usage_count| Waiting { device: "veth0".to_owned(), usage_count });
             assert_eq!(waiting, expected, "{text}");
+            assert!(waiting.is_none_or(|w| text.starts_with(&w.to_string())), "{text}");
         }
     }
 

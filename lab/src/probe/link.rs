@@ -28,6 +28,17 @@ pub fn delete(namespace: &Namespace, name: &str) -> io::Result<()> {
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelLink(named(name)))
 }
 
+/// What a request met, in a word: none yet, done, or which error.
+#[must_use]
+pub fn met(answer: Option<&io::Result<()>>) -> &'static str {
+    match answer {
+        None => "waits",
+        Some(Ok(())) => "done",
+        Some(Err(e)) if e.raw_os_error() == Some(libc::ENODEV) => "no such device",
+        Some(Err(_)) => "another error",
+    }
+}
+
 /// Has a process called `name` (at most 15 bytes) delete a link: it ends with
 /// what [`delete`] would have met.
 ///
