@@ -327,4 +327,26 @@ mod tests {
         };
         assert_eq!(end.failure().unwrap(), "the guest (microvm) ran past its budget of 9 s\none\ntwo");
     }
+
+    #[tokio::test]
+    async fn what_hangs_is_ended_and_told_of() {
+        use std::os::unix::fs::PermissionsExt;
+        // It prints, and then spins as a kernel does that waits for a device.
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("qemu");
+        let script = "#!/bin/sh\n\
+                      [ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.0' && exit\n\
+                      for word; do case $word in file,id=console,*) echo Booting > \"${word##*path=}\" ;; esac; done\n\
+                      while :; do :; done\n";
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut qemu = Qemu::at(program).unwrap();
+        qemu.boot_budget = Duration::from_secs(2);
+        let image = dir.path().join("bzImage");
+        std::fs::write(&image, b"no kernel").unwrap();
+        let guest = Guest { kernel: &image, initramfs: b"", append: "" };
+        let end = qemu.run(&guest, &mut |_| panic!("it reports nothing")).await.unwrap();
+        assert_eq!(end.how, End::NeverBooted { waited: Duration::from_secs(2) });
+        assert_eq!(end.failure().unwrap(), "the guest (microvm) did not boot in 2 s\nBooting");
+    }
 }

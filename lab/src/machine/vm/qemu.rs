@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// The emulator's name on PATH.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
+/// How to get it.
+const INSTALL: &str = "install the package qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (Fedora, RHEL)";
+
 /// The first version whose microvm has ACPI and whose flags are all used here.
 const VERSION_MIN: (u32, u32) = (5, 2);
 
@@ -138,12 +141,19 @@ impl Qemu {
     /// # Errors
     /// [`Error::Missing`] where there is none, or an old one.
     pub fn find() -> Result<Self> {
-        let install = "install the package qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (Fedora, RHEL)";
         let path = std::env::var_os("PATH").unwrap_or_default();
         let program = std::env::split_paths(&path)
             .map(|dir| dir.join(PROGRAM))
             .find(|file| nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok())
-            .ok_or_else(|| Error::missing(PROGRAM, install))?;
+            .ok_or_else(|| Error::missing(PROGRAM, INSTALL))?;
+        Self::at(program)
+    }
+
+    /// Takes this program for QEMU.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where it is an old one.
+    pub fn at(program: PathBuf) -> Result<Self> {
         let output = std::process::Command::new(&program)
             .arg("--version")
             .output()
@@ -156,7 +166,7 @@ impl Qemu {
                 "QEMU {}.{} or later (this is {}.{})",
                 VERSION_MIN.0, VERSION_MIN.1, version.0, version.1
             );
-            return Err(Error::missing(what, install));
+            return Err(Error::missing(what, INSTALL));
         }
         Ok(Self {
             program,
