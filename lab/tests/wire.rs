@@ -91,6 +91,8 @@ impl Net {
         for ns in [&a, &b, &lab] {
             // Neighbour discovery would mix with the frames that are counted.
             write_sysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1");
+            // A topology pins it, too: no more under way than a ring holds.
+            write_sysctl(ns, "net/ipv4/tcp_rmem", "4096 131072 2097152");
         }
         let netlink = connect_netlink(&lab);
         for (ns, address, end) in [(&a, A, "w0"), (&b, B, "w1")] {

@@ -12,6 +12,7 @@ mod user;
 
 use std::env;
 use std::process::{ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -49,6 +50,12 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// What no other process of this machine has in its environment.
+fn mark() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("FAULTLAB_KILLED={}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn nothing_is_left_of_a_killed_run() {
     needs_namespaces();
     let rounds = number("FAULTLAB_ROUNDS").unwrap_or(12);
@@ -59,8 +66,11 @@ fn nothing_is_left_of_a_killed_run() {
     let mut longest = Duration::ZERO;
     for round in 1..=rounds {
         let moment = Duration::from_millis(next(&mut seed) % LATEST);
-        let before = Machine::look();
+        let mark = mark();
+        let before = Machine::look(&mark);
         let mut command = faultlab("run");
+        let (name, value) = mark.split_once('=').expect("NAME=value");
+        command.env(name, value);
         for variable in
             ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"]
         {
@@ -90,7 +100,7 @@ fn nothing_is_left_of_a_killed_run() {
 
 fn a_hang_ends_with_its_killed_starter() {
     needs_namespaces();
-    let before = Machine::look();
+    let before = Machine::look(&mark());
     let mut terminal = Terminal::new();
     let mut session = Session::in_the_hang(&mut terminal);
     session.signal(Signal::SIGKILL);

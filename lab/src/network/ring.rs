@@ -47,8 +47,9 @@ pub(crate) struct Shape {
 const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
 /// Headers, of 1024 frames: 256 KiB.
 const CAPTURE: Shape = Shape { slot: 256, blocks: 4 };
-/// How many rings would fill the memory of the machine.
-const RINGS: usize = 128;
+/// How many rings would fill the memory of the machine: twice as many as all
+/// scenarios that run side by side may ask for.
+const RINGS: usize = 512;
 /// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
 /// The least time between two tries of a full device queue.

@@ -107,12 +107,14 @@ pub struct Link {
 
 /// The values that every host is given, so that a distribution's defaults
 /// cannot change an outcome. A kernel that lacks one behaves as if it were so.
-const PINS: [(&str, &str); 13] = [
+const PINS: [(&str, &str); 14] = [
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
     ("net.ipv4.tcp_congestion_control", "reno"),
     ("net.ipv4.tcp_ecn", "0"),
     ("net.ipv4.tcp_sack", "1"),
+    // No more under way than a wire's ring holds, however late this process is.
+    ("net.ipv4.tcp_rmem", "4096 131072 2097152"),
     ("net.ipv4.tcp_timestamps", "1"),
     ("net.ipv4.tcp_syn_retries", "6"),
     ("net.ipv4.tcp_retries2", "15"),

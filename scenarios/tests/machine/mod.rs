@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The machine at a moment, as far as this process may see it.
 pub struct Machine {
-    /// Sessions of processes.
-    sessions: BTreeSet<u32>,
-    /// Network namespaces that a process is in or holds open, and in which
-    /// session.
-    namespaces: BTreeMap<String, BTreeSet<u32>>,
+    /// What the processes that are looked for have in their environment.
+    mark: String,
     /// Mounts; a namespace that has a name is one.
     mounts: BTreeSet<String>,
     /// Links of this network namespace.
@@ -20,50 +17,37 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn look() -> Self {
-        let mut machine = Self {
-            sessions: BTreeSet::new(),
-            namespaces: BTreeMap::new(),
+    /// Looks, before processes are started with `mark` (`NAME=value`) in their
+    /// environment: others may work on this machine.
+    pub fn look(mark: &str) -> Self {
+        let mut sysctls = BTreeMap::new();
+        read_all(Path::new("/proc/sys/net"), &mut sysctls);
+        Self {
+            mark: mark.to_owned(),
             mounts: lines("/proc/self/mountinfo").collect(),
             links: lines("/proc/self/net/dev")
                 .filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned()))
                 .collect(),
-            sysctls: BTreeMap::new(),
-        };
-        read_all(Path::new("/proc/sys/net"), &mut machine.sysctls);
-        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            machine.look_at(&entry.path());
+            sysctls,
         }
-        machine
     }
 
-    fn look_at(&mut self, process: &Path) {
-        // pid (comm) state ppid pgrp session ...
-        let Ok(stat) = fs::read_to_string(process.join("stat")) else { return };
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-        let Some(session) = fields.skip(3).find_map(|f| f.parse().ok()) else { return };
-        self.sessions.insert(session);
-        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|e| e.path());
-        for link in open.chain([process.join("ns/net")]) {
-            if let Ok(target) = fs::read_link(link)
-                && let Some(target) = target.to_str().filter(|t| t.starts_with("net:["))
-            {
-                self.namespaces.entry(target.to_owned()).or_default().insert(session);
-            }
-        }
+    /// The processes with the mark, whatever session they are in by now. With
+    /// the last one go the namespaces that they held.
+    fn marked(&self) -> Vec<String> {
+        let is_marked = |process: &Path| {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            environment.split(|&byte| byte == 0).any(|word| word == self.mark.as_bytes())
+        };
+        let all = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
+        all.filter(|process| is_marked(process)).map(|process| process.display().to_string()).collect()
     }
 
     /// In what the machine differs now, a clause each.
-    ///
-    /// A namespace counts as left behind if a session holds it that is new, too:
-    /// others may work on this machine.
     pub fn changes(&self) -> Vec<String> {
-        let now = Self::look();
-        let new = |session: &u32| !self.sessions.contains(session);
-        let namespaces = now.namespaces.iter();
-        let namespaces = namespaces.filter(|(n, by)| !self.namespaces.contains_key(*n) && by.iter().any(new));
+        let now = Self::look(&self.mark);
         let mut changes: Vec<_> =
-            namespaces.map(|(n, by)| format!("{n} is held by sessions {by:?}")).collect();
+            self.marked().into_iter().map(|process| format!("{process} lives")).collect();
         changes.extend(now.mounts.difference(&self.mounts).map(|mount| format!("mounted: {mount}")));
         changes.extend(now.links.difference(&self.links).map(|link| format!("link {link} is new")));
         for (key, value) in &self.sysctls {
