@@ -245,6 +245,16 @@ impl<'a> Stage<'a> {
         Ok(Counters::changes(&self.before[index], &now))
     }
 
+    /// What was seen of an arm that was played and stays: nothing looks on any
+    /// more, the wires go on.
+    pub(crate) fn played(&mut self) -> Map<String> {
+        self.tap = None;
+        let seen = self.seen.borrow();
+        let mut cells = seen.observations.clone();
+        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be seen: {why}")));
+        cells
+    }
+
     /// Ends the arm: what the kernel's tables say now, and all that was seen;
     /// the frames where they are asked for.
     ///

@@ -108,10 +108,8 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     stage.see("a large request", met);
     let path_mtu = Lookups::new(client)?.path_mtu(SERVICE.0.into())?;
     stage.see("the client's path MTU", path_mtu);
-    let dropped = match stage.faulty() {
-        true => stage.host("firewall").firewall().counter("icmp")?.packets,
-        false => 0,
-    };
+    let firewall = stage.host("firewall");
+    let dropped = if stage.faulty() { firewall.firewall().counter("icmp")?.packets } else { 0 };
     stage.see("ICMP messages dropped", if dropped == 0 { "none" } else { "some" });
     stage.because(format!(
         "the client knew a path MTU of {path_mtu} over a tunnel of {NARROW}; the firewall dropped {dropped} ICMP \
