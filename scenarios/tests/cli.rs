@@ -321,19 +321,22 @@ fn a_shell_that_cannot_be_is_one_sentence() {
 
 fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
     needs_namespaces();
-    let mut terminal = Terminal::new();
-    let mut command = faultlab(&format!("shell {SHORT}"));
-    command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
-    let mut session = Session::start(command.env("SHELL", "/bin/sh"));
-    terminal.wait_for("fault) $ ");
-    terminal.type_line("echo be''gun; sleep 1000");
-    terminal.wait_for("begun");
-    terminal.interrupt();
-    terminal.type_line("echo st''ill $FAULTLAB_ARM");
-    terminal.wait_for("still fault");
-    terminal.type_line("exit 3");
-    assert_eq!(session.status(), Some(3));
-    session.gone(Instant::now());
+    // bash has a prompt of its own from its start-up files.
+    for shell in ["/bin/sh", "/bin/bash"] {
+        let mut terminal = Terminal::new();
+        let mut command = faultlab(&format!("shell {SHORT}"));
+        command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+        let mut session = Session::start(command.env("SHELL", shell));
+        terminal.wait_for(&format!("({SHORT} fault) "));
+        terminal.type_line("echo be''gun; sleep 1000");
+        terminal.wait_for("begun");
+        terminal.interrupt();
+        terminal.type_line("echo st''ill $FAULTLAB_ARM");
+        terminal.wait_for("still fault");
+        terminal.type_line("exit 3");
+        assert_eq!(session.status(), Some(3), "{shell}");
+        session.gone(Instant::now());
+    }
 }
 
 fn ctrl_c_ends_a_hang() {

@@ -28,6 +28,11 @@ use crate::report::{Style, standing};
 use crate::scenario::{Plan, Scenario};
 use crate::stage::{SharedLog, Stage};
 
+/// What bash runs before it prompts: says where one is, also where a start-up
+/// file has made another prompt than that of the environment.
+const PROMPT: &str =
+    r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
+
 /// Where a shell reads and writes.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Seat {
@@ -75,6 +80,7 @@ pub(super) async fn shell(scenario: &Scenario, plan: Plan<'_>, log: &SharedLog, 
         .env("FAULTLAB_SCENARIO", scenario.card.name)
         .env("FAULTLAB_ARM", plan.arm.name)
         .env("PS1", format!("({} {}) $ ", scenario.card.name, plan.arm.name))
+        .env("PROMPT_COMMAND", PROMPT)
         .env("PATH", path())
         .kill_on_drop(true)
         .process_group(0);
