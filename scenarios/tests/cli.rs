@@ -328,7 +328,8 @@ fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
         command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
         let mut session = Session::start(command.env("SHELL", shell));
         terminal.wait_for(&format!("({SHORT} fault) "));
-        terminal.type_line("echo be''gun; sleep 1000");
+        // Said by the one that is to be interrupted, when it has the terminal.
+        terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
         terminal.wait_for("begun");
         terminal.interrupt();
         terminal.type_line("echo st''ill $FAULTLAB_ARM");
