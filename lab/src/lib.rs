@@ -17,6 +17,7 @@
 //! | [`machine`] | where it runs, and what can be done there |
 //! | [`report`] | how it is told |
 //! | [`cli`] | one file per verb |
+//! | [`guide`] | how to write a scenario of your own |
 //!
 //! One thread runs everything, on one tokio runtime. A namespace is a file
 //! descriptor that the thread enters and leaves; a socket stays in the
@@ -27,6 +28,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod error;
 pub mod evidence;
+pub mod guide;
 pub mod kernel;
 pub mod machine;
 pub mod network;

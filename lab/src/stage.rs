@@ -270,6 +270,14 @@ impl<'a> Stage<'a> {
         Ok(Counters::changes(&self.before[index], &now))
     }
 
+    /// What was seen of an arm that was played and stays: the wires go on.
+    pub(crate) fn played(&self) -> Map<String> {
+        let seen = self.seen.borrow();
+        let mut cells = seen.observations.clone();
+        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be seen: {why}")));
+        cells
+    }
+
     /// Ends the arm: what the kernel's tables say now, and all that was seen.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ mod frame;
 mod user;
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -35,6 +35,9 @@ frame::tests![side_by_side:
     without_its_cause_a_fault_is_not_reproduced,
     a_terminal_has_progress_on_stderr_only,
     a_terminal_has_colour_on_stdout_unless_it_is_unwanted,
+    a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
+    a_shell_that_cannot_be_is_one_sentence,
+    a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
     ctrl_c_ends_a_hang,
     sigterm_ends_a_hang,
     a_reader_that_goes_away_is_no_error,
@@ -274,6 +277,67 @@ fn a_terminal_has_colour_on_stdout_unless_it_is_unwanted() {
     assert!(coloured(Some(("NO_COLOR", ""))));
     assert!(!coloured(Some(("NO_COLOR", "1"))));
     assert!(!coloured(Some(("TERM", "dumb"))));
+}
+
+/// `faultlab` with these arguments, and these commands for its shell.
+fn ask_shell(line: &str, commands: &str) -> Answer {
+    let (read, write) = io::pipe().expect("a pipe");
+    { write }.write_all(commands.as_bytes()).expect("a pipe has room for a few commands");
+    answer(faultlab(line).stdin(read).env("SHELL", "/bin/sh"))
+}
+
+fn a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on() {
+    needs_namespaces();
+    // Nobody listens any more: that the client is told so says that the wire
+    // before the server still carries frames, both ways.
+    let commands = "
+        ls /run/netns
+        echo $FAULTLAB_SCENARIO $FAULTLAB_ARM
+        nsenter --net=/run/netns/client bash -c ': < /dev/tcp/10.96.0.1/80' 2>&1 | grep -o -m 1 'Connection refused'
+        exit 7";
+    let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --arm drop-invalid"), commands);
+    assert_eq!(out, format!("client\nnode\nserver\n{SHORT} drop-invalid\nConnection refused\n"), "{err}");
+    assert_eq!(status, Some(7), "{err}");
+    assert!(err.starts_with(&format!("{SHORT}, drop-invalid arm\n")) && !err.contains('\x1b'), "{err}");
+    for told in ["What people saw", "the server's connection: open", "ip netns exec server"] {
+        assert!(err.contains(told), "{told:?} is not in {err}");
+    }
+}
+
+fn a_shell_that_cannot_be_is_one_sentence() {
+    for (line, sentence) in [
+        ("shell tw-recyle", "no scenario is named \"tw-recyle\"; did you mean tw-recycle-nat?"),
+        (
+            "shell tw-recycle-nat --arm recycle-of",
+            "no arm is named \"recycle-of\"; did you mean recycle-off?",
+        ),
+    ] {
+        assert_eq!(refusal(line), format!("faultlab: {sentence}\n"));
+    }
+    let Answer { status, out, err } = ask("shell conntrack-table-full");
+    assert_eq!((status, out.as_str()), (Some(69), ""));
+    assert!(err.contains("it needs a kernel of its own") && err.lines().count() == 1, "{err}");
+}
+
+fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
+    needs_namespaces();
+    // bash has a prompt of its own from its start-up files.
+    for shell in ["/bin/sh", "/bin/bash"] {
+        let mut terminal = Terminal::new();
+        let mut command = faultlab(&format!("shell {SHORT}"));
+        command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+        let mut session = Session::start(command.env("SHELL", shell));
+        terminal.wait_for(&format!("({SHORT} fault) "));
+        // Said by the one that is to be interrupted, when it has the terminal.
+        terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
+        terminal.wait_for("begun");
+        terminal.interrupt();
+        terminal.type_line("echo st''ill $FAULTLAB_ARM");
+        terminal.wait_for("still fault");
+        terminal.type_line("exit 3");
+        assert_eq!(session.status(), Some(3), "{shell}");
+        session.gone(Instant::now());
+    }
 }
 
 fn ctrl_c_ends_a_hang() {

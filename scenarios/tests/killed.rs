@@ -23,7 +23,11 @@ use frame::Test;
 use machine::Machine;
 use user::{SOON, Session, Terminal, faultlab, needs_namespaces};
 
-frame::tests![main_alone: nothing_is_left_of_a_killed_run, a_hang_ends_with_its_killed_starter];
+frame::tests![main_alone:
+    nothing_is_left_of_a_killed_run,
+    a_hang_ends_with_its_killed_starter,
+    nothing_is_left_of_a_shell,
+];
 
 /// One test after the other: each looks at the whole machine.
 fn main_alone(tests: &[Test]) -> ExitCode {
@@ -110,4 +114,39 @@ fn a_hang_ends_with_its_killed_starter() {
     assert!(waited < SOON, "{waited:?}");
     println!("the last process ended {} ms after its starter", waited.as_millis());
     assert_eq!(before.changes(), Vec::<String>::new());
+}
+
+fn nothing_is_left_of_a_shell() {
+    needs_namespaces();
+    for killed in [false, true] {
+        let mark = mark();
+        let before = Machine::look(&mark);
+        let mut terminal = Terminal::new();
+        let mut command = faultlab("shell conntrack-beyond-window-reset");
+        let (name, value) = mark.split_once('=').expect("NAME=value");
+        command.env(name, value);
+        command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+        let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+        terminal.wait_for("fault) $ ");
+        // One that would outlive the shell.
+        terminal.type_line("setsid sleep 1000 & echo st''arted");
+        terminal.wait_for("started");
+        let status = if killed {
+            session.signal(Signal::SIGKILL);
+            None
+        } else {
+            terminal.type_line("exit 3");
+            Some(3)
+        };
+        assert_eq!(session.status(), status);
+        let ended = Instant::now();
+        let waited = session.gone(ended);
+        assert!(waited < SOON, "{waited:?}");
+        let mut changes = before.changes();
+        while !changes.is_empty() && ended.elapsed() < SOON {
+            thread::sleep(Duration::from_millis(20));
+            changes = before.changes();
+        }
+        assert!(changes.is_empty(), "killed: {killed}: {}", changes.join("; "));
+    }
 }

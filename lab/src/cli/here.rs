@@ -72,7 +72,7 @@ async fn one(
 }
 
 /// Why one of these needs is not met, if one is not.
-fn missing(abilities: &[Ability], needs: &[Need]) -> Option<String> {
+pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<String> {
     let needed = |a: &&Ability| !a.optional && needs.iter().any(|n| n.to_string() == a.need);
     abilities.iter().filter(needed).find_map(|a| a.missing.clone())
 }

@@ -9,6 +9,7 @@ mod merge;
 mod options;
 mod pcap;
 mod run;
+mod shell;
 mod show;
 
 use std::io::{self, IsTerminal, Write};
@@ -60,6 +61,9 @@ enum Verb {
     },
     /// Run scenarios and compare them with their reviewed outcomes
     Run(options::Run),
+    /// Play one arm on the running kernel and start $SHELL beside its network, with the hosts under
+    /// `ip netns`; exits as the shell does
+    Shell(shell::Shell),
     /// Add to, list or clean the store of kernel images
     #[command(subcommand)]
     Kernel(kernel::Kernel),
@@ -145,6 +149,7 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
         Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),
         Verb::Run(raw) => run::run(catalogue, raw, style()),
+        Verb::Shell(raw) => shell::shell(catalogue, &raw, style()),
         Verb::Doctor { json } => doctor::doctor(json, style()),
         Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),
         Verb::Man => manual().map(|()| ExitCode::SUCCESS).map_err(Stop::from),

@@ -240,7 +240,7 @@ impl Run {
     }
 }
 
-fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
+pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
     let arms = || scenarios.iter().flat_map(|s| s.arms);
     if arms().any(|a| a.name == name) {
         return Ok(());
@@ -257,7 +257,7 @@ fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
     Err(format!("no arm is named {name:?}; {hint}"))
 }
 
-fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), String> {
+pub(super) fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), String> {
     let Some((key, value)) = text.split_once('=') else {
         return Err(format!("--set takes KEY=VALUE, not {text:?}"));
     };

@@ -36,7 +36,7 @@ fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Re
     })
 }
 
-async fn stopped() -> Stop {
+pub(super) async fn stopped() -> Stop {
     let wait = |kind: SignalKind, name: Signal| async move {
         match signal(kind) {
             Ok(mut signals) => {

@@ -1,6 +1,8 @@
 //! The running kernel, in namespaces that a worker process makes for itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,12 +13,14 @@ use tokio::time::timeout;
 
 use super::check::Ability;
 use super::isolation::Privilege;
+use super::shell::{Seat, Terminal};
 use super::worker::{Report, Request, Task, WORD};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
+use crate::report::Style;
 
 /// How long a scenario may take before it is given up.
-const BUDGET: Duration = Duration::from_secs(120);
+pub(super) const BUDGET: Duration = Duration::from_secs(120);
 
 /// The running kernel, ready to run scenarios.
 #[derive(Debug, Clone)]
@@ -83,6 +87,39 @@ impl Here {
         }
     }
 
+    /// Plays an arm and starts a shell beside its network, on this process's
+    /// own standard input, output and error. Returns the shell's exit status.
+    ///
+    /// # Errors
+    /// Where the arm could not be played or no shell started.
+    pub async fn shell(
+        &self,
+        scenario: &str,
+        arm: &str,
+        set: BTreeMap<String, String>,
+        style: Style,
+    ) -> Result<u8> {
+        let failed = |e| Error::kernel("faultlab", "dup", e);
+        // Unlike these, their copies stay open in the worker.
+        let streams = [
+            nix::unistd::dup(io::stdin()).map_err(failed)?,
+            nix::unistd::dup(io::stdout()).map_err(failed)?,
+            nix::unistd::dup(io::stderr()).map_err(failed)?,
+        ];
+        let terminal = Terminal::of(&streams[0]);
+        let descriptors = streams.each_ref().map(AsRawFd::as_raw_fd);
+        let task = Task::Shell {
+            scenario: scenario.to_owned(),
+            arm: arm.to_owned(),
+            set,
+            seat: Seat { descriptors, foreground: terminal.is_ours(), style },
+        };
+        match self.ask(task, &mut |_| {}).await? {
+            Report::Left(status) => Ok(status),
+            other => Err(Error::Lab(format!("the worker answered {other:?}"))),
+        }
+    }
+
     async fn ask(&self, task: Task, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
         let failed = |tried: &str, e: std::io::Error| Error::kernel("worker", tried, e);
         let mut child = Command::new(&self.executable)
@@ -96,11 +133,15 @@ impl Here {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| failed(&format!("start {}", self.executable.display()), e))?;
+        let lasts = matches!(task, Task::Shell { .. });
         let request = serde_json::to_vec(&Request { privilege: self.privilege, task }).expect("plain data");
         let mut stdin = child.stdin.take().expect("stdin is piped");
         // A worker that has died says why on standard error.
         let _ = stdin.write_all(&request).await;
         drop(stdin);
+        if lasts {
+            return follow(&mut child, on_arm).await;
+        }
         if let Ok(result) = timeout(BUDGET, follow(&mut child, on_arm)).await {
             result
         } else {

@@ -11,13 +11,14 @@ use tokio::task::LocalSet;
 
 use super::check::{self, Ability};
 use super::isolation::{Privilege, isolate};
+use super::shell::{Seat, shell};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
 use crate::kernel::Kernel;
 use crate::outcome::Outcome;
 use crate::perform::{Order, perform};
-use crate::scenario::{Clock, Ground};
+use crate::scenario::{Clock, Ground, Plan};
 use crate::stage::SharedLog;
 
 /// The word that makes the program a worker, before any other argument. It is
@@ -52,6 +53,17 @@ pub enum Task {
         /// Brings the frames of every arm along.
         captures: bool,
     },
+    /// Plays one arm and starts a shell beside it.
+    Shell {
+        /// The scenario's name.
+        scenario: String,
+        /// The arm's.
+        arm: String,
+        /// Settings that were given.
+        set: BTreeMap<String, String>,
+        /// Where the shell reads and writes.
+        seat: Seat,
+    },
 }
 
 /// What a worker reports, one a line.
@@ -69,6 +81,8 @@ pub enum Report {
     Abilities(Vec<Ability>),
     /// The end of a scenario.
     Outcome(Box<Outcome>),
+    /// The end of a shell, and its exit status.
+    Left(u8),
     /// Nothing can run: a named thing is missing.
     Missing {
         /// The thing.
@@ -137,6 +151,15 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             };
             let play = perform(scenario, &ground, order, &log, catalogue.snapshots, &on_arm);
             Report::Outcome(Box::new(LocalSet::new().block_on(&runtime, play)))
+        }
+        Task::Shell { scenario, arm, set, seat } => {
+            let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
+            let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
+            let named = scenario.arms.iter().find(|a| a.name == arm);
+            let arm = named.ok_or_else(|| Error::Lab(format!("no arm is named {arm:?}")))?;
+            let plan = Plan { ground: &ground, arm, acts: arm.name };
+            let log = SharedLog::new(log.ok());
+            Report::Left(LocalSet::new().block_on(&runtime, shell(scenario, plan, &log, seat))?)
         }
     };
     report(&done);

@@ -1,5 +1,6 @@
 //! One TCP connection, held at both ends.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -223,6 +224,29 @@ impl Flow {
                 condition: format!("{bytes} bytes to arrive"),
                 waited: PATIENCE * 4,
             }),
+        }
+    }
+
+    /// The same over a network that may not carry them: what the receiver met.
+    /// [`Answer::Received`] is for all of them, [`Answer::Nothing`] where some
+    /// were still missing when the caller's patience ended.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn try_transfer(&mut self, side: Side, bytes: usize, patience: Duration) -> Result<Answer> {
+        let (speaker, listener) = match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        let data = vec![b'.'; bytes];
+        let mut arrived = vec![0; bytes];
+        let both =
+            async { tokio::try_join!(speaker.1.write_all(&data), listener.1.read_exact(&mut arrived)) };
+        match timeout(patience, both).await {
+            Ok(Ok(_)) => Ok(Answer::Received),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Answer::Closed),
+            Ok(Err(error)) => Answer::of(&speaker.0, Err(error)),
+            Err(_) => Ok(Answer::Nothing),
         }
     }
 

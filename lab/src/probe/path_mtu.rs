@@ -89,7 +89,7 @@ impl Lookups {
         at.namespace().enter(bind).map(Self).map_err(|e| Error::kernel(at.name(), "udp socket", e))
     }
 
-    /// Has the kernel look up the route to a destination, see [`address`].
+    /// Has the kernel look up the route to a destination.
     ///
     /// # Errors
     /// The kernel's answer to sendto().

@@ -4,12 +4,13 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Ansi};
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::{ArmOutcome, Outcome, Verdict};
 use crate::scenario::{ArmKind, Clock, Scenario};
 
 /// How wide, and whether in colour.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Style {
     /// Columns of the terminal or the page.
     pub width: usize,

@@ -129,6 +129,11 @@ impl Terminal {
         self.seen
     }
 
+    /// Types a line.
+    pub fn type_line(&mut self, line: &str) {
+        self.keyboard.write_all(format!("{line}\r").as_bytes()).expect("the terminal takes keys");
+    }
+
     /// Presses Ctrl-C: the terminal sends SIGINT to its foreground processes.
     pub fn interrupt(&mut self) {
         self.keyboard.write_all(b"\x03").expect("the terminal takes a key");

@@ -118,7 +118,7 @@ impl Vm {
             }
             Ok(Report::Missing { what, way_out }) => failure = Some(Error::missing(what, way_out)),
             Ok(Report::Failed(sentence)) => failure = Some(Error::Lab(sentence)),
-            Ok(Report::Abilities(_)) => {}
+            Ok(Report::Abilities(_) | Report::Left(_)) => {}
             Err(error) => failure = Some(error),
         };
         let end = qemu.run(&guest, &mut hear).await?;

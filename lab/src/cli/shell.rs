@@ -1,0 +1,62 @@
+//! `faultlab shell`: a shell beside a network in which the fault has happened.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Stop, here, options, run};
+use crate::catalogue::Catalogue;
+use crate::error::Error;
+use crate::kernel::Kernel;
+use crate::machine::here::{Checked, Here};
+use crate::report::Style;
+use crate::scenario::{Clock, Ground, Need, Scenario};
+
+/// What can be typed.
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// The scenario
+    scenario: String,
+    /// The arm to play
+    #[arg(long, value_name = "NAME", default_value = "fault")]
+    arm: String,
+    /// Change a setting of the scenario; `faultlab show` lists them
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
+    let scenario = catalogue.find(&raw.scenario).map_err(Stop::Usage)?;
+    options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
+    let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
+    let set = set.map_err(Stop::Usage)?;
+    super::on_runtime(async {
+        tokio::select! {
+            stop = run::stopped() => Err(stop),
+            done = beside(scenario, &raw.arm, set, style) => done,
+        }
+    })
+}
+
+async fn beside(
+    scenario: &'static Scenario,
+    arm: &str,
+    set: BTreeMap<String, String>,
+    style: Style,
+) -> Result<ExitCode, Stop> {
+    let name = scenario.card.name;
+    let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
+    if scenario.needs.contains(&Need::OwnKernel) {
+        return cannot("it needs a kernel of its own, and a shell is on the running one".into());
+    }
+    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
+    if !scenario.arms_on(&ground, &[]).iter().any(|a| a.name == arm) {
+        return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
+    }
+    let Checked { here, abilities } = Here::find(&super::executable()?).await?;
+    if let Some(reason) = here::missing(&abilities, scenario.needs) {
+        return cannot(reason);
+    }
+    Ok(ExitCode::from(here.shell(name, arm, set, style).await?))
+}
