@@ -4,10 +4,12 @@ mod doctor;
 mod here;
 mod kernel;
 mod kernels;
+mod ladders;
 mod list;
 mod merge;
 mod options;
 mod pcap;
+mod report;
 mod run;
 mod show;
 
