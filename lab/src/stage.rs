@@ -15,7 +15,7 @@ use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{KernelLog, Record};
 use crate::evidence::sockets::sockets;
 use crate::evidence::tap::Tap;
-use crate::network::{Host, Network};
+use crate::network::{Host, Network, ring};
 use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
 use crate::topology::Kind;
@@ -252,6 +252,7 @@ impl<'a> Stage<'a> {
     /// Where evidence cannot be read, or a wire lost a frame that it was not
     /// told to lose.
     pub fn finish(self, captures: bool) -> Result<ArmOutcome> {
+        let ended = ring::now();
         let mut evidence = Map::default();
         for host in self.network.hosts() {
             let mut lines = vec![];
@@ -279,7 +280,7 @@ impl<'a> Stage<'a> {
             }
         }
         let capture = match self.tap.filter(|_| captures) {
-            Some(tap) => Some(tap.end(self.network.hosts())?),
+            Some(tap) => Some(tap.end(self.network.hosts(), ended)?),
             None => None,
         };
         let seen = self.seen.into_inner();

@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::packet::{Content, Packet};
 use crate::capture::Capture;
 
+/// How long a packet may be under way when an arm ends.
+const UNDER_WAY: Duration = Duration::from_millis(100);
+
 /// What became of a packet on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -15,6 +18,8 @@ pub enum Fate {
     Arrived,
     /// It left and arrived nowhere.
     Lost,
+    /// It left as the arm ended.
+    UnderWay,
     /// It arrived at one that should have passed it on, and never left again.
     Dropped,
     /// It arrived and had never left: a wire made it.
@@ -88,9 +93,15 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
         }
         hops.push(hop);
     }
+    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost) {
+        // Every socket is closed at the end, and nobody stays for the answers.
+        if hop.at() + UNDER_WAY >= capture.until && !capture.until.is_zero() {
+            hop.fate = Fate::UnderWay;
+        }
+    }
     if capture.lost > 0 {
         // What was not seen is not known to be lost.
-        hops.retain(|hop| hop.fate == Fate::Arrived);
+        hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
     } else {
         dropped(capture, &mut hops);
     }
@@ -124,6 +135,7 @@ fn dropped(capture: &Capture, hops: &mut [Hop]) {
         let departures = departures.entry((host, hop.packet.content())).or_default();
         match departures.iter().position(|left| *left >= at) {
             Some(passed_on) => drop(departures.remove(passed_on)),
+            None if at + UNDER_WAY >= capture.until && !capture.until.is_zero() => hop.fate = Fate::UnderWay,
             None => hop.fate = Fate::Dropped,
         }
     }

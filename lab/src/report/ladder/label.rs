@@ -39,26 +39,22 @@ impl Labels {
     fn segment(&mut self, header: &Header, length: usize) -> String {
         let flags = header.flags;
         let mut words: Vec<String> = vec![];
-        for (flag, word) in [
-            (Flags::SYN, "SYN"),
-            (Flags::FIN, "FIN"),
-            (Flags::RST, "RST"),
-            (Flags::PSH, "PSH"),
-            (Flags::ACK, "ACK"),
-        ] {
+        for (flag, word) in
+            [(Flags::SYN, "SYN"), (Flags::FIN, "FIN"), (Flags::RST, "RST"), (Flags::ACK, "ACK")]
+        {
             if flags.contains(flag) {
                 words.push(word.to_owned());
             }
         }
         if words.is_empty() {
-            words.push("no flags".to_owned());
+            words.push("no ACK".to_owned());
         }
         let way = (header.src, header.dst);
         if flags.contains(Flags::SYN) {
             self.first.insert(way, header.seq);
         }
         let acknowledges = flags.contains(Flags::ACK);
-        let quiet = length == 0 && acknowledges && flags == Flags::ACK;
+        let quiet = length == 0 && flags == Flags::ACK;
         if !quiet {
             words.push(format!("seq {}", relative(header.seq, self.first(way, header.seq))));
         }

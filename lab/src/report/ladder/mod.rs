@@ -108,6 +108,7 @@ impl Ladder {
             let mut notes: Vec<String> = addresses.into_iter().collect();
             notes.extend(match hop.fate {
                 Fate::Arrived => None,
+                Fate::UnderWay => Some("the arm ends".to_owned()),
                 Fate::Lost => Some("lost on the wire".to_owned()),
                 Fate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
                 Fate::Made => Some("made by the wire".to_owned()),

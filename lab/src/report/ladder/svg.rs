@@ -6,7 +6,7 @@ use super::{Arrow, Fate, Ladder, Row};
 use crate::report::escaped::Escaped;
 
 /// Where the first column stands, from column to column, and what labels have.
-const FIRST: usize = 110;
+const FIRST: usize = 140;
 const GAP: usize = 125;
 const LABEL: usize = 400;
 /// Where rows begin, the height of a line, and of a character's middle.
@@ -84,11 +84,11 @@ fn text(svg: &mut String, x: usize, y: usize, attributes: &str, words: &str) {
 fn draw(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
     let bad = "style=\"stroke:var(--bad, #c00)\" stroke-width=\"2\"";
     let time = format!("{}.{:03} s", arrow.at.as_secs(), arrow.at.subsec_millis());
-    text(svg, 76, y + MIDDLE, "text-anchor=\"end\" font-size=\"11\"", &time);
+    text(svg, 98, y + MIDDLE, "text-anchor=\"end\" font-size=\"11\"", &time);
     if let (Some(from), Some(to)) = (arrow.from, arrow.to) {
         let (mut start, mut end) = (place(from), place(to));
         match arrow.fate {
-            Fate::Lost => end = start.midpoint(end),
+            Fate::Lost | Fate::UnderWay => end = start.midpoint(end),
             Fate::Made => start = start.midpoint(end),
             Fate::Arrived | Fate::Dropped => {}
         }
@@ -105,6 +105,7 @@ fn draw(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
                 let (up, down) = (y - 4, y + 4);
                 let _ = writeln!(svg, "<path d=\"M{x1} {up}L{x2} {down}M{x1} {down}L{x2} {up}\" {bad}/>");
             }
+            Fate::UnderWay => {}
             Fate::Arrived | Fate::Made => {
                 let (back, up, down) = (tip(8), y - 4, y + 4);
                 let _ = writeln!(svg, "<path d=\"M{end} {y}L{back} {up}L{back} {down}Z\"/>");

@@ -61,7 +61,7 @@ fn incident() -> Capture {
         crossing(9100, Some(0), None, INSIDE, Flags::FIN_ACK, 1006),
         crossing(9200, None, Some(3), OUTSIDE, Flags::RST, 1006),
     ];
-    Capture { ends: ends(&NAT), frames: frames.concat(), lost: 0 }
+    Capture { ends: ends(&NAT), frames: frames.concat(), ..Capture::default() }
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn what_was_not_seen_is_not_called_lost() {
 fn a_long_story_is_folded_in_the_middle() {
     let frames =
         (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
-    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames.collect(), lost: 0 });
+    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames.collect(), ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
     assert_eq!(ladder.rows[HEAD], Row::Folded(60));
     assert!(ladder.summary().starts_with("100 packets between nat, server"));

@@ -80,7 +80,7 @@ impl Page {
             let (mut start, mut end) = (self.place(from), self.place(to));
             let middle = start.midpoint(end);
             match arrow.fate {
-                Fate::Lost => end = middle,
+                Fate::Lost | Fate::UnderWay => end = middle,
                 Fate::Made => start = middle,
                 Fate::Arrived | Fate::Dropped => {}
             }
@@ -92,6 +92,7 @@ impl Page {
             match arrow.fate {
                 Fate::Lost => line[end] = 'X',
                 Fate::Dropped => line[before] = 'X',
+                Fate::UnderWay => {}
                 Fate::Arrived | Fate::Made => line[before] = if right { '>' } else { '<' },
             }
         }
