@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::packet::{Content, Packet};
+use super::packet::{Content, Packet, What};
 use crate::capture::Capture;
+use crate::wire::segment::Flags;
 
 /// How long a packet may be under way when an arm ends.
-const UNDER_WAY: Duration = Duration::from_millis(100);
+const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// What became of a packet on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,14 @@ pub(super) struct Hop {
     pub arrived: Option<(usize, Duration)>,
     pub packet: Packet,
     pub fate: Fate,
+    /// What the wire made of it.
+    pub changed: Option<String>,
     pub comment: Option<String>,
 }
 
 impl Hop {
     fn new(packet: Packet, comment: Option<&String>) -> Self {
-        Self { left: None, arrived: None, packet, fate: Fate::Lost, comment: comment.cloned() }
+        Self { left: None, arrived: None, packet, fate: Fate::Lost, changed: None, comment: comment.cloned() }
     }
 
     /// When it began.
@@ -80,6 +83,7 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
                 let hop = &mut hops[left];
                 hop.arrived = Some((frame.end, frame.at));
                 hop.fate = Fate::Arrived;
+                hop.changed = changed(&hop.packet, &packet);
                 hop.comment = hop.comment.take().or(frame.comment.clone());
                 continue;
             }
@@ -93,24 +97,37 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
         }
         hops.push(hop);
     }
-    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost) {
-        // Every socket is closed at the end, and nobody stays for the answers.
-        if hop.at() + UNDER_WAY >= capture.until && !capture.until.is_zero() {
-            hop.fate = Fate::UnderWay;
-        }
+    // Sockets are closed at the end, and nobody stays for the answers: what
+    // left after the last arrival.
+    let last = hops.iter().filter_map(|hop| hop.arrived).map(|(_, at)| at).max().unwrap_or_default();
+    let ending = |at: Duration| !capture.until.is_zero() && at >= last && at + UNDER_WAY >= capture.until;
+    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost && ending(hop.at())) {
+        hop.fate = Fate::UnderWay;
     }
     if capture.lost > 0 {
         // What was not seen is not known to be lost.
         hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
     } else {
-        dropped(capture, &mut hops);
+        dropped(capture, &mut hops, ending);
     }
     hops.sort_by_key(|hop| (hop.at(), hop.until()));
     hops
 }
 
+/// What a wire wrote over the timestamps of a SYN.
+fn changed(left: &Packet, arrived: &Packet) -> Option<String> {
+    let (What::Tcp(left, _), What::Tcp(arrived, _)) = (&left.what, &arrived.what) else { return None };
+    if !left.flags.contains(Flags::SYN) || left.timestamps == arrived.timestamps {
+        return None;
+    }
+    Some(match arrived.timestamps {
+        Some(stamps) => format!("arrives with TSval {}", stamps.tsval),
+        None => "arrives without timestamps".to_owned(),
+    })
+}
+
 /// Finds what arrived where it should have been passed on, and was not.
-fn dropped(capture: &Capture, hops: &mut [Hop]) {
+fn dropped(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Duration) -> bool) {
     let mut places: HashMap<&str, (usize, Vec<Ipv4Addr>)> = HashMap::new();
     for end in capture.ends.iter().filter(|e| e.interface != "lo") {
         let place = places.entry(&end.host).or_default();
@@ -135,7 +152,7 @@ fn dropped(capture: &Capture, hops: &mut [Hop]) {
         let departures = departures.entry((host, hop.packet.content())).or_default();
         match departures.iter().position(|left| *left >= at) {
             Some(passed_on) => drop(departures.remove(passed_on)),
-            None if at + UNDER_WAY >= capture.until && !capture.until.is_zero() => hop.fate = Fate::UnderWay,
+            None if ending(at) => hop.fate = Fate::UnderWay,
             None => hop.fate = Fate::Dropped,
         }
     }

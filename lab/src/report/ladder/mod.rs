@@ -87,9 +87,9 @@ impl Ladder {
         }
         let mut ranks: Vec<_> = busy.iter().map(|(_, count)| *count).collect();
         ranks.sort_unstable_by(|a, b| b.cmp(a));
-        let least = ranks.get(HOSTS - 1).copied().unwrap_or(0);
+        let fewest = ranks.get(HOSTS - 1).copied().unwrap_or(0);
         let all = busy.len();
-        busy.retain(|(_, count)| *count >= least);
+        busy.retain(|(_, count)| *count >= fewest);
         busy.truncate(HOSTS);
         let column = |host: Option<&str>| busy.iter().position(|(name, _)| Some(*name) == host);
 
@@ -116,6 +116,7 @@ impl Ladder {
             if hop.until().saturating_sub(hop.at()) >= LATE {
                 notes.push(format!("arrives at {}", seconds(hop.until())));
             }
+            notes.extend(hop.changed.clone());
             notes.extend(hop.comment.clone());
             rows.push(Row::Arrow(Arrow {
                 at: hop.at(),

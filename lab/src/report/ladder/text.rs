@@ -28,7 +28,7 @@ impl Ladder {
             }
         }
         lines.extend(textwrap::wrap(&self.summary(), WIDTH).into_iter().map(Into::into));
-        lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+        lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect()
     }
 }
 
