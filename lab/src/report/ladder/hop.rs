@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::packet::{Content, Packet, What};
 use crate::capture::Capture;
-use crate::wire::segment::Flags;
+use crate::wire::segment::{Flags, Header};
 
 /// How long a packet may be under way when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);
@@ -117,11 +117,12 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
 /// What a wire wrote over the timestamps of a SYN.
 fn changed(left: &Packet, arrived: &Packet) -> Option<String> {
     let (What::Tcp(left, _), What::Tcp(arrived, _)) = (&left.what, &arrived.what) else { return None };
-    if !left.flags.contains(Flags::SYN) || left.timestamps == arrived.timestamps {
+    let value = |header: &Header| header.timestamps.map(|stamps| stamps.tsval);
+    if !left.flags.contains(Flags::SYN) || value(left) == value(arrived) {
         return None;
     }
-    Some(match arrived.timestamps {
-        Some(stamps) => format!("arrives with TSval {}", stamps.tsval),
+    Some(match value(arrived) {
+        Some(value) => format!("arrives with TSval {value}"),
         None => "arrives without timestamps".to_owned(),
     })
 }
