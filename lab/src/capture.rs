@@ -13,6 +13,9 @@ pub struct Capture {
     /// The frames, in the order of time; one that crosses a link is seen twice,
     /// where it leaves and where it arrives.
     pub frames: Vec<Frame>,
+    /// When the capture ended; zero where that was not told.
+    #[serde(default)]
+    pub until: Duration,
     /// How many more frames there were, for which the rings had no room.
     pub lost: u64,
 }

@@ -15,7 +15,7 @@ use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{KernelLog, Record, Waiting};
 use crate::evidence::sockets::sockets;
 use crate::evidence::tap::Tap;
-use crate::network::{Host, Network};
+use crate::network::{Host, Network, ring};
 use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
 use crate::topology::Kind;
@@ -284,6 +284,7 @@ impl<'a> Stage<'a> {
     /// Where evidence cannot be read, or a wire lost a frame that it was not
     /// told to lose.
     pub fn finish(self) -> Result<ArmOutcome> {
+        let ended = ring::now();
         let mut evidence = Map::default();
         for host in self.network.hosts() {
             let mut lines = vec![];
@@ -310,7 +311,7 @@ impl<'a> Stage<'a> {
                 return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
             }
         }
-        let capture = self.tap.map(|tap| tap.end(self.network.hosts())).transpose()?;
+        let capture = self.tap.map(|tap| tap.end(self.network.hosts(), ended)).transpose()?;
         let seen = self.seen.into_inner();
         Ok(ArmOutcome {
             name: self.plan.arm.name.to_owned(),

@@ -31,6 +31,8 @@ frame::tests![side_by_side:
     doctor_says_what_can_be_done,
     a_run_is_told_in_a_pipe_without_escape_sequences,
     a_run_in_json_has_the_documented_keys,
+    a_ladder_fits_a_terminal,
+    a_report_needs_nothing_else,
     one_arm_runs_beside_control_and_fault,
     without_its_cause_a_fault_is_not_reproduced,
     a_terminal_has_progress_on_stderr_only,
@@ -226,6 +228,42 @@ fn a_run_in_json_has_the_documented_keys() {
     assert_eq!(outcome["arms"][1]["symptom"], true);
     assert_eq!(keys(&outcome["seconds"]), ["wall", "virtual"]);
     assert!(outcome["seconds"]["wall"].as_f64() > Some(0.0));
+}
+
+fn a_ladder_fits_a_terminal() {
+    needs_namespaces();
+    let Answer { status, out, err } = ask(&format!("run {SHORT} --ladder"));
+    assert_eq!(status, Some(0), "{out}{err}");
+    for arm in ["control", "fault"] {
+        assert!(out.contains(&format!("\n{SHORT}, {arm} arm\n")), "{arm}: {out}");
+    }
+    let drawn = || out.lines().filter(|line| line.contains('│'));
+    assert!(drawn().any(|line| line.contains("SYN ACK seq 0 ack 1")), "{out}");
+    assert!(drawn().all(|line| line.chars().count() <= 80), "{out}");
+    assert!(refusal(&format!("run {SHORT} --ladder --json")).contains("cannot be used with"));
+}
+
+fn a_report_needs_nothing_else() {
+    needs_namespaces();
+    let folder = tempfile::tempdir().expect("a directory");
+    let (report, frames) = (folder.path().join("report"), folder.path().join("frames"));
+    let line = format!("run {SHORT} --report {} --pcap {}", report.display(), frames.display());
+    let Answer { status, out, err } = ask(&line);
+    assert_eq!(status, Some(0), "{out}{err}");
+    let html = fs::read_to_string(report.join("index.html")).expect("the report");
+    assert!(!html.contains("://") && !html.contains("url("), "it asks for something else");
+    let arms = json(&format!("run {SHORT} --json"))[0]["arms"].as_array().map_or(0, Vec::len);
+    assert_eq!(html.matches("<svg ").count(), arms);
+    let links: Vec<&str> =
+        html.split("<a href=\"..").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(links.len(), arms);
+    for link in links {
+        assert!(frames.join("..").join(&link[1..]).exists(), "{link} leads nowhere");
+    }
+    for tag in ["article", "section", "details", "table", "div", "svg", "figure", "nav", "ul", "dl", "pre"] {
+        let (opened, closed) = (format!("<{tag}"), format!("</{tag}>"));
+        assert_eq!(html.matches(&opened).count(), html.matches(&closed).count(), "{tag}");
+    }
 }
 
 fn one_arm_runs_beside_control_and_fault() {

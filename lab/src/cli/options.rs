@@ -40,6 +40,12 @@ pub struct Run {
     /// Write the frames of every arm into a pcapng file in this directory, for Wireshark
     #[arg(long, value_name = "DIR")]
     pcap: Option<PathBuf>,
+    /// Draw the packets of control and fault, or of the arms that --arm names
+    #[arg(long, conflicts_with_all = ["json", "ktap"])]
+    ladder: bool,
+    /// Write a report of one HTML file into this directory
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Take the cause away: the fault arm gets the control's network too, and must then reproduce nothing
     #[arg(long, conflicts_with_all = ["arm", "bisect"])]
     without_cause: bool,
@@ -162,6 +168,10 @@ pub struct Options {
     pub junit: Option<PathBuf>,
     /// Where captures go.
     pub pcap: Option<PathBuf>,
+    /// Whether ladders are printed.
+    pub ladder: bool,
+    /// Where a report goes.
+    pub report: Option<PathBuf>,
     /// Where the consoles of guests go.
     pub console: Option<PathBuf>,
     /// What is bad, where the exit status is for `git bisect run`.
@@ -179,8 +189,14 @@ impl Options {
             only: self.only.clone(),
             set: self.set_for(scenario),
             without_cause: self.without_cause,
-            captures: self.pcap.is_some(),
+            captures: self.captures(),
         }
+    }
+
+    /// Whether anything is made of the frames.
+    #[must_use]
+    pub fn captures(&self) -> bool {
+        self.pcap.is_some() || self.ladder || self.report.is_some()
     }
 
     /// What was set that a scenario knows.
@@ -233,6 +249,8 @@ impl Run {
             },
             junit: self.junit,
             pcap: self.pcap,
+            ladder: self.ladder,
+            report: self.report,
             console: self.console,
             bisect: self.bisect,
             require_all: std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1"),

@@ -7,22 +7,27 @@ use std::path::Path;
 use crate::outcome::Outcome;
 use crate::report::pcapng;
 
-/// Writes the captures of an outcome into a directory, and takes them out of
-/// it: `SCENARIO.ARM.pcapng`, after the kernel's name where it has one.
+/// The file of an arm: `SCENARIO.ARM.pcapng`, after the kernel's name where it
+/// has one.
+pub(super) fn file(outcome: &Outcome, arm: &str) -> String {
+    // An id may be a path.
+    let kernel = outcome.kernel_id.as_ref().map(|id| id.replace('/', "_") + ".").unwrap_or_default();
+    format!("{kernel}{}.{arm}.pcapng", outcome.scenario)
+}
+
+/// Writes the captures of an outcome into a directory.
 ///
 /// # Errors
 /// Where a file cannot be written; names it.
-pub(super) fn write(outcome: &mut Outcome, folder: &Path) -> io::Result<()> {
-    for arm in &mut outcome.arms {
-        let Some(capture) = arm.capture.take() else { continue };
-        // An id may be a path.
-        let kernel = outcome.kernel_id.as_ref().map(|id| id.replace('/', "_") + ".").unwrap_or_default();
-        let file = folder.join(format!("{kernel}{}.{}.pcapng", outcome.scenario, arm.name));
+pub(super) fn write(outcome: &Outcome, folder: &Path) -> io::Result<()> {
+    for arm in &outcome.arms {
+        let Some(capture) = &arm.capture else { continue };
+        let file = folder.join(file(outcome, &arm.name));
         let about =
             format!("{}, {} arm, Linux {}: {}", outcome.scenario, arm.name, outcome.kernel, arm.change);
         let written = fs::create_dir_all(folder).and_then(|()| {
             let mut out = BufWriter::new(File::create(&file)?);
-            pcapng::write(&capture, &about, &mut out)?;
+            pcapng::write(capture, &about, &mut out)?;
             out.flush()
         });
         written.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;

@@ -10,9 +10,10 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::{Format, Options};
-use super::{Stop, here, kernels, options, pcap};
+use super::{Stop, here, kernels, ladders, options, pcap, report};
 use crate::catalogue::Catalogue;
 use crate::outcome::{Outcome, Verdict};
+use crate::report::html::{ByArm, Drawings};
 use crate::report::matrix::{self, Column};
 use crate::report::progress::Display;
 use crate::report::{Style, junit, ktap, table};
@@ -57,11 +58,16 @@ pub(super) async fn stopped() -> Stop {
 async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Result<ExitCode, Stop> {
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     let mut columns: Vec<Column> = vec![];
+    let mut drawings = Drawings::new();
     let mut tell = |mut column: Column| {
         if let Some(folder) = &options.pcap {
-            column.outcomes.iter_mut().try_for_each(|outcome| pcap::write(outcome, folder))?;
+            column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
         }
-        let text = told(catalogue, options, &column.outcomes, style);
+        // Frames are many, and the drawings of them small.
+        let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
+        let text = told(catalogue, options, &column.outcomes, &drawn, style);
+        let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
+        drawings.extend(names.zip(drawn));
         print(&display, &text)?;
         match columns.iter_mut().find(|c| c.kernel == column.kernel) {
             Some(known) => known.outcomes.extend(column.outcomes),
@@ -92,6 +98,9 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         fs::write(file, junit::junit(&columns)?)
             .map_err(|e| Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display()))))?;
     }
+    if let Some(folder) = &options.report {
+        report::write(catalogue, options, &columns, &drawings, folder)?;
+    }
     Ok(match options.bisect {
         Some(bad) => ExitCode::from(bad.status(&outcomes)),
         None => ExitCode::from(u8::from(tally.failed(options.require_all))),
@@ -99,9 +108,15 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
 }
 
 /// What is said of outcomes when they come.
-fn told(catalogue: &Catalogue, options: &Options, outcomes: &[Outcome], style: Style) -> String {
+fn told(
+    catalogue: &Catalogue,
+    options: &Options,
+    outcomes: &[Outcome],
+    drawn: &[ByArm],
+    style: Style,
+) -> String {
     let mut text = String::new();
-    for outcome in outcomes {
+    for (outcome, drawn) in outcomes.iter().zip(drawn) {
         match options.format {
             Format::Json => {
                 text.push_str(&serde_json::to_string(outcome).expect("outcomes are plain data"));
@@ -114,6 +129,9 @@ fn told(catalogue: &Catalogue, options: &Options, outcomes: &[Outcome], style: S
                 }
             }
             Format::Text | Format::Ktap => {}
+        }
+        if options.ladder {
+            text.push_str(&ladders::text(outcome, drawn, options, style));
         }
     }
     text

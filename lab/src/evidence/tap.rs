@@ -27,12 +27,13 @@ impl Tap {
         Ok(Self { begun: now(), rings })
     }
 
-    /// Ends the capture.
+    /// Ends the capture. Frames that were seen after `until`, of the kernel's
+    /// clock, are of the end of the arm and not kept.
     ///
     /// # Errors
     /// Where a socket does not answer.
-    pub fn end(mut self, hosts: &[Host]) -> Result<Capture> {
-        let mut capture = Capture::default();
+    pub fn end(mut self, hosts: &[Host], until: Duration) -> Result<Capture> {
+        let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
         for (host, ring) in hosts.iter().zip(&mut self.rings) {
             let first = capture.ends.len();
             let end = |name: &str, address| End {
@@ -70,6 +71,7 @@ impl Tap {
             }
             capture.lost += ring.lost()?;
         }
+        capture.frames.retain(|frame| frame.at <= capture.until);
         // What leaves an end is older than what arrives at the other.
         capture.frames.sort_by_key(|frame| frame.at);
         Ok(capture)

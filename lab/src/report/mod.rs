@@ -1,7 +1,10 @@
 //! How outcomes are told.
 
+pub mod escaped;
+pub mod html;
 pub mod junit;
 pub mod ktap;
+pub mod ladder;
 pub mod matrix;
 pub mod pcapng;
 pub mod progress;

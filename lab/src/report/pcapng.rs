@@ -138,8 +138,12 @@ mod tests {
             bytes: vec![0xab; 13 + n],
             comment: (n == 1).then(|| "dropped here".to_owned()),
         };
-        let capture =
-            Capture { ends: vec![end("a"), end("b")], frames: (0..4).map(frame).collect(), lost: 3 };
+        let capture = Capture {
+            ends: vec![end("a"), end("b")],
+            frames: (0..4).map(frame).collect(),
+            lost: 3,
+            ..Capture::default()
+        };
         let mut file = vec![];
         write(&capture, "a test", &mut file).unwrap();
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());

@@ -1,0 +1,160 @@
+//! Frames that were seen twice, once where they left and once where they
+//! arrived, are one hop; what became of the others is told by what is missing.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::packet::{Content, Packet, What};
+use crate::capture::Capture;
+use crate::wire::segment::{Flags, Header};
+
+/// How long a packet may be under way when an arm ends.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// What became of a packet on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrived.
+    Arrived,
+    /// It left and arrived nowhere.
+    Lost,
+    /// It left as the arm ended.
+    UnderWay,
+    /// It arrived at one that should have passed it on, and never left again.
+    Dropped,
+    /// It arrived and had never left: a wire made it.
+    Made,
+}
+
+/// A packet on a link.
+#[derive(Debug)]
+pub(super) struct Hop {
+    /// Where it left, as a position in [`Capture::ends`], and when.
+    pub left: Option<(usize, Duration)>,
+    /// Where it arrived.
+    pub arrived: Option<(usize, Duration)>,
+    pub packet: Packet,
+    pub fate: Fate,
+    /// What the wire made of it.
+    pub changed: Option<String>,
+    pub comment: Option<String>,
+}
+
+impl Hop {
+    fn new(packet: Packet, comment: Option<&String>) -> Self {
+        Self { left: None, arrived: None, packet, fate: Fate::Lost, changed: None, comment: comment.cloned() }
+    }
+
+    /// When it began.
+    pub(super) fn at(&self) -> Duration {
+        self.left.or(self.arrived).map_or(Duration::ZERO, |(_, at)| at)
+    }
+
+    /// When it was over.
+    pub(super) fn until(&self) -> Duration {
+        self.arrived.map_or(self.at(), |(_, at)| at.max(self.at()))
+    }
+}
+
+/// All hops of a capture, in the order of time.
+pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
+    let host = |end: usize| capture.ends[end].host.as_str();
+    let drawn = |end: usize| capture.ends.get(end).is_some_and(|e| e.interface != "lo");
+    let mut frames: Vec<_> = capture.frames.iter().filter(|f| drawn(f.end)).collect();
+    // What leaves at an instant may arrive at the same.
+    frames.sort_by_key(|f| (f.at, !f.outgoing));
+
+    let mut hops: Vec<Hop> = vec![];
+    let mut flying: HashMap<_, Vec<usize>> = HashMap::new();
+    for frame in frames {
+        let Some(packet) = Packet::read(frame) else { continue };
+        let key = (packet.macs.src, packet.macs.dst, packet.addresses(), packet.content());
+        if frame.outgoing {
+            flying.entry(key).or_default().push(hops.len());
+        } else {
+            // The youngest of equals: what is sent again was lost before.
+            let waiting = flying.get_mut(&key);
+            let left = waiting.and_then(|waiting| {
+                let other = |&h: &usize| hops[h].left.is_some_and(|(end, _)| host(end) != host(frame.end));
+                waiting.iter().rposition(other).map(|at| waiting.remove(at))
+            });
+            if let Some(left) = left {
+                let hop = &mut hops[left];
+                hop.arrived = Some((frame.end, frame.at));
+                hop.fate = Fate::Arrived;
+                hop.changed = changed(&hop.packet, &packet);
+                hop.comment = hop.comment.take().or(frame.comment.clone());
+                continue;
+            }
+        }
+        let mut hop = Hop::new(packet, frame.comment.as_ref());
+        if frame.outgoing {
+            hop.left = Some((frame.end, frame.at));
+        } else {
+            hop.arrived = Some((frame.end, frame.at));
+            hop.fate = Fate::Made;
+        }
+        hops.push(hop);
+    }
+    // Sockets are closed at the end, and nobody stays for the answers: what
+    // left after the last arrival.
+    let last = hops.iter().filter_map(|hop| hop.arrived).map(|(_, at)| at).max().unwrap_or_default();
+    let ending = |at: Duration| !capture.until.is_zero() && at >= last && at + UNDER_WAY >= capture.until;
+    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost && ending(hop.at())) {
+        hop.fate = Fate::UnderWay;
+    }
+    if capture.lost > 0 {
+        // What was not seen is not known to be lost.
+        hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
+    } else {
+        dropped(capture, &mut hops, ending);
+    }
+    hops.sort_by_key(|hop| (hop.at(), hop.until()));
+    hops
+}
+
+/// What a wire wrote over the timestamps of a SYN.
+fn changed(left: &Packet, arrived: &Packet) -> Option<String> {
+    let (What::Tcp(left, _), What::Tcp(arrived, _)) = (&left.what, &arrived.what) else { return None };
+    let value = |header: &Header| header.timestamps.map(|stamps| stamps.tsval);
+    if !left.flags.contains(Flags::SYN) || value(left) == value(arrived) {
+        return None;
+    }
+    Some(match value(arrived) {
+        Some(value) => format!("arrives with TSval {value}"),
+        None => "arrives without timestamps".to_owned(),
+    })
+}
+
+/// Finds what arrived where it should have been passed on, and was not.
+fn dropped(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Duration) -> bool) {
+    let mut places: HashMap<&str, (usize, Vec<Ipv4Addr>)> = HashMap::new();
+    for end in capture.ends.iter().filter(|e| e.interface != "lo") {
+        let place = places.entry(&end.host).or_default();
+        place.0 += 1;
+        place.1.extend(end.address);
+    }
+    let mut departures: HashMap<(&str, Content), Vec<Duration>> = HashMap::new();
+    for hop in hops.iter() {
+        if let Some((end, at)) = hop.left {
+            let key = (capture.ends[end].host.as_str(), hop.packet.content());
+            departures.entry(key).or_default().push(at);
+        }
+    }
+    for hop in hops {
+        let Some((end, at)) = hop.arrived else { continue };
+        let host = capture.ends[end].host.as_str();
+        let Some((links, own)) = places.get(host) else { continue };
+        let dst = hop.packet.dst;
+        if *links < 2 || own.contains(&dst) || dst.is_multicast() || dst.is_broadcast() {
+            continue;
+        }
+        let departures = departures.entry((host, hop.packet.content())).or_default();
+        match departures.iter().position(|left| *left >= at) {
+            Some(passed_on) => drop(departures.remove(passed_on)),
+            None if ending(at) => hop.fate = Fate::UnderWay,
+            None => hop.fate = Fate::Dropped,
+        }
+    }
+}

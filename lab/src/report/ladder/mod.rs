@@ -1,0 +1,220 @@
+//! The frames of an arm as a ladder: hosts are columns, time runs down, and
+//! every packet that crosses a link is an arrow.
+//!
+//! Like the time-sequence diagrams of RFC 9293 3.5, and the "flow graph" of
+//! Wireshark; but what crosses a link is one arrow and not two frames, and
+//! what never arrived is a cross.
+
+mod hop;
+mod label;
+mod packet;
+mod svg;
+mod text;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+pub use hop::Fate;
+use hop::Hop;
+use label::Labels;
+
+use crate::capture::Capture;
+
+/// How many columns fit a page; hosts with less to say are left out.
+const HOSTS: usize = 6;
+/// How many rows are drawn: the first and the last of more.
+const HEAD: usize = 23;
+const TAIL: usize = 17;
+/// A silence that is told.
+const SILENCE: Duration = Duration::from_secs(1);
+/// A packet that is longer on its way has the time of its arrival told.
+const LATE: Duration = Duration::from_millis(100);
+
+/// A drawing of who said what to whom, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ladder {
+    /// The columns: hosts and their addresses, in the order of the path.
+    pub hosts: Vec<(String, String)>,
+    /// From the first to the last.
+    pub rows: Vec<Row>,
+    /// Hosts that took part and have no column.
+    pub apart: usize,
+    /// Frames that the capture had no room for; where there are any, nothing
+    /// is known to be lost or dropped.
+    pub unseen: u64,
+}
+
+/// A row of a ladder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// A packet that crosses a link.
+    Arrow(Arrow),
+    /// Nothing is sent for so long.
+    Silence(Duration),
+    /// So many packets that are not drawn.
+    Folded(usize),
+}
+
+/// A packet that crosses a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrow {
+    /// When it left, since the network was there.
+    pub at: Duration,
+    /// The columns; none where it is not known.
+    pub from: Option<usize>,
+    /// The column that it arrived at, or was on its way to.
+    pub to: Option<usize>,
+    /// What became of it.
+    pub fate: Fate,
+    /// Ports, flags, relative numbers.
+    pub label: String,
+    /// More to say, a line each: new addresses, a fate, a comment.
+    pub notes: Vec<String>,
+}
+
+impl Ladder {
+    /// The ladder of a capture.
+    #[must_use]
+    pub fn of(capture: &Capture) -> Self {
+        let hops = hop::hops(capture);
+        let sides = Sides::of(capture, &hops);
+        let between: Vec<_> = hops.iter().map(|hop| sides.between(capture, hop)).collect();
+        let mut busy: Vec<(&str, usize)> = vec![];
+        for end in capture.ends.iter().filter(|end| busy_with(&between, &end.host) > 0) {
+            if !busy.iter().any(|(host, _)| *host == end.host) {
+                busy.push((&end.host, busy_with(&between, &end.host)));
+            }
+        }
+        let mut ranks: Vec<_> = busy.iter().map(|(_, count)| *count).collect();
+        ranks.sort_unstable_by(|a, b| b.cmp(a));
+        let fewest = ranks.get(HOSTS - 1).copied().unwrap_or(0);
+        let all = busy.len();
+        busy.retain(|(_, count)| *count >= fewest);
+        busy.truncate(HOSTS);
+        let column = |host: Option<&str>| busy.iter().position(|(name, _)| Some(*name) == host);
+
+        let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
+        for (hop, (from, to)) in hops.iter().zip(&between) {
+            let (from_column, to_column) = (column(*from), column(*to));
+            if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
+                continue;
+            }
+            let silence = last.map_or(Duration::ZERO, |last| hop.at().saturating_sub(last));
+            if silence > SILENCE {
+                rows.push(Row::Silence(silence));
+            }
+            last = last.max(Some(hop.until()));
+            let (label, addresses) = labels.of(&hop.packet, from.unwrap_or(""), to.unwrap_or(""));
+            let mut notes: Vec<String> = addresses.into_iter().collect();
+            notes.extend(match hop.fate {
+                Fate::Arrived => None,
+                Fate::UnderWay => Some("the arm ends".to_owned()),
+                Fate::Lost => Some("lost on the wire".to_owned()),
+                Fate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
+                Fate::Made => Some("made by the wire".to_owned()),
+            });
+            if hop.until().saturating_sub(hop.at()) >= LATE {
+                notes.push(format!("arrives at {}", seconds(hop.until())));
+            }
+            notes.extend(hop.changed.clone());
+            notes.extend(hop.comment.clone());
+            rows.push(Row::Arrow(Arrow {
+                at: hop.at(),
+                from: from_column,
+                to: to_column,
+                fate: hop.fate,
+                label,
+                notes,
+            }));
+        }
+        let addresses = |host: &str| {
+            let own = capture.ends.iter().filter(|end| end.host == host).filter_map(|end| end.address);
+            own.map(|address| address.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let hosts: Vec<_> = busy.iter().map(|(host, _)| ((*host).to_owned(), addresses(host))).collect();
+        Self { apart: all - hosts.len(), hosts, rows: folded(rows), unseen: capture.lost }
+    }
+
+    /// One sentence for those who do not see the drawing.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let arrows =
+            || self.rows.iter().filter_map(|row| if let Row::Arrow(a) = row { Some(a) } else { None });
+        let folded: usize = self.rows.iter().map(|r| if let Row::Folded(n) = r { *n } else { 0 }).sum();
+        let count = |fate: Fate| arrows().filter(|a| a.fate == fate).count();
+        let names: Vec<_> = self.hosts.iter().map(|(host, _)| host.as_str()).collect();
+        let mut text = format!("{} packets between {}", arrows().count() + folded, names.join(", "));
+        for (fate, word) in
+            [(Fate::Lost, "lost on the wire"), (Fate::Dropped, "dropped"), (Fate::Made, "made by the wire")]
+        {
+            if count(fate) > 0 {
+                text.push_str(&format!("; {} {word}", count(fate)));
+            }
+        }
+        if self.unseen > 0 {
+            text.push_str(&format!("; {} more frames were not kept", self.unseen));
+        }
+        if self.apart > 0 {
+            text.push_str(&format!("; {} more hosts are not drawn", self.apart));
+        }
+        text
+    }
+}
+
+/// Who is at the two sides of a link.
+struct Sides<'a> {
+    /// By the position of an end: the host at the other.
+    peers: HashMap<usize, &'a str>,
+}
+
+impl<'a> Sides<'a> {
+    fn of(capture: &'a Capture, hops: &[Hop]) -> Self {
+        let mut peers = HashMap::new();
+        for hop in hops {
+            if let (Some((left, _)), Some((arrived, _))) = (hop.left, hop.arrived) {
+                peers.entry(left).or_insert(capture.ends[arrived].host.as_str());
+                peers.entry(arrived).or_insert(capture.ends[left].host.as_str());
+            }
+        }
+        // An interface is named after the node at the other end.
+        for (at, end) in capture.ends.iter().enumerate() {
+            if let Some(other) = capture.ends.iter().find(|other| other.host == end.interface) {
+                peers.entry(at).or_insert(&other.host);
+            }
+        }
+        Self { peers }
+    }
+
+    /// From which host to which.
+    fn between(&self, capture: &'a Capture, hop: &Hop) -> (Option<&'a str>, Option<&'a str>) {
+        let seen = |side: Option<(usize, Duration)>, other: Option<(usize, Duration)>| match (side, other) {
+            (Some((end, _)), _) => Some(capture.ends[end].host.as_str()),
+            (None, Some((end, _))) => self.peers.get(&end).copied(),
+            (None, None) => None,
+        };
+        (seen(hop.left, hop.arrived), seen(hop.arrived, hop.left))
+    }
+}
+
+fn busy_with(between: &[(Option<&str>, Option<&str>)], host: &str) -> usize {
+    between.iter().filter(|(from, to)| *from == Some(host) || *to == Some(host)).count()
+}
+
+/// The first and the last rows of many.
+fn folded(mut rows: Vec<Row>) -> Vec<Row> {
+    if rows.len() > HEAD + TAIL + 1 {
+        let tail = rows.split_off(rows.len() - TAIL);
+        let hidden = rows.split_off(HEAD);
+        rows.push(Row::Folded(hidden.iter().filter(|row| matches!(row, Row::Arrow(_))).count()));
+        rows.extend(tail);
+    }
+    rows
+}
+
+/// Seconds to the millisecond, as a person reads them.
+fn seconds(at: Duration) -> String {
+    format!("{}.{:03} s", at.as_secs(), at.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::capture::{End, Frame};
+use crate::wire::segment::{Flags, Header, Macs, Segment, Timestamps};
+
+const NAT: [&str; 4] =
+    ["client nat 10.0.1.2", "nat client 10.0.1.1", "nat server 192.0.2.1", "server nat 192.0.2.2"];
+
+fn ends(lines: &[&str]) -> Vec<End> {
+    let end = |line: &&str| {
+        let words: Vec<_> = line.split(' ').collect();
+        End { host: words[0].into(), interface: words[1].into(), address: words[2].parse().ok() }
+    };
+    lines.iter().map(end).collect()
+}
+
+/// A segment that leaves at one end and arrives at another, a millisecond each.
+fn crossing(
+    at: u64,
+    from: Option<usize>,
+    to: Option<usize>,
+    way: [&str; 2],
+    flags: Flags,
+    seq: u32,
+) -> Vec<Frame> {
+    let link = u8::try_from(from.or(to).unwrap() / 2).unwrap();
+    let header = Header {
+        src: way[0].parse().unwrap(),
+        dst: way[1].parse().unwrap(),
+        seq,
+        ack: 0,
+        flags,
+        window: 1,
+        timestamps: Some(Timestamps { tsval: 7, tsecr: 0 }),
+    };
+    let payload: &[u8] = if flags.contains(Flags::PSH) { b"hello" } else { b"" };
+    let macs = Macs { src: [2, 0, 0, 0, link, 0], dst: [2, 0, 0, 0, link, 1] };
+    let bytes = Segment { header, payload }.frame(macs).unwrap();
+    let frame = |end: usize, after: u64, outgoing| Frame {
+        at: Duration::from_millis(at + after),
+        end,
+        outgoing,
+        length: u32::try_from(bytes.len()).unwrap(),
+        bytes: bytes.clone(),
+        comment: None,
+    };
+    from.map(|end| frame(end, 0, true)).into_iter().chain(to.map(|end| frame(end, 1, false))).collect()
+}
+
+const INSIDE: [&str; 2] = ["10.0.1.2:41000", "192.0.2.2:80"];
+const OUTSIDE: [&str; 2] = ["192.0.2.1:41000", "192.0.2.2:80"];
+
+fn incident() -> Capture {
+    let frames = [
+        crossing(0, Some(0), Some(1), INSIDE, Flags::SYN, 1000),
+        crossing(2, Some(2), Some(3), OUTSIDE, Flags::SYN, 1000),
+        // Silence, and a segment that the NAT drops.
+        crossing(9000, Some(0), Some(1), INSIDE, Flags::PSH | Flags::ACK, 1001),
+        // One that the wire loses, and one that it makes.
+        crossing(9100, Some(0), None, INSIDE, Flags::FIN_ACK, 1006),
+        crossing(9200, None, Some(3), OUTSIDE, Flags::RST, 1006),
+    ];
+    Capture { ends: ends(&NAT), frames: frames.concat(), ..Capture::default() }
+}
+
+#[test]
+fn what_became_of_a_packet_is_drawn() {
+    let text = Ladder::of(&incident()).text();
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_was_not_seen_is_not_called_lost() {
+    let text = Ladder::of(&Capture { lost: 9, ..incident() }).text();
+    assert!(!text.contains("lost on the wire") && !text.contains("dropped by"), "{text}");
+    assert!(text.contains("9 more frames were not kept"), "{text}");
+}
+
+#[test]
+fn a_long_story_is_folded_in_the_middle() {
+    let frames =
+        (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
+    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames.collect(), ..Capture::default() });
+    assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
+    assert_eq!(ladder.rows[HEAD], Row::Folded(60));
+    assert!(ladder.summary().starts_with("100 packets between nat, server"));
+}
+
+#[test]
+fn a_drawing_has_no_markup_but_its_own() {
+    let mut capture = incident();
+    capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>"));
+    capture.frames[0].comment = Some("</svg>\"".into());
+    let svg = Ladder::of(&capture).svg("a", "<b>");
+    assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
+    assert_eq!(svg.matches("</svg>").count(), 1);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(
+        frames: Vec<(u32, u8, bool, u32, Vec<u8>)>, edits: Vec<(u16, u8)>, hosts in 0..9_usize,
+    ) {
+        let mut capture = incident();
+        for (n, (at, value)) in edits.into_iter().enumerate() {
+            let count = capture.frames.len();
+            let bytes = &mut capture.frames[n % count].bytes;
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = value;
+        }
+        capture.frames.extend(frames.into_iter().map(|(at, end, outgoing, length, bytes)| Frame {
+            at: Duration::from_millis(at.into()), end: end.into(), outgoing, length, bytes, comment: None,
+        }));
+        capture.ends.truncate(hosts);
+        let ladder = Ladder::of(&capture);
+        prop_assert!(ladder.text().lines().all(|line| line.chars().count() <= 80));
+        let _ = ladder.svg("a", "b");
+    }
+}
