@@ -28,7 +28,6 @@ mod mirror;
 pub mod module;
 pub mod modules;
 pub mod package;
-mod processor;
 pub mod qemu;
 pub mod run;
 pub mod store;
