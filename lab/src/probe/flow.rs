@@ -208,19 +208,13 @@ impl Flow {
     /// [`Error::Deadline`] where they do not all arrive; where the connection
     /// ends on the way.
     pub async fn transfer(&mut self, side: Side, bytes: usize) -> Result<()> {
-        let (speaker, listener) = match side {
-            Side::Client => (&mut self.client, &mut self.server),
-            Side::Server => (&mut self.server, &mut self.client),
-        };
-        let data = vec![b'.'; bytes];
-        let mut arrived = vec![0; bytes];
-        let both =
-            async { tokio::try_join!(speaker.1.write_all(&data), listener.1.read_exact(&mut arrived)) };
-        match timeout(PATIENCE * 4, both).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(Error::kernel(speaker.0.as_str(), format!("transfer {bytes} bytes"), e)),
-            Err(_) => Err(Error::Deadline {
-                place: listener.0.clone(),
+        match self.carry(side, bytes, PATIENCE * 4).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) => {
+                Err(Error::kernel(self.side(side).0.as_str(), format!("transfer {bytes} bytes"), e))
+            }
+            None => Err(Error::Deadline {
+                place: self.side(side.other()).0.clone(),
                 condition: format!("{bytes} bytes to arrive"),
                 waited: PATIENCE * 4,
             }),
@@ -234,6 +228,16 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub async fn try_transfer(&mut self, side: Side, bytes: usize, patience: Duration) -> Result<Answer> {
+        match self.carry(side, bytes, patience).await {
+            Some(Ok(())) => Ok(Answer::Received),
+            Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Answer::Closed),
+            Some(Err(error)) => Answer::of(&self.side(side).0, Err(error)),
+            None => Ok(Answer::Nothing),
+        }
+    }
+
+    /// Has `side` send while the other receives; none where the patience ends.
+    async fn carry(&mut self, side: Side, bytes: usize, patience: Duration) -> Option<io::Result<()>> {
         let (speaker, listener) = match side {
             Side::Client => (&mut self.client, &mut self.server),
             Side::Server => (&mut self.server, &mut self.client),
@@ -242,12 +246,7 @@ impl Flow {
         let mut arrived = vec![0; bytes];
         let both =
             async { tokio::try_join!(speaker.1.write_all(&data), listener.1.read_exact(&mut arrived)) };
-        match timeout(patience, both).await {
-            Ok(Ok(_)) => Ok(Answer::Received),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Answer::Closed),
-            Ok(Err(error)) => Answer::of(&speaker.0, Err(error)),
-            Err(_) => Ok(Answer::Nothing),
-        }
+        timeout(patience, both).await.ok().map(|carried| carried.map(|_| ()))
     }
 
     /// Waits until each side has the other's acknowledgement of all it sent.

@@ -72,7 +72,8 @@ fn cell(outcome: &Outcome) -> String {
     text
 }
 
-fn scenarios(columns: &[Column]) -> Vec<&str> {
+/// The scenarios of all columns, each once.
+pub(crate) fn scenarios(columns: &[Column]) -> Vec<&str> {
     let mut names: Vec<&str> = vec![];
     for outcome in columns.iter().flat_map(|c| &c.outcomes) {
         if !names.contains(&outcome.scenario.as_str()) {

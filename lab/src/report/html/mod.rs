@@ -12,7 +12,7 @@ use std::fmt::Write;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::escaped::Escaped;
 use crate::report::ladder::Ladder;
-use crate::report::matrix::{Column, changes};
+use crate::report::matrix::{Column, changes, scenarios};
 use crate::scenario::Scenario;
 
 /// The ladders of an outcome by the names of arms.
@@ -96,16 +96,6 @@ pub fn html(page: &Page<'_>) -> String {
 
 fn of<'a>(column: &'a Column, scenario: &str) -> Option<&'a Outcome> {
     column.outcomes.iter().find(|o| o.scenario == scenario)
-}
-
-fn scenarios(columns: &[Column]) -> Vec<&str> {
-    let mut names: Vec<&str> = vec![];
-    for outcome in columns.iter().flat_map(|c| &c.outcomes) {
-        if !names.contains(&outcome.scenario.as_str()) {
-            names.push(&outcome.scenario);
-        }
-    }
-    names
 }
 
 /// The verdict in words and in colour.
