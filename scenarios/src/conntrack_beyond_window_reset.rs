@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::wire::Way;
 use lab::wire::policy::Pass;
@@ -52,13 +52,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
         Arm::remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "tcp_in_window has judged a segment beyond the window INVALID since 2.6.9",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("tcp_in_window has judged a segment beyond the window INVALID since 2.6.9")],
     symptom: Symptom { row: "the server's connection", healthy: "open" },
     topology: service::topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Answer, Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -61,13 +61,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("no-half-close", "the client closes its side when it has the answer"),
         Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "a flow that has begun to close is forgotten sooner",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("a flow that has begun to close is forgotten sooner")],
     symptom: Symptom { row: "the rest of the answer", healthy: "received" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },

@@ -66,13 +66,8 @@ pub const SCENARIO: Scenario = Scenario {
             // No feature tells: the behaviour has no switch and no counter.
             recognise: |ground| ground.kernel.at_least(6, 1),
         },
-        Era {
-            name: "invalid",
-            kernels: "up to 6.0",
-            since: "tcp_in_window has judged a segment below the window INVALID since 2.6.9",
-            shows: Shows::Reproduced,
-            recognise: |_| true,
-        },
+        Era::new("invalid", "up to 6.0", |_| true)
+            .since("tcp_in_window has judged a segment below the window INVALID since 2.6.9"),
     ],
     symptom: Symptom { row: "the server's connection", healthy: "open" },
     topology,

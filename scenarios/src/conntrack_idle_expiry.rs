@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::policy::Pass;
@@ -56,13 +56,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("longer-timeout", "nf_conntrack_tcp_timeout_established is ten times as long"),
         Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "a NAT must forget, and conntrack does so by time",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("a NAT must forget, and conntrack does so by time")],
     symptom: Symptom { row: "the first words after it", healthy: "received" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
@@ -75,10 +69,8 @@ fn topology(plan: &Plan<'_>) -> Topology {
     let loose = u8::from(!plan.acts.ends_with("not-loose"));
     let time = plan.ground.number("keepalive-time");
     service::topology(plan)
-        // Where the node sends what it does not translate: into the void.
-        .host("gateway")
-        .link("node 192.0.2.1/24", "gateway 192.0.2.2/24")
-        .route("node", "default", "192.0.2.2")
+        // What the node does not translate comes to one who is no router.
+        .route("node", "default", "10.0.2.2")
         .sysctl("node", "net.netfilter.nf_conntrack_tcp_timeout_established", timeout)
         .sysctl("node", "net.netfilter.nf_conntrack_tcp_loose", loose)
         .sysctl("client", "net.ipv4.tcp_keepalive_time", time)

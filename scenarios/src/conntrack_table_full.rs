@@ -9,9 +9,10 @@
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::{Conntrack, Statistic, Stats, Status};
+use lab::evidence::conntrack::{Conntrack, Statistic, Status};
+use lab::evidence::kernel_log::Record;
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Rule};
@@ -41,20 +42,9 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     apart: |_| true,
     settings: &[
-        Setting::number(
-            "flows",
-            "flows that the office holds; the fault's nf_conntrack_max",
-            "flows",
-            64,
-            [16, 16],
-        ),
+        Setting::number("flows", "flows of the office; the fault's nf_conntrack_max", "flows", 64, [16, 16]),
         Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),
-        Setting::seconds(
-            "established",
-            "nf_conntrack_tcp_timeout_established of the shorter-timeout arm",
-            4,
-            3600,
-        ),
+        Setting::seconds("established", "the shorter-timeout arm's tcp_timeout_established", 4, 3600),
     ],
     arms: &[
         Arm::control("nf_conntrack_max is twice the number of flows"),
@@ -66,27 +56,11 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("more-buckets", "nf_conntrack_buckets is 16384").only_where(is_4_10),
     ],
     eras: &[
-        Era {
-            name: "names-the-namespace",
-            kernels: "6.17 and later",
-            since: "the kernel's line has the number of the namespace whose table it is",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.at_least(6, 17),
-        },
-        Era {
-            name: "table-full",
-            kernels: "4.10 to 6.16",
-            since: "nf_tables has notrack (254432613c58)",
-            shows: Shows::Reproduced,
-            recognise: is_4_10,
-        },
-        Era {
-            name: "before-notrack",
-            kernels: "up to 4.9",
-            since: "no notrack in nf_tables; the buckets are a module's parameter",
-            shows: Shows::Reproduced,
-            recognise: |_| true,
-        },
+        Era::new("names-the-namespace", "6.17 and later", |ground| ground.kernel.at_least(6, 17))
+            .since("the kernel's line has the number of the namespace whose table it is"),
+        Era::new("table-full", "4.10 to 6.16", is_4_10).since("nf_tables has notrack (254432613c58)"),
+        Era::new("before-notrack", "up to 4.9", |_| true)
+            .since("no notrack in nf_tables; the buckets are a module's parameter"),
     ],
     symptom: Symptom { row: "a new connection", healthy: "connected" },
     topology,
@@ -124,12 +98,10 @@ fn max(plan: &Plan<'_>) -> u64 {
 fn topology(plan: &Plan<'_>) -> Topology {
     // The full table must be the router's alone: before 4.10 the ends track
     // what they send and receive too, so the newcomer shares neither with the office.
-    let mut topology = Topology::new()
-        .host("office")
-        .host("newcomer")
+    Topology::new()
+        .hosts(["office", "newcomer"])
         .router("router")
-        .host("office-server")
-        .host("server")
+        .hosts(["office-server", "server"])
         .link("office 10.0.0.2/24", "router 10.0.0.1/24")
         .link("newcomer 10.0.1.2/24", "router 10.0.1.1/24")
         .link("router 10.0.2.1/24", "office-server 10.0.2.2/24")
@@ -138,15 +110,12 @@ fn topology(plan: &Plan<'_>) -> Topology {
         .rule_if(plan.is("notrack"), "router", Rule::notrack("answers").tcp().source_port(80))
         .rule("router", Rule::accept("known").ct_state(CtState::ESTABLISHED | CtState::RELATED))
         .rule("router", Rule::drop("invalid").ct_state(CtState::INVALID))
-        .kernel_sysctl("net.netfilter.nf_conntrack_max", max(plan));
-    if plan.is("shorter-timeout") {
-        let timeout = plan.ground.number("established");
-        topology = topology.sysctl("router", "net.netfilter.nf_conntrack_tcp_timeout_established", timeout);
-    }
-    if plan.is("more-buckets") {
-        topology = topology.kernel_sysctl("net.netfilter.nf_conntrack_buckets", 16_384);
-    }
-    topology
+        .kernel_sysctl("net.netfilter.nf_conntrack_max", max(plan))
+        .when(plan.is("shorter-timeout"), |t| {
+            let timeout = plan.ground.number("established");
+            t.sysctl("router", "net.netfilter.nf_conntrack_tcp_timeout_established", timeout)
+        })
+        .when(plan.is("more-buckets"), |t| t.kernel_sysctl("net.netfilter.nf_conntrack_buckets", 16_384))
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {
@@ -171,49 +140,30 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let router = Conntrack::of(stage.host("router").namespace())?;
     let before = router.stats()?;
     let assured = router.entries()?.iter().filter(|e| e.status.contains(Status::ASSURED)).count();
+    let table = format!("{assured} of at most {}", max(stage));
 
     let _listener = listen(stage.host("server"), 80)?;
     let new = connect(stage.host("newcomer"), 0, (SERVER, 80), PATIENCE).await?;
     stage.see("a new connection", &new);
     stage.see("an old connection's next request", live.exchange(Side::Client, PATIENCE).await?);
-    stage.see("ASSURED flows before it", format!("{assured} of at most {}", max(stage)));
-    let changes = Stats::changes(&before, &router.stats()?);
-    let counted = changes.iter().map(|c| c.statistic);
-    let counted = counted.filter(|s| [Statistic::Drop, Statistic::EarlyDrop].contains(s));
-    stage.see("conntrack counts", or_nothing(&counted.map(|s| s.to_string()).collect::<Vec<_>>().join(", ")));
+    stage.see("ASSURED flows before it", &table);
+    let after = router.stats()?;
+    let grew = |statistic: &Statistic| after.since(&before, *statistic) > 0;
+    let counted = [Statistic::Drop, Statistic::EarlyDrop].into_iter().find(grew);
+    stage.see("conntrack counts", counted.map_or("nothing".to_owned(), |s| s.to_string()));
     if stage.is("half-open") {
         // A thousand lines of evidence that say the same.
         router.flush()?;
     }
-    let logged =
-        stage.logged(|r| r.text.contains("table full").then(|| r.text.clone()), Duration::ZERO).await?;
-    stage.see("the kernel logs", or_nothing(&nameless(logged.as_deref().unwrap_or_default())));
+    let logged = stage.logged(Record::conntrack_table_full, Duration::ZERO).await?;
+    let logged = logged.as_deref().unwrap_or("nothing");
+    stage.see("the kernel logs", logged);
     if stage.faulty() {
-        let changes = changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let dropped = after.since(&before, Statistic::Drop);
         stage.because(format!(
-            "{assured} ASSURED flows were in a table of {}; the newcomer's connect(): {new}; conntrack counted: {}; \
-             the kernel: {}",
-            max(stage),
-            or_nothing(&changes),
-            or_nothing(logged.as_deref().unwrap_or_default())
+            "ASSURED flows in the table: {table}; the newcomer's connect(): {new}; conntrack dropped {dropped} \
+             packets; the kernel said: {logged}"
         ));
     }
     Ok(())
-}
-
-fn or_nothing(text: &str) -> &str {
-    if text.is_empty() { "nothing" } else { text }
-}
-
-/// The line without the number of the namespace, which is another every time,
-/// and with the module's name once: since some version after 4.4 it is there twice.
-fn nameless(line: &str) -> String {
-    let line =
-        line.strip_prefix("nf_conntrack: ").filter(|l| l.starts_with("nf_conntrack: ")).unwrap_or(line);
-    match line.split_once("netns ") {
-        Some((head, rest)) => {
-            format!("{head}netns N{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
-        }
-        None => line.to_owned(),
-    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::Conntrack;
 use lab::probe::{Answer, Flow, Ladder, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Hook, Rule};
@@ -63,13 +63,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("keepalive", "TCP_KEEPIDLE at the client, below the NAT's timeout"),
         Arm::remedy("server-keepalive", "TCP_KEEPIDLE at the server, below the NAT's timeout"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "a NAT must forget, and tcp_keepalive_time is two hours (RFC 1122 4.2.3.6)",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("a NAT must forget, and tcp_keepalive_time is two hours (RFC 1122 4.2.3.6)")],
     symptom: Symptom { row: "the first words after it", healthy: "received" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Answer, Flow, Ladder, Side, ladder};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::Way;
@@ -57,13 +57,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("app-values", "SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT"),
         Arm::remedy("user-timeout", "the same and TCP_USER_TIMEOUT"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "RFC 1122 4.2.3.6: keep-alives must be off by default",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("RFC 1122 4.2.3.6: keep-alives must be off by default")],
     symptom: Symptom { row: "half-open connection", healthy: "none" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },

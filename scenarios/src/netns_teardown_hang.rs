@@ -15,7 +15,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Attempt, Holder, link};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -51,27 +51,12 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted afterwards"),
     ],
     eras: &[
-        Era {
-            name: "counts-to-one",
-            kernels: "5.13 and later",
-            since: "the table of devices keeps one reference: one more is printed as 2",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.at_least(5, 13),
-        },
-        Era {
-            name: "counts-to-zero",
-            kernels: "4.17 to 5.12",
-            since: "net_mutex is gone: namespaces can be made meanwhile",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.at_least(4, 17),
-        },
-        Era {
-            name: "net-mutex",
-            kernels: "up to 4.16",
-            since: "cleanup_net holds net_mutex, which copy_net_ns wants",
-            shows: Shows::Reproduced,
-            recognise: |_| true,
-        },
+        Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
+            .since("the table of devices keeps one reference: one more is printed as 2"),
+        Era::new("counts-to-zero", "4.17 to 5.12", |ground| ground.kernel.at_least(4, 17))
+            .since("net_mutex is gone: namespaces can be made meanwhile"),
+        Era::new("net-mutex", "up to 4.16", |_| true)
+            .since("cleanup_net holds net_mutex, which copy_net_ns wants"),
     ],
     symptom: Symptom { row: "the link of the next dead namespace", healthy: "is freed" },
     topology,
@@ -115,7 +100,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     }
     drop(next);
     let freed = |is: bool| if is { "is freed" } else { "stays" };
-    stage.see("the link of the next dead namespace", freed(vanishes(stage, "next").await));
+    stage.see("the link of the next dead namespace", freed(link::vanishes(bridge, "next", PATIENCE).await));
 
     let works = |done: bool| if done { "works" } else { "waits" };
     let mut make = Attempt::begin(node, |_| Namespace::new("new").is_ok())?;
@@ -135,8 +120,8 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         return Ok(());
     }
     let all = make.within(PATIENCE).await == Some(&true)
-        && vanishes(stage, "pod").await
-        && vanishes(stage, "next").await;
+        && link::vanishes(bridge, "pod", PATIENCE).await
+        && link::vanishes(bridge, "next", PATIENCE).await;
     stage.see("after the holder's end", if all { "all is freed" } else { "something stays" });
     stage.because(format!(
         "a dead namespace waited for {:.0} s, as long as a packet socket held its {device}{}",
@@ -144,19 +129,4 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         line.map_or(String::new(), |line| format!("; the kernel: {line}")),
     ));
     Ok(())
-}
-
-/// Whether a link of the bridge is gone within [`PATIENCE`].
-async fn vanishes(stage: &Stage<'_>, name: &str) -> bool {
-    let bridge = stage.host("bridge").namespace();
-    let begun = stage.elapsed();
-    loop {
-        if link::list(bridge).is_ok_and(|links| links.iter().all(|link| link != name)) {
-            return true;
-        }
-        if stage.elapsed() >= begun + PATIENCE {
-            return false;
-        }
-        stage.pass(Duration::from_millis(50)).await;
-    }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::network::Host;
-use lab::probe::{Attempt, Child, link};
+use lab::probe::{Attempt, Child, Life, link};
 use lab::stage::Stage;
 use tokio::sync::Mutex;
 
@@ -119,5 +119,38 @@ impl<'a> NodeAgent<'a> {
     /// The first plugin that was to delete a pod's link.
     pub fn plugin(&self, pod: usize) -> Option<Rc<Child>> {
         self.pods[pod].plugin.borrow().clone()
+    }
+
+    /// How a plugin's process is, in a row.
+    pub async fn see_plugin(&self, pod: usize, row: &str) {
+        let Some(plugin) = self.plugin(pod) else { return };
+        match plugin.at_rest().await {
+            Life::Unknown => self.stage.cannot_see(row, "/proc is of another pid namespace"),
+            life => self.stage.see(row, life),
+        }
+    }
+
+    /// The node's condition: not ready when relisting has stood still for
+    /// longer than a threshold.
+    pub fn node(&self, threshold: Duration) -> &'static str {
+        if self.last_active() > threshold { "NotReady" } else { "Ready" }
+    }
+
+    /// What the kubelet says of it (pkg/kubelet/pleg/generic.go: Healthy).
+    pub fn health(&self, threshold: Duration) -> String {
+        let (active, limit) = (go(self.last_active()), go(threshold));
+        if self.last_active() > threshold {
+            format!("PLEG is not healthy: pleg was last seen active {active} ago; threshold is {limit}")
+        } else {
+            format!("the longest relist took {}", go(self.longest()))
+        }
+    }
+}
+
+/// A duration in whole seconds, as Go prints it: 3m0s.
+pub fn go(duration: Duration) -> String {
+    match (duration.as_secs() / 60, duration.as_secs() % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
 }

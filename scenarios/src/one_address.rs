@@ -48,27 +48,14 @@ pub const SETTINGS: &[Setting] = &[
 
 /// The eras of the check.
 pub const ERAS: &[Era] = &[
-    Era {
-        name: "model",
-        kernels: "any kernel with --set recycle=model",
-        since: "the check of 3.17 to 4.11, on a wire in front of the server",
-        shows: Shows::Reproduced,
-        recognise: |ground| ground.word("recycle") == "model",
-    },
-    Era {
-        name: "model-3.10",
-        kernels: "any kernel with --set recycle=model-3.10",
-        since: "the check of 3.6 to 3.16, on a wire in front of the server",
-        shows: Shows::Reproduced,
-        recognise: |ground| ground.word("recycle") == "model-3.10",
-    },
-    Era {
-        name: "has-tcp-tw-recycle",
-        kernels: "2.6 to 4.11",
-        since: "the sysctl exists",
-        shows: Shows::Reproduced,
-        recognise: |ground| ground.kernel.has_sysctl(RECYCLE),
-    },
+    Era::new("model", "any kernel with --set recycle=model", |ground| ground.word("recycle") == "model")
+        .since("the check of 3.17 to 4.11, on a wire in front of the server"),
+    Era::new("model-3.10", "any kernel with --set recycle=model-3.10", |ground| {
+        ground.word("recycle") == "model-3.10"
+    })
+    .since("the check of 3.6 to 3.16, on a wire in front of the server"),
+    Era::new("has-tcp-tw-recycle", "2.6 to 4.11", |ground| ground.kernel.has_sysctl(RECYCLE))
+        .since("the sysctl exists"),
     Era {
         name: "gone",
         kernels: "4.12 and later",

@@ -10,13 +10,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use lab::Result;
-use lab::probe::{Answer, Flow, Holder, Life, RtnlHolder, Side};
-use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::probe::{Answer, Flow, Holder, RtnlHolder, Side};
+use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use tokio::time::timeout;
 
-use crate::node_agent::NodeAgent;
+use crate::node_agent::{NodeAgent, go};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -57,13 +57,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("deadline", "after a deadline the agent kills the plugin, reaps it and gives up"),
         Arm::remedy("deadline-and-retry", "the same, and then it tries again"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "a task in state D takes no signal",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("a task in state D takes no signal")],
     symptom: Symptom { row: "the teardown", healthy: "done" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
@@ -75,10 +69,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
         .router("node")
-        .host("pod-a")
-        .host("pod-b")
-        .host("pod-c")
-        .host("sink")
+        .hosts(["pod-a", "pod-b", "pod-c", "sink"])
         .link("node 10.0.1.1/24", "pod-a 10.0.1.2/24")
         .interfaces(&plan.own_device("pod-a"), "eth0")
         .link("node 10.0.2.1/24", "pod-b 10.0.2.2/24")
@@ -89,10 +80,7 @@ fn topology(plan: &Plan<'_>) -> Topology {
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let link = stage.own_device("pod-a");
     let agent = NodeAgent::new(stage, &[("pod-a", &link), ("pod-b", "pod-b"), ("pod-c", "pod-c")]);
-    tokio::select! {
-        Err(error) = agent.relist() => Err(error),
-        played = terminate(stage, &agent, &link) => played,
-    }
+    stage.beside(terminate(stage, &agent, &link), agent.relist()).await
 }
 
 /// What keeps the plugin waiting.
@@ -141,22 +129,16 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     }
 
     stage.see("the teardown", teardown_cell(met));
-    let (longest, limit) = (agent.longest(), go(threshold));
-    stage.see("longest relist", format!("{} {limit}", if longest > threshold { "over" } else { "under" }));
-    stage.see("the node", if agent.last_active() > threshold { "NotReady" } else { "Ready" });
+    let over = if agent.longest() > threshold { "over" } else { "under" };
+    stage.see("longest relist", format!("{over} {}", go(threshold)));
+    stage.see("the node", agent.node(threshold));
     let spoken = flow.exchange(Side::Client, PATIENCE).await?;
     stage.see("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
-    plugin(stage, agent, "the plugin's process").await;
-    let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
+    agent.see_plugin(0, "the plugin's process").await;
     let Some(hold) = hold else { return Ok(()) };
-    let relist = if agent.last_active() > threshold {
-        let active = go(agent.last_active());
-        format!("PLEG is not healthy: pleg was last seen active {active} ago; threshold is {limit}")
-    } else {
-        format!("the longest relist took {}", go(longest))
-    };
+    let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
     let sleeps = sleeps.as_deref().unwrap_or("a place that only root may see");
-    stage.because(format!("{relist}; the plugin slept in {sleeps}"));
+    stage.because(format!("{}; the plugin slept in {sleeps}", agent.health(threshold)));
     hold.end().await;
     if met.is_none() {
         met = timeout(PATIENCE, &mut teardown).await.ok().transpose()?;
@@ -165,12 +147,12 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     }
     stage.see("after the holder's end", teardown_cell(met));
     agent.two_relists().await?;
-    stage.see("the node then", if agent.last_active() > threshold { "NotReady" } else { "Ready" });
+    stage.see("the node then", agent.node(threshold));
     if let (Some(plugin), Some(_)) = (agent.plugin(0), deadline) {
         plugin.ends_within(PATIENCE).await;
         plugin.reap();
     }
-    plugin(stage, agent, "its process then").await;
+    agent.see_plugin(0, "its process then").await;
     Ok(())
 }
 
@@ -182,21 +164,5 @@ fn teardown_cell(met: Option<bool>) -> &'static str {
         None => "waits",
         Some(true) => "done",
         Some(false) => "given up",
-    }
-}
-
-async fn plugin(stage: &Stage<'_>, agent: &NodeAgent<'_>, row: &str) {
-    let Some(plugin) = agent.plugin(0) else { return };
-    match plugin.at_rest().await {
-        Life::Unknown => stage.cannot_see(row, "/proc is of another pid namespace"),
-        life => stage.see(row, life),
-    }
-}
-
-/// A duration in whole seconds, as Go prints it: 3m0s.
-fn go(duration: Duration) -> String {
-    match (duration.as_secs() / 60, duration.as_secs() % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
 }

@@ -22,7 +22,7 @@ use lab::Result;
 use lab::probe::Kubelet;
 use lab::probe::http::{Agent, get};
 use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
-use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Shows, Symptom};
+use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -75,13 +75,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("threshold-6-lasting", "failureThreshold=6, and the node stays busy"),
         Arm::remedy("patient-liveness", "failureThreshold=6 of the liveness probe only"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "the kernel has no part in it but to carry what comes too late",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("the kernel has no part in it but to carry what comes too late")],
     symptom: Symptom { row: "restarts", healthy: "0" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },

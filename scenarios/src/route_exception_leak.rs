@@ -12,14 +12,13 @@
 //! 600 us at 8 ns, are some 75,000 instructions, a few rounds of the flood.
 
 use std::net::Ipv4Addr;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use lab::evidence::route_cache;
-use lab::network::{Namespace, Network, qdisc, sysctl};
-use lab::probe::path_mtu::{Lookups, Router, flood, of_one_bucket};
+use lab::network::{Namespace, qdisc, sysctl};
+use lab::probe::path_mtu::{Lookups, Router, flood, of_one_bucket_elsewhere};
 use lab::probe::{Attempt, link, route};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::{Net, Topology};
 use lab::{Error, Result};
@@ -63,27 +62,16 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::variant("namespace-dies", "the device is not deleted: its namespace dies"),
     ],
     eras: &[
-        Era {
-            name: "loses-the-dropped",
-            kernels: "5.15 to 6.17, and stable kernels from 2021 on, until fixed",
-            since: "67d6d681e15b: the oldest exception is dropped, while a lookup may be binding a route to it",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.carries(DROPS) && !ground.kernel.carries(CLEARS),
-        },
-        Era {
-            name: "clears-the-dropped",
-            kernels: "6.18 and later, and stable kernels from 5.4.302, 5.10.247, 6.1.159, 6.6.117, 6.12.59 on",
-            since: "ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it",
-            shows: Shows::Immune,
-            recognise: |ground| ground.kernel.carries(CLEARS),
-        },
-        Era {
-            name: "reuses-the-oldest",
-            kernels: "3.6 to 5.14 without the change of 2021, as 4.4.283 and earlier",
-            since: "4895c771c7f0: the oldest exception is given the new address",
-            shows: Shows::Immune,
-            recognise: |_| true,
-        },
+        Era::new("loses-the-dropped", "5.15 to 6.17, and stable kernels from 2021 on, until fixed", loses)
+            .since(
+                "67d6d681e15b: the oldest exception is dropped, while a lookup may be binding a route to it",
+            ),
+        Era::new("clears-the-dropped", CLEARING, |ground| ground.kernel.carries(CLEARS))
+            .since("ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it")
+            .immune(),
+        Era::new("reuses-the-oldest", "3.6 to 5.14 without the change of 2021, as 4.4.283", |_| true)
+            .since("4895c771c7f0: the oldest exception is given the new address")
+            .immune(),
     ],
     symptom: Symptom { row: "the device is freed", healthy: "yes" },
     topology,
@@ -95,7 +83,13 @@ pub const SCENARIO: Scenario = Scenario {
 /// apart. The arms are the trial: a kernel about which this page is wrong ends
 /// as not expected.
 const DROPS: &str = "4.4.284 4.9.283 4.14.247 4.19.207 5.4.146 5.10.65 5.13.17 5.14.4 5.15";
+const CLEARING: &str =
+    "6.18 and later, and stable kernels from 5.4.302, 5.10.247, 6.1.159, 6.6.117, 6.12.59 on";
 const CLEARS: &str = "5.4.302 5.10.247 5.15.197 6.1.159 6.6.117 6.12.59 6.17.9 6.18";
+
+fn loses(ground: &Ground) -> bool {
+    ground.kernel.carries(DROPS) && !ground.kernel.carries(CLEARS)
+}
 
 /// More than a bucket holds: 5 to 10.
 const DESTINATIONS: usize = 16;
@@ -105,8 +99,7 @@ const BEHIND: &str = "172.16.0.0/12";
 
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
-        .host("pod")
-        .host("router")
+        .hosts(["pod", "router"])
         .link("pod 10.0.0.1/24", "router 10.0.0.2/24")
         .interfaces(&plan.own_device("veth"), "eth0")
         .route("pod", BEHIND, "10.0.0.2")
@@ -117,22 +110,11 @@ fn behind() -> impl Iterator<Item = Ipv4Addr> {
     (1..1 << (32 - net.prefix)).map(move |n| Ipv4Addr::from(u32::from(net.address) + n))
 }
 
-/// Destinations of one bucket, found once: the kernel draws the key of its
-/// hash once per boot, and this process is the guest's first.
-async fn sharing_a_bucket(plan: &Plan<'_>) -> Result<&'static [Ipv4Addr]> {
-    static FOUND: OnceLock<Vec<Ipv4Addr>> = OnceLock::new();
-    if FOUND.get().is_none() {
-        let elsewhere = Network::build(topology(plan)).await?;
-        let router = Router::new(&elsewhere, "router", "pod", "eth0")?;
-        let _ = FOUND.set(of_one_bucket(&router, elsewhere.host("pod"), behind(), DESTINATIONS).await?);
-    }
-    Ok(FOUND.get().expect("just set"))
-}
-
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let (pod, at, device) = (stage.host("pod"), stage.host("router"), stage.own_device("veth"));
     let failed = |tried: &'static str| move |e| Error::kernel("pod", tried, e);
-    let shared = sharing_a_bucket(stage).await?;
+    let between = ["router", "pod", "eth0"];
+    let shared = of_one_bucket_elsewhere(topology(stage), between, behind(), DESTINATIONS).await?;
     let destinations = if stage.faulty() { shared.to_vec() } else { behind().take(DESTINATIONS).collect() };
     let bystander = Namespace::new("bystander")?;
     link::add_veth(at.namespace(), "other", &bystander, "eth0").map_err(failed("add a link"))?;
@@ -173,8 +155,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
         flush()?;
     }
     drop(bystander);
-    let gone = || Ok(!link::list(at.namespace()).unwrap_or_default().contains(&"other".to_owned()));
-    let next = stage.until("another namespace to be freed", gone).await.is_ok();
+    let next = link::vanishes(at, "other", Duration::from_secs(15)).await;
     stage.see("another namespace is freed", if next { "yes" } else { "no" });
     let freed = match &mut delete {
         Some(delete) => delete.within(Duration::ZERO).await.is_some(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Answer, Attempt, Connect, Flow, RtnlHolder, Side, connect, link, listen};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -49,27 +49,12 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("ask-elsewhere", "everything is asked in another namespace"),
     ],
     eras: &[
-        Era {
-            name: "dumps-under-rcu",
-            kernels: "6.9 and later",
-            since: "cdb2f80f1c10, 4ce5dc9316de: addresses and routes are listed without the RTNL mutex",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.at_least(6, 9),
-        },
-        Era {
-            name: "dumps-under-rtnl",
-            kernels: "4.14 to 6.8",
-            since: "62256f98f244: a route is looked up without the RTNL mutex",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.at_least(4, 14),
-        },
-        Era {
-            name: "all-under-rtnl",
-            kernels: "up to 4.13",
-            since: "every request of rtnetlink is worked off under the RTNL mutex",
-            shows: Shows::Reproduced,
-            recognise: |_| true,
-        },
+        Era::new("dumps-under-rcu", "6.9 and later", |ground| ground.kernel.at_least(6, 9))
+            .since("cdb2f80f1c10, 4ce5dc9316de: addresses and routes are listed without the RTNL mutex"),
+        Era::new("dumps-under-rtnl", "4.14 to 6.8", |ground| ground.kernel.at_least(4, 14))
+            .since("62256f98f244: a route is looked up without the RTNL mutex"),
+        Era::new("all-under-rtnl", "up to 4.13", |_| true)
+            .since("every request of rtnetlink is worked off under the RTNL mutex"),
     ],
     symptom: Symptom { row: "add a link", healthy: "works" },
     topology,

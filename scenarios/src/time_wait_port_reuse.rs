@@ -17,7 +17,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::Conntrack;
 use lab::probe::{Connect, Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{Choice, Rule, TcpFlags};
@@ -61,20 +61,10 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("one-clock", "tcp_timestamps=2 on both hosts, which share a kernel: no offset"),
     ],
     eras: &[
-        Era {
-            name: "paws-timewait",
-            kernels: "6.18 and later",
-            since: "a counter of its own, TcpExt PAWSTimewait, replaces PAWSEstab",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.has_counter("PAWSTimewait"),
-        },
-        Era {
-            name: "paws-estab",
-            kernels: "up to 6.17",
-            since: "counted as PAWSEstab, like a segment of an established connection",
-            shows: Shows::Reproduced,
-            recognise: |_| true,
-        },
+        Era::new("paws-timewait", "6.18 and later", |ground| ground.kernel.has_counter("PAWSTimewait"))
+            .since("a counter of its own, TcpExt PAWSTimewait, replaces PAWSEstab"),
+        Era::new("paws-estab", "up to 6.17", |_| true)
+            .since("counted as PAWSEstab, like a segment of an established connection"),
     ],
     symptom: Symptom { row: "host-b connects", healthy: "at once" },
     topology,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Attempt, Holder, link};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -49,20 +49,10 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted"),
     ],
     eras: &[
-        Era {
-            name: "counts-to-one",
-            kernels: "5.13 and later",
-            since: "the table of devices keeps one reference: one more is printed as 2",
-            shows: Shows::Reproduced,
-            recognise: |ground| ground.kernel.at_least(5, 13),
-        },
-        Era {
-            name: "counts-to-zero",
-            kernels: "up to 5.12",
-            since: "the wait ends at 0: one reference is printed as 1",
-            shows: Shows::Reproduced,
-            recognise: |_| true,
-        },
+        Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
+            .since("the table of devices keeps one reference: one more is printed as 2"),
+        Era::new("counts-to-zero", "up to 5.12", |_| true)
+            .since("the wait ends at 0: one reference is printed as 1"),
     ],
     symptom: Symptom { row: "the delete returns", healthy: "yes" },
     topology,
@@ -74,9 +64,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 fn topology(plan: &Plan<'_>) -> Topology {
     Topology::new()
-        .host("node")
-        .host("pod")
-        .host("elsewhere")
+        .hosts(["node", "pod", "elsewhere"])
         .link("node 10.0.0.1/24", "pod 10.0.0.2/24")
         .interfaces(&plan.own_device("veth"), "eth0")
         .link("node 10.0.1.1/24", "elsewhere 10.0.1.2/24")
@@ -145,9 +133,6 @@ async fn meanwhile(stage: &Stage<'_>) -> Result<()> {
     stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
     // A namespace dies with its last descriptor, and its links with it.
     drop((bystander, add));
-    let gone = stage.until("another namespace to be freed", || {
-        Ok(!link::list(node.namespace()).unwrap_or_default().contains(&"new".to_owned()))
-    });
-    stage.see("others delete one", works(gone.await.is_ok()));
+    stage.see("others delete one", works(link::vanishes(node, "new", 3 * PATIENCE).await));
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::probe::path_mtu::Lookups;
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -52,13 +52,7 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("no-path-mtu-discovery", "ip_no_pmtu_disc=1 on the client: its packets carry no DF"),
         Arm::remedy("smaller-mtu", "the client's own link has an MTU of 1400"),
     ],
-    eras: &[Era {
-        name: "every-kernel",
-        kernels: "every kernel, today's too",
-        since: "tcp_mtu_probing is off by default",
-        shows: Shows::Reproduced,
-        recognise: |_| true,
-    }],
+    eras: &[Era::every_kernel("tcp_mtu_probing is off by default")],
     symptom: Symptom { row: "a large request", healthy: "received" },
     topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },

@@ -94,6 +94,18 @@ impl Batch {
         });
     }
 
+    /// A permanent neighbour.
+    pub fn neighbour(&mut self, index: u32, address: Ipv4Addr, mac: [u8; 6]) {
+        self.request(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_EXCL, |b| {
+            b.extend([family(), 0, 0, 0]);
+            b.extend(index.to_ne_bytes());
+            b.extend(libc::NUD_PERMANENT.to_ne_bytes());
+            b.extend([0; 2]);
+            attribute(b, libc::NDA_DST, &address.octets());
+            attribute(b, libc::NDA_LLADDR, &mac);
+        });
+    }
+
     pub fn route(&mut self, to: Ipv4Addr, prefix: u8, via: Ipv4Addr) {
         self.request(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, |b| {
             let (table, protocol) = (libc::RT_TABLE_MAIN, libc::RTPROT_STATIC);

@@ -59,7 +59,7 @@ impl Floor {
             batch.finish();
         }
 
-        for (link, index) in topology.links.iter().zip(&indices) {
+        for ((number, link), index) in topology.links.iter().enumerate().zip(&indices) {
             match topology.nodes[link.ends[1].node].kind {
                 Kind::Bridge => places[link.ends[1].node].1.join(index[1], BRIDGE),
                 Kind::Host | Kind::Router => places[link.ends[1].node].1.up(index[1]),
@@ -67,6 +67,13 @@ impl Floor {
             for (end, index) in link.ends.iter().zip(index) {
                 if let Some(net) = end.net {
                     places[end.node].1.address(*index, net.address, net.prefix);
+                }
+            }
+            if let [Some(_), Some(_)] = link.ends.each_ref().map(|end| end.net) {
+                for (here, there) in [(0, 1), (1, 0)] {
+                    let mac = mac(link.ends[there].node, number);
+                    let address = link.ends[there].net.expect("an address").address;
+                    places[link.ends[here].node].1.neighbour(index[here], address, mac);
                 }
             }
         }
@@ -118,16 +125,20 @@ fn indices(topology: &Topology) -> Vec<[u32; 2]> {
 
 fn end<'a>(topology: &Topology, number: usize, link: &'a Link, side: usize, index: u32) -> End<'a> {
     let end = &link.ends[side];
-    let (node, number) = (end.node.to_be_bytes(), number.to_be_bytes());
     // A far end joins its bridge when it is brought up.
     let joins = side == 0 && topology.nodes[end.node].kind == Kind::Bridge;
     End {
         name: &end.interface,
         index,
-        mac: [2, node[6], node[7], number[5], number[6], number[7]],
+        mac: mac(end.node, number),
         mtu: link.mtu,
         bridge: joins.then_some(BRIDGE),
     }
+}
+
+fn mac(node: usize, number: usize) -> [u8; 6] {
+    let (node, number) = (node.to_be_bytes(), number.to_be_bytes());
+    [2, node[6], node[7], number[5], number[6], number[7]]
 }
 
 /// A link named `name` from the thread's namespace into another one.

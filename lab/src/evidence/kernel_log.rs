@@ -197,6 +197,19 @@ impl Record {
         let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
         Some(Waiting { device: device.to_owned(), usage_count: rest[..end].parse().ok()? })
     }
+
+    /// The line `nf_conntrack: table full, dropping packet` without the number
+    /// of the namespace, another every time, which 6.17 and later add, and with
+    /// the module's name once, which some since 4.4 say twice. None for another.
+    #[must_use]
+    pub fn conntrack_table_full(&self) -> Option<String> {
+        let (head, rest) = self.text.split_once("table full")?;
+        let head = &head[..head.find("nf_conntrack: ")? + "nf_conntrack: ".len()];
+        let rest = rest.strip_prefix(" in netns ").map_or(rest.to_owned(), |rest| {
+            format!(" in netns N{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+        });
+        Some(format!("{head}table full{rest}"))
+    }
 }
 
 impl fmt::Display for Record {
@@ -271,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn a_full_conntrack_table_is_told_alike_by_every_kernel() {
+        let told = |text: &str| record(format!("4,1,2,-;{text}\n").as_bytes()).conntrack_table_full();
+        let plain = "nf_conntrack: table full, dropping packet";
+        assert_eq!(told(plain).as_deref(), Some(plain));
+        assert_eq!(told(&format!("nf_conntrack: {plain}")).as_deref(), Some(plain));
+        let numbered = told("nf_conntrack: nf_conntrack: table full in netns 4026532008, dropping packet");
+        assert_eq!(numbered.as_deref(), Some("nf_conntrack: table full in netns N, dropping packet"));
+        assert_eq!(told("table full"), None);
+    }
+
+    #[test]
     fn a_record_displays_as_in_dmesg() {
         let record =
             record(b"30,1234,12345678,-,caller=T1;udevd[9]: a\\x5cb\\x0ac\\xc3\\xa9\n SUBSYSTEM=net\n");
@@ -340,7 +364,7 @@ mod tests {
         #[test]
         fn no_record_panics(text in "[0-9]{0,2},[0-9]{0,22},[0-9]{1,3}[-,;]{1,3}(\\\\x?[0-9a-g]{0,3}|.){0,20}") {
             if let Some(record) = Record::parse(text.as_bytes()) {
-                let _ = (record.to_string(), record.unregister_netdevice());
+                let _ = (record.to_string(), record.unregister_netdevice(), record.conntrack_table_full());
             }
         }
 

@@ -6,6 +6,7 @@
 //! and a connection to each of 1,000 hosts would be memory for nothing.
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -82,7 +83,19 @@ struct Plan<'a> {
     raise: Vec<LinkMessage>,
     /// Addresses, by the index and the name of their interface.
     addresses: Vec<(u32, &'a str, Net)>,
+    /// The far ends of links that lead to one host alone.
+    neighbours: Vec<Neighbour>,
     routes: Vec<Route>,
+}
+
+/// What would be asked by ARP, told. All namespaces share one table of
+/// neighbours, and when that is full (net.ipv4.neigh.default.gc_thresh3, 1024)
+/// a healthy host cannot be reached. What is permanent is not counted
+/// (net/core/neighbour.c: neigh_alloc, exempt_from_gc, since 5.0).
+struct Neighbour {
+    index: u32,
+    address: Ipv4Addr,
+    mac: [u8; 6],
 }
 
 /// Plans every node and, behind them, the workshop. Gives the hosts their
@@ -109,6 +122,14 @@ fn plan<'a>(
         let [near, far] = [0, 1].map(|end| add_interface(&mut hosts[nodes[end]], number, link, end));
         for (end, (interface, _)) in link.ends.iter().zip([&near, &far]) {
             plans[end.node].addresses.extend(end.net.map(|net| (interface.index, &*end.interface, net)));
+        }
+        for (node, (here, _), (there, _)) in [(nodes[0], &near, &far), (nodes[1], &far, &near)] {
+            let neighbour = there.address.filter(|_| here.address.is_some());
+            plans[node].neighbours.extend(neighbour.map(|address| Neighbour {
+                index: here.index,
+                address,
+                mac: there.mac,
+            }));
         }
         let outer = [&near, &far].map(|(interface, bridge)| VethEnd {
             name: &interface.name,
@@ -183,6 +204,11 @@ async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
     for (index, interface, net) in &plan.addresses {
         let request = handle.address().add(*index, net.address.into(), net.prefix).execute().await;
         answered(place.name(), || format!("add address {} to {interface}", net.address), request)?;
+    }
+    for neighbour in &plan.neighbours {
+        let request = handle.neighbours().add(neighbour.index, neighbour.address.into());
+        let request = request.link_layer_address(&neighbour.mac).execute().await;
+        answered(place.name(), || format!("add neighbour {}", neighbour.address), request)?;
     }
     for route in &plan.routes {
         let request = handle.route().add(rtnl::route(route)).execute().await;

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -15,6 +16,7 @@ use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, Li
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use tokio::time::{Instant, sleep};
 
 use super::Child;
 use crate::error::{Error, Result};
@@ -165,4 +167,17 @@ fn named(name: &str) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message
+}
+
+/// Whether a link of a host goes within a time of the machine's clock. Where
+/// links cannot be listed, it is still there.
+pub async fn vanishes(at: &Host, name: &str, within: Duration) -> bool {
+    let begun = Instant::now();
+    while !list(at.namespace()).is_ok_and(|links| links.iter().all(|link| link != name)) {
+        if begun.elapsed() >= within {
+            return false;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    true
 }

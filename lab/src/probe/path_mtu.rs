@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::IpMtu};
@@ -19,6 +20,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use super::holder::link_layer;
 use crate::error::{Error, Result};
 use crate::network::{Host, Network};
+use crate::topology::Topology;
 use crate::wire::frag_needed::{LENGTH, frag_needed, redirect};
 
 /// The MTU that the routers of the lab tell.
@@ -179,6 +181,27 @@ pub async fn of_one_bucket(
         forget(&mut there, &known)?;
     }
     Ok(found)
+}
+
+/// The same in a network of its own, where `router` is linked to `host` by
+/// `interface`. The first call of a process finds them, the later ones are told
+/// what that found: the key is drawn once per boot.
+///
+/// # Errors
+/// Those of [`of_one_bucket`] and of building the network.
+pub async fn of_one_bucket_elsewhere(
+    topology: Topology,
+    [router, host, interface]: [&str; 3],
+    destinations: impl Iterator<Item = Ipv4Addr>,
+    count: usize,
+) -> Result<&'static [Ipv4Addr]> {
+    static FOUND: OnceLock<Vec<Ipv4Addr>> = OnceLock::new();
+    if FOUND.get().is_none() {
+        let elsewhere = Network::build(topology).await?;
+        let router = Router::new(&elsewhere, router, host, interface)?;
+        let _ = FOUND.set(of_one_bucket(&router, elsewhere.host(host), destinations, count).await?);
+    }
+    Ok(FOUND.get().expect("just set"))
 }
 
 /// Drops the oldest that are known no more.

@@ -166,6 +166,12 @@ impl Topology {
         self.node(name, Kind::Host)
     }
 
+    /// Adds hosts.
+    #[must_use]
+    pub fn hosts<const N: usize>(self, names: [&str; N]) -> Self {
+        names.into_iter().fold(self, Self::host)
+    }
+
     /// Adds a router.
     #[must_use]
     pub fn router(self, name: &str) -> Self {
@@ -233,6 +239,12 @@ impl Topology {
     #[must_use]
     pub fn rule_if(self, wanted: bool, node: &str, rule: Rule) -> Self {
         if wanted { self.rule(node, rule) } else { self }
+    }
+
+    /// Changes the network only in the arms that are meant to be different.
+    #[must_use]
+    pub fn when(self, wanted: bool, change: impl FnOnce(Self) -> Self) -> Self {
+        if wanted { change(self) } else { self }
     }
 
     /// Pins a sysctl of a node; a kernel without it cannot run the scenario.
