@@ -17,7 +17,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Shows, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::Way;
@@ -58,14 +58,10 @@ pub const SCENARIO: Scenario = Scenario {
         Arm::remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node"),
     ],
     eras: &[
-        Era {
-            name: "ignored",
-            kernels: "6.1 and later",
-            since: "6e250dcbff1d ignores a segment below the window, and it stays in its flow",
-            shows: Shows::Immune,
-            // No feature tells: the behaviour has no switch and no counter.
-            recognise: |ground| ground.kernel.at_least(6, 1),
-        },
+        // No feature tells: the behaviour has no switch and no counter.
+        Era::new("ignored", "6.1 and later", |ground| ground.kernel.at_least(6, 1))
+            .since("6e250dcbff1d ignores a segment below the window, and it stays in its flow")
+            .immune(),
         Era::new("invalid", "up to 6.0", |_| true)
             .since("tcp_in_window has judged a segment below the window INVALID since 2.6.9"),
     ],
@@ -81,8 +77,10 @@ const MORE_THAN_A_WINDOW: usize = 400_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 fn topology(plan: &Plan<'_>) -> Topology {
-    // A small receive buffer, so that a window is soon past.
-    service::topology(plan).sysctl("client", "net.ipv4.tcp_rmem", "4096 32768 32768")
+    // A small receive buffer, so that a window is soon past; up to 4.14 it is one
+    // for all nodes.
+    let buffer = |t: Topology, node| t.sysctl(node, "net.ipv4.tcp_rmem", "4096 32768 32768");
+    ["client", "node", "server"].into_iter().fold(service::topology(plan), buffer)
 }
 
 async fn play(stage: &Stage<'_>) -> Result<()> {

@@ -80,7 +80,7 @@ fn topology(plan: &Plan<'_>) -> Topology {
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let link = stage.own_device("pod-a");
     let agent = NodeAgent::new(stage, &[("pod-a", &link), ("pod-b", "pod-b"), ("pod-c", "pod-c")]);
-    stage.beside(terminate(stage, &agent, &link), agent.relist()).await
+    stage.beside(Box::pin(terminate(stage, &agent, &link)), agent.relist()).await
 }
 
 /// What keeps the plugin waiting.
