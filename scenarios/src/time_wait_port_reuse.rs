@@ -72,8 +72,9 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 const SERVER: [u8; 4] = [192, 0, 2, 2];
-/// Long enough for a SYN, a RST and a second SYN a second later.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Long enough for a SYN, a RST and a second SYN a second later, and for two
+/// more where this process is kept from carrying them.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 fn topology(plan: &Plan<'_>) -> Topology {
     let (ports, choice) = match plan.acts {
