@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::machine::here::{Checked, Here};
 use crate::report::Style;
-use crate::scenario::{Clock, Ground, Need, Scenario};
+use crate::scenario::{Clock, Ground, Need, Scenario, Shows};
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -24,6 +24,10 @@ pub struct Shell {
     /// Change a setting of the scenario; `faultlab show` lists them
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
+    /// probes again on the network as you left it, and `solution` tells the story
+    #[arg(long, conflicts_with = "arm")]
+    exercise: bool,
 }
 
 pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
@@ -31,10 +35,19 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
     let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
     let set = set.map_err(Stop::Usage)?;
+    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
+    if raw.exercise && (!scenario.repeatable || (scenario.apart)(&ground)) {
+        let able = catalogue.scenarios.iter().filter(|s| s.repeatable).map(|s| s.card.name);
+        return Err(Stop::Usage(format!(
+            "{} is no exercise: its probes cannot be played twice on one network; there are {}",
+            scenario.card.name,
+            able.collect::<Vec<_>>().join(", ")
+        )));
+    }
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            done = beside(scenario, &raw.arm, set, style) => done,
+            done = beside(scenario, &raw.arm, raw.exercise, &ground, set, style) => done,
         }
     })
 }
@@ -42,6 +55,8 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
 async fn beside(
     scenario: &'static Scenario,
     arm: &str,
+    exercise: bool,
+    ground: &Ground,
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
@@ -50,13 +65,15 @@ async fn beside(
     if scenario.needs.contains(&Need::OwnKernel) {
         return cannot("it needs a kernel of its own, and a shell is on the running one".into());
     }
-    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-    if !scenario.arms_on(&ground, &[]).iter().any(|a| a.name == arm) {
+    if let Some(era) = scenario.era(ground).filter(|era| exercise && era.shows == Shows::Immune) {
+        return cannot(format!("there is nothing to find, this kernel does not show it ({})", era.kernels));
+    }
+    if !scenario.arms_on(ground, &[]).iter().any(|a| a.name == arm) {
         return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
     if let Some(reason) = here::missing(&abilities, scenario.needs) {
         return cannot(reason);
     }
-    Ok(ExitCode::from(here.shell(name, arm, set, style).await?))
+    Ok(ExitCode::from(here.shell(name, arm, exercise, set, style).await?))
 }

@@ -88,7 +88,8 @@ impl Here {
     }
 
     /// Plays an arm and starts a shell beside its network, on this process's
-    /// own standard input, output and error. Returns the shell's exit status.
+    /// own standard input, output and error; as an exercise it keeps the cause
+    /// secret. Returns the shell's exit status.
     ///
     /// # Errors
     /// Where the arm could not be played or no shell started.
@@ -96,6 +97,7 @@ impl Here {
         &self,
         scenario: &str,
         arm: &str,
+        exercise: bool,
         set: BTreeMap<String, String>,
         style: Style,
     ) -> Result<u8> {
@@ -112,7 +114,7 @@ impl Here {
             scenario: scenario.to_owned(),
             arm: arm.to_owned(),
             set,
-            seat: Seat { descriptors, foreground: terminal.is_ours(), style },
+            seat: Seat { descriptors, foreground: terminal.is_ours(), style, exercise },
         };
         match self.ask(task, &mut |_| {}).await? {
             Report::Left(status) => Ok(status),

@@ -15,24 +15,19 @@ pub fn standing(
     met: &Map<String>,
     style: Style,
 ) -> String {
-    let mut text = format!("{}\n", style.bold(&format!("{}, {} arm", scenario.card.name, arm.name)));
-    text.push_str(&style.paragraph("  ", arm.change));
-    let mut part = |heading: &str, body: &str| {
-        text.push_str(&style.bold(heading));
-        text.push('\n');
-        text.push_str(body);
-    };
-    part("What people saw", &style.paragraph("  ", scenario.card.saw));
-    part("The network around you", &textwrap::indent(&topology.to_string(), "  "));
     let cells = met.0.iter().map(|(row, cell)| style.hanging("  ", "    ", &format!("{row}: {cell}")));
-    part("What the probes met in it just now; they have ended", &cells.collect::<String>());
-    part("Try", &tries(topology));
-    text.push_str("`exit` ends the shell and the network.\n");
-    text
+    style.bold(&format!("{}, {} arm", scenario.card.name, arm.name))
+        + "\n"
+        + &style.paragraph("  ", arm.change)
+        + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
+        + &style.part("The network around you", &textwrap::indent(&topology.to_string(), "  "))
+        + &style.part("What the probes met in it just now; they have ended", &cells.collect::<String>())
+        + &style.part("Try", &tries(topology))
+        + "`exit` ends the shell and the network.\n"
 }
 
 /// Commands that say something here.
-fn tries(topology: &Topology) -> String {
+pub(super) fn tries(topology: &Topology) -> String {
     let of = |kind: Kind| topology.nodes.iter().filter(move |n| n.kind == kind).map(|n| n.name.as_str());
     let mut lines = vec!["ip netns list".to_owned()];
     if let (Some(first), Some(last)) = (of(Kind::Host).next(), of(Kind::Host).next_back()) {
