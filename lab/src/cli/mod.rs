@@ -65,8 +65,8 @@ enum Verb {
     },
     /// Run scenarios and compare them with their reviewed outcomes
     Run(options::Run),
-    /// Play one arm on the running kernel and start $SHELL beside its network, with the hosts under
-    /// `ip netns`; exits as the shell does
+    /// Play one arm and start a shell beside its network, on the running kernel or another, also as an
+    /// exercise; exits as the shell does
     Shell(shell::Shell),
     /// Add to, list or clean the store of kernel images
     #[command(subcommand)]

@@ -1,6 +1,7 @@
 //! `faultlab shell`: a shell beside a network in which the fault has happened.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +11,11 @@ use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::machine::here::{Checked, Here};
+use crate::machine::shell::Seat;
+use crate::machine::vm::{Store, Vm};
+use crate::machine::worker::Task;
 use crate::report::Style;
+use crate::report::standing::Tools;
 use crate::scenario::{Clock, Ground, Need, Scenario, Shows};
 
 /// What can be typed.
@@ -26,8 +31,13 @@ pub struct Shell {
     set: Vec<String>,
     /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
     /// probes again on the network as you left it, and `solution` tells the story
-    #[arg(long, conflicts_with = "arm")]
+    #[arg(long, conflicts_with_all = ["arm", "kernel"])]
     exercise: bool,
+    /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
+    /// list` or a bzImage, with the tools of this machine's static busybox. It follows the wall's clock,
+    /// not virtual time, in which days would pass while you think; Ctrl-] ends a machine that hangs
+    #[arg(long, value_name = "ID|FILE")]
+    kernel: Option<String>,
 }
 
 pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
@@ -43,6 +53,9 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
             scenario.card.name,
             able.collect::<Vec<_>>().join(", ")
         )));
+    }
+    if let Some(kernel) = &raw.kernel {
+        return in_guest(scenario, raw, kernel, set, style);
     }
     super::on_runtime(async {
         tokio::select! {
@@ -63,7 +76,7 @@ async fn beside(
     let name = scenario.card.name;
     let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
     if scenario.needs.contains(&Need::OwnKernel) {
-        return cannot("it needs a kernel of its own, and a shell is on the running one".into());
+        return cannot("it needs a kernel of its own, which --kernel gives it".into());
     }
     if let Some(era) = scenario.era(ground).filter(|era| exercise && era.shows == Shows::Immune) {
         return cannot(format!("there is nothing to find, this kernel does not show it ({})", era.kernels));
@@ -76,4 +89,32 @@ async fn beside(
         return cannot(reason);
     }
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style).await?))
+}
+
+/// A shell in a guest of that kernel.
+fn in_guest(
+    scenario: &Scenario,
+    raw: &Shell,
+    kernel: &str,
+    set: BTreeMap<String, String>,
+    style: Style,
+) -> Result<ExitCode, Stop> {
+    let task = Task::Shell {
+        scenario: scenario.card.name.to_owned(),
+        arm: raw.arm.clone(),
+        set,
+        descriptors: [0, 1, 2],
+        seat: Seat { foreground: true, style, exercise: false, tools: Tools::Busybox },
+    };
+    let vm = Vm::new(Store::open()?.find(kernel)?, Clock::Real, 1)?;
+    if io::stderr().is_terminal() {
+        let _ =
+            writeln!(io::stderr(), "Booting {kernel}, and playing the arm there. Ctrl-] ends the machine.");
+    }
+    super::on_runtime(async {
+        tokio::select! {
+            stop = run::stopped() => Err(stop),
+            status = vm.shell(task) => Ok(ExitCode::from(status?)),
+        }
+    })
 }

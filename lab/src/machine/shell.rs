@@ -21,7 +21,8 @@ use super::exercise::{self, Exercise};
 use super::here::BUDGET;
 use super::names;
 use crate::error::{Error, Result};
-use crate::report::{Style, standing};
+use crate::report::Style;
+use crate::report::standing::{self, Tools};
 use crate::scenario::{Plan, Scenario};
 use crate::stage::{SharedLog, Stage};
 
@@ -30,39 +31,64 @@ use crate::stage::{SharedLog, Stage};
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
 
-/// Where a shell reads and writes.
+/// Who a shell is for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Seat {
-    /// Descriptors that the worker inherits, to be the shell's 0, 1 and 2.
-    pub descriptors: [RawFd; 3],
     /// Whether the shell takes the terminal: its starter had it.
     pub foreground: bool,
     /// How wide the terminal is, and whether it has colours.
     pub style: Style,
     /// Whether the cause is kept from who sits there, who is to find it.
     pub exercise: bool,
+    /// Whose tools are there.
+    pub tools: Tools,
 }
 
-/// Plays an arm, starts a shell beside it, and waits for its end. Returns the
-/// shell's exit status, for one that a signal ended 128 and its number.
-pub(super) async fn shell(scenario: &Scenario, plan: Plan<'_>, log: &SharedLog, seat: Seat) -> Result<u8> {
-    // SAFETY: the starter made these three for this process to have, and
-    // nothing else in it knows of them.
-    #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
-    let [stdin, stdout, stderr] = seat.descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    let mut stage = Stage::set_up(scenario, plan, log, false).await?;
+/// Where a shell reads and writes, to be its descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub(super) struct Streams([OwnedFd; 3]);
+
+impl Streams {
+    /// Those that a worker inherited.
+    pub(super) fn inherited(descriptors: [RawFd; 3]) -> Self {
+        // SAFETY: the starter made these three for this process to have, and
+        // nothing else in it knows of them.
+        #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
+        Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// A terminal, three times.
+    pub(super) fn of(terminal: OwnedFd) -> Result<Self> {
+        let again = || terminal.try_clone().map_err(|e| Error::kernel("shell", "dup", e));
+        Ok(Self([again()?, again()?, terminal]))
+    }
+}
+
+/// Sets an arm up and plays it, on a stage that stays.
+pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Stage<'a>> {
+    let stage = Stage::set_up(scenario, plan, log, false).await?;
     play(scenario, &stage).await?;
+    Ok(stage)
+}
+
+/// Starts a shell beside an arm that was played, and waits for its end. Returns
+/// the shell's exit status, for one that a signal ended 128 and its number.
+pub(super) async fn beside(
+    scenario: &Scenario,
+    mut stage: Stage<'_>,
+    streams: Streams,
+    seat: Seat,
+) -> Result<u8> {
+    let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let (role, told, mut exercise) = if seat.exercise {
         let exercise = Exercise::begin(scenario, &mut stage)?;
         ("exercise", exercise.greeting(seat.style), Some(exercise))
     } else {
-        (
-            plan.arm.name,
-            standing::standing(scenario, plan.arm, stage.network().topology(), &stage.played(), seat.style),
-            None,
-        )
+        let (arm, topology) = (stage.arm, stage.network().topology());
+        let told = standing::standing(scenario, arm, topology, &stage.played(), seat.tools, seat.style);
+        (arm.name, told, None)
     };
     let mut screen = File::from(stderr);
     // Where nobody reads it, the shell still works.

@@ -1,7 +1,8 @@
 //! What an exercise says: the symptom and the network, then a hint at a time,
 //! what an attempt met, and in the end the story.
 
-use super::{Style, standing};
+use super::Style;
+use super::standing::{self, Tools};
 use crate::outcome::Map;
 use crate::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
 use crate::topology::Topology;
@@ -18,7 +19,7 @@ pub fn greeting(scenario: &Scenario, topology: &Topology, met: &Map<String>, sty
         + &style.part("The network around you", &textwrap::indent(&topology.drawing(), "  "))
         + &style.part("What the probes met in it just now", &style.paragraph("  ", &symptom(scenario, met)))
         + &style.part("Commands of the exercise", commands)
-        + &style.part("Try", &standing::tries(topology))
+        + &style.part("Try", &standing::tries(topology, Tools::Own))
         + "Change what you like on the nodes: sysctls, rules, routes. `exit` ends the shell and the network.\n"
 }
 
