@@ -60,8 +60,8 @@ pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
         format!("It is decided in: {}", card.function),
         card.cause.to_owned(),
         format!(
-            "People try these, and not all of them help:{remedies} Behind a name is the node that it changes; what \
-             changes none is the application's or the network's to do, and not yours here."
+            "People try these, and not all of them help:{remedies} In brackets is the node that a remedy changes; what \
+             changes none is the application's or the network's to do, not yours here."
         ),
     ]
 }
