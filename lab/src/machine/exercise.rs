@@ -132,7 +132,8 @@ impl<'s, 'a> Exercise<'s, 'a> {
 
     /// What a trainee reads first.
     pub(super) fn greeting(&self, style: Style) -> String {
-        report::greeting(self.scenario, self.stage.network().topology(), &self.stage.played(), style)
+        let topology = self.stage.network().topology();
+        report::greeting(self.scenario, self.stage.ground, topology, &self.stage.played(), style)
     }
 
     /// What a trainee reads last.

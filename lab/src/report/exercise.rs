@@ -1,6 +1,8 @@
 //! What an exercise says: the symptom and the network, then a hint at a time,
 //! what an attempt met, and in the end the story.
 
+use std::collections::BTreeSet;
+
 use super::Style;
 use super::standing::{self, Tools};
 use crate::outcome::Map;
@@ -10,10 +12,21 @@ use crate::topology::Topology;
 /// The symptom, the network without what was set up on it, and the commands;
 /// nothing of the cause.
 #[must_use]
-pub fn greeting(scenario: &Scenario, topology: &Topology, met: &Map<String>, style: Style) -> String {
+pub fn greeting(
+    scenario: &Scenario,
+    ground: &Ground,
+    topology: &Topology,
+    met: &Map<String>,
+    style: Style,
+) -> String {
+    let task = if places(scenario, ground).is_empty() {
+        "An exercise: something is wrong here. Find it; what people cure it with is not a node's to change."
+    } else {
+        "An exercise: something is wrong here. Find it, and cure it on the nodes."
+    };
     let commands = "  hint      tells a little more each time\n  check     plays the probes again on the network as \
                     you left it: is it cured?\n  solution  tells the story\n";
-    style.bold("An exercise: something is wrong here. Find it, and cure it on the nodes.")
+    style.bold(task)
         + "\n"
         + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
         + &style.part("The network around you", &textwrap::indent(&topology.drawing(), "  "))
@@ -35,35 +48,48 @@ pub fn symptom(scenario: &Scenario, met: &Map<String>) -> String {
 #[must_use]
 pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
     let card = &scenario.card;
-    let arms = scenario.arms_on(ground, &[]);
-    let network = |arm: &Arm| (scenario.topology)(&Plan { ground, arm, acts: arm.name });
-    let fault = arms.iter().find(|a| a.kind == ArmKind::Fault).map(|arm| network(arm)).unwrap_or_default();
-    let mut places: Vec<String> = vec![];
-    let mut remedies = String::new();
-    for arm in arms.iter().filter(|a| matches!(a.kind, ArmKind::Control | ArmKind::Remedy)) {
-        let nodes = differing(&fault, &network(arm));
-        if arm.kind == ArmKind::Remedy {
-            let place = if nodes.is_empty() { String::new() } else { format!(" [{}]", nodes.join(", ")) };
-            remedies.push_str(&format!(" {}{place}: {}.", arm.name, arm.change));
-        }
-        places.extend(nodes);
-    }
-    places.sort_unstable();
-    places.dedup();
+    let places = places(scenario, ground);
     let look = if places.is_empty() {
         "No node has a rule, sysctl or route that the healthy network has not.".to_owned()
     } else {
         format!("Look at: {}.", places.join(", "))
     };
+    let mut remedies = String::new();
+    for arm in scenario.arms_on(ground, &[]) {
+        let nodes = changed(scenario, ground, arm);
+        let name = match arm.kind {
+            ArmKind::Remedy => arm.name,
+            ArmKind::Control if !nodes.is_empty() => "the healthy network",
+            _ => continue,
+        };
+        let place = if nodes.is_empty() { String::new() } else { format!(" [{}]", nodes.join(", ")) };
+        remedies.push_str(&format!(" {name}{place}: {}.", arm.change));
+    }
     vec![
         format!("It belongs to: {}. {look}", card.family),
         format!("It is decided in: {}", card.function),
         card.cause.to_owned(),
         format!(
-            "People try these, and not all of them help:{remedies} In brackets is the node that a remedy changes; what \
-             changes none is the application's or the network's to do, not yours here."
+            "What may help, though not all of it does:{remedies} In brackets is the node that is not as with the \
+             fault; where there is none, it is the application's or the network's to do, not yours here."
         ),
     ]
+}
+
+/// The nodes that are not alike in the networks of the fault, of the control and
+/// of the remedies.
+fn places(scenario: &Scenario, ground: &Ground) -> Vec<String> {
+    let arms = scenario.arms_on(ground, &[]).into_iter();
+    let others = arms.filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
+    let nodes: BTreeSet<_> = others.flat_map(|arm| changed(scenario, ground, arm)).collect();
+    nodes.into_iter().collect()
+}
+
+/// The nodes of the fault's network that an arm's has otherwise.
+fn changed(scenario: &Scenario, ground: &Ground, arm: &Arm) -> Vec<String> {
+    let network = |arm: &Arm| (scenario.topology)(&Plan { ground, arm, acts: arm.name });
+    let fault = scenario.arms.iter().find(|a| a.kind == ArmKind::Fault);
+    fault.map_or(vec![], |fault| differing(&network(fault), &network(arm)))
 }
 
 /// The nodes whose rules, sysctls or routes are not the same in two networks.
