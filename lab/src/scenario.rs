@@ -27,6 +27,9 @@ pub struct Scenario {
     /// Whether its arms run one after another, because they set what this
     /// kernel has only once, or would slow each other down.
     pub apart: fn(&Ground) -> bool,
+    /// Whether its network can be played on again: the play deletes and stalls
+    /// nothing. Then it can be an exercise.
+    pub repeatable: bool,
     /// What `--set` can change.
     pub settings: &'static [Setting],
     /// Control first, then the fault, then variants and remedies.

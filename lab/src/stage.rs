@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{KernelLog, Record, Waiting};
-use crate::evidence::sockets::sockets;
+use crate::evidence::sockets::{destroy, sockets};
 use crate::evidence::tap::Tap;
 use crate::network::{Host, Network, ring};
 use crate::outcome::{ArmOutcome, Map};
@@ -146,7 +146,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// Where the link cannot be carried.
     pub fn wire(&self, one: &str, other: &str, policy: impl Policy + 'static) -> Result<Rc<Wire>> {
-        let wire = Rc::new(self.network.wire(one, other, Box::new(policy))?);
+        let wire = self.network.wire(one, other, Box::new(policy))?;
         self.wires.borrow_mut().push(Rc::clone(&wire));
         Ok(wire)
     }
@@ -278,6 +278,50 @@ impl<'a> Stage<'a> {
         cells
     }
 
+    /// Makes the network ready for another play, as it now is: the wires of the
+    /// last one end, and the kernel forgets flows. What others changed in it
+    /// stays, and so do their sockets.
+    ///
+    /// # Errors
+    /// Where the kernel does not forget.
+    pub(crate) fn again(&mut self) -> Result<()> {
+        self.wires.get_mut().clear();
+        self.seen = RefCell::default();
+        for host in self.network.hosts() {
+            // What nobody holds any more: TIME_WAITs, and what waits for a FIN.
+            for socket in sockets(host.namespace())?.iter().filter(|s| s.inode == 0) {
+                match destroy(host.namespace(), socket) {
+                    // It has ended by itself.
+                    Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
+                    done => done?,
+                }
+            }
+        }
+        // Where no rule asks for conntrack there is none to flush.
+        for node in self.network.topology().nodes.iter().filter(|n| !n.rules.is_empty()) {
+            Conntrack::of(self.host(&node.name).namespace())?.flush()?;
+        }
+        let counters = self.network.hosts().iter().map(|h| Counters::read(h.namespace()));
+        self.before = counters.collect::<Result<_>>()?;
+        self.begun = Instant::now();
+        self.logged = self.log.count()?;
+        Ok(())
+    }
+
+    /// Whether the wires carried all that they were to carry.
+    ///
+    /// # Errors
+    /// Where one lost a frame that it was not told to lose, or has failed.
+    pub(crate) fn carried(&self) -> Result<()> {
+        for wire in self.wires.borrow().iter() {
+            let lost = wire.lost()?;
+            if lost > 0 {
+                return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the arm: what the kernel's tables say now, and all that was seen.
     ///
     /// # Errors
@@ -305,12 +349,7 @@ impl<'a> Stage<'a> {
                 evidence.insert(host.name(), lines);
             }
         }
-        for wire in self.wires.borrow().iter() {
-            let lost = wire.lost()?;
-            if lost > 0 {
-                return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
-            }
-        }
+        self.carried()?;
         let capture = self.tap.map(|tap| tap.end(self.network.hosts(), ended)).transpose()?;
         let seen = self.seen.into_inner();
         Ok(ArmOutcome {

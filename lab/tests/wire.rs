@@ -14,7 +14,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{alone, applicable};
-use lab::network::{Namespace, offload};
+use lab::network::{Namespace, Network, offload};
+use lab::probe::{connect, listen};
+use lab::topology::Topology;
 use lab::wire::policy::{
     Chain, Cut, Delay, Discard, Duplicate, Frame, Hold, Out, Pass, Policy, ShiftTimestampClock, Way,
 };
@@ -38,6 +40,7 @@ common::tests![common::main:
     shifts_one_timestamp_clock,
     injects,
     cuts_without_a_word,
+    a_link_is_carried_by_another_when_a_wire_is_gone,
     plays_an_old_server_with_tw_recycle,
     a_burst_is_not_lost,
     what_is_lost_is_counted,
@@ -375,6 +378,28 @@ fn injects() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         let record = *wire.frames().iter().find(|r| r.origin == Origin::Lab).unwrap();
         assert_eq!(record.header, Some(reset.header));
+    });
+}
+
+fn a_link_is_carried_by_another_when_a_wire_is_gone() {
+    run(|| async {
+        let topology = Topology::new().host("a").host("b").wire("a 10.0.0.1/24", "b 10.0.0.2/24");
+        let network = applicable(Network::build(topology).await);
+        let _listener = listen(network.host("b"), PORT).unwrap();
+        let connects = async || {
+            let met =
+                connect(network.host("a"), 0, SocketAddrV4::new(B, PORT), Duration::from_millis(300)).await;
+            met.unwrap().to_string()
+        };
+        let wire = network.wire("a", "b", Box::new(Discard::matching(|_, _| true))).unwrap();
+        assert_eq!(connects().await, "timed out");
+        drop(wire);
+        assert_eq!(connects().await, "timed out");
+        // From the other side, and without what came meanwhile.
+        let wire = network.wire("b", "a", Box::new(Pass)).unwrap();
+        assert_eq!(connects().await, "connected");
+        let first = wire.frames().first().and_then(|frame| Some((frame.way, frame.header?.flags)));
+        assert_eq!(first, Some((Way::Back, Flags::SYN)));
     });
 }
 

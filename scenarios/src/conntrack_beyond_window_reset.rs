@@ -45,6 +45,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[],
     arms: &[
         Arm::control("no stray segment"),

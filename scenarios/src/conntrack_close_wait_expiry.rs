@@ -45,6 +45,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[
         Setting::seconds("close-wait", "nf_conntrack_tcp_timeout_close_wait on the node", 2, 60),
         Setting::seconds("close-wait-kube-proxy", "the same as kube-proxy sets it", 20, 3600),

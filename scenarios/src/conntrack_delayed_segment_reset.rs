@@ -49,6 +49,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[],
     arms: &[
         Arm::control("every segment arrives in time"),

@@ -42,6 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[
         Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000),
         Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),

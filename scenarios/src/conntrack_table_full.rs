@@ -41,6 +41,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Conntrack, Need::KernelLog, Need::OwnKernel],
     wedges: false,
     apart: |_| true,
+    repeatable: false,
     settings: &[
         Setting::number("flows", "flows of the office; the fault's nf_conntrack_max", "flows", 64, [16, 16]),
         Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),

@@ -45,6 +45,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[
         Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350),
         Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200),

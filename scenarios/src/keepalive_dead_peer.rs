@@ -40,6 +40,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[
         Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
         Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),

@@ -42,6 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     // One thread for the whole kernel.
     apart: |_| true,
+    repeatable: false,
     settings: &[],
     arms: &[
         Arm::control("nothing holds the device"),

@@ -42,6 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     // Where one arm stalls the RTNL mutex, the others would stall with it.
     apart: |ground| ground.clock == Clock::Virtual,
+    repeatable: false,
     settings: &[
         Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
         Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),

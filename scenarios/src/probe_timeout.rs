@@ -58,6 +58,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     // Nobody waits for virtual time, and eight arms at once would be the load.
     apart: |ground| ground.clock == Clock::Virtual,
+    repeatable: true,
     settings: &[
         Setting::seconds("period", "periodSeconds", 2, 10),
         Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),

@@ -51,6 +51,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: true,
     // The number of cached routes is one for the whole kernel.
     apart: |_| true,
+    repeatable: false,
     settings: &[],
     arms: &[
         Arm::control("the destinations are spread over the buckets: no exception is dropped"),

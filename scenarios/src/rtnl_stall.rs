@@ -40,6 +40,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: true,
     // One mutex for the whole kernel.
     apart: |_| true,
+    repeatable: false,
     settings: &[],
     arms: &[
         Arm::control("nobody holds the RTNL mutex"),

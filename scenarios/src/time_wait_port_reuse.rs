@@ -51,6 +51,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[],
     arms: &[
         Arm::control("host-b's timestamps happen to be ahead of host-a's"),

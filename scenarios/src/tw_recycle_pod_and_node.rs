@@ -50,6 +50,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: one_address::apart,
+    repeatable: true,
     settings: one_address::SETTINGS,
     arms: &[
         Arm::control("the pod has an address of its own outside: no masquerade"),

@@ -40,6 +40,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog],
     wedges: false,
     apart: |_| false,
+    repeatable: false,
     settings: &[],
     arms: &[
         Arm::control("nothing holds the device"),

@@ -6,7 +6,9 @@ mod user;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -40,6 +42,9 @@ frame::tests![side_by_side:
     a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
     a_shell_that_cannot_be_is_one_sentence,
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
+    an_exercise_keeps_its_secret,
+    an_exercise_tells_a_wrong_remedy_from_a_right_one,
+    an_exercise_that_cannot_be_is_one_sentence,
     ctrl_c_ends_a_hang,
     sigterm_ends_a_hang,
     a_reader_that_goes_away_is_no_error,
@@ -376,6 +381,79 @@ fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
         assert_eq!(session.status(), Some(3), "{shell}");
         session.gone(Instant::now());
     }
+}
+
+fn an_exercise_keeps_its_secret() {
+    needs_namespaces();
+    let Answer { status, out, err } =
+        ask_shell(&format!("shell {SHORT} --exercise"), "hint; check; echo $?; exit 7");
+    assert_eq!(status, Some(7), "{err}");
+    assert!(err.contains("What people saw") && err.contains("node (router)"), "{err}");
+    let scenario = scenarios::CATALOGUE.find(SHORT).expect("it is in the catalogue");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for secret in [scenario.card.title, scenario.card.cause, scenario.card.function, scenario.card.cure]
+        .into_iter()
+        .chain(scenario.arms.iter().map(|arm| arm.change))
+    {
+        assert!(
+            !words(&err).contains(secret) && !words(&out).contains(secret),
+            "{secret:?} is told in {err}{out}"
+        );
+    }
+    assert!(
+        out.starts_with("Hint 1 of 4: ") && out.contains("\nNot solved, 1 attempt and 1 hint: "),
+        "{out}"
+    );
+    assert!(out.ends_with("\n1\n"), "{out}");
+    assert!(err.contains("Left unsolved, 1 attempt and 1 hint."), "{err}");
+}
+
+fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
+    needs_namespaces();
+    let mut terminal = Terminal::new();
+    let mut command = faultlab("shell conntrack-idle-expiry --exercise");
+    command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+    let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+    let on_the_node = |terminal: &mut Terminal, sysctl: &str, value: u32| {
+        let file = format!("/proc/sys/net/netfilter/{sysctl}");
+        terminal.type_line(&format!("nsenter --net=/run/netns/node sh -c 'echo {value} > {file}'; check"));
+    };
+    terminal.wait_for("(conntrack-idle-expiry exercise) ");
+    terminal.type_line("check --help");
+    terminal.wait_for("Play the probes again");
+    // Interrupted, it is no attempt.
+    terminal.type_line("check");
+    terminal.wait_for("The probes are played again");
+    terminal.interrupt();
+    on_the_node(&mut terminal, "nf_conntrack_tcp_be_liberal", 1);
+    terminal.wait_for("Not solved, 1 attempt and 0 hints: the first words after it: reset");
+    for n in 1..=4 {
+        terminal.type_line("hint");
+        terminal.wait_for(&format!("Hint {n} of 4: "));
+    }
+    on_the_node(&mut terminal, "nf_conntrack_tcp_timeout_established", 432_000);
+    terminal.wait_for("Solved, 2 attempts and 4 hints: the first words after it: received");
+    terminal.type_line("solution");
+    terminal.wait_for("What cures it");
+    terminal.type_line("exit 3");
+    assert_eq!(session.status(), Some(3));
+    session.gone(Instant::now());
+    drop(command);
+    assert!(!Path::new("/run/faultlab").exists());
+    assert!(!terminal.text().contains("Left unsolved"));
+}
+
+fn an_exercise_that_cannot_be_is_one_sentence() {
+    let sentence = refusal("shell veth-teardown-hang --exercise");
+    assert!(sentence.contains("cannot be played twice on one network"), "{sentence}");
+    assert!(sentence.contains("conntrack-idle-expiry") && sentence.lines().count() == 1, "{sentence}");
+    // Its commands are this program.
+    let place = tempfile::tempdir().expect("a directory");
+    let command = place.path().join("check");
+    symlink(env!("CARGO_BIN_EXE_faultlab"), &command).expect("a link");
+    let Answer { status, err, .. } = answer(&mut Command::new(command));
+    assert_eq!(status, Some(69));
+    assert!(err.contains("faultlab shell SCENARIO --exercise") && err.lines().count() == 1, "{err}");
 }
 
 fn ctrl_c_ends_a_hang() {

@@ -6,17 +6,18 @@
 
 #[path = "../../lab/tests/common/frame.rs"]
 mod frame;
-#[allow(dead_code, reason = "nobody reads or types here")]
+#[allow(dead_code, reason = "not all of it is used here")]
 mod user;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::machine::vm::busybox;
 use lab::machine::vm::module::Module;
 use lab::machine::vm::modules::WANTED;
 use lab::machine::vm::{Qemu, Store};
@@ -26,7 +27,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use frame::{Test, leave_out};
-use user::{Answer, PATIENCE, SOON, Session, answer, ask, faultlab};
+use user::{Answer, PATIENCE, SOON, Session, Terminal, answer, ask, faultlab};
 
 frame::tests![two_at_a_time:
     a_seed_gives_the_same_bytes_on_a_busy_machine,
@@ -34,6 +35,8 @@ frame::tests![two_at_a_time:
     shards_merge_into_the_matrix,
     nothing_is_left_of_a_killed_run,
     an_interrupted_run_leaves_nothing,
+    a_shell_in_a_guest_has_the_terminal,
+    a_shell_in_a_guest_needs_a_static_busybox,
     what_is_no_kernel_is_one_sentence,
     a_qemu_that_is_missing_or_old_is_one_sentence,
     a_bisection_is_told_what_it_cannot_judge,
@@ -348,6 +351,54 @@ fn broken_kernel() -> Vec<u8> {
     let code = (usize::from(image[0x1f1]) + 1) * 512;
     image[code..].chunks_exact_mut(2).for_each(|ud2| ud2.copy_from_slice(&[0x0f, 0x0b]));
     image
+}
+
+/// A shell in a guest at a terminal, as soon as it prompts.
+fn at_a_guest(terminal: &mut Terminal) -> Session {
+    let kernel = newest().id;
+    if let Err(missing) = busybox::find() {
+        leave_out(missing.to_string());
+    }
+    let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
+    command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+    let session = Session::start(&mut command);
+    terminal.wait_for(&format!("({SHORT} fault) $ "));
+    session
+}
+
+fn a_shell_in_a_guest_has_the_terminal() {
+    let mut terminal = Terminal::new();
+    let mut session = at_a_guest(&mut terminal);
+    terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
+    terminal.wait_for("begun");
+    terminal.interrupt();
+    terminal.type_line("echo st''ill $FAULTLAB_ARM; stty size");
+    terminal.wait_for("still fault\r\n24 100");
+    terminal.type_line("exit 3");
+    assert_eq!(session.status(), Some(3));
+    session.gone(Instant::now());
+
+    let mut terminal = Terminal::new();
+    let mut session = at_a_guest(&mut terminal);
+    terminal.press(b"\x1d");
+    assert_eq!(session.status(), Some(130));
+    session.gone(Instant::now());
+}
+
+fn a_shell_in_a_guest_needs_a_static_busybox() {
+    let kernel = newest().id;
+    let place = tempfile::tempdir().expect("a directory");
+    let found = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let qemu =
+        found.into_iter().flatten().map(|dir| dir.join("qemu-system-x86_64")).find(|file| file.exists());
+    symlink(qemu.expect("a QEMU was found before"), place.path().join("qemu-system-x86_64")).expect("a link");
+    let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
+    let Answer { status, out, err } = answer(command.env("PATH", place.path()));
+    assert_eq!((status, out.as_str()), (Some(69), ""));
+    assert!(
+        err.contains("static busybox") && err.contains("busybox-static") && err.lines().count() == 1,
+        "{err}"
+    );
 }
 
 fn what_is_no_kernel_is_one_sentence() {

@@ -42,6 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat],
     wedges: false,
     apart: |_| false,
+    repeatable: true,
     settings: &[],
     arms: &[
         Arm::control("the tunnel is as narrow, and the firewall lets ICMP pass"),

@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod doctor;
+mod exercise;
 mod here;
 mod kernel;
 mod kernels;
@@ -24,6 +25,7 @@ use nix::sys::signal::Signal;
 
 use crate::catalogue::Catalogue;
 use crate::error::Error;
+use crate::machine::exercise::Wish;
 use crate::machine::vm::init;
 use crate::machine::worker;
 use crate::report::Style;
@@ -63,8 +65,8 @@ enum Verb {
     },
     /// Run scenarios and compare them with their reviewed outcomes
     Run(options::Run),
-    /// Play one arm on the running kernel and start $SHELL beside its network, with the hosts under
-    /// `ip netns`; exits as the shell does
+    /// Play one arm and start a shell beside its network, on the running kernel or another, also as an
+    /// exercise; exits as the shell does
     Shell(shell::Shell),
     /// Add to, list or clean the store of kernel images
     #[command(subcommand)]
@@ -142,19 +144,10 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
     }
-    let arguments = Arguments::parse();
-    let done = match arguments.verb {
-        Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
-        Verb::Show { scenario, json } => {
-            show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
-        }
-        Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
-        Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),
-        Verb::Run(raw) => run::run(catalogue, raw, style()),
-        Verb::Shell(raw) => shell::shell(catalogue, &raw, style()),
-        Verb::Doctor { json } => doctor::doctor(json, style()),
-        Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),
-        Verb::Man => manual().map(|()| ExitCode::SUCCESS).map_err(Stop::from),
+    let done = if arguments.first().is_some_and(|program| Wish::asked(program).is_some()) {
+        exercise::exercise(style())
+    } else {
+        obey(catalogue, Arguments::parse().verb)
     };
     let (status, sentence) = match done {
         Ok(status) => return status,
@@ -171,6 +164,22 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     // Where nobody reads it, the status still says it.
     let _ = writeln!(io::stderr(), "faultlab: {sentence}");
     ExitCode::from(status)
+}
+
+fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
+    match verb {
+        Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
+        Verb::Show { scenario, json } => {
+            show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
+        Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),
+        Verb::Run(raw) => run::run(catalogue, raw, style()),
+        Verb::Shell(raw) => shell::shell(catalogue, &raw, style()),
+        Verb::Doctor { json } => doctor::doctor(json, style()),
+        Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),
+        Verb::Man => manual().map(|()| ExitCode::SUCCESS).map_err(Stop::from),
+    }
 }
 
 /// Runs the asynchronous part of a verb, on this thread.

@@ -1,6 +1,7 @@
 //! `faultlab shell`: a shell beside a network in which the fault has happened.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,8 +11,12 @@ use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::machine::here::{Checked, Here};
+use crate::machine::shell::Seat;
+use crate::machine::vm::{Store, Vm};
+use crate::machine::worker::Task;
 use crate::report::Style;
-use crate::scenario::{Clock, Ground, Need, Scenario};
+use crate::report::standing::Tools;
+use crate::scenario::{Clock, Ground, Need, Scenario, Shows};
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -24,6 +29,15 @@ pub struct Shell {
     /// Change a setting of the scenario; `faultlab show` lists them
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
+    /// probes again on the network as you left it, and `solution` tells the story
+    #[arg(long, conflicts_with_all = ["arm", "kernel"])]
+    exercise: bool,
+    /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
+    /// list` or a bzImage, with the tools of this machine's static busybox. It follows the wall's clock,
+    /// not virtual time, in which days would pass while you think; Ctrl-] ends a machine that hangs
+    #[arg(long, value_name = "ID|FILE")]
+    kernel: Option<String>,
 }
 
 pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
@@ -31,10 +45,22 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
     let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
     let set = set.map_err(Stop::Usage)?;
+    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
+    if raw.exercise && (!scenario.repeatable || (scenario.apart)(&ground)) {
+        let able = catalogue.scenarios.iter().filter(|s| s.repeatable).map(|s| s.card.name);
+        return Err(Stop::Usage(format!(
+            "{} is no exercise: its probes cannot be played twice on one network; there are {}",
+            scenario.card.name,
+            able.collect::<Vec<_>>().join(", ")
+        )));
+    }
+    if let Some(kernel) = &raw.kernel {
+        return in_guest(scenario, raw, kernel, set, style);
+    }
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            done = beside(scenario, &raw.arm, set, style) => done,
+            done = beside(scenario, &raw.arm, raw.exercise, &ground, set, style) => done,
         }
     })
 }
@@ -42,21 +68,53 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
 async fn beside(
     scenario: &'static Scenario,
     arm: &str,
+    exercise: bool,
+    ground: &Ground,
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
     let name = scenario.card.name;
     let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
     if scenario.needs.contains(&Need::OwnKernel) {
-        return cannot("it needs a kernel of its own, and a shell is on the running one".into());
+        return cannot("it needs a kernel of its own, which --kernel gives it".into());
     }
-    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-    if !scenario.arms_on(&ground, &[]).iter().any(|a| a.name == arm) {
+    if let Some(era) = scenario.era(ground).filter(|era| exercise && era.shows == Shows::Immune) {
+        return cannot(format!("there is nothing to find, this kernel does not show it ({})", era.kernels));
+    }
+    if !scenario.arms_on(ground, &[]).iter().any(|a| a.name == arm) {
         return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
     if let Some(reason) = here::missing(&abilities, scenario.needs) {
         return cannot(reason);
     }
-    Ok(ExitCode::from(here.shell(name, arm, set, style).await?))
+    Ok(ExitCode::from(here.shell(name, arm, exercise, set, style).await?))
+}
+
+/// A shell in a guest of that kernel.
+fn in_guest(
+    scenario: &Scenario,
+    raw: &Shell,
+    kernel: &str,
+    set: BTreeMap<String, String>,
+    style: Style,
+) -> Result<ExitCode, Stop> {
+    let task = Task::Shell {
+        scenario: scenario.card.name.to_owned(),
+        arm: raw.arm.clone(),
+        set,
+        descriptors: [0, 1, 2],
+        seat: Seat { foreground: true, style, exercise: false, tools: Tools::Busybox },
+    };
+    let vm = Vm::new(Store::open()?.find(kernel)?, Clock::Real, 1)?;
+    if io::stderr().is_terminal() {
+        let _ =
+            writeln!(io::stderr(), "Booting {kernel}, and playing the arm there. Ctrl-] ends the machine.");
+    }
+    super::on_runtime(async {
+        tokio::select! {
+            stop = run::stopped() => Err(stop),
+            status = vm.shell(task) => Ok(ExitCode::from(status?)),
+        }
+    })
 }

@@ -18,6 +18,7 @@ use super::worker::{Report, Request, Task, WORD};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::report::Style;
+use crate::report::standing::Tools;
 
 /// How long a scenario may take before it is given up.
 pub(super) const BUDGET: Duration = Duration::from_secs(120);
@@ -88,7 +89,8 @@ impl Here {
     }
 
     /// Plays an arm and starts a shell beside its network, on this process's
-    /// own standard input, output and error. Returns the shell's exit status.
+    /// own standard input, output and error; as an exercise it keeps the cause
+    /// secret. Returns the shell's exit status.
     ///
     /// # Errors
     /// Where the arm could not be played or no shell started.
@@ -96,6 +98,7 @@ impl Here {
         &self,
         scenario: &str,
         arm: &str,
+        exercise: bool,
         set: BTreeMap<String, String>,
         style: Style,
     ) -> Result<u8> {
@@ -107,12 +110,12 @@ impl Here {
             nix::unistd::dup(io::stderr()).map_err(failed)?,
         ];
         let terminal = Terminal::of(&streams[0]);
-        let descriptors = streams.each_ref().map(AsRawFd::as_raw_fd);
         let task = Task::Shell {
             scenario: scenario.to_owned(),
             arm: arm.to_owned(),
             set,
-            seat: Seat { descriptors, foreground: terminal.is_ours(), style },
+            descriptors: streams.each_ref().map(AsRawFd::as_raw_fd),
+            seat: Seat { foreground: terminal.is_ours(), style, exercise, tools: Tools::Own },
         };
         match self.ask(task, &mut |_| {}).await? {
             Report::Left(status) => Ok(status),

@@ -1,30 +1,28 @@
 //! A shell beside an arm's network: the arm is played, and nothing is torn
 //! down before the shell is left.
 //!
-//! The hosts get names for `ip netns`, in a mount namespace that only this
-//! worker and its shell are in.
+//! The hosts get names for `ip netns` (`names`), in a mount namespace that only
+//! this worker and its shell are in.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::symlink;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::ExitStatus;
 
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::exercise::{self, Exercise};
 use super::here::BUDGET;
+use super::names;
 use crate::error::{Error, Result};
-use crate::network::Host;
-use crate::network::namespace::of_this_thread;
-use crate::report::{Style, standing};
+use crate::report::Style;
+use crate::report::standing::{self, Tools};
 use crate::scenario::{Plan, Scenario};
 use crate::stage::{SharedLog, Stage};
 
@@ -33,40 +31,65 @@ use crate::stage::{SharedLog, Stage};
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
 
-/// Where a shell reads and writes.
+/// Who a shell is for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Seat {
-    /// Descriptors that the worker inherits, to be the shell's 0, 1 and 2.
-    pub descriptors: [RawFd; 3],
     /// Whether the shell takes the terminal: its starter had it.
     pub foreground: bool,
     /// How wide the terminal is, and whether it has colours.
     pub style: Style,
+    /// Whether the cause is kept from who sits there, who is to find it.
+    pub exercise: bool,
+    /// Whose tools are there.
+    pub tools: Tools,
 }
 
-/// Plays an arm, starts a shell beside it, and waits for its end. Returns the
-/// shell's exit status, for one that a signal ended 128 and its number.
-pub(super) async fn shell(scenario: &Scenario, plan: Plan<'_>, log: &SharedLog, seat: Seat) -> Result<u8> {
-    // SAFETY: the starter made these three for this process to have, and
-    // nothing else in it knows of them.
-    #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
-    let [stdin, stdout, stderr] = seat.descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    let played = timeout(BUDGET, async {
-        let stage = Stage::set_up(scenario, plan, log, false).await?;
-        (scenario.play)(&stage).await?;
-        Ok(stage)
-    });
-    let stage = played.await.unwrap_or_else(|_| {
-        Err(Error::Deadline {
-            place: plan.arm.name.into(),
-            condition: "the arm to be played".into(),
-            waited: BUDGET,
-        })
-    })?;
-    let met = stage.played();
+/// Where a shell reads and writes, to be its descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub(super) struct Streams([OwnedFd; 3]);
+
+impl Streams {
+    /// Those that a worker inherited.
+    pub(super) fn inherited(descriptors: [RawFd; 3]) -> Self {
+        // SAFETY: the starter made these three for this process to have, and
+        // nothing else in it knows of them.
+        #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
+        Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// A terminal, three times.
+    pub(super) fn of(terminal: OwnedFd) -> Result<Self> {
+        let again = || terminal.try_clone().map_err(|e| Error::kernel("shell", "dup", e));
+        Ok(Self([again()?, again()?, terminal]))
+    }
+}
+
+/// Sets an arm up and plays it, on a stage that stays.
+pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Stage<'a>> {
+    let stage = Stage::set_up(scenario, plan, log, false).await?;
+    play(scenario, &stage).await?;
+    Ok(stage)
+}
+
+/// Starts a shell beside an arm that was played, and waits for its end. Returns
+/// the shell's exit status, for one that a signal ended 128 and its number.
+pub(super) async fn beside(
+    scenario: &Scenario,
+    mut stage: Stage<'_>,
+    streams: Streams,
+    seat: Seat,
+) -> Result<u8> {
+    let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
-    name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
-    let told = standing::standing(scenario, plan.arm, stage.network().topology(), &met, seat.style);
+    names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
+    let (role, told, mut exercise) = if seat.exercise {
+        let exercise = Exercise::begin(scenario, &mut stage)?;
+        ("exercise", exercise.greeting(seat.style), Some(exercise))
+    } else {
+        let (arm, topology) = (stage.arm, stage.network().topology());
+        let told = standing::standing(scenario, arm, topology, &stage.played(), seat.tools, seat.style);
+        (arm.name, told, None)
+    };
     let mut screen = File::from(stderr);
     // Where nobody reads it, the shell still works.
     let _ = screen.write_all(told.as_bytes());
@@ -76,12 +99,12 @@ pub(super) async fn shell(scenario: &Scenario, plan: Plan<'_>, log: &SharedLog, 
     command
         .stdin(stdin)
         .stdout(stdout)
-        .stderr(screen)
+        .stderr(screen.try_clone().map_err(|e| failed("dup", e))?)
         .env("FAULTLAB_SCENARIO", scenario.card.name)
-        .env("FAULTLAB_ARM", plan.arm.name)
-        .env("PS1", format!("({} {}) $ ", scenario.card.name, plan.arm.name))
+        .env("FAULTLAB_ARM", role)
+        .env("PS1", format!("({} {role}) $ ", scenario.card.name))
         .env("PROMPT_COMMAND", PROMPT)
-        .env("PATH", path())
+        .env("PATH", path(seat.exercise))
         .kill_on_drop(true)
         .process_group(0);
     if seat.foreground {
@@ -94,9 +117,29 @@ pub(super) async fn shell(scenario: &Scenario, plan: Plan<'_>, log: &SharedLog, 
     }
     let mut child = command.spawn().map_err(|e| failed(&format!("start {}", program.display()), e))?;
     // The runtime goes on meanwhile: wires carry their frames.
-    let status = child.wait().await.map_err(|e| failed("wait", e))?;
-    drop(stage);
-    Ok(code(status))
+    let status = if let Some(exercise) = &mut exercise {
+        let status = tokio::select! {
+            status = child.wait() => status,
+            failed = exercise.serve() => match failed? {},
+        };
+        let _ = screen.write_all(exercise.farewell(seat.style).as_bytes());
+        status
+    } else {
+        child.wait().await
+    };
+    Ok(code(status.map_err(|e| failed("wait", e))?))
+}
+
+/// Plays an arm on a stage that stays.
+pub(super) async fn play(scenario: &Scenario, stage: &Stage<'_>) -> Result<()> {
+    let played = timeout(BUDGET, (scenario.play)(stage)).await;
+    played.unwrap_or_else(|_| {
+        Err(Error::Deadline {
+            place: stage.arm.name.into(),
+            condition: "the arm to be played".into(),
+            waited: BUDGET,
+        })
+    })
 }
 
 fn code(status: ExitStatus) -> u8 {
@@ -104,10 +147,12 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// `ip`, `nft` and `tc` are where a user's PATH may not lead.
-fn path() -> String {
+/// `ip`, `nft` and `tc` are where a user's PATH may not lead, and the commands of
+/// an exercise are before all others.
+fn path(exercise: bool) -> String {
     let path = env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-    path + ":/usr/local/sbin:/usr/sbin:/sbin"
+    let first = if exercise { format!("{}:", exercise::PLACE) } else { String::new() };
+    first + &path + ":/usr/local/sbin:/usr/sbin:/sbin"
 }
 
 /// The terminal, while other processes may have it.
@@ -147,52 +192,4 @@ fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
     let taken = tcsetpgrp(terminal, group);
     before.thread_set_mask()?;
     Ok(taken?)
-}
-
-/// Gives the hosts the names that `ip netns` looks for.
-fn name(hosts: &[Host]) -> io::Result<()> {
-    let names = Path::new("/run/netns");
-    if !names.is_dir() {
-        cover_run()?;
-        fs::create_dir(names)?;
-    }
-    mount(Some("tmpfs"), names, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
-    for host in hosts {
-        let file = names.join(host.name());
-        File::create(&file)?;
-        bind(&descriptor(host.namespace()), &file)?;
-    }
-    Ok(())
-}
-
-/// Puts a tmpfs over /run with all that /run has in it: a directory that is
-/// made there is on no disk, and nobody else sees it.
-fn cover_run() -> io::Result<()> {
-    let run = Path::new("/run");
-    let before = File::open(run)?;
-    mount(Some("tmpfs"), run, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
-    for entry in fs::read_dir(descriptor(&before))?.flatten() {
-        let (old, new, kind) = (entry.path(), run.join(entry.file_name()), entry.file_type()?);
-        if kind.is_symlink() {
-            symlink(fs::read_link(old)?, new)?;
-            continue;
-        }
-        if kind.is_dir() {
-            fs::create_dir(&new)?;
-        } else {
-            File::create(&new)?;
-        }
-        // What cannot be bound is empty: a shell can do without.
-        let _ = bind(&old, &new);
-    }
-    Ok(())
-}
-
-/// The path of an open file.
-fn descriptor(file: &impl AsFd) -> std::path::PathBuf {
-    of_this_thread(&format!("fd/{}", file.as_fd().as_raw_fd()))
-}
-
-fn bind(what: &Path, to: &Path) -> nix::Result<()> {
-    mount(Some(what), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
 }

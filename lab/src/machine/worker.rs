@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 use nix::unistd::Pid;
@@ -11,7 +12,7 @@ use tokio::task::LocalSet;
 
 use super::check::{self, Ability};
 use super::isolation::{Privilege, isolate};
-use super::shell::{Seat, shell};
+use super::shell::{self, Seat, Streams};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
@@ -61,7 +62,10 @@ pub enum Task {
         arm: String,
         /// Settings that were given.
         set: BTreeMap<String, String>,
-        /// Where the shell reads and writes.
+        /// Descriptors that the worker inherits, to be the shell's 0, 1 and 2; a
+        /// guest has a console.
+        descriptors: [RawFd; 3],
+        /// Who it is for.
         seat: Seat,
     },
 }
@@ -152,14 +156,19 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let play = perform(scenario, &ground, order, &log, catalogue.snapshots, &on_arm);
             Report::Outcome(Box::new(LocalSet::new().block_on(&runtime, play)))
         }
-        Task::Shell { scenario, arm, set, seat } => {
+        Task::Shell { scenario, arm, set, descriptors, seat } => {
+            let streams = Streams::inherited(descriptors);
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
             let named = scenario.arms.iter().find(|a| a.name == arm);
             let arm = named.ok_or_else(|| Error::Lab(format!("no arm is named {arm:?}")))?;
             let plan = Plan { ground: &ground, arm, acts: arm.name };
             let log = SharedLog::new(log.ok());
-            Report::Left(LocalSet::new().block_on(&runtime, shell(scenario, plan, &log, seat))?)
+            let shell = async {
+                let stage = shell::played(scenario, plan, &log).await?;
+                shell::beside(scenario, stage, streams, seat).await
+            };
+            Report::Left(LocalSet::new().block_on(&runtime, shell)?)
         }
     };
     report(&done);

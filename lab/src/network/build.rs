@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::rc::Weak;
 use std::time::Duration;
 
 use netlink_packet_route::link::LinkMessage;
@@ -53,15 +54,13 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
     for host in &hosts {
         carriers(host).await?;
     }
-    if let Some(workshop) = &workshop {
-        open(workshop, &mut wired, &hosts)?;
-    }
+    open(workshop.as_ref(), &mut wired, &hosts)?;
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
             host.firewall = Some(Firewall::install(&host.namespace, &node.rules)?);
         }
     }
-    Ok(Network { topology, hosts, _workshop: workshop, wired: RefCell::new(wired), kernel })
+    Ok(Network { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
@@ -149,7 +148,7 @@ fn plan<'a>(
                 plans[nodes[side]].make.push(rtnl::veth(&outer[side], &inner, link.mtu, workshop.as_fd()));
                 plans[hosts.len()].raise.push(rtnl::up(inner.index, None));
             }
-            wired.push(Wired { nodes, interfaces, rings: None });
+            wired.push(Wired { nodes, interfaces, rings: None, wire: Weak::new() });
         } else {
             let there = hosts[nodes[1]].namespace.as_fd();
             plans[nodes[0]].make.push(rtnl::veth(&outer[0], &outer[1], link.mtu, there));
@@ -218,9 +217,10 @@ async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Opens the inner ends of all wired links: what takes time is done before the
+/// Opens the inner ends of wired links: what takes time is done before the
 /// first probe, and no frame is lost that comes before there is a policy.
-fn open(workshop: &Namespace, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
+pub(super) fn open(workshop: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
+    let Some(workshop) = workshop else { return Ok(()) };
     let mut places = vec![];
     for link in &*wired {
         let [one, other] = link.nodes.map(|node| hosts[node].name());

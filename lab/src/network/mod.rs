@@ -19,6 +19,7 @@ pub use host::{Host, Interface};
 pub use namespace::Namespace;
 
 use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 
 use self::ring::Ring;
 use self::sysctl::OfKernel;
@@ -34,9 +35,8 @@ use crate::wire::{Policy, Wire};
 pub struct Network {
     topology: Topology,
     hosts: Vec<Host>,
-    /// Where the inner ends of wired links are, if any link is wired; kept, that
-    /// they live.
-    _workshop: Option<Namespace>,
+    /// Where the inner ends of wired links are, if any link is wired.
+    workshop: Option<Namespace>,
     wired: RefCell<Vec<Wired>>,
     /// What the kernel has for all namespaces, until this network is gone.
     #[allow(dead_code, reason = "held to be dropped")]
@@ -50,6 +50,8 @@ struct Wired {
     interfaces: [String; 2],
     /// What the frames will be read from, until a wire takes it.
     rings: Option<[Ring; 2]>,
+    /// The last wire that took it.
+    wire: Weak<Wire>,
 }
 
 impl Network {
@@ -79,27 +81,32 @@ impl Network {
     }
 
     /// Lets the frames of a wired link between two nodes pass under a policy,
-    /// until the wire is dropped. Way [`There`](crate::wire::Way::There) is from
-    /// `one` to `other`.
+    /// until the wire is dropped; then another may take the link. Way
+    /// [`There`](crate::wire::Way::There) is from `one` to `other`.
     ///
     /// # Errors
     /// Where no packet socket can be had.
     ///
     /// # Panics
     /// When there is no wired link between the two, or it is carried already.
-    pub fn wire(&self, one: &str, other: &str, policy: Box<dyn Policy>) -> Result<Wire> {
+    pub fn wire(&self, one: &str, other: &str, policy: Box<dyn Policy>) -> Result<Rc<Wire>> {
         let nodes = [self.topology.index(one), self.topology.index(other)];
         let mut wired = self.wired.borrow_mut();
-        let mut waiting = wired.iter_mut().filter_map(|w| {
+        let waiting = wired.iter_mut().find(|w| {
             let ours = w.nodes == nodes || w.nodes == [nodes[1], nodes[0]];
-            Some((w.nodes, ours.then(|| w.rings.take()).flatten()?))
+            ours && w.wire.strong_count() == 0
         });
-        let (ends, mut rings) =
-            waiting.next().unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
-        if ends != nodes {
+        let link = waiting.unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
+        if link.rings.is_none() {
+            build::open(self.workshop.as_ref(), std::slice::from_mut(link), &self.hosts)?;
+        }
+        let mut rings = link.rings.take().expect("it is open");
+        if link.nodes != nodes {
             rings.reverse();
         }
-        Wire::between(rings, policy)
+        let wire = Rc::new(Wire::between(rings, policy)?);
+        link.wire = Rc::downgrade(&wire);
+        Ok(wire)
     }
 
     /// The Ethernet addresses of a frame from one node to a neighbour.

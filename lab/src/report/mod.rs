@@ -1,6 +1,7 @@
 //! How outcomes are told.
 
 pub mod escaped;
+pub mod exercise;
 pub mod html;
 pub mod junit;
 pub mod ktap;

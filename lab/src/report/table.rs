@@ -43,6 +43,12 @@ impl Style {
         self.paint(DIM, text)
     }
 
+    /// A heading and what is below it.
+    #[must_use]
+    pub fn part(self, heading: &str, body: &str) -> String {
+        format!("{}\n{body}", self.bold(heading))
+    }
+
     /// Text as wide as the page, every line indented.
     #[must_use]
     pub fn paragraph(self, indent: &str, text: &str) -> String {

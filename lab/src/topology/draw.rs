@@ -13,40 +13,7 @@ const DRAWN: usize = 6;
 
 impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(centre) = self.centre() else { return Ok(()) };
-        let (mut left, mut right, mut apart) = (vec![], vec![], vec![]);
-        for link in &self.links {
-            match (&link.ends[0], &link.ends[1]) {
-                (near, far) | (far, near) if near.node == centre => {
-                    if far.node < centre {
-                        left.push((link, near, far));
-                    } else {
-                        right.push((link, near, far));
-                    }
-                }
-                (one, other) => apart.push((link, one, other)),
-            }
-        }
-        let lefts = shortened(left.iter().map(|(l, near, far)| self.line(l, far, near)).collect());
-        let rights = shortened(right.iter().map(|(l, near, far)| self.line(l, near, far)).collect());
-        let name = self.title(centre);
-        let width = lefts.iter().map(|l| l.chars().count()).max().unwrap_or(0);
-        let height = lefts.len().max(rights.len()).max(1);
-        let edge =
-            |corner: [&str; 2]| format!("{}{}{}", corner[0], "─".repeat(name.chars().count() + 2), corner[1]);
-        let pad = " ".repeat(width);
-        writeln!(f, "{pad} {}", edge(["┌", "┐"]))?;
-        let named = (height - 1) / 2;
-        for row in 0..height {
-            let inside = if row == named { name.clone() } else { " ".repeat(name.chars().count()) };
-            let (l, r) = (lefts.get(row).map_or("", |s| s), rights.get(row).map_or("", |s| s));
-            let line = format!("{l:>width$} │ {inside} │ {r}");
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        writeln!(f, "{pad} {}", edge(["└", "┘"]))?;
-        for (link, one, other) in &apart {
-            writeln!(f, "{}", self.line(link, one, other).trim())?;
-        }
+        f.write_str(&self.drawing())?;
         for node in &self.nodes {
             for rule in &node.rules {
                 writeln!(f, "{}: {rule}", node.name)?;
@@ -72,6 +39,46 @@ fn shortened(mut lines: Vec<String>) -> Vec<String> {
 }
 
 impl Topology {
+    /// Nodes, links and addresses, without the rules and sysctls on them.
+    #[must_use]
+    pub fn drawing(&self) -> String {
+        let Some(centre) = self.centre() else { return String::new() };
+        let (mut left, mut right, mut apart) = (vec![], vec![], vec![]);
+        for link in &self.links {
+            match (&link.ends[0], &link.ends[1]) {
+                (near, far) | (far, near) if near.node == centre => {
+                    if far.node < centre {
+                        left.push((link, near, far));
+                    } else {
+                        right.push((link, near, far));
+                    }
+                }
+                (one, other) => apart.push((link, one, other)),
+            }
+        }
+        let lefts = shortened(left.iter().map(|(l, near, far)| self.line(l, far, near)).collect());
+        let rights = shortened(right.iter().map(|(l, near, far)| self.line(l, near, far)).collect());
+        let name = self.title(centre);
+        let width = lefts.iter().map(|l| l.chars().count()).max().unwrap_or(0);
+        let height = lefts.len().max(rights.len()).max(1);
+        let edge =
+            |corner: [&str; 2]| format!("{}{}{}", corner[0], "─".repeat(name.chars().count() + 2), corner[1]);
+        let pad = " ".repeat(width);
+        let mut text = format!("{pad} {}\n", edge(["┌", "┐"]));
+        let named = (height - 1) / 2;
+        for row in 0..height {
+            let inside = if row == named { name.clone() } else { " ".repeat(name.chars().count()) };
+            let (l, r) = (lefts.get(row).map_or("", |s| s), rights.get(row).map_or("", |s| s));
+            let line = format!("{l:>width$} │ {inside} │ {r}");
+            text.push_str(&format!("{}\n", line.trim_end()));
+        }
+        text.push_str(&format!("{pad} {}\n", edge(["└", "┘"])));
+        for (link, one, other) in &apart {
+            text.push_str(&format!("{}\n", self.line(link, one, other).trim()));
+        }
+        text
+    }
+
     fn centre(&self) -> Option<usize> {
         // The last of the most linked, so that two hosts on one link read from
         // left to right.

@@ -136,7 +136,12 @@ impl Terminal {
 
     /// Presses Ctrl-C: the terminal sends SIGINT to its foreground processes.
     pub fn interrupt(&mut self) {
-        self.keyboard.write_all(b"\x03").expect("the terminal takes a key");
+        self.press(b"\x03");
+    }
+
+    /// Presses keys.
+    pub fn press(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("the terminal takes keys");
     }
 }
 

@@ -102,6 +102,12 @@ impl Executable {
     }
 }
 
+/// Whether this is an executable that needs no loader.
+#[must_use]
+pub fn is_static(bytes: &[u8]) -> bool {
+    Needs::of(bytes).is_ok_and(|needs| needs.interpreter.is_none() && needs.libraries.is_empty())
+}
+
 impl Needs {
     fn of(bytes: &[u8]) -> std::result::Result<Self, String> {
         let text = |e: elf::ParseError| e.to_string();

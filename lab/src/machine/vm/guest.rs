@@ -3,7 +3,7 @@
 //! Reading: prctl(2), PR_SET_PDEATHSIG; memfd_create(2).
 
 use std::fs::File;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
@@ -16,13 +16,16 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
 use super::console::Console;
 use super::frame::{Decoder, Frame};
+use super::person::Person;
 use super::qemu::{Accelerator, Clock, Files, Guest, PROGRAM, Qemu, Way};
 use super::vmlinux;
 use crate::error::{Error, Result};
@@ -154,7 +157,17 @@ impl Qemu {
         memory: &Memory,
         on_frame: &mut dyn FnMut(&Frame),
     ) -> Result<GuestEnd> {
-        let (mut console_out, console_in) = port()?;
+        let (mut console_out, mut keyboard, console_in): (Box<dyn AsyncRead + Unpin>, _, _) =
+            if guest.person.is_some() {
+                let (ours, theirs) =
+                    UnixStream::pair().map_err(|e| Error::kernel("serial port", "socketpair", e))?;
+                let theirs = theirs.into_std().map_err(|e| Error::kernel("serial port", "dup", e))?;
+                let (screen, keyboard) = ours.into_split();
+                (Box::new(screen), Some(keyboard), theirs.into())
+            } else {
+                let (out, into) = port()?;
+                (Box::new(out), None, into)
+            };
         let (mut results_out, results_in) = port()?;
         let files = Files {
             console: console_in.as_raw_fd(),
@@ -167,7 +180,7 @@ impl Qemu {
         let mut stderr = child.stderr.take().ok_or_else(|| Error::Lab("QEMU without stderr".to_owned()))?;
 
         let mut ports = Ports::default();
-        let mut said = Vec::new();
+        let (mut said, mut typing) = (Vec::new(), Vec::new());
         let start = Instant::now();
         let how = loop {
             let booted = !ports.frames.is_empty();
@@ -179,8 +192,15 @@ impl Qemu {
             let limit = limit.min(self.budget);
             let (mut printed, mut reported) = ([0; 4096], [0; 4096]);
             tokio::select! {
-                n = some(&mut console_out, &mut printed) => ports.console.push(&printed[..n]),
+                // What was reported first is heard first: it may seat the person.
+                biased;
                 n = some(&mut results_out, &mut reported) => ports.report(&reported[..n], on_frame),
+                n = some(&mut console_out, &mut printed) => {
+                    ports.console.push(&printed[..n]);
+                    guest.person.inspect(|person| person.show(&printed[..n]));
+                }
+                keys = typed(guest.person, &typing) => typing = keys,
+                n = press(&mut keyboard, &typing) => drop(typing.drain(..n)),
                 status = child.wait() => {
                     let status = status.map_err(|e| Error::kernel(PROGRAM, "wait", e))?;
                     break if status.success() { End::PoweredOff } else { End::Died { status, said: String::new() } };
@@ -195,6 +215,7 @@ impl Qemu {
         let mut rest = Vec::new();
         let _ = console_out.read_to_end(&mut rest).await;
         ports.console.push(&rest);
+        guest.person.inspect(|person| person.show(&rest));
         rest.clear();
         let _ = results_out.read_to_end(&mut rest).await;
         ports.report(&rest, on_frame);
@@ -283,8 +304,25 @@ impl Ports {
     }
 }
 
-/// The next bytes of a pipe; never returns at its end.
-async fn some(pipe: &mut Receiver, buffer: &mut [u8]) -> usize {
+/// The next keys of a person whose last ones have been pressed.
+async fn typed(person: Option<&Person>, typing: &[u8]) -> Vec<u8> {
+    match person {
+        Some(person) if typing.is_empty() => person.keys().await,
+        _ => pending().await,
+    }
+}
+
+/// Presses keys, and says how many the guest's port has taken.
+async fn press(keyboard: &mut Option<OwnedWriteHalf>, keys: &[u8]) -> usize {
+    match keyboard {
+        // Of a guest that is gone its end will tell.
+        Some(keyboard) if !keys.is_empty() => keyboard.write(keys).await.unwrap_or(keys.len()),
+        _ => pending().await,
+    }
+}
+
+/// The next bytes of a port; never returns at its end.
+async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> usize {
     poll_fn(|cx| {
         let mut buffer = ReadBuf::new(buffer);
         match Pin::new(&mut *pipe).poll_read(cx, &mut buffer) {
@@ -357,7 +395,7 @@ mod tests {
         qemu.boot_budget = Duration::from_secs(2);
         let image = dir.path().join("bzImage");
         std::fs::write(&image, b"no kernel").unwrap();
-        let guest = Guest { kernel: &image, initramfs: b"", append: "" };
+        let guest = Guest { kernel: &image, initramfs: b"", append: "", person: None };
         let end = qemu.run(&guest, &mut |_| panic!("it reports nothing")).await.unwrap();
         assert_eq!(end.how, End::NeverBooted { waited: Duration::from_secs(2) });
         assert_eq!(end.failure().unwrap(), "the guest (microvm) did not boot in 2 s\nBooting");

@@ -20,7 +20,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -128,6 +128,46 @@ pub fn leave_console() -> Result<()> {
         .and_then(|()| nix::unistd::dup2_stdout(&log))
         .and_then(|()| nix::unistd::dup2_stderr(&log))
         .map_err(|e| Error::kernel(INIT, "dup2", e))
+}
+
+/// Makes the console the terminal of this process, for a shell to take it, as
+/// wide as that of whoever sits there. The kernel prints its errors there only.
+///
+/// # Errors
+/// Where the kernel has no such port.
+pub fn take_console(columns: usize) -> Result<OwnedFd> {
+    const CONSOLE: &str = "/dev/ttyS0";
+    only_as_init()?;
+    let failed = |tried: &'static str| move |e| Error::kernel(INIT, format!("{tried} {CONSOLE}"), e);
+    // A leader of a session has the first terminal that it opens.
+    nix::unistd::setsid().map_err(|e| Error::kernel(INIT, "setsid", e))?;
+    let console = File::options().read(true).write(true).open(CONSOLE).map_err(failed("open"))?;
+    let ws_col = u16::try_from(columns).unwrap_or(u16::MAX);
+    let size = libc::winsize { ws_row: 24, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open, and TIOCSWINSZ reads a struct winsize.
+    #[allow(unsafe_code, reason = "no safe wrapper among the dependencies")]
+    let result = unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    if result != 0 {
+        return Err(failed("TIOCSWINSZ of")(io::Error::last_os_error()));
+    }
+    // What is worse than a warning.
+    set_console_level("4")?;
+    Ok(console.into())
+}
+
+/// Keeps the kernel from printing on the console, to which a person has said
+/// farewell.
+///
+/// # Errors
+/// Where /proc is not mounted.
+pub fn silence_console() -> Result<()> {
+    only_as_init()?;
+    set_console_level("0")
+}
+
+/// Documentation/admin-guide/sysctl/kernel.rst: printk, console_loglevel.
+fn set_console_level(level: &str) -> Result<()> {
+    fs::write("/proc/sys/kernel/printk", level).map_err(|e| Error::kernel(INIT, "write kernel.printk", e))
 }
 
 /// Loads modules in this order. One that is there already is no error.

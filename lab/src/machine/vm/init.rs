@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::frame::Frame;
-use super::{housekeeping, initramfs, line};
+use super::{busybox, housekeeping, initramfs, line};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
 use crate::kernel::Kernel;
+use crate::machine::shell::{self, Seat, Streams};
 use crate::machine::worker::{Report, Task};
 use crate::network::sysctl;
 use crate::perform::{Order, perform};
-use crate::scenario::{Clock, Ground};
+use crate::scenario::{Clock, Ground, Plan, Scenario};
 use crate::stage::SharedLog;
 
 /// Where the initramfs has the orders.
@@ -86,8 +87,18 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         .build()
         .map_err(|e| Error::kernel("init", "start the runtime", e))?;
     for task in orders.tasks {
-        let Task::Run { scenario, only, set, without_cause, captures } = task else {
-            return Err(Error::Lab("init: a guest is not checked, it runs".into()));
+        let (scenario, only, set, without_cause, captures) = match task {
+            Task::Run { scenario, only, set, without_cause, captures } => {
+                (scenario, only, set, without_cause, captures)
+            }
+            Task::Shell { scenario, arm, set, seat, .. } => {
+                let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
+                let ground = Ground::new(scenario, Kernel::running(), orders.clock, &set);
+                let sitting = sit(scenario, &ground, &arm, seat, &log);
+                report(&Report::Left(LocalSet::new().block_on(&runtime, sitting)?))?;
+                continue;
+            }
+            Task::Check => return Err(Error::Lab("init: a guest is not checked, it runs".into())),
         };
         let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
         let ground = Ground::new(scenario, Kernel::running(), orders.clock, &set);
@@ -103,6 +114,21 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         settle();
     }
     Ok(())
+}
+
+/// Plays an arm, and has a shell on the console beside its network.
+async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, log: &SharedLog) -> Result<u8> {
+    let meant = scenario.arms_on(ground, &[]);
+    let arm = meant.iter().find(|a| a.name == arm).ok_or_else(|| {
+        Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
+    })?;
+    let stage = shell::played(scenario, Plan { ground, arm, acts: arm.name }, log).await?;
+    busybox::install()?;
+    let console = housekeeping::take_console(seat.style.width)?;
+    report(&Report::Arm(arm.name.to_owned()))?;
+    let left = shell::beside(scenario, stage, Streams::of(console)?, seat).await;
+    housekeeping::silence_console()?;
+    left
 }
 
 /// Lets the kernel free the networks of a scenario before the next begins.

@@ -5,7 +5,8 @@
 //!   `console`: what its kernel printed.
 //! - `init`: the life of the guest's init; `housekeeping`: what it does before
 //!   the first scenario; `frame` and `line`: how it reports.
-//! - `run`: scenarios on one kernel.
+//! - `run`: scenarios on one kernel, or a shell; `person`: who sits at that,
+//!   `busybox`: and with which tools.
 //! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
 //!   from a `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
 //! - `kernel`: one that can be run; `modules`: which of them to load, and in
@@ -14,6 +15,7 @@
 
 mod add;
 mod apt;
+pub mod busybox;
 pub mod console;
 pub mod elf;
 pub mod frame;
@@ -28,6 +30,7 @@ mod mirror;
 pub mod module;
 pub mod modules;
 pub mod package;
+pub mod person;
 pub mod qemu;
 pub mod run;
 pub mod store;

@@ -12,6 +12,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::person::Person;
 use crate::error::{Error, Result};
 
 /// The emulator's name on PATH.
@@ -280,9 +281,14 @@ impl Qemu {
                 words.option("-seed", (seed & u64::from(u32::MAX)).to_string());
             }
         }
-        for (name, fd) in [("console", files.console), ("results", files.results)] {
-            words.option("-chardev", format!("file,id={name},path=/dev/fd/{fd}"));
-        }
+        words.option(
+            "-chardev",
+            match guest.person {
+                None => format!("file,id=console,path=/dev/fd/{}", files.console),
+                Some(_) => format!("socket,id=console,fd={}", files.console),
+            },
+        );
+        words.option("-chardev", format!("file,id=results,path=/dev/fd/{}", files.results));
         words.option("-serial", "chardev:console");
         // microvm makes one serial port only by itself; this is COM2 on both boards.
         words.option("-device", "isa-serial,chardev=results,iobase=0x2f8,irq=3");
@@ -307,12 +313,14 @@ pub struct Guest<'a> {
     pub initramfs: &'a [u8],
     /// What the kernel command line ends with.
     pub append: &'a str,
+    /// Who sits at its first serial port, if anybody does.
+    pub person: Option<&'a Person>,
 }
 
 /// The descriptors that QEMU inherits.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
-    /// Where ttyS0 is written to.
+    /// Where ttyS0 is written to; a socket, where a person types there.
     pub console: RawFd,
     /// Where ttyS1 is written to.
     pub results: RawFd,
@@ -387,7 +395,8 @@ mod tests {
     }
 
     fn arguments(clock: Clock, way: Way) -> String {
-        let guest = Guest { kernel: Path::new("/k/vmlinuz"), initramfs: b"", append: "faultlab.more" };
+        let guest =
+            Guest { kernel: Path::new("/k/vmlinuz"), initramfs: b"", append: "faultlab.more", person: None };
         let files = Files { console: 7, results: 8, vmlinux: Some(6), initramfs: 9 };
         qemu(clock).arguments(way, &guest, &files).join(" ")
     }

@@ -1,12 +1,14 @@
 //! Scenarios on one kernel: a guest is booted, told what to do, and listened to.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::busybox;
 use super::elf::Executable;
+use super::guest::GuestEnd;
 use super::init::{Orders, REPORT};
 use super::initramfs::Initramfs;
 use super::modules::WANTED;
+use super::person::Person;
 use super::qemu::{self, Guest, Qemu};
 use super::{Console, Frame, Kernel};
 use crate::error::{Error, Result};
@@ -17,6 +19,9 @@ use crate::scenario::Clock;
 
 /// How long one scenario may take, on the wall's clock.
 const BUDGET: Duration = Duration::from_secs(120);
+
+/// How long a person may sit at a guest, on the wall's clock: a month.
+const PATIENCE: Duration = Duration::from_secs(30 * 86_400);
 
 /// What is said of a kernel that says nothing.
 const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
@@ -85,19 +90,10 @@ impl Vm {
     /// Where the guest cannot be started at all.
     pub async fn visit(&self, tasks: Vec<Task>, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<Visit> {
         let count = tasks.len();
-        let orders = Orders { tasks, clock: self.clock, seed: self.seed };
-        let mut initramfs = Initramfs::new();
-        initramfs.init(&Executable::running()?);
-        initramfs.modules(&self.modules);
-        let orders = serde_json::to_vec(&orders).expect("orders are plain data");
-        initramfs.file(super::init::ORDERS, 0o444, orders);
-        let archive = initramfs.build()?;
-
-        // Before 5.0 a kernel hangs on the ACPI of a microvm.
-        let append = if version_of(&self.kernel.release) >= (5, 0) { "" } else { "acpi=off" };
+        let archive = self.root(tasks)?.build()?;
         let mut qemu = self.qemu.clone();
         qemu.budget = BUDGET * u32::try_from(count.max(1)).unwrap_or(1);
-        let guest = Guest { kernel: Path::new(&self.kernel.image), initramfs: &archive, append };
+        let guest = self.guest(&archive, None);
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
         let mut booted = false;
@@ -123,20 +119,73 @@ impl Vm {
         };
         let end = qemu.run(&guest, &mut hear).await?;
         if failure.is_none() && outcomes.len() < count {
-            let why = match end.failure() {
-                // An init that cannot report ends its machine.
-                None if !booted && end.console.is_empty() => SILENT.to_owned(),
-                None => "the guest ended without an outcome".to_owned(),
-                Some(why) => why,
-            };
-            failure = Some(Error::Lab(why));
+            failure = Some(ended(&end));
         }
-        let failure = failure.map(|error| match error {
-            Error::Missing(missing) => Error::Missing(missing),
-            error => Error::Lab(format!("{}: {error}", self.kernel.id)),
-        });
+        let failure = failure.map(|error| self.of_kernel(error));
         Ok(Visit { outcomes, booted, failure, console: end.console })
     }
+
+    /// Boots the kernel, plays an arm there, and seats a person before a shell
+    /// beside its network. Returns the shell's exit status.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without a static busybox; where the guest cannot be
+    /// started, or ends before the shell does.
+    pub async fn shell(&self, task: Task) -> Result<u8> {
+        let mut root = self.root(vec![task])?;
+        root.file(busybox::PATH, 0o755, busybox::find()?);
+        let archive = root.build()?;
+        let mut qemu = self.qemu.clone();
+        qemu.budget = PATIENCE;
+        let person = Person::default();
+        let guest = self.guest(&archive, Some(&person));
+        let mut left = None;
+        let mut hear = |frame: &Frame| match report(frame) {
+            Ok(Report::Arm(_)) => person.sit_down(),
+            Ok(Report::Left(status)) => left = Some(Ok(status)),
+            Ok(Report::Missing { what, way_out }) => left = Some(Err(Error::missing(what, way_out))),
+            Ok(Report::Failed(sentence)) => left = Some(Err(Error::Lab(sentence))),
+            Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_)) => {}
+            Err(error) => left = Some(Err(error)),
+        };
+        let end = qemu.run(&guest, &mut hear).await?;
+        left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
+    }
+
+    /// The root file system of a guest that is told to do these.
+    fn root(&self, tasks: Vec<Task>) -> Result<Initramfs> {
+        let orders = Orders { tasks, clock: self.clock, seed: self.seed };
+        let mut initramfs = Initramfs::new();
+        initramfs.init(&Executable::running()?);
+        initramfs.modules(&self.modules);
+        let orders = serde_json::to_vec(&orders).expect("orders are plain data");
+        initramfs.file(super::init::ORDERS, 0o444, orders);
+        Ok(initramfs)
+    }
+
+    fn guest<'a>(&'a self, archive: &'a [u8], person: Option<&'a Person>) -> Guest<'a> {
+        // Before 5.0 a kernel hangs on the ACPI of a microvm.
+        let append = if version_of(&self.kernel.release) >= (5, 0) { "" } else { "acpi=off" };
+        Guest { kernel: &self.kernel.image, initramfs: archive, append, person }
+    }
+
+    /// The error, with the kernel that it is about.
+    fn of_kernel(&self, error: Error) -> Error {
+        match error {
+            Error::Missing(missing) => Error::Missing(missing),
+            error => Error::Lab(format!("{}: {error}", self.kernel.id)),
+        }
+    }
+}
+
+/// Why a guest ended that had not done all.
+fn ended(end: &GuestEnd) -> Error {
+    Error::Lab(match end.failure() {
+        // An init that cannot report ends its machine.
+        None if end.frames.is_empty() && end.console.is_empty() => SILENT.to_owned(),
+        None => "the guest ended without an outcome".to_owned(),
+        Some(why) => why,
+    })
 }
 
 fn report(frame: &Frame) -> Result<Report> {
