@@ -34,7 +34,7 @@ pub(super) fn tell(
             text.push_str("<p class=\"ladder\">No packet was sent.</p>\n");
         } else {
             open_wide(text, &title);
-            text.push_str(&ladder.svg(&format!("{id}-l"), &title));
+            text.push_str(&ladder.svg(&title));
             let _ = writeln!(text, "</div>\n<p class=\"ladder\">{}.</p>", Escaped(&ladder.summary()));
         }
     }
@@ -45,7 +45,8 @@ pub(super) fn tell(
     for (host, lines) in arm.evidence.0.iter().filter(|(_, lines)| !lines.is_empty()) {
         let _ = writeln!(text, "<details>\n<summary>Evidence: {}</summary>", Escaped(host));
         open_wide(text, &format!("Evidence of {host} in the {} arm", arm.name));
-        let _ = writeln!(text, "<pre>{}</pre>\n</div>\n</details>", Escaped(&lines.join("\n")));
+        let _ =
+            writeln!(text, "<pre class=\"lines\">{}</pre>\n</div>\n</details>", Escaped(&lines.join("\n")));
     }
     text.push_str("</details>\n");
 }
