@@ -44,7 +44,9 @@ pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, ladder
 /// Rows by arms; what differs from the control is marked.
 fn table(text: &mut String, outcome: &Outcome) {
     open_wide(text, "Outcome by arm");
-    text.push_str("<table>\n<caption>What each arm met. Marked: other than in the control.</caption>\n");
+    text.push_str(
+        "<table>\n<caption><span>What each arm met. Marked: other than in the control.</span></caption>\n",
+    );
     text.push_str("<thead><tr><th scope=\"col\">Row</th>");
     for arm in &outcome.arms {
         let _ = write!(text, "<th scope=\"col\">{}</th>", Escaped(&arm.name));
