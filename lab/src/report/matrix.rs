@@ -161,6 +161,7 @@ pub(crate) mod tests {
             symptom: "the connection".into(),
             control_is_healthy: true,
             arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
+            log: vec![],
             seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
         };
         Column { kernel: kernel.into(), outcomes: vec![outcome] }

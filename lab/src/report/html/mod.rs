@@ -12,12 +12,22 @@ use std::fmt::Write;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::escaped::Escaped;
 use crate::report::ladder::Ladder;
+use crate::report::lanes::Lanes;
 use crate::report::matrix::{Column, changes, scenarios};
 use crate::scenario::Scenario;
 
-/// The ladders of an outcome by the names of arms.
-pub type ByArm = BTreeMap<String, Ladder>;
-/// The ladders by kernel and scenario.
+/// What is drawn of an arm's capture.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// The frames.
+    pub ladder: Ladder,
+    /// Conntrack's entries, where any was heard of.
+    pub lanes: Option<Lanes>,
+}
+
+/// The drawings of an outcome by the names of arms.
+pub type ByArm = BTreeMap<String, Drawn>;
+/// The drawings by kernel and scenario.
 pub type Drawings = BTreeMap<(String, String), ByArm>;
 
 /// What a report is made of.
@@ -25,7 +35,7 @@ pub type Drawings = BTreeMap<(String, String), ByArm>;
 pub struct Page<'a> {
     /// The outcomes of each kernel.
     pub columns: &'a [Column],
-    /// The ladders.
+    /// The drawings.
     pub drawings: &'a Drawings,
     /// The scenario of a name; none where the catalogue does not know it.
     pub scenario: &'a dyn Fn(&str) -> Option<&'a Scenario>,
@@ -80,8 +90,8 @@ pub fn html(page: &Page<'_>) -> String {
         }
         text.push_str("<div class=\"side\">\n");
         for (column, (kernel, outcome)) in outcomes.iter().enumerate() {
-            let ladders = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
-            outcome::tell(&mut text, page, outcome, ladders, &format!("o{number}-{column}"));
+            let drawn = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
+            outcome::tell(&mut text, page, outcome, drawn, &format!("o{number}-{column}"));
         }
         text.push_str("</div>\n</section>\n");
     }
