@@ -41,8 +41,7 @@ const QUICK: &str = "conntrack-beyond-window-reset tw-recycle-nat time-wait-port
 
 /// A report that all tests share, and the outcomes that it tells.
 struct Report {
-    _folder: TempDir,
-    file: PathBuf,
+    html: String,
     outcomes: Vec<Outcome>,
 }
 
@@ -56,8 +55,24 @@ fn report() -> &'static Report {
             ask(&format!("run {QUICK} --jobs 3 --json --report {to} --pcap {to}"));
         assert_eq!(status, Some(0), "{out}{err}");
         let outcomes = out.lines().map(|line| serde_json::from_str(line).expect("an outcome")).collect();
-        Report { file: folder.path().join("index.html"), _folder: folder, outcomes }
+        let html = fs::read_to_string(folder.path().join("index.html")).expect("the report");
+        Report { html, outcomes }
     })
+}
+
+/// A file of these words, in a directory of its own.
+struct Document(TempDir);
+
+impl Document {
+    fn of(html: &str) -> Self {
+        let document = Self(tempfile::tempdir().expect("a directory"));
+        fs::write(document.file(), html).expect("a file");
+        document
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("index.html")
+    }
 }
 
 /// What is not as it should be on a page, at all widths and in both schemes.
@@ -77,8 +92,9 @@ fn blemishes(browser: &mut Browser) -> Vec<String> {
 }
 
 fn nothing_overflows_and_everything_can_be_read() {
+    let document = Document::of(&report().html);
     let mut browser = Browser::start();
-    browser.open(&report().file);
+    browser.open(&document.file());
     assert_eq!(blemishes(&mut browser), [""; 0]);
     let back = |browser: &mut Browser, scheme| {
         browser.show(1280, scheme);
@@ -96,9 +112,10 @@ fn unfolded(browser: &mut Browser) -> Vec<String> {
 }
 
 fn arms_fold_and_are_switched() {
+    let Report { html, outcomes } = report();
+    let document = Document::of(html);
     let mut browser = Browser::start();
-    let Report { file, outcomes, .. } = report();
-    browser.open(file);
+    browser.open(&document.file());
     browser.show(1280, "light");
     assert_eq!(unfolded(&mut browser), ["fault"]);
     // By mouse, and by keyboard.
@@ -124,9 +141,10 @@ fn arms_fold_and_are_switched() {
 }
 
 fn it_is_read_without_a_script() {
+    let document = Document::of(&report().html);
     let mut browser = Browser::start();
     browser.ask("Emulation.setScriptExecutionDisabled", &serde_json::json!({ "value": true }));
-    browser.open(&report().file);
+    browser.open(&document.file());
     assert_eq!(unfolded(&mut browser), ["fault"]);
     browser.click("details.arm:not([open]) > summary");
     assert_eq!(unfolded(&mut browser), ["control", "fault"]);
@@ -150,6 +168,7 @@ fn evil(outcomes: &[Outcome]) -> String {
             EVIL.clone_into(&mut outcome.scenario);
             outcome.reason = Some(EVIL.to_owned());
             outcome.settings.insert(EVIL, EVIL.to_owned());
+            outcome.log.push(EVIL.to_owned());
             for arm in &mut outcome.arms {
                 for word in [&mut arm.name, &mut arm.change] {
                     EVIL.clone_into(word);
@@ -172,11 +191,9 @@ fn evil(outcomes: &[Outcome]) -> String {
 }
 
 fn whatever_is_named_is_text() {
+    let document = Document::of(&evil(&report().outcomes));
     let mut browser = Browser::start();
-    let folder = tempfile::tempdir().expect("a directory");
-    let file = folder.path().join("evil.html");
-    fs::write(&file, evil(&report().outcomes)).expect("a file");
-    browser.open(&file);
+    browser.open(&document.file());
     assert_eq!(blemishes(&mut browser), [""; 0]);
     assert_eq!(browser.evaluate("typeof window.evil"), "undefined");
     assert_eq!(browser.evaluate("document.scripts.length + document.images.length"), 1);
@@ -196,9 +213,7 @@ fn tidy(file: &Path) -> String {
 }
 
 fn the_html_is_valid() {
-    assert_eq!(tidy(&report().file), "");
-    let folder = tempfile::tempdir().expect("a directory");
-    let file = folder.path().join("evil.html");
-    fs::write(&file, evil(&report().outcomes)).expect("a file");
-    assert_eq!(tidy(&file), "");
+    for html in [&report().html, &evil(&report().outcomes)] {
+        assert_eq!(tidy(&Document::of(html).file()), "");
+    }
 }

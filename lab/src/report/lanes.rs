@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::escaped::Escaped;
 use crate::capture::{Capture, Happened, Tracked};
 
-/// How many lanes are drawn, and how many events are listed.
+/// How many lanes are drawn.
 const LANES: usize = 12;
-const LINES: usize = 200;
 
 /// The plot: its width, where time begins and how wide it is, and what a lane
 /// takes with its name above.
@@ -90,7 +89,7 @@ impl Lanes {
     #[must_use]
     pub fn lines(&self) -> String {
         let mut text = String::new();
-        for event in self.events.iter().take(LINES) {
+        for event in &self.events {
             let happened = match event.happened {
                 Happened::New => "NEW",
                 Happened::Update => "UPDATE",
@@ -99,9 +98,6 @@ impl Lanes {
             let at = event.at.as_secs_f64();
             let Tracked { host, flow, state, .. } = event;
             let _ = writeln!(text, "{at:>12.3} s  {host}: {:9} {state:11} {flow}", format!("[{happened}]"));
-        }
-        if self.events.len() > LINES {
-            let _ = writeln!(text, "{:>12}    {} more events", "...", self.events.len() - LINES);
         }
         text
     }

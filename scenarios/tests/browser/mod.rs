@@ -62,7 +62,8 @@ impl Browser {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1"]).arg(program);
         command.args(OPTIONS).arg(format!("--user-data-dir={}", profile.path().display()));
-        command.env("HOME", profile.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("HOME", profile.path()).env("TMPDIR", profile.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let user = if geteuid().is_root() { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
         let apart = move || {
             set_pdeathsig(Signal::SIGKILL)?;

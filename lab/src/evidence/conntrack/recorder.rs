@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::network::Namespace;
 use crate::network::ring::now;
 
-/// How many events are kept.
-const MOST: usize = 1000;
+/// How many events are kept: a page has room for no more.
+const MOST: usize = 300;
 
 /// Listens to a namespace until it is ended or dropped.
 ///
