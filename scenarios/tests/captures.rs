@@ -133,7 +133,7 @@ impl Segment {
     }
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "frame.interface_name",
     "frame.packet_flags_direction",
     "frame.comment",
@@ -145,6 +145,7 @@ const FIELDS: [&str; 11] = [
     "tcp.len",
     "tcp.analysis.retransmission",
     "icmp.type",
+    "tcp.analysis.out_of_order",
 ];
 
 /// Has tshark read a file, and say nothing but what it is asked for.
@@ -178,7 +179,8 @@ fn segment(fields: &[&str]) -> Segment {
         ack: number(6),
         flags: flags.unwrap_or(0),
         length: number(8),
-        again: tcp && !fields[9].is_empty(),
+        // Within a round trip it takes for late what is sent again.
+        again: tcp && !(fields[9].is_empty() && fields[11].is_empty()),
     }
 }
 
