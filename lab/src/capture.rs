@@ -18,6 +18,12 @@ pub struct Capture {
     pub until: Duration,
     /// How many more frames there were, for which the rings had no room.
     pub lost: u64,
+    /// What happened to conntrack's entries, in the order of time.
+    #[serde(default)]
+    pub tracked: Vec<Tracked>,
+    /// Whether more happened to them than is kept.
+    #[serde(default)]
+    pub untold: bool,
 }
 
 /// An interface of a host.
@@ -48,6 +54,35 @@ pub struct Frame {
     /// What is to be said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+/// Something that happened to an entry of conntrack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// When, since the network was there.
+    pub at: Duration,
+    /// The host whose entry it is.
+    pub host: String,
+    /// Tells entries of one flow apart.
+    pub id: u32,
+    /// What happened.
+    pub happened: Happened,
+    /// The flow's addresses, before and after translation.
+    pub flow: String,
+    /// The state of a TCP connection, or whether the flow was answered.
+    pub state: String,
+}
+
+/// What may happen to an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happened {
+    /// It is there.
+    New,
+    /// Its state or its status has changed.
+    Update,
+    /// It is gone.
+    Destroy,
 }
 
 /// Bytes as a string of hexadecimal digits: JSON knows no bytes.

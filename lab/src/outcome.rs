@@ -40,6 +40,9 @@ pub struct Outcome {
     pub control_is_healthy: bool,
     /// One column of the table each.
     pub arms: Vec<ArmOutcome>,
+    /// What the kernel logged meanwhile, where captures were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
     /// How long it took.
     pub seconds: Seconds,
 }
@@ -212,6 +215,7 @@ impl Outcome {
             symptom: scenario.symptom.row.to_owned(),
             control_is_healthy: false,
             arms: vec![],
+            log: vec![],
             seconds: Seconds { wall: 0.0, virtual_time: None },
         }
     }

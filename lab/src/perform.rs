@@ -54,7 +54,11 @@ pub async fn perform(
             if order.without_cause {
                 arms.retain(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault));
             }
+            let logged = log.count().unwrap_or_default();
             let results = all(scenario, ground, &arms, order, log, on_arm).await;
+            if order.captures {
+                outcome.log = log.lines_since(logged);
+            }
             match results {
                 Ok(arms) => {
                     outcome.arms = arms;

@@ -162,6 +162,7 @@ mod tests {
                 arm("control", ArmKind::Control, &[("connects", "connected"), ("log", "nothing")]),
                 arm("fault", ArmKind::Fault, &[("connects", "timed out"), ("log", "waiting")]),
             ],
+            log: vec![],
             seconds: Seconds { wall: 1.0, virtual_time: None },
         }
     }

@@ -54,11 +54,27 @@ impl SharedLog {
     ///
     /// # Errors
     /// Where the kernel log fails while it is read.
-    fn count(&self) -> Result<usize> {
+    pub(crate) fn count(&self) -> Result<usize> {
         if let Some(reader) = &self.reader {
             self.records.borrow_mut().extend(reader.borrow_mut().take()?);
         }
         Ok(self.records.borrow().len())
+    }
+
+    /// The last records after the first `count`, as dmesg shows them, but for
+    /// those of the wires' own sockets; or why there are none to be seen.
+    pub(crate) fn lines_since(&self, count: usize) -> Vec<String> {
+        match self.count() {
+            _ if self.reader.is_none() => vec!["the kernel log cannot be read here".to_owned()],
+            Err(error) => vec![error.to_string()],
+            Ok(now) => {
+                let records = self.records.borrow();
+                let others = records[count..now].iter().filter(|r| !r.text.ends_with(" promiscuous mode"));
+                let mut lines: Vec<_> = others.rev().take(LINES).map(ToString::to_string).collect();
+                lines.reverse();
+                lines
+            }
+        }
     }
 
     fn find_since<T>(&self, count: usize, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
@@ -67,6 +83,8 @@ impl SharedLog {
     }
 }
 
+/// How many lines of the log an outcome has.
+const LINES: usize = 200;
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 

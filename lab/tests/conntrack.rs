@@ -10,11 +10,12 @@ use std::time::Duration;
 use common::{applicable, leave_out};
 use lab::Error;
 use lab::evidence::conntrack::{
-    Conntrack, Entry, Event, Events, Statistic, Stats, Status, TcpState, Transport, Tuple,
+    Conntrack, Entry, Event, Events, Recorder, Statistic, Stats, Status, TcpState, Transport, Tuple,
 };
 use lab::network::firewall::Firewall;
 use lab::topology::rule::{CtState, Rule};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::time::{ClockId, clock_gettime};
 use routed::{CLIENT, PATIENCE, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
 
 common::tests![common::main:
@@ -24,6 +25,8 @@ common::tests![common::main:
     the_life_of_a_connection_in_events,
     an_event_that_does_not_come_has_a_deadline,
     lost_events_are_reported,
+    a_recorder_knows_when,
+    a_recorder_keeps_so_much,
     an_invalid_packet_is_a_change_of_the_statistics,
     exhausted_ports_fail_to_insert,
     the_table_of_an_idle_namespace_is_empty,
@@ -215,6 +218,41 @@ fn lost_events_are_reported() {
         let record = events.take().unwrap();
         assert!(record.contains(&Event::Lost), "{} events", record.len());
         assert!(record.len() < 199);
+    });
+}
+
+fn a_recorder_knows_when() {
+    const LIFE: Duration = Duration::from_millis(50);
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+    routed(async move |net| {
+        let _firewall = masquerade(net);
+        let recorder = Recorder::start(&net.router).unwrap();
+        let client = udp(&net.client, CLIENT, 5000);
+        let begun = now();
+        client.send_to(b"?", (SERVER, 53)).unwrap();
+        tokio::time::sleep(LIFE).await;
+        let deleted = now();
+        assert!(
+            Conntrack::of(&net.router).unwrap().delete(&Tuple::udp((CLIENT, 5000), (SERVER, 53))).unwrap()
+        );
+        // The last event waits in the socket.
+        let (heard, more) = recorder.end().unwrap();
+        assert!(matches!(heard.as_slice(), [(_, Event::New(_)), (_, Event::Destroy(_))]), "{heard:?}");
+        assert!(begun <= heard[0].0 && heard[0].0 < deleted && deleted <= heard[1].0, "{heard:?}");
+        assert!(!more);
+    });
+}
+
+fn a_recorder_keeps_so_much() {
+    routed(async |net| {
+        let _firewall = masquerade(net);
+        let recorder = Recorder::start(&net.router).unwrap();
+        let client = udp(&net.client, CLIENT, 5000);
+        for port in 1..=400 {
+            client.send_to(b"?", (SERVER, port)).unwrap();
+        }
+        let (heard, more) = recorder.end().unwrap();
+        assert_eq!((heard.len(), more), (300, true));
     });
 }
 

@@ -258,7 +258,13 @@ fn a_report_needs_nothing_else() {
     let html = fs::read_to_string(report.join("index.html")).expect("the report");
     assert!(!html.contains("://") && !html.contains("url("), "it asks for something else");
     let arms = json(&format!("run {SHORT} --json"))[0]["arms"].as_array().map_or(0, Vec::len);
-    assert_eq!(html.matches("<svg ").count(), arms);
+    for drawing in ["Packets of ", "Conntrack&#39;s entries in "] {
+        assert_eq!(
+            html.matches(&format!("<svg role=\"img\" aria-label=\"{drawing}")).count(),
+            arms,
+            "{drawing}"
+        );
+    }
     let links: Vec<&str> =
         html.split("<a href=\"..").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert_eq!(links.len(), arms);

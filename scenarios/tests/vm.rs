@@ -9,6 +9,7 @@ mod frame;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod user;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -140,26 +141,37 @@ impl Home {
 
 // ---- The same bytes
 
-/// What a run gave: its JSON without the seconds on the wall, and the console.
+/// What a run gave: its JSON without the seconds on the wall, the console, and
+/// the report and the captures by their files' names.
 struct Bytes {
     json: String,
     console: Vec<u8>,
+    told: BTreeMap<String, Vec<u8>>,
 }
 
 impl Bytes {
     fn of(kernel: &Stored, seed: u32) -> Self {
-        let console = Home::new();
+        let (console, told) = (Home::new(), Home::new());
         let line = format!(
-            "run {SHORT} veth-teardown-hang --json --kernel {} --seed {seed} --console {}",
+            "run {SHORT} veth-teardown-hang --json --kernel {} --seed {seed} --console {} --report {to} --pcap {to}",
             kernel.id,
-            console.path().display()
+            console.path().display(),
+            to = told.path().display(),
         );
         let Answer { status, out, err } = run(&line);
         assert_eq!(status, Some(0), "{line}: {out}{err}");
         let mut files = fs::read_dir(console.path()).expect("the directory").flatten();
         let file = files.next().expect("the console's file");
         assert!(files.next().is_none(), "one file for one kernel");
-        Self { json: without_wall(&out), console: fs::read(file.path()).expect("the console") }
+        let bytes = |file: fs::DirEntry| {
+            let name = file.file_name().into_string().expect("UTF-8");
+            (name, fs::read(file.path()).expect("a file"))
+        };
+        Self {
+            json: without_wall(&out),
+            console: fs::read(file.path()).expect("the console"),
+            told: fs::read_dir(told.path()).expect("the directory").flatten().map(bytes).collect(),
+        }
     }
 
     /// What the scenarios showed.
@@ -205,6 +217,10 @@ fn a_seed_gives_the_same_bytes_on_a_busy_machine() {
     let again = again.expect("the run on a busy machine");
     assert_eq!(first.json, again.json);
     assert!(first.console == again.console, "the consoles differ");
+    assert!(first.told.contains_key("index.html") && first.told.len() > 1);
+    for (file, bytes) in &first.told {
+        assert!(again.told.get(file) == Some(bytes), "{file} differs");
+    }
     let other = Bytes::of(&kernel, 2);
     assert_eq!(first.shown(), other.shown());
     assert!(first.json != other.json, "another seed gave the same bytes");

@@ -3,14 +3,16 @@
 use super::options::Options;
 use crate::outcome::Outcome;
 use crate::report::Style;
-use crate::report::html::ByArm;
+use crate::report::html::{ByArm, Drawn};
 use crate::report::ladder::Ladder;
+use crate::report::lanes::Lanes;
 use crate::scenario::ArmKind;
 
 /// Draws the captures of an outcome, and takes them out of it.
 pub(super) fn take(outcome: &mut Outcome) -> ByArm {
     let drawn = |arm: &mut crate::outcome::ArmOutcome| {
-        arm.capture.take().map(|capture| (arm.name.clone(), Ladder::of(&capture)))
+        let capture = arm.capture.take()?;
+        Some((arm.name.clone(), Drawn { ladder: Ladder::of(&capture), lanes: Lanes::of(&capture) }))
     };
     outcome.arms.iter_mut().filter_map(drawn).collect()
 }
@@ -24,7 +26,7 @@ pub(super) fn text(outcome: &Outcome, drawn: &ByArm, options: &Options, style: S
         } else {
             options.only.contains(&arm.name)
         };
-        let Some(ladder) = drawn.get(&arm.name).filter(|_| wanted) else { continue };
+        let Some(Drawn { ladder, .. }) = drawn.get(&arm.name).filter(|_| wanted) else { continue };
         let kernel = outcome.kernel_id.as_ref().map(|id| format!(", {id}")).unwrap_or_default();
         text.push_str(&style.bold(&format!("{}, {} arm{kernel}", outcome.scenario, arm.name)));
         text.push('\n');

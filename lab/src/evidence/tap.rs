@@ -1,4 +1,5 @@
-//! The frames on every interface of a network, as tcpdump would see them.
+//! The frames on every interface of a network, as tcpdump would see them, and
+//! what happens to conntrack's entries meanwhile.
 //!
 //! A packet socket in each namespace looks on; its ring is read when the arm
 //! has ended, so that nothing wakes up for a frame. A ring that is full loses
@@ -6,7 +7,8 @@
 
 use std::time::Duration;
 
-use crate::capture::{Capture, End, Frame};
+use super::conntrack::{Event, Recorder};
+use crate::capture::{Capture, End, Frame, Happened, Tracked};
 use crate::error::Result;
 use crate::network::Host;
 use crate::network::ring::{self, Ring, now};
@@ -15,16 +17,26 @@ use crate::network::ring::{self, Ring, now};
 pub struct Tap {
     begun: Duration,
     rings: Vec<Ring>,
+    /// By the names of hosts that have rules: no other tracks connections.
+    recorders: Vec<(String, Recorder)>,
 }
 
 impl Tap {
     /// Looks on at these hosts from now on.
     ///
     /// # Errors
-    /// Where no packet socket can be had.
+    /// Where no packet socket can be had, or conntrack cannot be listened to.
+    ///
+    /// # Panics
+    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
     pub fn on(hosts: &[Host]) -> Result<Self> {
         let rings = ring::open_all(hosts.iter().map(Host::namespace), Ring::on_all)?;
-        Ok(Self { begun: now(), rings })
+        let recorders = hosts
+            .iter()
+            .filter(|host| host.has_rules())
+            .map(|host| Ok((host.name().to_owned(), Recorder::start(host.namespace())?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { begun: now(), rings, recorders })
     }
 
     /// Ends the capture. Frames that were seen after `until`, of the kernel's
@@ -71,11 +83,33 @@ impl Tap {
             }
             capture.lost += ring.lost()?;
         }
+        for (host, recorder) in self.recorders {
+            let (heard, more) = recorder.end()?;
+            let happened =
+                heard.iter().filter_map(|(at, event)| tracked(&host, at.saturating_sub(self.begun), event));
+            capture.tracked.extend(happened);
+            capture.untold |= more;
+        }
+        capture.tracked.retain(|tracked| tracked.at <= capture.until);
+        capture.tracked.sort_by_key(|tracked| tracked.at);
         capture.frames.retain(|frame| frame.at <= capture.until);
         // What leaves an end is older than what arrives at the other.
         capture.frames.sort_by_key(|frame| frame.at);
         Ok(capture)
     }
+}
+
+/// An event as a capture has it.
+fn tracked(host: &str, at: Duration, event: &Event) -> Option<Tracked> {
+    let happened = match event {
+        Event::New(_) => Happened::New,
+        Event::Update(_) => Happened::Update,
+        Event::Destroy(_) => Happened::Destroy,
+        Event::Lost => return None,
+    };
+    let entry = event.entry()?;
+    let (host, id) = (host.to_owned(), entry.id);
+    Some(Tracked { at, host, id, happened, flow: entry.flow(), state: entry.state() })
 }
 
 impl std::fmt::Debug for Tap {

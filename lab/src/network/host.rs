@@ -81,6 +81,12 @@ impl Host {
         self.firewall.as_ref().unwrap_or_else(|| panic!("{} has no rules", self.name()))
     }
 
+    /// Whether its topology gave it rules.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        self.firewall.is_some()
+    }
+
     /// A connection to the kernel's rtnetlink in this host.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Scenarios by kernels, and what changed between neighbouring kernels.
 
-use std::fmt::Write;
+use std::fmt;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
@@ -52,7 +52,7 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
         }
     }
     for change in &changes {
-        text.push_str(&style.hanging("  ", "    ", change));
+        text.push_str(&style.hanging("  ", "    ", &change.to_string()));
     }
     for column in columns {
         for outcome in column.outcomes.iter().filter(|o| !o.expected) {
@@ -83,46 +83,75 @@ pub(crate) fn scenarios(columns: &[Column]) -> Vec<&str> {
     names
 }
 
-/// What a scenario showed on one kernel and not on its neighbour, row by row.
+/// What a scenario showed on one kernel and not on its neighbour.
+#[derive(Debug, Clone)]
+pub struct Change<'a> {
+    /// The kernels, the earlier column first.
+    pub kernels: [&'a str; 2],
+    /// The scenario.
+    pub scenario: &'a str,
+    /// Its verdict on each.
+    pub verdicts: [Verdict; 2],
+    /// The cells that differ.
+    pub cells: Vec<Cells<'a>>,
+}
+
+/// Cells of a row that differ in the same way.
+#[derive(Debug, Clone)]
+pub struct Cells<'a> {
+    /// The row.
+    pub row: &'a str,
+    /// The arms.
+    pub arms: Vec<&'a str>,
+    /// The cell on each kernel.
+    pub cells: [&'a str; 2],
+}
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [old, new] = self.kernels;
+        write!(f, "{old} -> {new}, {}: ", self.scenario)?;
+        let [was, is] = self.verdicts;
+        let verdict = (was != is).then(|| format!("{was} became {is}"));
+        let cells = self.cells.iter().map(|Cells { row, arms, cells: [was, is] }| {
+            format!("{row} ({}): {was} became {is}", arms.join(", "))
+        });
+        f.write_str(&verdict.into_iter().chain(cells).collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// What changed from each kernel to the next, scenario by scenario.
 #[must_use]
-pub fn changes(columns: &[Column]) -> Vec<String> {
+pub fn changes(columns: &[Column]) -> Vec<Change<'_>> {
     let mut found = vec![];
     for pair in columns.windows(2) {
         for scenario in scenarios(pair) {
             let (Some(old), Some(new)) = (pair[0].of(scenario), pair[1].of(scenario)) else { continue };
-            if [old, new].iter().any(|o| matches!(o.verdict, Verdict::Failed | Verdict::NotApplicable))
-                && old.verdict == new.verdict
-            {
+            let verdicts = [old.verdict, new.verdict];
+            let changed = old.verdict != new.verdict;
+            if !changed && matches!(old.verdict, Verdict::Failed | Verdict::NotApplicable) {
                 continue;
             }
-            let mut differences = vec![];
-            if old.verdict != new.verdict {
-                differences.push(format!("{} became {}", old.verdict, new.verdict));
-            }
-            for (row, arms, was, is) in cells_changed(old, new) {
-                let mut difference = String::new();
-                let _ = write!(difference, "{row} ({}): {was} became {is}", arms.join(", "));
-                differences.push(difference);
-            }
-            if !differences.is_empty() {
-                let between = format!("{} -> {}", pair[0].kernel, pair[1].kernel);
-                found.push(format!("{between}, {scenario}: {}", differences.join("; ")));
+            let cells = cells_changed(old, new);
+            if changed || !cells.is_empty() {
+                let kernels = [pair[0].kernel.as_str(), pair[1].kernel.as_str()];
+                found.push(Change { kernels, scenario, verdicts, cells });
             }
         }
     }
     found
 }
 
-/// Row, arms that changed in the same way, the old cell and the new one.
-fn cells_changed<'a>(old: &'a Outcome, new: &'a Outcome) -> Vec<(&'a str, Vec<&'a str>, &'a str, &'a str)> {
-    let mut changed: Vec<(&str, Vec<&str>, &str, &str)> = vec![];
+fn cells_changed<'a>(old: &'a Outcome, new: &'a Outcome) -> Vec<Cells<'a>> {
+    let mut changed: Vec<Cells<'_>> = vec![];
     for arm in &old.arms {
         let Some(same) = new.arms.iter().find(|a| a.name == arm.name) else { continue };
         for (row, was) in &arm.observations.0 {
             let Some(is) = same.observations.get(row).filter(|is| *is != was) else { continue };
-            match changed.iter_mut().find(|c| c.0 == row && c.2 == was && c.3 == is) {
-                Some(known) => known.1.push(&arm.name),
-                None => changed.push((row, vec![&arm.name], was, is)),
+            let cells = [was.as_str(), is.as_str()];
+            match changed.iter_mut().find(|c| c.row == row && c.cells == cells) {
+                Some(known) => known.arms.push(&arm.name),
+                None => changed.push(Cells { row, arms: vec![&arm.name], cells }),
             }
         }
     }
@@ -161,6 +190,7 @@ pub(crate) mod tests {
             symptom: "the connection".into(),
             control_is_healthy: true,
             arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
+            log: vec![],
             seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
         };
         Column { kernel: kernel.into(), outcomes: vec![outcome] }
@@ -176,7 +206,7 @@ pub(crate) mod tests {
             column("6.2", Verdict::Immune, "open", true),
         ];
         assert_eq!(
-            changes(&columns),
+            changes(&columns).iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
                 "6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault): reset became open"
             ]

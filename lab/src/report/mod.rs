@@ -6,6 +6,7 @@ pub mod html;
 pub mod junit;
 pub mod ktap;
 pub mod ladder;
+pub mod lanes;
 pub mod matrix;
 pub mod pcapng;
 pub mod progress;

@@ -1,10 +1,12 @@
-//! A capture as a pcapng file: one interface per end of a link, nanoseconds.
+//! A capture as a pcapng file: one interface per end of a link, nanoseconds,
+//! and in comments what the capture proves of its frames.
 //!
 //! Reading: draft-ietf-opsawg-pcapng, "PCAP Now Generic (pcapng) Capture File
 //! Format".
 
 use std::io::{self, Write};
 
+use super::ladder::remarks;
 use crate::capture::Capture;
 
 /// "Section Header Block", and its byte-order magic.
@@ -61,7 +63,7 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
         interface.end(out)?;
     }
 
-    for frame in &capture.frames {
+    for (frame, remarks) in capture.frames.iter().zip(remarks(capture)) {
         let mut packet = Block::new(PACKET);
         let nanoseconds = u64::try_from(frame.at.as_nanos()).unwrap_or(u64::MAX).to_be_bytes();
         let half = |at: usize| u32::from_be_bytes(nanoseconds[at..at + 4].try_into().expect("four bytes"));
@@ -74,7 +76,7 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
         packet.pad();
         let flags = if frame.outgoing { OUTBOUND } else { INBOUND };
         packet.option(PACKET_FLAGS, &flags.to_le_bytes());
-        if let Some(comment) = &frame.comment {
+        for comment in frame.comment.iter().chain(&remarks) {
             packet.option(COMMENT, comment.as_bytes());
         }
         packet.end(out)?;

@@ -36,7 +36,7 @@ pub struct Routed {
 pub fn routed(test: impl AsyncFnOnce(&Routed) + Send + 'static) {
     let body = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        tokio::task::LocalSet::new().block_on(&runtime, async {
             let net = Routed::new().await;
             test(&net).await;
         });

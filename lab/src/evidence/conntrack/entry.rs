@@ -156,6 +156,33 @@ impl Entry {
         Some(Self { original: original?, reply: reply?, status, timeout, tcp_state, id })
     }
 
+    /// The flow in a line: where it comes from and goes to, and the addresses
+    /// that NAT gives it.
+    #[must_use]
+    pub fn flow(&self) -> String {
+        let (name, _) = self.original.transport.protocol();
+        let (source, destination) = self.original.sides();
+        let mut flow = format!("{name} {source} > {destination}");
+        let (answers_from, answers_to) = self.reply.sides();
+        if answers_to != source {
+            flow.push_str(&format!(", as from {answers_to}"));
+        }
+        if answers_from != destination {
+            flow.push_str(&format!(", to {answers_from}"));
+        }
+        flow
+    }
+
+    /// The state of a TCP connection, or whether the flow was answered.
+    #[must_use]
+    pub fn state(&self) -> String {
+        match self.tcp_state {
+            Some(state) => state.to_string(),
+            None if self.status.contains(Status::SEEN_REPLY) => "REPLIED".to_owned(),
+            None => "UNREPLIED".to_owned(),
+        }
+    }
+
     /// Whether the entry is of the flow that has this tuple in either direction.
     #[must_use]
     pub fn is_of(&self, tuple: &Tuple) -> bool {
@@ -225,6 +252,28 @@ mod tests {
             entry.to_string(),
             "icmp 1 431999 src=10.0.1.2 dst=192.0.2.2 type=8 code=0 id=9 [UNREPLIED] src=192.0.2.2 dst=10.0.1.2"
         );
+    }
+
+    #[test]
+    fn a_flow_is_told_with_its_translations() {
+        let nat = Ipv4Addr::new(192, 0, 2, 1);
+        let mut entry = Entry {
+            original: Tuple::tcp((CLIENT, 5000), (SERVER, 80)),
+            reply: Tuple::tcp((SERVER, 80), (CLIENT, 5000)),
+            status: Status(0x0e),
+            timeout: None,
+            tcp_state: None,
+            id: 7,
+        };
+        assert_eq!(entry.flow(), "tcp 10.0.1.2:5000 > 192.0.2.2:80");
+        entry.reply = Tuple::tcp((SERVER, 9000), (nat, 1024));
+        assert_eq!(
+            entry.flow(),
+            "tcp 10.0.1.2:5000 > 192.0.2.2:80, as from 192.0.2.1:1024, to 192.0.2.2:9000"
+        );
+        entry.original = Tuple::echo(CLIENT, SERVER, 9);
+        entry.reply = Tuple::echo(SERVER, CLIENT, 9);
+        assert_eq!((entry.flow(), entry.state()), ("icmp 10.0.1.2 > 192.0.2.2".into(), "REPLIED".into()));
     }
 
     fn message_of(payload: &[u8]) -> Vec<u8> {

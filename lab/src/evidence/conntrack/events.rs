@@ -144,7 +144,7 @@ impl Events {
                         return Ok(*event);
                     }
                 }
-                self.readable().await.map_err(|e| self.error(e))?;
+                readable(self.as_fd()).await.map_err(|e| self.error(e))?;
             }
         };
         match tokio::time::timeout(within, come).await {
@@ -155,13 +155,6 @@ impl Events {
                 waited: within,
             }),
         }
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        // SAFETY: the socket is open as long as `self` is borrowed, which is longer than the registration.
-        #[allow(unsafe_code, reason = "registers a borrowed descriptor, see SAFETY")]
-        let socket = unsafe { AsyncFd::register_with_interest(self.as_fd(), Interest::READABLE) }?;
-        socket.readable().await.map(drop)
     }
 
     /// Records what the socket holds.
@@ -179,6 +172,14 @@ impl Events {
     fn error(&self, error: io::Error) -> Error {
         Error::kernel(self.nfnetlink.place(), "read the conntrack events", error)
     }
+}
+
+/// Waits until there are events to read.
+pub(super) async fn readable(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the socket is open as long as it is borrowed, which is longer than the registration.
+    #[allow(unsafe_code, reason = "registers a borrowed descriptor, see SAFETY")]
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+    socket.readable().await.map(drop)
 }
 
 impl AsFd for Events {

@@ -8,6 +8,7 @@
 
 mod entry;
 mod events;
+mod recorder;
 mod stats;
 mod tuple;
 
@@ -17,6 +18,7 @@ use netlink_packet_netfilter::conntrack::ConntrackMessage;
 
 pub use self::entry::{Entry, Status, TcpState};
 pub use self::events::{Event, Events};
+pub use self::recorder::Recorder;
 pub use self::stats::{Change, Statistic, Stats};
 pub use self::tuple::{Transport, Tuple};
 use crate::error::{Error, Result};

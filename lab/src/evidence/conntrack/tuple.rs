@@ -105,6 +105,18 @@ impl Tuple {
         Self { transport: Transport::Icmp { kind: ICMP_ECHO, code: 0, id }, source, destination }
     }
 
+    /// Where it comes from and where it goes to, with ports where there are ports.
+    pub(super) fn sides(&self) -> (String, String) {
+        match self.transport {
+            Transport::Tcp { source, destination } | Transport::Udp { source, destination } => {
+                (format!("{}:{source}", self.source), format!("{}:{destination}", self.destination))
+            }
+            Transport::Icmp { .. } | Transport::Other(_) => {
+                (self.source.to_string(), self.destination.to_string())
+            }
+        }
+    }
+
     /// The tuple as a request names it.
     pub(super) fn attribute(&self) -> ConntrackAttribute {
         let mut transport = vec![ProtoTuple::Protocol(ProtocolNumber::from(self.transport.protocol().1))];

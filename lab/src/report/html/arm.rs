@@ -2,17 +2,18 @@
 
 use std::fmt::Write;
 
-use super::open_wide;
+use super::{Drawn, open_wide};
 use crate::outcome::{ArmOutcome, Outcome};
 use crate::report::escaped::Escaped;
 use crate::report::ladder::Ladder;
+use crate::report::lanes::Lanes;
 use crate::scenario::ArmKind;
 
 pub(super) fn tell(
     text: &mut String,
     outcome: &Outcome,
     arm: &ArmOutcome,
-    ladder: Option<&Ladder>,
+    drawn: Option<&Drawn>,
     pcap: Option<&str>,
     id: &str,
 ) {
@@ -28,14 +29,10 @@ pub(super) fn tell(
         Escaped(&arm.name),
         Escaped(&arm.change),
     );
-    if let Some(ladder) = ladder {
-        let title = format!("Packets of {}, {} arm, Linux {}", outcome.scenario, arm.name, outcome.kernel);
-        if ladder.rows.is_empty() {
-            text.push_str("<p class=\"ladder\">No packet was sent.</p>\n");
-        } else {
-            open_wide(text, &title);
-            text.push_str(&ladder.svg(&format!("{id}-l"), &title));
-            let _ = writeln!(text, "</div>\n<p class=\"ladder\">{}.</p>", Escaped(&ladder.summary()));
+    if let Some(Drawn { ladder, lanes }) = drawn {
+        packets(text, outcome, arm, ladder);
+        if let Some(lanes) = lanes {
+            entries(text, arm, lanes);
         }
     }
     if let Some(path) = pcap {
@@ -45,9 +42,31 @@ pub(super) fn tell(
     for (host, lines) in arm.evidence.0.iter().filter(|(_, lines)| !lines.is_empty()) {
         let _ = writeln!(text, "<details>\n<summary>Evidence: {}</summary>", Escaped(host));
         open_wide(text, &format!("Evidence of {host} in the {} arm", arm.name));
-        let _ = writeln!(text, "<pre>{}</pre>\n</div>\n</details>", Escaped(&lines.join("\n")));
+        let _ =
+            writeln!(text, "<pre class=\"lines\">{}</pre>\n</div>\n</details>", Escaped(&lines.join("\n")));
     }
     text.push_str("</details>\n");
+}
+
+fn packets(text: &mut String, outcome: &Outcome, arm: &ArmOutcome, ladder: &Ladder) {
+    if ladder.rows.is_empty() {
+        text.push_str("<p class=\"small\">No packet was sent.</p>\n");
+        return;
+    }
+    let title = format!("Packets of {}, {} arm, Linux {}", outcome.scenario, arm.name, outcome.kernel);
+    open_wide(text, &title);
+    text.push_str(&ladder.svg(&title));
+    let _ = writeln!(text, "</div>\n<p class=\"small\">{}.</p>", Escaped(&ladder.summary()));
+}
+
+fn entries(text: &mut String, arm: &ArmOutcome, lanes: &Lanes) {
+    let title = format!("Conntrack's entries in the {} arm", arm.name);
+    open_wide(text, &title);
+    text.push_str(&lanes.svg(&title));
+    let _ = writeln!(text, "</div>\n<p class=\"small\">Conntrack: {}.</p>", Escaped(&lanes.summary()));
+    text.push_str("<details>\n<summary>Conntrack's events</summary>\n");
+    open_wide(text, &format!("Events of conntrack in the {} arm", arm.name));
+    let _ = writeln!(text, "<pre>{}</pre>\n</div>\n</details>", Escaped(lanes.lines().trim_end()));
 }
 
 /// A path as a relative address, RFC 3986 2.3: a colon would begin a scheme.

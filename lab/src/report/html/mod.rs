@@ -12,12 +12,22 @@ use std::fmt::Write;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::escaped::Escaped;
 use crate::report::ladder::Ladder;
-use crate::report::matrix::{Column, changes, scenarios};
+use crate::report::lanes::Lanes;
+use crate::report::matrix::{Cells, Change, Column, changes, scenarios};
 use crate::scenario::Scenario;
 
-/// The ladders of an outcome by the names of arms.
-pub type ByArm = BTreeMap<String, Ladder>;
-/// The ladders by kernel and scenario.
+/// What is drawn of an arm's capture.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// The frames.
+    pub ladder: Ladder,
+    /// Conntrack's entries, where any was heard of.
+    pub lanes: Option<Lanes>,
+}
+
+/// The drawings of an outcome by the names of arms.
+pub type ByArm = BTreeMap<String, Drawn>;
+/// The drawings by kernel and scenario.
 pub type Drawings = BTreeMap<(String, String), ByArm>;
 
 /// What a report is made of.
@@ -25,7 +35,7 @@ pub type Drawings = BTreeMap<(String, String), ByArm>;
 pub struct Page<'a> {
     /// The outcomes of each kernel.
     pub columns: &'a [Column],
-    /// The ladders.
+    /// The drawings.
     pub drawings: &'a Drawings,
     /// The scenario of a name; none where the catalogue does not know it.
     pub scenario: &'a dyn Fn(&str) -> Option<&'a Scenario>,
@@ -80,8 +90,8 @@ pub fn html(page: &Page<'_>) -> String {
         }
         text.push_str("<div class=\"side\">\n");
         for (column, (kernel, outcome)) in outcomes.iter().enumerate() {
-            let ladders = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
-            outcome::tell(&mut text, page, outcome, ladders, &format!("o{number}-{column}"));
+            let drawn = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
+            outcome::tell(&mut text, page, outcome, drawn, &format!("o{number}-{column}"));
         }
         text.push_str("</div>\n</section>\n");
     }
@@ -109,7 +119,7 @@ fn verdict(outcome: &Outcome) -> String {
     format!("<strong class=\"{class}\">{}</strong>{words}", outcome.verdict)
 }
 
-/// Scenarios by kernels, and what changed from one kernel to the next.
+/// Scenarios by kernels, and under it what changed.
 fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
     text.push_str("<h2 id=\"matrix\">Scenarios by kernels</h2>\n");
     open_wide(text, "Scenarios by kernels");
@@ -129,13 +139,42 @@ fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
     let changes = changes(columns);
     if changes.is_empty() {
         text.push_str("<p>Nothing changed between these kernels.</p>\n");
-    } else {
-        text.push_str("<ul>\n");
-        for change in changes {
-            let _ = writeln!(text, "<li>{}</li>", Escaped(&change));
-        }
-        text.push_str("</ul>\n");
     }
+    for pair in changes.chunk_by(|one, next| one.kernels == next.kernels) {
+        changed(text, pair, names);
+    }
+}
+
+/// What changed from one kernel to the next: the two side by side.
+fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
+    let [old, new] = changes[0].kernels.map(|kernel| Escaped(kernel).to_string());
+    let _ = writeln!(text, "<h3>What changed from {old} to {new}</h3>");
+    open_wide(text, &format!("What changed from {} to {}", changes[0].kernels[0], changes[0].kernels[1]));
+    let _ = writeln!(
+        text,
+        "<table>\n<thead><tr><th scope=\"col\">Scenario</th><th scope=\"col\">Row</th>\
+         <th scope=\"col\">{old}</th><th scope=\"col\">{new}</th></tr></thead>"
+    );
+    for Change { scenario, verdicts, cells, .. } in changes {
+        let row = |row: &str, [was, is]: [&str; 2]| {
+            format!("<td>{row}</td><td>{}</td><td><mark>{}</mark></td></tr>\n", Escaped(was), Escaped(is))
+        };
+        let words = verdicts.map(|verdict| verdict.to_string());
+        let verdict = (words[0] != words[1]).then(|| row("the verdict", [&words[0], &words[1]]));
+        let cells = cells.iter().map(|Cells { row: name, arms, cells }| {
+            row(&format!("{} <small>({})</small>", Escaped(name), Escaped(&arms.join(", "))), *cells)
+        });
+        let rows: Vec<_> = verdict.into_iter().chain(cells).collect();
+        let number = names.iter().position(|name| name == scenario).unwrap_or_default();
+        let _ = write!(
+            text,
+            "<tbody>\n<tr><th scope=\"rowgroup\" rowspan=\"{}\"><a href=\"#s{number}\">{}</a></th>{}</tbody>\n",
+            rows.len(),
+            Escaped(scenario),
+            rows.join("<tr>"),
+        );
+    }
+    text.push_str("</table>\n</div>\n");
 }
 
 /// A box that scrolls sideways, by keyboard too.

@@ -7,7 +7,7 @@ use crate::outcome::{ArmOutcome, Outcome};
 use crate::report::escaped::Escaped;
 use crate::scenario::{ArmKind, Clock};
 
-pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, ladders: Option<&ByArm>, id: &str) {
+pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, drawn: Option<&ByArm>, id: &str) {
     let _ = writeln!(
         text,
         "<article aria-labelledby=\"{id}\">\n<h3 id=\"{id}\">On Linux {}</h3>",
@@ -30,10 +30,11 @@ pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, ladder
         text.push_str("</nav>\n");
     }
     for (number, arm) in outcome.arms.iter().enumerate() {
-        let ladder = ladders.and_then(|ladders| ladders.get(&arm.name));
-        let pcap = ladder.and_then(|_| (page.pcap)(outcome, &arm.name));
-        arm::tell(text, outcome, arm, ladder, pcap.as_deref(), &format!("{id}-{number}"));
+        let drawn = drawn.and_then(|drawn| drawn.get(&arm.name));
+        let pcap = drawn.and_then(|_| (page.pcap)(outcome, &arm.name));
+        arm::tell(text, outcome, arm, drawn, pcap.as_deref(), &format!("{id}-{number}"));
     }
+    log(text, outcome);
     facts(text, outcome);
     let command = (page.command)(outcome);
     text.push_str("<p>To see it again:</p>\n");
@@ -44,7 +45,9 @@ pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, ladder
 /// Rows by arms; what differs from the control is marked.
 fn table(text: &mut String, outcome: &Outcome) {
     open_wide(text, "Outcome by arm");
-    text.push_str("<table>\n<caption>What each arm met. Marked: other than in the control.</caption>\n");
+    text.push_str(
+        "<table>\n<caption><span>What each arm met. Marked: other than in the control.</span></caption>\n",
+    );
     text.push_str("<thead><tr><th scope=\"col\">Row</th>");
     for arm in &outcome.arms {
         let _ = write!(text, "<th scope=\"col\">{}</th>", Escaped(&arm.name));
@@ -86,6 +89,17 @@ fn because(text: &mut String, outcome: &Outcome) {
         }
     }
     text.push_str("</ul>\n");
+}
+
+/// The kernel logs for the machine, and arms run side by side.
+fn log(text: &mut String, outcome: &Outcome) {
+    if outcome.log.is_empty() {
+        return;
+    }
+    text.push_str("<details>\n<summary>The kernel's log meanwhile, of all arms</summary>\n");
+    open_wide(text, &format!("Kernel log of Linux {}", outcome.kernel));
+    let _ =
+        writeln!(text, "<pre class=\"lines\">{}</pre>\n</div>\n</details>", Escaped(&outcome.log.join("\n")));
 }
 
 fn facts(text: &mut String, outcome: &Outcome) {

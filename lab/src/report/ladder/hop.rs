@@ -2,10 +2,10 @@
 //! arrived, are one hop; what became of the others is told by what is missing.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::packet::{Content, Packet, What};
+use super::packet::{Packet, What};
+use super::way;
 use crate::capture::Capture;
 use crate::wire::segment::{Flags, Header};
 
@@ -34,8 +34,19 @@ pub(super) struct Hop {
     pub left: Option<(usize, Duration)>,
     /// Where it arrived.
     pub arrived: Option<(usize, Duration)>,
+    /// Its frames, as positions in [`Capture::frames`]: where it left, and
+    /// where it arrived.
+    pub frames: [Option<usize>; 2],
     pub packet: Packet,
     pub fate: Fate,
+    /// The hop, as a position among all, that brought the packet to where it
+    /// leaves.
+    pub before: Option<usize>,
+    /// The first hop of what is sent again: on this link, else on the sender's.
+    pub first: Option<usize>,
+    /// Whether it arrived at one with several links, in time to be passed on,
+    /// and was not.
+    pub stays: bool,
     /// What the wire made of it.
     pub changed: Option<String>,
     pub comment: Option<String>,
@@ -43,7 +54,18 @@ pub(super) struct Hop {
 
 impl Hop {
     fn new(packet: Packet, comment: Option<&String>) -> Self {
-        Self { left: None, arrived: None, packet, fate: Fate::Lost, changed: None, comment: comment.cloned() }
+        Self {
+            left: None,
+            arrived: None,
+            frames: [None; 2],
+            packet,
+            fate: Fate::Lost,
+            before: None,
+            first: None,
+            stays: false,
+            changed: None,
+            comment: comment.cloned(),
+        }
     }
 
     /// When it began.
@@ -61,13 +83,13 @@ impl Hop {
 pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
     let host = |end: usize| capture.ends[end].host.as_str();
     let drawn = |end: usize| capture.ends.get(end).is_some_and(|e| e.interface != "lo");
-    let mut frames: Vec<_> = capture.frames.iter().filter(|f| drawn(f.end)).collect();
+    let mut frames: Vec<_> = capture.frames.iter().enumerate().filter(|(_, f)| drawn(f.end)).collect();
     // What leaves at an instant may arrive at the same.
-    frames.sort_by_key(|f| (f.at, !f.outgoing));
+    frames.sort_by_key(|(_, f)| (f.at, !f.outgoing));
 
     let mut hops: Vec<Hop> = vec![];
     let mut flying: HashMap<_, Vec<usize>> = HashMap::new();
-    for frame in frames {
+    for (number, frame) in frames {
         let Some(packet) = Packet::read(frame) else { continue };
         let key = (packet.macs.src, packet.macs.dst, packet.addresses(), packet.content());
         if frame.outgoing {
@@ -82,6 +104,7 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
             if let Some(left) = left {
                 let hop = &mut hops[left];
                 hop.arrived = Some((frame.end, frame.at));
+                hop.frames[1] = Some(number);
                 hop.fate = Fate::Arrived;
                 hop.changed = changed(&hop.packet, &packet);
                 hop.comment = hop.comment.take().or(frame.comment.clone());
@@ -91,8 +114,10 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
         let mut hop = Hop::new(packet, frame.comment.as_ref());
         if frame.outgoing {
             hop.left = Some((frame.end, frame.at));
+            hop.frames[0] = Some(number);
         } else {
             hop.arrived = Some((frame.end, frame.at));
+            hop.frames[1] = Some(number);
             hop.fate = Fate::Made;
         }
         hops.push(hop);
@@ -107,10 +132,10 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
     if capture.lost > 0 {
         // What was not seen is not known to be lost.
         hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
-    } else {
-        dropped(capture, &mut hops, ending);
     }
     hops.sort_by_key(|hop| (hop.at(), hop.until()));
+    way::follow(capture, &mut hops, ending);
+    way::again(&mut hops);
     hops
 }
 
@@ -125,36 +150,4 @@ fn changed(left: &Packet, arrived: &Packet) -> Option<String> {
         Some(value) => format!("arrives with TSval {value}"),
         None => "arrives without timestamps".to_owned(),
     })
-}
-
-/// Finds what arrived where it should have been passed on, and was not.
-fn dropped(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Duration) -> bool) {
-    let mut places: HashMap<&str, (usize, Vec<Ipv4Addr>)> = HashMap::new();
-    for end in capture.ends.iter().filter(|e| e.interface != "lo") {
-        let place = places.entry(&end.host).or_default();
-        place.0 += 1;
-        place.1.extend(end.address);
-    }
-    let mut departures: HashMap<(&str, Content), Vec<Duration>> = HashMap::new();
-    for hop in hops.iter() {
-        if let Some((end, at)) = hop.left {
-            let key = (capture.ends[end].host.as_str(), hop.packet.content());
-            departures.entry(key).or_default().push(at);
-        }
-    }
-    for hop in hops {
-        let Some((end, at)) = hop.arrived else { continue };
-        let host = capture.ends[end].host.as_str();
-        let Some((links, own)) = places.get(host) else { continue };
-        let dst = hop.packet.dst;
-        if *links < 2 || own.contains(&dst) || dst.is_multicast() || dst.is_broadcast() {
-            continue;
-        }
-        let departures = departures.entry((host, hop.packet.content())).or_default();
-        match departures.iter().position(|left| *left >= at) {
-            Some(passed_on) => drop(departures.remove(passed_on)),
-            None if ending(at) => hop.fate = Fate::UnderWay,
-            None => hop.fate = Fate::Dropped,
-        }
-    }
 }

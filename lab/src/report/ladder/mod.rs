@@ -8,8 +8,10 @@
 mod hop;
 mod label;
 mod packet;
+mod remark;
 mod svg;
 mod text;
+mod way;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use std::time::Duration;
 pub use hop::Fate;
 use hop::Hop;
 use label::Labels;
+pub use remark::remarks;
 
 use crate::capture::Capture;
 
@@ -104,7 +107,10 @@ impl Ladder {
                 rows.push(Row::Silence(silence));
             }
             last = last.max(Some(hop.until()));
-            let (label, addresses) = labels.of(&hop.packet, from.unwrap_or(""), to.unwrap_or(""));
+            let (mut label, addresses) = labels.of(&hop.packet, from.unwrap_or(""), to.unwrap_or(""));
+            if hop.first.is_some() {
+                label.push_str(" again");
+            }
             let mut notes: Vec<String> = addresses.into_iter().collect();
             notes.extend(match hop.fate {
                 Fate::Arrived => None,
@@ -117,6 +123,13 @@ impl Ladder {
                 notes.push(format!("arrives at {}", seconds(hop.until())));
             }
             notes.extend(hop.changed.clone());
+            // A RST that is made here, and not right upon what it answers.
+            if hop.before.is_none()
+                && let Some(answered) = remark::answered(capture, &hops, hop).map(Hop::until)
+                && hop.at() > answered + LATE
+            {
+                notes.push(format!("answers what arrived at {}", seconds(answered)));
+            }
             notes.extend(hop.comment.clone());
             rows.push(Row::Arrow(Arrow {
                 at: hop.at(),

@@ -95,6 +95,13 @@ impl Packet {
         Content { id: self.id, segment, other }
     }
 
+    /// How many sequence numbers a segment takes: its payload's, SYN and FIN.
+    pub(super) fn sequence_length(&self) -> u32 {
+        let What::Tcp(header, length) = &self.what else { return 0 };
+        let flag = |flag: Flags| u32::from(header.flags.contains(flag));
+        u32::try_from(*length).unwrap_or(u32::MAX) + flag(Flags::SYN) + flag(Flags::FIN)
+    }
+
     /// From where to where, with ports where there are ports.
     pub(super) fn addresses(&self) -> (String, String) {
         match &self.what {

@@ -6,7 +6,7 @@ use super::{Arrow, Fate, Ladder, Row};
 use crate::report::escaped::Escaped;
 
 /// Where the first column stands, from column to column, and what labels have.
-const FIRST: usize = 140;
+const FIRST: usize = 118;
 const GAP: usize = 125;
 const LABEL: usize = 400;
 /// Where rows begin, the height of a line, and of a character's middle.
@@ -15,21 +15,19 @@ const LINE: usize = 17;
 const MIDDLE: usize = 4;
 
 impl Ladder {
-    /// The ladder as an `<svg>` element of an HTML page. `id` is unique there.
+    /// The ladder as an `<svg>` element of an HTML page.
     ///
     /// Its colours are the custom properties `--bad` and `--faint` where the
     /// page has them.
     #[must_use]
-    pub fn svg(&self, id: &str, title: &str) -> String {
+    pub fn svg(&self, title: &str) -> String {
         let height = TOP + self.rows.iter().map(|row| lines(row) * LINE).sum::<usize>() + LINE / 2;
         let last = place(self.hosts.len().saturating_sub(1));
         let width = last + 20 + LABEL;
-        let id = Escaped(id);
         let mut svg = format!(
-            "<svg role=\"img\" aria-labelledby=\"{id}-t {id}-d\" \
-             viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" fill=\"currentColor\" \
-             font-family=\"ui-monospace, monospace\" font-size=\"12\">\n\
-             <title id=\"{id}-t\">{}</title>\n<desc id=\"{id}-d\">{}</desc>\n",
+            "<svg role=\"img\" aria-label=\"{}: {}\" \
+             viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
+             <g fill=\"currentColor\" font-family=\"ui-monospace, monospace\" font-size=\"12\">\n",
             Escaped(title),
             Escaped(&self.summary()),
         );
@@ -60,7 +58,7 @@ impl Ladder {
             }
             y += lines(row) * LINE;
         }
-        svg.push_str("</svg>\n");
+        svg.push_str("</g>\n</svg>\n");
         svg
     }
 }
@@ -84,7 +82,7 @@ fn text(svg: &mut String, x: usize, y: usize, attributes: &str, words: &str) {
 fn draw(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
     let bad = "style=\"stroke:var(--bad, #c00)\" stroke-width=\"2\"";
     let time = format!("{}.{:03} s", arrow.at.as_secs(), arrow.at.subsec_millis());
-    text(svg, 98, y + MIDDLE, "text-anchor=\"end\" font-size=\"11\"", &time);
+    text(svg, 88, y + MIDDLE, "text-anchor=\"end\" font-size=\"11\"", &time);
     if let (Some(from), Some(to)) = (arrow.from, arrow.to) {
         let (mut start, mut end) = (place(from), place(to));
         match arrow.fate {

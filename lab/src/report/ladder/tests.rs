@@ -79,6 +79,33 @@ fn what_was_not_seen_is_not_called_lost() {
 }
 
 #[test]
+fn frames_are_told_what_the_capture_proves() {
+    let mut capture = incident();
+    let more = [
+        // Sent again, and it leaves as it came.
+        crossing(9300, Some(0), Some(1), INSIDE, Flags::FIN_ACK, 1006),
+        crossing(9302, Some(2), Some(3), INSIDE, Flags::FIN_ACK, 1006),
+        // The NAT says that it knows nothing of it.
+        crossing(9400, Some(1), Some(0), [INSIDE[1], INSIDE[0]], Flags::RST, 0),
+    ];
+    capture.frames.extend(more.concat());
+    let remarks = remarks(&capture);
+    let told = remarks.iter().enumerate().filter(|(_, remarks)| !remarks.is_empty());
+    let lines: Vec<_> = told.map(|(at, remarks)| format!("{}: {}", at + 1, remarks.join("; "))).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    3: nat translates 10.0.1.2:41000 > 192.0.2.2:80 of frame 1
+    6: dropped by nat: it arrives here and never leaves again
+    7: lost on the wire to nat: it arrives nowhere
+    8: made by the wire: it never left nat; RST made by the wire
+    9: sent again, first in frame 7
+    11: sent again, first in frame 7; nat does not translate it, unlike frame 3
+    13: RST made by nat, answers frame 10
+    14: RST made by nat, answers frame 10
+    ");
+    assert!(super::remarks(&Capture { lost: 1, ..capture }).concat().iter().all(|r| !r.contains("dropped")));
+}
+
+#[test]
 fn a_long_story_is_folded_in_the_middle() {
     let frames =
         (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
@@ -93,7 +120,7 @@ fn a_drawing_has_no_markup_but_its_own() {
     let mut capture = incident();
     capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>"));
     capture.frames[0].comment = Some("</svg>\"".into());
-    let svg = Ladder::of(&capture).svg("a", "<b>");
+    let svg = Ladder::of(&capture).svg("<b>");
     assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
     assert_eq!(svg.matches("</svg>").count(), 1);
 }
@@ -116,6 +143,6 @@ proptest! {
         capture.ends.truncate(hosts);
         let ladder = Ladder::of(&capture);
         prop_assert!(ladder.text().lines().all(|line| line.chars().count() <= 80));
-        let _ = ladder.svg("a", "b");
+        let _ = ladder.svg("b");
     }
 }

@@ -1,0 +1,219 @@
+//! The report, as a reader opens it: in a browser.
+
+mod browser;
+#[path = "../../lab/tests/common/frame.rs"]
+mod frame;
+#[allow(dead_code, reason = "nobody types here")]
+mod user;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use lab::outcome::Outcome;
+use lab::report::html::{Drawings, Page, html};
+use lab::report::matrix::Column;
+use libtest_mimic::Arguments;
+use tempfile::TempDir;
+
+use browser::Browser;
+use frame::{Test, leave_out};
+use user::{Answer, PATIENCE, ask, needs_namespaces};
+
+frame::tests![two_at_a_time:
+    nothing_overflows_and_everything_can_be_read,
+    arms_fold_and_are_switched,
+    it_is_read_without_a_script,
+    whatever_is_named_is_text,
+    the_html_is_valid,
+];
+
+fn two_at_a_time(tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    frame::run(&arguments, tests, None)
+}
+
+/// Scenarios that take seconds, with ladders of few and of many packets.
+const QUICK: &str = "conntrack-beyond-window-reset tw-recycle-nat time-wait-port-reuse --set recycle=model";
+
+/// A report that all tests share, and the outcomes that it tells.
+struct Report {
+    html: String,
+    outcomes: Vec<Outcome>,
+}
+
+fn report() -> &'static Report {
+    static REPORT: OnceLock<Report> = OnceLock::new();
+    needs_namespaces();
+    REPORT.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a directory");
+        let to = folder.path().display();
+        let Answer { status, out, err } =
+            ask(&format!("run {QUICK} --jobs 3 --json --report {to} --pcap {to}"));
+        assert_eq!(status, Some(0), "{out}{err}");
+        let outcomes = out.lines().map(|line| serde_json::from_str(line).expect("an outcome")).collect();
+        let html = fs::read_to_string(folder.path().join("index.html")).expect("the report");
+        Report { html, outcomes }
+    })
+}
+
+/// A file of these words, in a directory of its own.
+struct Document(TempDir);
+
+impl Document {
+    fn of(html: &str) -> Self {
+        let document = Self(tempfile::tempdir().expect("a directory"));
+        fs::write(document.file(), html).expect("a file");
+        document
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("index.html")
+    }
+}
+
+/// What is not as it should be on a page, at all widths and in both schemes.
+fn blemishes(browser: &mut Browser) -> Vec<String> {
+    let mut found = vec![];
+    browser.evaluate("document.querySelectorAll('details').forEach((folded) => { folded.open = true; })");
+    for width in [1280, 400] {
+        for scheme in ["light", "dark"] {
+            browser.show(width, scheme);
+            let here = browser.evaluate(include_str!("browser/page.js"));
+            let here = here.as_array().expect("a list").iter().filter_map(|b| b.as_str());
+            found.extend(here.map(|blemish| format!("{width} px, {scheme}: {blemish}")));
+        }
+    }
+    found.extend(browser.complaints());
+    found
+}
+
+fn nothing_overflows_and_everything_can_be_read() {
+    let document = Document::of(&report().html);
+    let mut browser = Browser::start();
+    browser.open(&document.file());
+    assert_eq!(blemishes(&mut browser), [""; 0]);
+    let back = |browser: &mut Browser, scheme| {
+        browser.show(1280, scheme);
+        browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    };
+    assert_ne!(back(&mut browser, "light"), back(&mut browser, "dark"));
+}
+
+/// The names of the arms of the first outcome that are unfolded.
+fn unfolded(browser: &mut Browser) -> Vec<String> {
+    let open = "[...document.querySelectorAll('article')[0].querySelectorAll('details.arm[open] > summary b')]\
+                .map((name) => name.textContent)";
+    let open = browser.evaluate(open);
+    open.as_array().expect("a list").iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
+}
+
+fn arms_fold_and_are_switched() {
+    let Report { html, outcomes } = report();
+    let document = Document::of(html);
+    let mut browser = Browser::start();
+    browser.open(&document.file());
+    browser.show(1280, "light");
+    assert_eq!(unfolded(&mut browser), ["fault"]);
+    // By mouse, and by keyboard.
+    browser.click("details.arm[open] > summary");
+    assert_eq!(unfolded(&mut browser), [""; 0]);
+    browser.evaluate("document.querySelector('details.arm > summary').focus()");
+    browser.enter();
+    assert_eq!(unfolded(&mut browser), ["control"]);
+    browser.enter();
+    assert_eq!(unfolded(&mut browser), [""; 0]);
+    // Each arm's link shows it and folds the others, of this outcome only.
+    for (at, arm) in outcomes[0].arms.iter().enumerate() {
+        browser.click(&format!("nav.arms a:nth-of-type({})", at + 1));
+        // The page learns of it in an event of its own.
+        let begun = Instant::now();
+        while unfolded(&mut browser) != [arm.name.as_str()] {
+            assert!(begun.elapsed() < PATIENCE, "{}: {:?}", arm.name, unfolded(&mut browser));
+        }
+    }
+    let open = browser.evaluate("document.querySelectorAll('details.arm[open]').length");
+    assert_eq!(open.as_u64(), Some(outcomes.len() as u64));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+fn it_is_read_without_a_script() {
+    let document = Document::of(&report().html);
+    let mut browser = Browser::start();
+    browser.ask("Emulation.setScriptExecutionDisabled", &serde_json::json!({ "value": true }));
+    browser.open(&document.file());
+    assert_eq!(unfolded(&mut browser), ["fault"]);
+    browser.click("details.arm:not([open]) > summary");
+    assert_eq!(unfolded(&mut browser), ["control", "fault"]);
+    let seen =
+        browser.evaluate("document.querySelector('details.arm[open] svg').getBoundingClientRect().height");
+    assert!(seen.as_f64() > Some(50.0), "{seen}");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+/// What a name, a log line or a cell may try; and it is long.
+const EVIL: &str = "<script>window.evil = 1; alert(1)</script>\"'><img/src=x onerror=alert(1)></title></svg>\
+                    <style>*{display:none}</style>ａ-very-long-word-without-any-place-to-break-a-line-at-all";
+
+/// The report of these outcomes with nothing but [`EVIL`] for words.
+fn evil(outcomes: &[Outcome]) -> String {
+    let evil = |kernel: &str| {
+        let mut outcomes = outcomes.to_vec();
+        for outcome in &mut outcomes {
+            outcome.kernel = format!("{kernel}{EVIL}");
+            outcome.kernel_id = Some(EVIL.to_owned());
+            EVIL.clone_into(&mut outcome.scenario);
+            outcome.reason = Some(EVIL.to_owned());
+            outcome.settings.insert(EVIL, EVIL.to_owned());
+            outcome.log.push(EVIL.to_owned());
+            for arm in &mut outcome.arms {
+                for word in [&mut arm.name, &mut arm.change] {
+                    EVIL.clone_into(word);
+                }
+                arm.observations.insert(EVIL, format!("{kernel}{EVIL}"));
+                arm.because.push(EVIL.to_owned());
+                arm.evidence.insert(EVIL, vec![EVIL.to_owned()]);
+            }
+        }
+        outcomes.truncate(1);
+        Column { kernel: format!("{kernel}{EVIL}"), outcomes }
+    };
+    html(&Page {
+        columns: &[evil("one"), evil("other")],
+        drawings: &Drawings::new(),
+        scenario: &|_| None,
+        command: &|_| EVIL.to_owned(),
+        pcap: &|_, _| Some(EVIL.to_owned()),
+    })
+}
+
+fn whatever_is_named_is_text() {
+    let document = Document::of(&evil(&report().outcomes));
+    let mut browser = Browser::start();
+    browser.open(&document.file());
+    assert_eq!(blemishes(&mut browser), [""; 0]);
+    assert_eq!(browser.evaluate("typeof window.evil"), "undefined");
+    assert_eq!(browser.evaluate("document.scripts.length + document.images.length"), 1);
+    let shown = browser.evaluate("document.querySelector('h1').innerText");
+    assert_eq!(shown.as_str(), Some(EVIL));
+    assert_eq!(browser.evaluate("document.querySelector('details.arm b').innerText").as_str(), Some(EVIL));
+}
+
+/// HTML Tidy's words on a document.
+fn tidy(file: &Path) -> String {
+    let mut command = Command::new("tidy");
+    command.args(["-e", "-q", "--show-warnings", "yes"]).arg(file).stdin(Stdio::null());
+    match command.output() {
+        Ok(said) => String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned(),
+        Err(_) => leave_out("tidy is not installed: nothing to validate with"),
+    }
+}
+
+fn the_html_is_valid() {
+    for html in [&report().html, &evil(&report().outcomes)] {
+        assert_eq!(tidy(&Document::of(html).file()), "");
+    }
+}
