@@ -186,7 +186,12 @@ impl Lanes {
 /// A time as a person reads it beside one of such a length.
 fn time(at: Duration, of: Duration) -> String {
     let seconds = at.as_secs_f64();
-    if of.as_secs() >= 20 { format!("{seconds:.0} s") } else { format!("{seconds:.2} s") }
+    match of.as_millis() {
+        20_000.. => format!("{seconds:.0} s"),
+        200.. => format!("{seconds:.2} s"),
+        20.. => format!("{seconds:.3} s"),
+        _ => format!("{seconds:.4} s"),
+    }
 }
 
 #[cfg(test)]
