@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`scenario`] | what a fault is: card, arms, eras (pure) |
 //! | [`outcome`], [`snapshot`] | the table, the verdict, the comparison (pure) |
-//! | [`capture`] | the frames of an arm (pure) |
+//! | [`capture`], [`hops`] | the frames of an arm, and what became of each packet (pure) |
 //! | [`topology`] | hosts, routers, links and rules as values (pure) |
 //! | [`network`] | a topology made real |
 //! | [`wire`] | a link whose frames pass through this process |
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod error;
 pub mod evidence;
 pub mod guide;
+pub mod hops;
 pub mod kernel;
 pub mod machine;
 pub mod network;
