@@ -12,7 +12,8 @@
 //! | [`network`] | a topology made real |
 //! | [`wire`] | a link whose frames pass through this process |
 //! | [`probe`] | what is tried |
-//! | [`evidence`] | what is seen |
+//! | [`evidence`], [`task`] | what is seen |
+//! | [`why`] | what explains it (pure) |
 //! | [`stage`], [`perform`] | one arm while it runs; all arms of a scenario |
 //! | [`machine`] | where it runs, and what can be done there |
 //! | [`report`] | how it is told |
@@ -40,7 +41,9 @@ pub mod report;
 pub mod scenario;
 pub mod snapshot;
 pub mod stage;
+pub mod task;
 pub mod topology;
+pub mod why;
 pub mod wire;
 
 pub use catalogue::Catalogue;

@@ -22,11 +22,12 @@ use tokio::time::timeout;
 
 use super::here::BUDGET;
 use crate::error::{Error, Result};
+use crate::evidence::shared_log::SharedLog;
 use crate::network::Host;
 use crate::network::namespace::of_this_thread;
 use crate::report::{Style, standing};
 use crate::scenario::{Plan, Scenario};
-use crate::stage::{SharedLog, Stage};
+use crate::stage::{Looks, Stage};
 
 /// What bash runs before it prompts: says where one is, also where a start-up
 /// file has made another prompt than that of the environment.
@@ -52,7 +53,7 @@ pub(super) async fn shell(scenario: &Scenario, plan: Plan<'_>, log: &SharedLog, 
     #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
     let [stdin, stdout, stderr] = seat.descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     let played = timeout(BUDGET, async {
-        let stage = Stage::set_up(scenario, plan, log, false).await?;
+        let stage = Stage::set_up(scenario, plan, log, Looks::default()).await?;
         (scenario.play)(&stage).await?;
         Ok(stage)
     });

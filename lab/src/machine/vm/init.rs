@@ -14,12 +14,12 @@ use super::{housekeeping, initramfs, line};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
+use crate::evidence::shared_log::SharedLog;
 use crate::kernel::Kernel;
 use crate::machine::worker::{Report, Task};
 use crate::network::sysctl;
 use crate::perform::{Order, perform};
 use crate::scenario::{Clock, Ground};
-use crate::stage::SharedLog;
 
 /// Where the initramfs has the orders.
 pub const ORDERS: &str = "/orders.json";
@@ -86,12 +86,12 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         .build()
         .map_err(|e| Error::kernel("init", "start the runtime", e))?;
     for task in orders.tasks {
-        let Task::Run { scenario, only, set, without_cause, captures } = task else {
+        let Task::Run { scenario, only, set, without_cause, looks } = task else {
             return Err(Error::Lab("init: a guest is not checked, it runs".into()));
         };
         let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
         let ground = Ground::new(scenario, Kernel::running(), orders.clock, &set);
-        let order = Order { only: &only, without_cause, captures };
+        let order = Order { only: &only, without_cause, looks };
         let on_arm = |arm: &str| {
             let _ = report(&Report::Arm(arm.to_owned()));
         };
