@@ -17,7 +17,7 @@ use crate::evidence::kernel_log::{Record, Waiting};
 use crate::evidence::shared_log::SharedLog;
 use crate::evidence::sockets::sockets;
 use crate::evidence::traces::{Traces, WireTraces};
-use crate::evidence::witness::Witness;
+use crate::evidence::witness::{Counted, Witness};
 use crate::network::{Host, Network, ring};
 use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
@@ -261,20 +261,22 @@ impl<'a> Stage<'a> {
     /// told to lose.
     pub fn finish(self) -> Result<(ArmOutcome, Option<Traces>)> {
         let ended = ring::now();
-        let (mut evidence, mut all_changes) = (Map::default(), vec![]);
+        let (mut evidence, mut counted) = (Map::default(), vec![]);
         for host in self.network.hosts() {
             let mut lines = vec![];
             let changes = self.counters(host.name())?;
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
             }
-            all_changes.push(changes);
+            let mut rules = vec![];
             let node = &self.network.topology().nodes[self.network.topology().index(host.name())];
             if !node.rules.is_empty() {
                 let entries = Conntrack::of(host.namespace())?.entries()?;
                 lines.extend(entries.iter().map(ToString::to_string));
-                lines.extend(host.firewall().counters()?.iter().map(ToString::to_string));
+                rules = host.firewall().counters()?;
+                lines.extend(rules.iter().map(ToString::to_string));
             }
+            counted.push(Counted { changes, rules });
             if node.kind != Kind::Bridge {
                 lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
             }
@@ -291,7 +293,7 @@ impl<'a> Stage<'a> {
             wires.push(WireTraces { ends, counted: wire.counted() });
         }
         let mut traces =
-            self.witness.map(|witness| witness.end(&self.network, all_changes, ended)).transpose()?;
+            self.witness.map(|witness| witness.end(&self.network, counted, ended)).transpose()?;
         if let Some(traces) = &mut traces {
             let of_another = |device: &str| {
                 let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);

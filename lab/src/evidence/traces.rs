@@ -1,7 +1,6 @@
 //! All that was seen of an arm, as values: what an explanation is made of.
 
 use super::conntrack::{Change, Event};
-use super::counters::Changes;
 use super::invalid::Remark;
 use super::waits::Wait;
 use crate::capture::Capture;
@@ -30,8 +29,8 @@ pub struct Traces {
 pub struct HostTraces {
     /// Its name.
     pub name: String,
-    /// The counters that moved, without those that any traffic moves.
-    pub counted: Changes,
+    /// The counters that moved.
+    pub counted: Vec<(String, i64)>,
     /// conntrack's counters that moved.
     pub conntrack: Vec<Change>,
     /// What its rules counted that drop packets.
@@ -52,6 +51,13 @@ pub struct WireTraces {
 }
 
 impl Traces {
+    /// By how much a counter of a host moved.
+    #[must_use]
+    pub fn counted(&self, host: &str, counter: &str) -> i64 {
+        let moved = self.host(host).into_iter().flat_map(|host| &host.counted);
+        moved.into_iter().find(|(name, _)| name == counter).map_or(0, |(_, by)| *by)
+    }
+
     /// What was seen of a host.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<&HostTraces> {

@@ -11,6 +11,7 @@ use super::tap::Tap;
 use super::traces::{HostTraces, Traces};
 use super::waits::Waits;
 use crate::error::Result;
+use crate::network::firewall::RuleCounter;
 use crate::network::{Host, Network};
 use crate::topology::rule::Action;
 
@@ -21,6 +22,15 @@ pub struct Witness {
     /// By host; none where there is no conntrack, or nothing is to be explained.
     trackers: Vec<Option<Tracker>>,
     waits: Waits,
+}
+
+/// What a host has counted.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// How its counters changed.
+    pub changes: Changes,
+    /// What its rules counted.
+    pub rules: Vec<RuleCounter>,
 }
 
 /// What looks on at the conntrack of a host.
@@ -55,16 +65,19 @@ impl Witness {
         &self.waits
     }
 
-    /// What was seen until `until`, of the kernel's clock; `changes` are those
-    /// of the counters of each host.
+    /// What was seen until `until`, of the kernel's clock. `counted` is what each
+    /// host's counters and rules say.
     ///
     /// # Errors
     /// Where the kernel's tables cannot be read.
-    pub fn end(self, network: &Network, changes: Vec<Changes>, until: Duration) -> Result<Traces> {
+    pub fn end(self, network: &Network, counted: Vec<Counted>, until: Duration) -> Result<Traces> {
         let mut hosts = vec![];
-        for ((host, tracker), changes) in network.hosts().iter().zip(self.trackers).zip(changes) {
-            let (name, counted) = (host.name().to_owned(), changes.telling());
-            let mut traces = HostTraces { name, counted, ..HostTraces::default() };
+        for ((host, tracker), counted) in network.hosts().iter().zip(self.trackers).zip(counted) {
+            let mut traces = HostTraces {
+                name: host.name().to_owned(),
+                counted: counted.changes.moved().collect(),
+                ..HostTraces::default()
+            };
             if let Some(mut tracker) = tracker {
                 traces.conntrack = Stats::changes(&tracker.before, &tracker.conntrack.stats()?);
                 traces.events = tracker.events.take()?;
@@ -73,7 +86,7 @@ impl Witness {
                     let rules = &network.topology().nodes[network.topology().index(host.name())].rules;
                     rules.iter().any(|rule| rule.name() == name && *rule.action() == Action::Drop)
                 };
-                traces.dropped = host.firewall().counters()?;
+                traces.dropped = counted.rules;
                 traces.dropped.retain(|counter| counter.packets > 0 && drops(&counter.rule));
             }
             hosts.push(traces);

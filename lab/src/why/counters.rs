@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{Arm, Finding, Rank};
 use crate::evidence::conntrack::Statistic;
 use crate::evidence::invalid::Remark;
-use crate::evidence::traces::Traces;
 use crate::wire::segment::Flags;
 
 /// A counter, and what it counts with the function that does.
@@ -55,11 +54,9 @@ impl Moved {
 /// The counters of a host, most telling first, that moved more than in the
 /// control.
 pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
-    let by =
-        |traces: &Traces, name: &str| traces.host(host).and_then(|host| host.counted.get(name)).unwrap_or(0);
     let moved = |&(name, meaning): &(&'static str, &'static str)| {
-        let now = by(arm.traces, name);
-        let more = now > arm.control.map_or(0, |control| by(control, name));
+        let now = arm.traces.counted(host, name);
+        let more = now > arm.control.map_or(0, |control| control.counted(host, name));
         more.then_some(Moved { name, by: now, meaning })
     };
     MEANINGS.iter().filter_map(moved).collect()

@@ -9,12 +9,12 @@ use crate::task::Task;
 /// What a task waits for that sleeps in one of these functions.
 const WAITS_FOR: [(&[&str], &str); 3] = [
     (
-        // net/core/dev.c; the first two are inlined into the third.
+        // net/core/dev.c; the compiler may put the first two into the third.
         &["netdev_wait_allrefs_any", "netdev_wait_allrefs", "netdev_run_todo"],
         "waits until every reference to a device is given back",
     ),
     (
-        // net/core/rtnetlink.c, net/core/net_namespace.c; the mutex itself is not on a stack.
+        // net/core/rtnetlink.c, net/core/link_watch.c; a stack leaves out the functions of the mutex itself.
         &[
             "rtnl_lock",
             "rtnl_lock_killable",

@@ -3,24 +3,22 @@
 use std::time::Duration;
 
 use super::{Arm, Finding, Rank, seconds};
-use crate::evidence::traces::Traces;
 
 /// The counter of what asks after a silent connection.
 const ASKED: &str = "TCPKeepAlive";
 
 /// Hosts that asked after no connection, and did so in the control.
 pub(super) fn not_asked(arm: &Arm<'_>) -> Vec<Finding> {
-    let by = |traces: &Traces, host: &str| traces.host(host).and_then(|h| h.counted.get(ASKED)).unwrap_or(0);
     let Some(control) = arm.control else { return vec![] };
     let Some((from, silence)) = longest(arm) else { return vec![] };
-    let quiet = |host: &&str| by(control, host) > 0 && by(arm.traces, host) == 0;
+    let quiet = |host: &&str| control.counted(host, ASKED) > 0 && arm.traces.counted(host, ASKED) == 0;
     let hosts = arm.traces.hosts.iter().map(|host| host.name.as_str()).filter(quiet);
     let told = hosts.map(|host| {
         let text = format!(
             "nothing was sent for {}, and {host} asked after no connection: {ASKED} did not move, in the control \
              {ASKED} +{}",
             seconds(silence),
-            by(control, host),
+            control.counted(host, ASKED),
         );
         Finding::new(Rank::Silence, from, format!("{host} did not ask"), text)
     });

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::capture::{Capture, End, Frame};
 use crate::evidence::conntrack::{Entry, Event, Status, TcpState, Tuple};
-use crate::evidence::counters::Counters;
 use crate::evidence::invalid::Remark;
 use crate::evidence::traces::{HostTraces, WireTraces};
 use crate::evidence::waits::Wait;
@@ -79,9 +78,8 @@ fn traces(frames: &[Vec<Frame>]) -> Traces {
     Traces { capture, hosts: hosts.into(), ..Traces::default() }
 }
 
-fn count(traces: &mut Traces, host: usize, name: &str, by: u64) {
-    let reading = |by: u64| Counters::parse(&format!("TcpExt: {name}\nTcpExt: {by}\n"), "");
-    traces.hosts[host].counted = Counters::changes(&reading(0), &reading(by));
+fn count(traces: &mut Traces, host: usize, name: &str, by: i64) {
+    traces.hosts[host].counted = vec![(name.to_owned(), by)];
 }
 
 fn told(arm: &Traces, control: &Traces) -> Vec<String> {
