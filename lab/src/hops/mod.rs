@@ -80,14 +80,18 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
     let mut flying: HashMap<_, Vec<usize>> = HashMap::new();
     for frame in frames {
         let Some(packet) = Packet::read(frame) else { continue };
-        let key = (packet.macs.src, packet.macs.dst, packet.ends(), packet.content());
+        let key = packet.content();
         if frame.outgoing {
             flying.entry(key).or_default().push(hops.len());
         } else {
             // The youngest of equals: what is sent again was lost before.
             let waiting = flying.get_mut(&key);
             let left = waiting.and_then(|waiting| {
-                let other = |&h: &usize| hops[h].left.is_some_and(|(end, _)| host(end) != host(frame.end));
+                let other = |&h: &usize| {
+                    let left: &Hop = &hops[h];
+                    (left.packet.macs, left.packet.ends()) == (packet.macs, packet.ends())
+                        && left.left.is_some_and(|(end, _)| host(end) != host(frame.end))
+                };
                 waiting.iter().rposition(other).map(|at| waiting.remove(at))
             });
             if let Some(left) = left {

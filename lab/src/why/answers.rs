@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::journey::Journey;
 use super::{Arm, Finding, Rank, counters, flow, name, seconds};
 use crate::hops::Fate;
-use crate::wire::segment::Flags;
+use crate::wire::segment::{Flags, Header};
 
 /// What comes later is no answer, and connections that end with the arm get none.
 const AFTERMATH: Duration = Duration::from_secs(5);
@@ -22,15 +22,20 @@ pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
         return vec![];
     }
     let mut groups: Vec<Vec<&Journey<'_>>> = vec![];
-    let mut known = HashMap::new();
+    let mut by_number: HashMap<u32, Vec<usize>> = HashMap::new();
     for one in journeys.all.iter().filter(|j| j.sender().is_some() && !j.has(Flags::RST)) {
-        let header = &one.first().header;
-        let key = (one.sender(), one.way(), header.seq, header.ack, header.flags, one.length);
-        let at = *known.entry(key).or_insert(groups.len());
-        if at == groups.len() {
-            groups.push(vec![]);
+        let key = |j: &Journey<'_>| {
+            let Header { ack, flags, .. } = j.first().header;
+            (j.way(), ack, flags, j.length)
+        };
+        let known = by_number.entry(one.first().header.seq).or_default();
+        let same = |&&n: &&usize| groups[n][0].sender() == one.sender() && key(groups[n][0]) == key(one);
+        if let Some(&n) = known.iter().find(same) {
+            groups[n].push(one);
+        } else {
+            known.push(groups.len());
+            groups.push(vec![one]);
         }
-        groups[at].push(one);
     }
     let mut found: Vec<Finding> = vec![];
     for group in groups {
@@ -103,10 +108,13 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
     Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) }
 }
 
-/// That a SYN is older than what last came from its address on the same link.
+/// That a SYN is older than what last came from its address on the same link,
+/// or has no timestamp as that had.
 fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
     let there = syn.last();
-    let tsval = there.header.timestamps.filter(|_| syn.has(Flags::SYN))?.tsval;
+    if !syn.has(Flags::SYN) {
+        return None;
+    }
     let from = there.header.src.ip();
     let legs = arm.journeys.all.iter().flat_map(|journey| &journey.legs);
     let before = legs.filter(|leg| {
@@ -119,13 +127,17 @@ fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
     });
     let stamps = before.filter_map(|leg| Some((leg.at, leg.header.timestamps?.tsval)));
     let (at, last) = stamps.reduce(|_, later| later)?;
+    let before = format!(
+        "{last}, the last from {from} to {}, {} before",
+        there.to.unwrap_or("?"),
+        seconds(there.at.saturating_sub(at))
+    );
+    let Some(tsval) = there.header.timestamps.map(|stamps| stamps.tsval) else {
+        return Some(format!("it came without a TS val, after {before}"));
+    };
     // RFC 7323 5.2: s < t where 0 < (t - s) < 2^31.
     let behind = last.wrapping_sub(tsval);
-    (behind > 0 && behind < 1 << 31).then(|| {
-        let to = there.to.unwrap_or("?");
-        let ago = seconds(there.at.saturating_sub(at));
-        format!("its TS val {tsval} is {behind} behind {last}, the last from {from} to {to}, {ago} before")
-    })
+    (behind > 0 && behind < 1 << 31).then(|| format!("its TS val {tsval} is {behind} behind {before}"))
 }
 
 /// SYNs that met an ACK: of a connection that the other end still has.

@@ -90,6 +90,13 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     told
 }
 
+/// What is said of the end of a connection is about what came before it, and
+/// what is ignored (from 6.1 on it is said so) stays in its flow.
+fn is_news(remark: &Remark) -> bool {
+    let ends = [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag));
+    !ends && !remark.words.contains(" ignored, state ")
+}
+
 fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
@@ -108,11 +115,7 @@ pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
             let kind = format!("{} counted {}", host.name, names.join(" "));
             find(Rank::Counter, kind, format!("{} counted {}", host.name, told.join("; ")));
         }
-        // What is said of the end of a connection is about what came before it.
-        let ends = |remark: &&Remark| {
-            [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag))
-        };
-        for remark in host.remarks.iter().filter(|remark| !ends(remark)) {
+        for remark in host.remarks.iter().filter(|remark| is_news(remark)) {
             let header = super::name(&remark.header, remark.length);
             find(
                 Rank::Words,

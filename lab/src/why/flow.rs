@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use super::journey::{Journey, Leg, Way};
+use super::journey::{Journey, Way};
 use super::{Arm, seconds};
 use crate::evidence::conntrack::{Entry, Event, Tuple};
 use crate::wire::segment::Header;
@@ -20,22 +20,18 @@ pub(super) struct Untranslated<'a> {
     at: Duration,
 }
 
-fn way(leg: &Leg<'_>) -> Way {
-    (leg.header.src, leg.header.dst)
-}
-
 /// Finds the host that translated others of the same way before, and not this one.
 pub(super) fn untranslated<'a>(arm: &Arm<'a>, journey: &Journey<'a>) -> Option<Untranslated<'a>> {
     journey.legs.iter().enumerate().find_map(|(n, leg)| {
         let host = leg.to?;
-        if journey.legs.get(n + 1).is_some_and(|next| way(next) != way(leg)) {
+        if journey.legs.get(n + 1).is_some_and(|next| next.way() != leg.way()) {
             return None;
         }
         let pairs = arm.journeys.all.iter().flat_map(|other| other.legs.windows(2));
-        let before =
-            pairs.filter(|pair| pair[0].to == Some(host) && pair[0].at < leg.at && way(&pair[0]) == way(leg));
-        let was = before.map(|pair| way(&pair[1])).rfind(|was| *was != way(leg))?;
-        Some(Untranslated { host, way: way(leg), was, at: leg.at })
+        let before = pairs
+            .filter(|pair| pair[0].to == Some(host) && pair[0].at < leg.at && pair[0].way() == leg.way());
+        let was = before.map(|pair| pair[1].way()).rfind(|was| *was != leg.way())?;
+        Some(Untranslated { host, way: leg.way(), was, at: leg.at })
     })
 }
 
@@ -82,7 +78,7 @@ impl Untranslated<'_> {
         let ways = [self.way, (self.was.1, self.was.0)];
         let pairs = arm.journeys.all.iter().flat_map(|journey| journey.legs.windows(2));
         let passed = pairs.filter(|pair| {
-            pair[0].to == Some(self.host) && ways.contains(&way(&pair[0])) && way(&pair[1]) != way(&pair[0])
+            pair[0].to == Some(self.host) && ways.contains(&pair[0].way()) && pair[1].way() != pair[0].way()
         });
         let last = passed.map(|pair| pair[0].until).filter(|until| *until < self.at).max()?;
         Some(self.at.saturating_sub(last))

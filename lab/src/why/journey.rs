@@ -20,9 +20,9 @@ pub(super) struct Journeys<'a> {
     pub until: Duration,
     /// Whether frames were not kept: then what was not seen may have happened.
     pub gaps: bool,
-    /// Positions in `all` by where they arrived last, and by who sent them.
-    arrived: HashMap<(&'a str, Way), Vec<usize>>,
-    sent: HashMap<(&'a str, Way), Vec<usize>>,
+    /// Positions in `all` by the ports at the last leg, and at the first.
+    arrived: HashMap<u32, Vec<usize>>,
+    sent: HashMap<u32, Vec<usize>>,
 }
 
 /// A segment on its way.
@@ -79,20 +79,16 @@ impl<'a> Journeys<'a> {
         }
         let (mut arrived, mut sent) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         for (n, journey) in all.iter().enumerate() {
-            let (last, first) = (journey.last(), journey.first());
-            if let Some(host) = journey.ended_at() {
-                arrived.entry((host, (last.header.src, last.header.dst))).or_default().push(n);
-            }
-            if let Some(host) = first.from {
-                sent.entry((host, journey.way())).or_default().push(n);
-            }
+            arrived.entry(ports(journey.last().way())).or_default().push(n);
+            sent.entry(ports(journey.way())).or_default().push(n);
         }
         Self { all, until: capture.until, gaps: capture.lost > 0, arrived, sent }
     }
 
     /// What arrived at a host, addressed to `dst` by `src`.
     pub(super) fn arrivals(&self, host: &'a str, way: Way) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
-        self.arrived.get(&(host, way)).into_iter().flatten().map(|&n| &self.all[n])
+        let near = self.arrived.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
+        near.filter(move |journey| journey.ended_at() == Some(host) && journey.last().way() == way)
     }
 
     /// What a host sent from `src` to `dst` that was its own.
@@ -101,7 +97,20 @@ impl<'a> Journeys<'a> {
         host: &'a str,
         way: Way,
     ) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
-        self.sent.get(&(host, way)).into_iter().flatten().map(|&n| &self.all[n])
+        let near = self.sent.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
+        near.filter(move |journey| journey.sender() == Some(host) && journey.way() == way)
+    }
+}
+
+/// The ports of both, which are hashed sooner than all of it.
+fn ports(way: Way) -> u32 {
+    u32::from(way.0.port()) << 16 | u32::from(way.1.port())
+}
+
+impl Leg<'_> {
+    /// From whom to whom it was there.
+    pub(super) fn way(&self) -> Way {
+        (self.header.src, self.header.dst)
     }
 }
 
@@ -141,7 +150,7 @@ impl<'a> Journey<'a> {
 
     /// From whom to whom, as its sender had it.
     pub(super) fn way(&self) -> Way {
-        (self.first().header.src, self.first().header.dst)
+        self.first().way()
     }
 
     /// The way of an answer to it, as its sender would get that.

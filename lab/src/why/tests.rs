@@ -128,6 +128,18 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
     assert_eq!(told(&arm, &control), [wire]);
 }
 
+#[test]
+fn a_syn_without_a_timestamp_is_told_after_one_that_had_one() {
+    let mut bare = frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(2000, 1, 2)]);
+    for frame in &mut bare {
+        assert!(crate::wire::segment::remove_timestamps(&mut frame.bytes));
+    }
+    let told = told(&traces(&[connected(), vec![bare]].concat()), &traces(&connected()));
+    let text = "SYN 192.0.2.1:9 > 192.0.2.2:80, seq 9 got no answer: it ended at server; it came without a TS val, after \
+                5000, the last from 192.0.2.1 to server, 2.0 s before";
+    assert_eq!(told, [text]);
+}
+
 /// The server's words come untranslated to the NAT, which resets them.
 fn stranger() -> Traces {
     let words = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"hello", &[on(90_000, 2, 1)]);
