@@ -7,12 +7,13 @@
 //! |---|---|
 //! | [`scenario`] | what a fault is: card, arms, eras (pure) |
 //! | [`outcome`], [`snapshot`] | the table, the verdict, the comparison (pure) |
-//! | [`capture`] | the frames of an arm (pure) |
+//! | [`capture`], [`hops`] | the frames of an arm, and what became of each packet (pure) |
 //! | [`topology`] | hosts, routers, links and rules as values (pure) |
 //! | [`network`] | a topology made real |
 //! | [`wire`] | a link whose frames pass through this process |
 //! | [`probe`] | what is tried |
-//! | [`evidence`] | what is seen |
+//! | [`evidence`], [`task`] | what is seen |
+//! | [`why`] | what explains it (pure) |
 //! | [`stage`], [`perform`] | one arm while it runs; all arms of a scenario |
 //! | [`machine`] | where it runs, and what can be done there |
 //! | [`report`] | how it is told |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod error;
 pub mod evidence;
 pub mod guide;
+pub mod hops;
 pub mod kernel;
 pub mod machine;
 pub mod network;
@@ -39,7 +41,9 @@ pub mod report;
 pub mod scenario;
 pub mod snapshot;
 pub mod stage;
+pub mod task;
 pub mod topology;
+pub mod why;
 pub mod wire;
 
 pub use catalogue::Catalogue;

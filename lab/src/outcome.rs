@@ -66,6 +66,10 @@ pub struct ArmOutcome {
     pub because: Vec<String>,
     /// What the kernel's own tables said, by host.
     pub evidence: Map<Vec<String>>,
+    /// Why it met what the control did not, where that was asked for: the
+    /// reason first, then what bears it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<String>,
     /// The frames, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
@@ -268,6 +272,7 @@ mod tests {
                 unseen: Map::default(),
                 because: vec![],
                 evidence: Map::default(),
+                why: vec![],
                 capture: None,
             })
             .collect()

@@ -6,10 +6,13 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::error::{Error, Result};
+use crate::evidence::shared_log::SharedLog;
+use crate::evidence::traces::Traces;
 use crate::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use crate::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
 use crate::snapshot;
-use crate::stage::{SharedLog, Stage};
+use crate::stage::{Looks, Stage};
+use crate::why::Reasons;
 
 /// What is asked of a scenario, beside its ground.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +22,8 @@ pub struct Order<'a> {
     /// Gives the fault arm the control's network, and plays no other arm: a way
     /// to see that without its cause nothing is reproduced.
     pub without_cause: bool,
-    /// Whether the outcome brings the frames along.
-    pub captures: bool,
+    /// Whether the outcome brings the frames along, and is explained.
+    pub looks: Looks,
 }
 
 /// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
@@ -56,12 +59,13 @@ pub async fn perform(
             }
             let logged = log.count().unwrap_or_default();
             let results = all(scenario, ground, &arms, order, log, on_arm).await;
-            if order.captures {
+            if order.looks.captures {
                 outcome.log = log.lines_since(logged);
             }
             match results {
-                Ok(arms) => {
-                    outcome.arms = arms;
+                Ok(mut arms) => {
+                    look_back(&mut arms, order.looks);
+                    outcome.arms = arms.into_iter().map(|(arm, _)| arm).collect();
                     (outcome.verdict, outcome.reason) =
                         judge(&scenario.symptom, era.shows, &mut outcome.arms);
                     outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
@@ -99,7 +103,7 @@ async fn all(
     order: Order<'_>,
     log: &SharedLog,
     on_arm: &dyn Fn(&str),
-) -> Result<Vec<ArmOutcome>> {
+) -> Result<Vec<Played>> {
     let plan = |arm: &'static Arm| {
         let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
         Plan { ground, arm, acts }
@@ -107,27 +111,57 @@ async fn all(
     let mut outcomes = vec![];
     if (scenario.apart)(ground) {
         for arm in arms {
-            let stage = Stage::set_up(scenario, plan(arm), log, order.captures).await?;
+            let stage = Stage::set_up(scenario, plan(arm), log, order.looks).await?;
             outcomes.push(play(scenario, stage, on_arm).await?);
         }
         return Ok(outcomes);
     }
     let mut stages = vec![];
     for arm in arms {
-        stages.push(Stage::set_up(scenario, plan(arm), log, order.captures).await?);
+        stages.push(Stage::set_up(scenario, plan(arm), log, order.looks).await?);
     }
     let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
-async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<ArmOutcome> {
+/// An arm that has ended, and what was seen of it where somebody looked on.
+type Played = (ArmOutcome, Option<Traces>);
+
+async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
     let arm = stage.arm.name;
-    (scenario.play)(&stage).await.map_err(|error| match error {
+    let played = tokio::select! {
+        biased;
+        played = (scenario.play)(&stage) => played,
+        never = stage.look_on() => match never {},
+    };
+    played.map_err(|error| match error {
         Error::Missing(missing) => Error::Missing(missing),
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);
     stage.finish()
+}
+
+/// Explains the arms by what the control shows not, and keeps the frames that
+/// are asked for.
+fn look_back(arms: &mut [Played], looks: Looks) {
+    if looks.explains {
+        let control = arms.iter().find(|(arm, _)| arm.kind == ArmKind::Control).and_then(|(_, t)| t.as_ref());
+        let healthy = control.map(|traces| Reasons::of(traces, None));
+        let why = |(arm, traces): &Played| match traces {
+            Some(traces) if arm.kind != ArmKind::Control => {
+                Reasons::of(traces, control).beside(healthy.as_ref())
+            }
+            _ => vec![],
+        };
+        let told: Vec<_> = arms.iter().map(why).collect();
+        arms.iter_mut().zip(told).for_each(|((arm, _), why)| arm.why = why);
+    }
+    if looks.captures {
+        for (arm, traces) in arms {
+            arm.capture = traces.take().map(|traces| traces.capture);
+        }
+    }
 }
 
 fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {

@@ -140,6 +140,7 @@ mod tests {
             unseen: Map::default(),
             because: vec![],
             evidence: Map::default(),
+            why: vec![],
             capture: None,
         }
     }

@@ -7,86 +7,34 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
-use crate::evidence::kernel_log::{KernelLog, Record, Waiting};
+use crate::evidence::kernel_log::{Record, Waiting};
+use crate::evidence::shared_log::SharedLog;
 use crate::evidence::sockets::{destroy, sockets};
-use crate::evidence::tap::Tap;
+use crate::evidence::traces::{Traces, WireTraces};
+use crate::evidence::witness::{Counted, Witness};
 use crate::network::{Host, Network, ring};
 use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
 use crate::topology::Kind;
 use crate::wire::{Policy, Wire};
 
-/// The kernel's log as all arms of a worker share it: one reader, and what it
-/// has read so far.
-#[derive(Debug, Default)]
-pub struct SharedLog {
-    reader: Option<RefCell<KernelLog>>,
-    records: RefCell<Vec<Record>>,
-}
-
-impl SharedLog {
-    /// Shares a reader; without one nothing can be seen.
-    #[must_use]
-    pub fn new(reader: Option<KernelLog>) -> Self {
-        Self { reader: reader.map(RefCell::new), records: RefCell::default() }
-    }
-
-    /// Whether the log can be read.
-    #[must_use]
-    pub fn readable(&self) -> bool {
-        self.reader.is_some()
-    }
-
-    /// The first record since this worker began that `wanted` accepts.
-    ///
-    /// # Errors
-    /// Where the kernel log fails while it is read.
-    pub fn find<T>(&self, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
-        self.find_since(0, wanted)
-    }
-
-    /// How many records there were until now.
-    ///
-    /// # Errors
-    /// Where the kernel log fails while it is read.
-    pub(crate) fn count(&self) -> Result<usize> {
-        if let Some(reader) = &self.reader {
-            self.records.borrow_mut().extend(reader.borrow_mut().take()?);
-        }
-        Ok(self.records.borrow().len())
-    }
-
-    /// The last records after the first `count`, as dmesg shows them, but for
-    /// those of the wires' own sockets; or why there are none to be seen.
-    pub(crate) fn lines_since(&self, count: usize) -> Vec<String> {
-        match self.count() {
-            _ if self.reader.is_none() => vec!["the kernel log cannot be read here".to_owned()],
-            Err(error) => vec![error.to_string()],
-            Ok(now) => {
-                let records = self.records.borrow();
-                let others = records[count..now].iter().filter(|r| !r.text.ends_with(" promiscuous mode"));
-                let mut lines: Vec<_> = others.rev().take(LINES).map(ToString::to_string).collect();
-                lines.reverse();
-                lines
-            }
-        }
-    }
-
-    fn find_since<T>(&self, count: usize, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
-        self.count()?;
-        Ok(self.records.borrow()[count..].iter().find_map(wanted))
-    }
-}
-
-/// How many lines of the log an outcome has.
-const LINES: usize = 200;
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is to be seen of an arm beside what its probes meet.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Looks {
+    /// Its frames.
+    pub captures: bool,
+    /// What explains it.
+    pub explains: bool,
+}
 
 /// One arm while it runs.
 #[derive(Debug)]
@@ -99,8 +47,8 @@ pub struct Stage<'a> {
     logged: usize,
     before: Vec<Counters>,
     seen: RefCell<Seen>,
-    wires: RefCell<Vec<Rc<Wire>>>,
-    tap: Option<Tap>,
+    wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
+    witness: Option<Witness>,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +67,7 @@ impl<'a> Deref for Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Builds the arm's network, and captures its frames where that is asked for.
+    /// Builds the arm's network, and looks on where that is asked for.
     ///
     /// # Errors
     /// What the kernel refused or lacks.
@@ -127,10 +75,11 @@ impl<'a> Stage<'a> {
         scenario: &Scenario,
         plan: Plan<'a>,
         log: &'a SharedLog,
-        captures: bool,
+        looks: Looks,
     ) -> Result<Self> {
         let network = Network::build((scenario.topology)(&plan)).await?;
-        let tap = captures.then(|| Tap::on(network.hosts())).transpose()?;
+        let looks_on = looks.captures || looks.explains;
+        let witness = looks_on.then(|| Witness::on(&network, looks.explains)).transpose()?;
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         Ok(Self {
             plan,
@@ -141,7 +90,7 @@ impl<'a> Stage<'a> {
             before,
             seen: RefCell::default(),
             wires: RefCell::default(),
-            tap,
+            witness,
         })
     }
 
@@ -165,7 +114,7 @@ impl<'a> Stage<'a> {
     /// Where the link cannot be carried.
     pub fn wire(&self, one: &str, other: &str, policy: impl Policy + 'static) -> Result<Rc<Wire>> {
         let wire = self.network.wire(one, other, Box::new(policy))?;
-        self.wires.borrow_mut().push(Rc::clone(&wire));
+        self.wires.borrow_mut().push(([one.to_owned(), other.to_owned()], Rc::clone(&wire)));
         Ok(wire)
     }
 
@@ -331,7 +280,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// Where one lost a frame that it was not told to lose, or has failed.
     pub(crate) fn carried(&self) -> Result<()> {
-        for wire in self.wires.borrow().iter() {
+        for (_, wire) in self.wires.borrow().iter() {
             let lost = wire.lost()?;
             if lost > 0 {
                 return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
@@ -340,26 +289,38 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Ends the arm: what the kernel's tables say now, and all that was seen.
+    /// Looks at what the arm waits for, for ever.
+    pub(crate) async fn look_on(&self) -> Infallible {
+        match &self.witness {
+            Some(witness) => witness.waits().look(&self.network).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the arm: what the kernel's tables say now, and all that was seen;
+    /// also by who looked on, if anybody did.
     ///
     /// # Errors
     /// Where evidence cannot be read, or a wire lost a frame that it was not
     /// told to lose.
-    pub fn finish(self) -> Result<ArmOutcome> {
+    pub fn finish(self) -> Result<(ArmOutcome, Option<Traces>)> {
         let ended = ring::now();
-        let mut evidence = Map::default();
+        let (mut evidence, mut counted) = (Map::default(), vec![]);
         for host in self.network.hosts() {
             let mut lines = vec![];
             let changes = self.counters(host.name())?;
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
             }
+            let mut rules = vec![];
             let node = &self.network.topology().nodes[self.network.topology().index(host.name())];
             if !node.rules.is_empty() {
                 let entries = Conntrack::of(host.namespace())?.entries()?;
                 lines.extend(entries.iter().map(ToString::to_string));
-                lines.extend(host.firewall().counters()?.iter().map(ToString::to_string));
+                rules = host.firewall().counters()?;
+                lines.extend(rules.iter().map(ToString::to_string));
             }
+            counted.push(Counted { changes, rules });
             if node.kind != Kind::Bridge {
                 lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
             }
@@ -368,9 +329,21 @@ impl<'a> Stage<'a> {
             }
         }
         self.carried()?;
-        let capture = self.tap.map(|tap| tap.end(self.network.hosts(), ended)).transpose()?;
+        let wires = self.wires.into_inner();
+        let wires =
+            wires.into_iter().map(|(ends, wire)| WireTraces { ends, counted: wire.counted() }).collect();
+        let mut traces =
+            self.witness.map(|witness| witness.end(&self.network, counted, ended)).transpose()?;
+        if let Some(traces) = &mut traces {
+            let of_another = |device: &str| {
+                let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
+                !self.network.hosts().iter().any(own)
+            };
+            traces.log = self.log.complaints(self.logged, of_another)?;
+            traces.wires = wires;
+        }
         let seen = self.seen.into_inner();
-        Ok(ArmOutcome {
+        let outcome = ArmOutcome {
             name: self.plan.arm.name.to_owned(),
             kind: self.plan.arm.kind,
             change: self.plan.arm.change.to_owned(),
@@ -379,7 +352,9 @@ impl<'a> Stage<'a> {
             unseen: seen.unseen,
             because: seen.because,
             evidence,
-            capture,
-        })
+            why: vec![],
+            capture: None,
+        };
+        Ok((outcome, traces))
     }
 }

@@ -12,6 +12,7 @@ use lab::Error;
 use lab::evidence::conntrack::{
     Conntrack, Entry, Event, Events, Recorder, Statistic, Stats, Status, TcpState, Transport, Tuple,
 };
+use lab::evidence::invalid::Remarks;
 use lab::network::firewall::Firewall;
 use lab::topology::rule::{CtState, Rule};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -28,6 +29,7 @@ common::tests![common::main:
     a_recorder_knows_when,
     a_recorder_keeps_so_much,
     an_invalid_packet_is_a_change_of_the_statistics,
+    an_invalid_segment_is_spoken_of,
     exhausted_ports_fail_to_insert,
     the_table_of_an_idle_namespace_is_empty,
 ];
@@ -274,6 +276,29 @@ fn an_invalid_packet_is_a_change_of_the_statistics() {
         let changes = Stats::changes(&before, &conntrack.stats().unwrap());
         let text: Vec<_> = changes.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["invalid +1"]);
+    });
+}
+
+fn an_invalid_segment_is_spoken_of() {
+    routed(async |net| {
+        let _firewall = masquerade(net);
+        let remarks = applicable(Remarks::listen(&net.router));
+        assert!(Remarks::listen(&net.router).is_err(), "nflog group 0 has one listener");
+        let _stream = connected(net, (SERVER, 80));
+        assert_eq!(remarks.take().unwrap(), []);
+
+        let socket = net.client.enter(|| {
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::TCP))
+                .unwrap()
+        });
+        // A SYN whose checksum is wrong: sequence number 7, five words of headers, window 512.
+        let header = [0x9c, 0x40, 0, 80, 0, 0, 0, 7, 0, 0, 0, 0, 0x50, 2, 2, 0, 0xde, 0xad, 0, 0];
+        socket.send_to(&header, &std::net::SocketAddrV4::new(SERVER, 0).into()).unwrap();
+        let said = remarks.take().unwrap();
+        let [remark] = &*said else { panic!("{said:?}") };
+        assert_eq!(remark.header.to_string(), "10.0.1.2:40000 > 192.0.2.2:80 Flags [S], seq 7");
+        assert!(remark.words.starts_with("bad ") && remark.words.ends_with("checksum"), "{remark:?}");
+        assert_eq!((remark.length, remarks.take().unwrap()), (0, vec![]));
     });
 }
 

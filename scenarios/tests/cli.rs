@@ -35,6 +35,10 @@ frame::tests![side_by_side:
     a_run_in_json_has_the_documented_keys,
     a_ladder_fits_a_terminal,
     a_report_needs_nothing_else,
+    why_tells_the_reason_of_a_reset,
+    why_tells_the_reason_of_a_timeout,
+    why_tells_what_a_hang_waits_for,
+    who_looks_on_changes_nothing,
     one_arm_runs_beside_control_and_fault,
     without_its_cause_a_fault_is_not_reproduced,
     a_terminal_has_progress_on_stderr_only,
@@ -274,6 +278,57 @@ fn a_report_needs_nothing_else() {
     for tag in ["article", "section", "details", "table", "div", "svg", "figure", "nav", "ul", "dl", "pre"] {
         let (opened, closed) = (format!("<{tag}"), format!("</{tag}>"));
         assert_eq!(html.matches(&opened).count(), html.matches(&closed).count(), "{tag}");
+    }
+}
+
+/// What is told of a run, in one line.
+fn told(line: &str) -> String {
+    needs_namespaces();
+    let Answer { status, out, err } = ask(line);
+    assert_eq!(status, Some(0), "{out}{err}");
+    out.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn why_tells_the_reason_of_a_reset() {
+    let told = told(&format!("run {SHORT} --why"));
+    assert!(told.contains("fault, why: client answered data 10.0.2.2:9000 > 10.0.1.2:"), "{told}");
+    assert!(told.contains("with a RST: its connection is with 10.96.0.1:80; node did not"), "{told}");
+    // The words differ from kernel to kernel: "the upper bound", "upper bound 17".
+    assert!(told.contains("to its conntrack it was INVALID: SEQ is over "), "{told}");
+    assert!(!told.contains("control, why:") && !told.contains("be-liberal, why:"), "{told}");
+}
+
+fn why_tells_the_reason_of_a_timeout() {
+    let told = told("run time-wait-port-reuse --arm rst-dropped --why");
+    let (_, told) = told.split_once("rst-dropped, why: SYN ").expect("an explanation");
+    assert!(told.contains(" was met by an ACK of server "), "{told}");
+    assert!(told.contains(", the last from 192.0.2.1 to server, "), "{told}");
+    // PAWSEstab before 6.18.
+    assert!(told.contains("server counted PAWS"), "{told}");
+}
+
+fn why_tells_what_a_hang_waits_for() {
+    let told = told("run veth-teardown-hang --arm delete-again --why");
+    let (_, told) = told.split_once("fault, why: a request at node hung for ").expect("an explanation");
+    assert!(told.contains(": attempt (D)") && told.contains(" reference to the device "), "{told}");
+    assert!(!told.contains("control, why:"), "{told}");
+}
+
+fn who_looks_on_changes_nothing() {
+    needs_namespaces();
+    let cells = |outcome: &Value| {
+        let arms = outcome["arms"].as_array().expect("a list").iter();
+        let seen = |arm: &Value| (arm["name"].clone(), arm["observations"].clone(), arm["unseen"].clone());
+        (outcome["verdict"].clone(), outcome["expected"].clone(), arms.map(seen).collect::<Vec<_>>())
+    };
+    for line in [SHORT, "conntrack-close-wait-expiry", "time-wait-port-reuse"] {
+        let (plain, watched) =
+            (json(&format!("run {line} --json")), json(&format!("run {line} --why --json")));
+        assert_eq!(cells(&plain[0]), cells(&watched[0]), "{line}");
+        let why = |outcome: &Value| outcome["arms"][1]["why"].as_array().map_or(0, Vec::len);
+        assert_eq!(why(&plain[0]), 0, "{line}");
+        assert!(why(&watched[0]) > 0, "{line}: {}", watched[0]);
+        assert_eq!(watched[0]["arms"][1].get("capture"), None, "{line}");
     }
 }
 

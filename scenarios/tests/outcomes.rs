@@ -14,6 +14,7 @@ use lab::machine::worker::Task;
 use lab::outcome::{Outcome, Verdict};
 use lab::scenario::{Need, Scenario};
 use lab::snapshot;
+use lab::stage::Looks;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
 
@@ -52,7 +53,7 @@ fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed>
         only: vec![],
         set: case.set.clone(),
         without_cause,
-        captures: false,
+        looks: Looks::default(),
     };
     runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
 }

@@ -9,6 +9,7 @@ use crate::catalogue::{Catalogue, nearest};
 use crate::machine::worker::Task;
 use crate::outcome::{Outcome, Verdict};
 use crate::scenario::{ArmKind, Clock, Scenario};
+use crate::stage::Looks;
 
 /// A scenario mostly waits for the kernel's timers, so several run on one
 /// processor as fast as one.
@@ -40,6 +41,10 @@ pub struct Run {
     /// Write the frames of every arm into a pcapng file in this directory, for Wireshark
     #[arg(long, value_name = "DIR")]
     pcap: Option<PathBuf>,
+    /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
+    /// over it, and what that counted or said
+    #[arg(long)]
+    why: bool,
     /// Draw the packets of control and fault, or of the arms that --arm names
     #[arg(long, conflicts_with_all = ["json", "ktap"])]
     ladder: bool,
@@ -168,6 +173,8 @@ pub struct Options {
     pub junit: Option<PathBuf>,
     /// Where captures go.
     pub pcap: Option<PathBuf>,
+    /// What is to be seen of arms beside what probes meet.
+    pub looks: Looks,
     /// Whether ladders are printed.
     pub ladder: bool,
     /// Where a report goes.
@@ -189,14 +196,8 @@ impl Options {
             only: self.only.clone(),
             set: self.set_for(scenario),
             without_cause: self.without_cause,
-            captures: self.captures(),
+            looks: self.looks,
         }
-    }
-
-    /// Whether anything is made of the frames.
-    #[must_use]
-    pub fn captures(&self) -> bool {
-        self.pcap.is_some() || self.ladder || self.report.is_some()
     }
 
     /// What was set that a scenario knows.
@@ -248,6 +249,10 @@ impl Run {
                 _ => Format::Text,
             },
             junit: self.junit,
+            looks: Looks {
+                captures: self.pcap.is_some() || self.ladder || self.report.is_some(),
+                explains: self.why,
+            },
             pcap: self.pcap,
             ladder: self.ladder,
             report: self.report,

@@ -128,6 +128,13 @@ fn told(
                     text.push('\n');
                 }
             }
+            Format::Text if options.looks.explains => {
+                let kernel = outcome.kernel_id.as_deref().unwrap_or("here");
+                text.push_str(&style.bold(&format!("{}, {kernel}", outcome.scenario)));
+                text.push('\n');
+                text.push_str(&table::why(outcome, style));
+                text.push('\n');
+            }
             Format::Text | Format::Ktap => {}
         }
         if options.ladder {

@@ -3,7 +3,12 @@
 
 pub mod conntrack;
 pub mod counters;
+pub mod invalid;
 pub mod kernel_log;
 pub mod route_cache;
+pub mod shared_log;
 pub mod sockets;
 pub mod tap;
+pub mod traces;
+pub mod waits;
+pub mod witness;

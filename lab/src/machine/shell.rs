@@ -21,10 +21,11 @@ use super::exercise::{self, Exercise};
 use super::here::BUDGET;
 use super::names;
 use crate::error::{Error, Result};
+use crate::evidence::shared_log::SharedLog;
 use crate::report::Style;
 use crate::report::standing::{self, Tools};
 use crate::scenario::{Plan, Scenario};
-use crate::stage::{SharedLog, Stage};
+use crate::stage::{Looks, Stage};
 
 /// What bash runs before it prompts: says where one is, also where a start-up
 /// file has made another prompt than that of the environment.
@@ -66,7 +67,7 @@ impl Streams {
 
 /// Sets an arm up and plays it, on a stage that stays.
 pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Stage<'a>> {
-    let stage = Stage::set_up(scenario, plan, log, false).await?;
+    let stage = Stage::set_up(scenario, plan, log, Looks::default()).await?;
     play(scenario, &stage).await?;
     Ok(stage)
 }

@@ -16,11 +16,12 @@ use super::shell::{self, Seat, Streams};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
+use crate::evidence::shared_log::SharedLog;
 use crate::kernel::Kernel;
 use crate::outcome::Outcome;
 use crate::perform::{Order, perform};
 use crate::scenario::{Clock, Ground, Plan};
-use crate::stage::SharedLog;
+use crate::stage::Looks;
 
 /// The word that makes the program a worker, before any other argument. It is
 /// followed by the process id of the starter.
@@ -51,8 +52,8 @@ pub enum Task {
         set: BTreeMap<String, String>,
         /// Gives the fault arm the control's network.
         without_cause: bool,
-        /// Brings the frames of every arm along.
-        captures: bool,
+        /// What is to be seen beside what probes meet.
+        looks: Looks,
     },
     /// Plays one arm and starts a shell beside it.
     Shell {
@@ -145,10 +146,10 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let abilities = LocalSet::new().block_on(&runtime, check::abilities(log.err()));
             Report::Abilities(abilities)
         }
-        Task::Run { scenario, only, set, without_cause, captures } => {
+        Task::Run { scenario, only, set, without_cause, looks } => {
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-            let order = Order { only: &only, without_cause, captures };
+            let order = Order { only: &only, without_cause, looks };
             let log = SharedLog::new(log.ok());
             let on_arm = |arm: &str| {
                 report(&Report::Arm(arm.to_owned()));

@@ -8,13 +8,14 @@
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use netlink_packet_route::link::LinkMessage;
 use tokio::time::Instant;
 
 use super::firewall::Firewall;
+use super::pending::Pending;
 use super::ring::{self, Ring};
 use super::rtnl::{self, VethEnd, answered};
 use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
@@ -64,11 +65,18 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
+    let pending = Rc::new(Pending::default());
     let make = |node: &crate::topology::Node| {
         let namespace = Namespace::new(&node.name)?;
         // Before any link: IPv6 off, or the kernel begins to look for duplicates.
         sysctl::pin(&namespace, &node.sysctls)?;
-        Ok(Host { namespace, kind: node.kind, interfaces: vec![], firewall: None })
+        Ok(Host {
+            namespace,
+            kind: node.kind,
+            interfaces: vec![],
+            firewall: None,
+            pending: Rc::clone(&pending),
+        })
     };
     topology.nodes.iter().map(make).collect()
 }

@@ -1,8 +1,10 @@
 //! A node of a network that exists.
 
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 
 use super::firewall::Firewall;
+use super::pending::{Pending, Wanted};
 use super::{Namespace, rtnl};
 use crate::error::Result;
 use crate::topology::Kind;
@@ -14,6 +16,7 @@ pub struct Host {
     pub(super) kind: Kind,
     pub(super) interfaces: Vec<Interface>,
     pub(super) firewall: Option<Firewall>,
+    pub(super) pending: Rc<Pending>,
 }
 
 /// An interface of a host, under the index that the lab gave it.
@@ -85,6 +88,12 @@ impl Host {
     #[must_use]
     pub fn has_rules(&self) -> bool {
         self.firewall.is_some()
+    }
+
+    /// Notes that something is waited for here, until the note is dropped.
+    #[must_use = "what nobody keeps is not waited for"]
+    pub fn wants(&self, what: impl Into<String>) -> Rc<Wanted> {
+        self.pending.begin(self.name(), what.into())
     }
 
     /// A connection to the kernel's rtnetlink in this host.

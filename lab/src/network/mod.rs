@@ -10,6 +10,7 @@ pub mod namespace;
 pub(crate) mod netlink;
 pub(crate) mod nfnetlink;
 pub mod offload;
+pub mod pending;
 pub mod qdisc;
 pub(crate) mod ring;
 mod rtnl;
@@ -21,6 +22,7 @@ pub use namespace::Namespace;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
+use self::pending::Pending;
 use self::ring::Ring;
 use self::sysctl::OfKernel;
 use crate::error::Result;
@@ -130,6 +132,12 @@ impl Network {
             self.hosts[node].interface(&end.interface).mac
         };
         Macs { src: mac(nodes[0]), dst: mac(nodes[1]) }
+    }
+
+    /// What is being waited for at its hosts; none where it has none.
+    #[must_use]
+    pub fn pending(&self) -> Option<&Pending> {
+        self.hosts.first().map(|host| &*host.pending)
     }
 
     /// The value that this network was made from.

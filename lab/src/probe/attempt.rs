@@ -1,5 +1,7 @@
 //! A request that the kernel may keep waiting for ever.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -7,7 +9,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
+use crate::network::pending::Wanted;
 use crate::network::{Host, Namespace};
+use crate::task::Task;
 
 /// Work on a thread of its own, so that the lab can watch while the kernel
 /// keeps it waiting in an uninterruptible sleep.
@@ -16,6 +20,7 @@ use crate::network::{Host, Namespace};
 pub struct Attempt<T> {
     done: oneshot::Receiver<T>,
     result: Option<T>,
+    _wanted: Rc<Wanted>,
 }
 
 impl<T: Send + 'static> Attempt<T> {
@@ -26,7 +31,10 @@ impl<T: Send + 'static> Attempt<T> {
     pub fn begin(at: &Host, work: impl FnOnce(&Namespace) -> T + Send + 'static) -> Result<Self> {
         let (sender, done) = oneshot::channel();
         let namespace = at.namespace().try_clone()?;
+        let wanted = at.wants("a request");
+        let task = Arc::clone(&wanted.task);
         let body = move || {
+            Task::place_of_this().map(|place| task.set(place));
             // The scenario may have lost interest: then nobody listens.
             let _ = sender.send(work(&namespace));
         };
@@ -34,7 +42,7 @@ impl<T: Send + 'static> Attempt<T> {
             .name("attempt".into())
             .spawn(body)
             .map_err(|e| Error::kernel(at.name(), "start a thread", e))?;
-        Ok(Self { done, result: None })
+        Ok(Self { done, result: None, _wanted: wanted })
     }
 
     /// Whether the work was done within this much more time, and its result.

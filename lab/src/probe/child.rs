@@ -4,11 +4,13 @@
 //! Reading list: fork(2); signal-safety(7); waitid(2), WNOWAIT; proc(5),
 //! /proc/PID/status.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::CStr;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -16,6 +18,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 use tokio::time::{Instant, sleep};
+
+use crate::network::Host;
+use crate::network::pending::Wanted;
+use crate::task::{self, Task};
 
 /// How long a process may be on its way to its next sleep, on a busy machine.
 const BUSY: Duration = Duration::from_secs(5);
@@ -28,6 +34,7 @@ pub struct Child {
     pid: Pid,
     name: String,
     reaped: Cell<bool>,
+    wanted: OnceCell<Rc<Wanted>>,
 }
 
 /// What a process is doing. Displays as ps(1) has it.
@@ -90,8 +97,17 @@ impl Child {
                 pid: Pid::from_raw(pid),
                 name: name.to_string_lossy().into_owned(),
                 reaped: Cell::new(false),
+                wanted: OnceCell::new(),
             }),
         }
+    }
+
+    /// Notes that it is waited for at a host.
+    pub(super) fn wanted_at(&self, host: &Host, what: impl Into<String>) {
+        let wanted = host.wants(what);
+        let process = u32::try_from(self.pid.as_raw()).unwrap_or_default();
+        Task::place_of(process).map(|place| wanted.task.set(place));
+        let _ = self.wanted.set(wanted);
     }
 
     /// What it is doing.
@@ -133,8 +149,7 @@ impl Child {
     /// without the privilege to see them.
     #[must_use]
     pub fn sleeps_in(&self) -> Option<String> {
-        let stack = fs::read_to_string(format!("/proc/{}/stack", self.pid)).ok()?;
-        let functions: Vec<_> = stack.lines().filter_map(function).take(16).collect();
+        let functions = task::stack(Path::new(&format!("/proc/{}", self.pid)));
         (!functions.is_empty()).then(|| functions.join(" <- "))
     }
 
@@ -199,12 +214,6 @@ fn parse_status(text: &str) -> Option<(&str, char, bool)> {
     ))
 }
 
-/// The function of a line of /proc/PID/stack: `[<0>] msleep+0x2d/0x40`.
-fn function(line: &str) -> Option<&str> {
-    let symbol = line.split_once("] ")?.1.trim();
-    Some(symbol.split_once('+').map_or(symbol, |(name, _)| name)).filter(|name| !name.starts_with("0x"))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -218,13 +227,6 @@ mod tests {
         assert_eq!(parse_status(text), Some(("plugin", 'D', true)));
         assert_eq!(Life::Alive { state: 'D', kill_pending: true }.to_string(), "D, SIGKILL pending");
         assert_eq!(parse_status(&text.replace("100", "000")), Some(("plugin", 'D', false)));
-    }
-
-    #[test]
-    fn a_stack_is_read() {
-        assert_eq!(function("[<0>] msleep+0x2d/0x40"), Some("msleep"));
-        assert_eq!(function("[<ffffffff810d2f1d>] msleep+0x2d/0x40"), Some("msleep"));
-        assert_eq!(function("[<ffffffffffffffff>] 0xffffffffffffffff"), None);
     }
 
     #[tokio::test]
@@ -244,11 +246,6 @@ mod tests {
         #[test]
         fn no_status_panics(text in "((Name|State|SigPnd|ShdPnd):[\t ]?[0-9a-gA-Z]{0,20}\n?){0,6}") {
             let _ = parse_status(&text);
-        }
-
-        #[test]
-        fn no_stack_panics(line in ".{0,40}") {
-            let _ = function(&line);
         }
     }
 }

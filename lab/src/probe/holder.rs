@@ -12,6 +12,7 @@ use std::fs::DirEntry;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::thread::JoinHandleExt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -22,7 +23,9 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::error::{Error, Result};
+use crate::network::pending::Wanted;
 use crate::network::{Host, qdisc};
+use crate::task::Task;
 
 /// How soon the sleep must begin.
 const ASLEEP: Duration = Duration::from_secs(5);
@@ -46,6 +49,7 @@ const FRAME: [u8; 1400] = {
 pub struct Holder {
     thread: Option<JoinHandle<()>>,
     woken: Arc<AtomicBool>,
+    _wanted: Rc<Wanted>,
 }
 
 extern "C" fn nothing(_: libc::c_int) {}
@@ -83,10 +87,13 @@ impl Holder {
         let to_device = link_layer(at.interface(device).index);
         let (socket, thread_woken) = (OwnedFd::from(socket), Arc::clone(&woken));
         // The kernel keeps 15 characters of a thread's name.
+        let wanted = at.wants(format!("a frame to {device}"));
+        let task = Arc::clone(&wanted.task);
         let name: String = format!("hold {device}").chars().take(15).collect();
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
+                Task::place_of_this().map(|place| task.set(place));
                 // A signal for the process, such as the SIGCHLD of a child that
                 // ends while the main thread is in fork(), would restart
                 // sendto() here, and the device would be looked up anew.
@@ -101,7 +108,7 @@ impl Holder {
                 }
             })
             .map_err(|e| failed("start a thread", e))?;
-        let holder = Self { thread: Some(thread), woken };
+        let holder = Self { thread: Some(thread), woken, _wanted: wanted };
         asleep(at.name(), &name).await?;
         Ok(holder)
     }

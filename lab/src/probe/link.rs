@@ -67,7 +67,9 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
     // SAFETY: `ask` makes system calls only, and what it reads was made before.
     #[allow(unsafe_code, reason = "see SAFETY")]
     let child = unsafe { Child::begin(name, ask) };
-    child.map_err(|e| failed("fork", e))
+    let child = child.map_err(|e| failed("fork", e))?;
+    child.wanted_at(at, format!("the delete of {link}"));
+    Ok(child)
 }
 
 /// Moves a link to another namespace.
@@ -172,7 +174,7 @@ fn named(name: &str) -> LinkMessage {
 /// Whether a link of a host goes within a time of the machine's clock. Where
 /// links cannot be listed, it is still there.
 pub async fn vanishes(at: &Host, name: &str, within: Duration) -> bool {
-    let begun = Instant::now();
+    let (begun, _wanted) = (Instant::now(), at.wants(format!("the end of its link {name}")));
     while !list(at.namespace()).is_ok_and(|links| links.iter().all(|link| link != name)) {
         if begun.elapsed() >= within {
             return false;

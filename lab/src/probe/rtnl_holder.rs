@@ -51,6 +51,7 @@ impl RtnlHolder {
         #[allow(unsafe_code, reason = "see SAFETY")]
         let child = unsafe { Child::begin(c"rtnl-holder", move || sleep_in_ioctl(fd, name)) };
         let holder = Self(child.map_err(|e| failed("fork", e))?);
+        holder.0.wanted_at(at, "a question about a device");
         holder.asleep(at.name()).await?;
         Ok(holder)
     }

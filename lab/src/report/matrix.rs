@@ -174,6 +174,7 @@ pub(crate) mod tests {
             unseen: Map::default(),
             because: vec![],
             evidence: Map::default(),
+            why: vec![],
             capture: None,
         };
         let outcome = Outcome {

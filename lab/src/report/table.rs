@@ -107,6 +107,22 @@ pub fn outcome(scenario: &Scenario, outcome: &Outcome, style: Style) -> String {
             text.push_str(&style.hanging(&format!("  {}: ", arm.name), "    ", sentence));
         }
     }
+    text.push_str(&why(outcome, style));
+    text
+}
+
+/// Why each arm met what the control did not, where that was asked for: the
+/// reason, and what bears it out where the symptom was met.
+#[must_use]
+pub fn why(outcome: &Outcome, style: Style) -> String {
+    let mut text = String::new();
+    for arm in &outcome.arms {
+        let Some((reason, rest)) = arm.why.split_first() else { continue };
+        text.push_str(&style.hanging(&format!("  {}, why: ", style.bold(&arm.name)), "    ", reason));
+        for line in rest.iter().filter(|_| arm.symptom == Some(true)) {
+            text.push_str(&style.hanging("    - ", "      ", line));
+        }
+    }
     text
 }
 

@@ -128,6 +128,12 @@ impl Wire {
         }
     }
 
+    /// What its policy counted in a kernel's place, see [`Policy::counted`].
+    #[must_use]
+    pub fn counted(&self) -> Vec<(&'static str, u64)> {
+        self.shared.borrow().running.iter().flat_map(|running| running.policy.counted()).collect()
+    }
+
     /// How many older frames [`Wire::frames`] no longer tells of.
     #[must_use]
     pub fn forgotten(&self) -> u64 {

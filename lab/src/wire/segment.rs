@@ -170,17 +170,22 @@ impl Macs {
     }
 }
 
-impl<'a> Segment<'a> {
-    /// The segment in an Ethernet frame; none where there is no whole one.
+impl Header {
+    /// The headers of the segment in an Ethernet frame that may be cut short
+    /// behind them, and the length of the payload as it was.
     #[must_use]
-    pub fn parse(frame: &'a [u8]) -> Option<Self> {
-        let place = Place::of(frame)?;
+    pub fn parse(frame: &[u8]) -> Option<(Self, usize)> {
+        let place = Place::of_headers(frame)?;
+        Some((Self::at(frame, &place)?, place.payload.len()))
+    }
+
+    fn at(frame: &[u8], place: &Place) -> Option<Self> {
         let ip = Ipv4HeaderSlice::from_slice(&frame[place.ip..]).ok()?;
         let tcp = TcpHeaderSlice::from_slice(&frame[place.tcp.clone()]).ok()?;
         let bits = frame[place.tcp.start + 13];
         let timestamps =
             place.timestamps.map(|at| Timestamps { tsval: be32(frame, at), tsecr: be32(frame, at + 4) });
-        let header = Header {
+        Some(Self {
             src: SocketAddrV4::new(ip.source_addr(), tcp.source_port()),
             dst: SocketAddrV4::new(ip.destination_addr(), tcp.destination_port()),
             seq: tcp.sequence_number(),
@@ -188,8 +193,16 @@ impl<'a> Segment<'a> {
             flags: Flags(bits),
             window: tcp.window_size(),
             timestamps,
-        };
-        Some(Self { header, payload: &frame[place.payload] })
+        })
+    }
+}
+
+impl<'a> Segment<'a> {
+    /// The segment in an Ethernet frame; none where there is no whole one.
+    #[must_use]
+    pub fn parse(frame: &'a [u8]) -> Option<Self> {
+        let place = Place::of(frame)?;
+        Some(Self { header: Header::at(frame, &place)?, payload: &frame[place.payload] })
     }
 
     /// The segment as an Ethernet frame with right checksums.
@@ -284,7 +297,12 @@ struct Place {
 }
 
 impl Place {
+    /// None where the frame ends before the payload does.
     fn of(frame: &[u8]) -> Option<Self> {
+        Self::of_headers(frame).filter(|place| place.payload.end <= frame.len())
+    }
+
+    fn of_headers(frame: &[u8]) -> Option<Self> {
         let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
         if ethernet.ether_type() != EtherType::IPV4 {
             return None;
@@ -294,13 +312,14 @@ impl Place {
         if ip.protocol() != IpNumber::TCP || ip.is_fragmenting_payload() {
             return None;
         }
-        let packet = frame.get(start..start + usize::from(ip.total_len()))?;
+        let last = start + usize::from(ip.total_len());
+        let packet = frame.get(start..last.min(frame.len()))?;
         let tcp = TcpHeaderSlice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
         let at = start + ip.slice().len();
         let end = at + tcp.slice().len();
         let timestamps =
             timestamps_option(tcp.options()).map(|option| end - tcp.options().len() + option + 2);
-        Some(Self { ip: start, tcp: at..end, timestamps, payload: end..start + packet.len() })
+        Some(Self { ip: start, tcp: at..end, timestamps, payload: end..last })
     }
 }
 
@@ -402,6 +421,9 @@ mod tests {
         let frame = Segment { header: header(), payload: b"abc" }.frame(MACS).unwrap();
         for length in 0..frame.len() {
             assert_eq!(Segment::parse(&frame[..length]), None, "{length} bytes");
+            // 14 + 20 + 20 + 12 bytes of headers with timestamps.
+            let headers = (length >= 66).then(|| (header(), 3));
+            assert_eq!(Header::parse(&frame[..length]), headers, "{length} bytes");
         }
     }
 

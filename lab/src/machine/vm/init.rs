@@ -14,13 +14,13 @@ use super::{busybox, housekeeping, initramfs, line};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
+use crate::evidence::shared_log::SharedLog;
 use crate::kernel::Kernel;
 use crate::machine::shell::{self, Seat, Streams};
 use crate::machine::worker::{Report, Task};
 use crate::network::sysctl;
 use crate::perform::{Order, perform};
 use crate::scenario::{Clock, Ground, Plan, Scenario};
-use crate::stage::SharedLog;
 
 /// Where the initramfs has the orders.
 pub const ORDERS: &str = "/orders.json";
@@ -87,9 +87,9 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         .build()
         .map_err(|e| Error::kernel("init", "start the runtime", e))?;
     for task in orders.tasks {
-        let (scenario, only, set, without_cause, captures) = match task {
-            Task::Run { scenario, only, set, without_cause, captures } => {
-                (scenario, only, set, without_cause, captures)
+        let (scenario, only, set, without_cause, looks) = match task {
+            Task::Run { scenario, only, set, without_cause, looks } => {
+                (scenario, only, set, without_cause, looks)
             }
             Task::Shell { scenario, arm, set, seat, .. } => {
                 let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
@@ -102,7 +102,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         };
         let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
         let ground = Ground::new(scenario, Kernel::running(), orders.clock, &set);
-        let order = Order { only: &only, without_cause, captures };
+        let order = Order { only: &only, without_cause, looks };
         let on_arm = |arm: &str| {
             let _ = report(&Report::Arm(arm.to_owned()));
         };

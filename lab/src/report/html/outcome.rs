@@ -21,6 +21,7 @@ pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, drawn:
         table(text, outcome);
     }
     because(text, outcome);
+    why(text, outcome);
     if outcome.arms.len() > 1 {
         let _ =
             writeln!(text, "<nav class=\"arms\" aria-label=\"Arms on Linux {}\">", Escaped(&outcome.kernel));
@@ -100,6 +101,21 @@ fn log(text: &mut String, outcome: &Outcome) {
     open_wide(text, &format!("Kernel log of Linux {}", outcome.kernel));
     let _ =
         writeln!(text, "<pre class=\"lines\">{}</pre>\n</div>\n</details>", Escaped(&outcome.log.join("\n")));
+}
+
+fn why(text: &mut String, outcome: &Outcome) {
+    let told = || outcome.arms.iter().filter(|arm| !arm.why.is_empty());
+    if told().next().is_none() {
+        return;
+    }
+    text.push_str("<h4>Why</h4>\n<dl>\n");
+    for arm in told() {
+        let _ = writeln!(text, "<dt>{}</dt>", Escaped(&arm.name));
+        for line in &arm.why {
+            let _ = writeln!(text, "<dd>{}</dd>", Escaped(line));
+        }
+    }
+    text.push_str("</dl>\n");
 }
 
 fn facts(text: &mut String, outcome: &Outcome) {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddrV4;
 
-use super::packet::{Packet, What};
+use crate::hops::{Packet, What};
 use crate::wire::segment::{Flags, Header};
 
 /// A difference of sequence numbers beyond which they are of two connections.

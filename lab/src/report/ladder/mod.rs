@@ -5,23 +5,19 @@
 //! Wireshark; but what crosses a link is one arrow and not two frames, and
 //! what never arrived is a cross.
 
-mod hop;
 mod label;
-mod packet;
 mod remark;
 mod svg;
 mod text;
-mod way;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-pub use hop::Fate;
-use hop::Hop;
 use label::Labels;
 pub use remark::remarks;
 
 use crate::capture::Capture;
+pub use crate::hops::Fate;
+use crate::hops::{Hop, Sides, hops};
 
 /// How many columns fit a page; hosts with less to say are left out.
 const HOSTS: usize = 6;
@@ -79,7 +75,7 @@ impl Ladder {
     /// The ladder of a capture.
     #[must_use]
     pub fn of(capture: &Capture) -> Self {
-        let hops = hop::hops(capture);
+        let hops = hops(capture);
         let sides = Sides::of(capture, &hops);
         let between: Vec<_> = hops.iter().map(|hop| sides.between(capture, hop)).collect();
         let mut busy: Vec<(&str, usize)> = vec![];
@@ -171,41 +167,6 @@ impl Ladder {
             text.push_str(&format!("; {} more hosts are not drawn", self.apart));
         }
         text
-    }
-}
-
-/// Who is at the two sides of a link.
-struct Sides<'a> {
-    /// By the position of an end: the host at the other.
-    peers: HashMap<usize, &'a str>,
-}
-
-impl<'a> Sides<'a> {
-    fn of(capture: &'a Capture, hops: &[Hop]) -> Self {
-        let mut peers = HashMap::new();
-        for hop in hops {
-            if let (Some((left, _)), Some((arrived, _))) = (hop.left, hop.arrived) {
-                peers.entry(left).or_insert(capture.ends[arrived].host.as_str());
-                peers.entry(arrived).or_insert(capture.ends[left].host.as_str());
-            }
-        }
-        // An interface is named after the node at the other end.
-        for (at, end) in capture.ends.iter().enumerate() {
-            if let Some(other) = capture.ends.iter().find(|other| other.host == end.interface) {
-                peers.entry(at).or_insert(&other.host);
-            }
-        }
-        Self { peers }
-    }
-
-    /// From which host to which.
-    fn between(&self, capture: &'a Capture, hop: &Hop) -> (Option<&'a str>, Option<&'a str>) {
-        let seen = |side: Option<(usize, Duration)>, other: Option<(usize, Duration)>| match (side, other) {
-            (Some((end, _)), _) => Some(capture.ends[end].host.as_str()),
-            (None, Some((end, _))) => self.peers.get(&end).copied(),
-            (None, None) => None,
-        };
-        (seen(hop.left, hop.arrived), seen(hop.arrived, hop.left))
     }
 }
 

@@ -6,17 +6,15 @@
 
 use std::collections::HashMap;
 
-use super::hop::{self, Fate, Hop};
-use super::packet::{Packet, What};
-use super::{Sides, way};
 use crate::capture::Capture;
+use crate::hops::{Fate, Hop, Packet, Sides, What, hops, way};
 use crate::wire::segment::{Flags, Header};
 
 /// What is certain of each frame, a sentence each. Frames are numbered from 1
 /// on, in the order of the capture.
 #[must_use]
 pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
-    let hops = hop::hops(capture);
+    let hops = hops(capture);
     let sides = Sides::of(capture, &hops);
     let mut remarks = vec![vec![]; capture.frames.len()];
     let mut say = |frame: Option<usize>, words: String| {

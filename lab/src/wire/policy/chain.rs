@@ -85,6 +85,10 @@ impl Policy for Chain {
             }
         }
     }
+
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        self.policies.iter().flat_map(|policy| policy.counted()).collect()
+    }
 }
 
 #[cfg(test)]

@@ -104,6 +104,11 @@ pub trait Policy {
     fn poll(&mut self, _now: Duration, _waker: &Waker, _out: &mut Out) -> Option<Duration> {
         None
     }
+
+    /// What a kernel in its place would have counted, by the counter's name.
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        vec![]
+    }
 }
 
 /// Which segments a policy is about.

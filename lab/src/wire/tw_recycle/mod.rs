@@ -303,4 +303,9 @@ impl Policy for TwRecycle {
             Verdict::Drop => out.drop(frame),
         }
     }
+
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        let Counters { paws_passive, listen_drops } = self.model.borrow().counters();
+        vec![("PAWSPassive", paws_passive), ("ListenDrops", listen_drops)]
+    }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 
 use super::*;
+use crate::wire::policy::{Chain, Pass};
 use crate::wire::segment::{Flags, Timestamps};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -436,4 +437,14 @@ fn memory_is_bounded() {
         );
     }
     assert!(lab.model.stamps.len() <= STAMPS);
+}
+
+#[test]
+fn a_wire_counts_what_the_server_would_have() {
+    let mut lab = Lab::new(Rule::V4);
+    lab.closed_by_server(41000, Some(TICKS));
+    assert_eq!(lab.syn(41001, Some(TICKS - 1000)), Verdict::Drop);
+    let policy = TwRecycle { model: Rc::new(RefCell::new(lab.model)), server: Way::There };
+    let chain = Chain::new().then(Pass).then(policy);
+    assert_eq!(chain.counted(), [("PAWSPassive", 1), ("ListenDrops", 1)]);
 }

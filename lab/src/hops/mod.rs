@@ -1,13 +1,18 @@
 //! Frames that were seen twice, once where they left and once where they
 //! arrived, are one hop; what became of the others is told by what is missing.
 
+mod packet;
+mod sides;
+pub(crate) mod way;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::packet::{Packet, What};
-use super::way;
 use crate::capture::Capture;
 use crate::wire::segment::{Flags, Header};
+
+pub use packet::{Content, Packet, What};
+pub use sides::Sides;
 
 /// How long a packet may be under way when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);
@@ -29,7 +34,7 @@ pub enum Fate {
 
 /// A packet on a link.
 #[derive(Debug)]
-pub(super) struct Hop {
+pub struct Hop {
     /// Where it left, as a position in [`Capture::ends`], and when.
     pub left: Option<(usize, Duration)>,
     /// Where it arrived.
@@ -37,7 +42,9 @@ pub(super) struct Hop {
     /// Its frames, as positions in [`Capture::frames`]: where it left, and
     /// where it arrived.
     pub frames: [Option<usize>; 2],
+    /// The packet, as it left, or as it arrived where it did not leave.
     pub packet: Packet,
+    /// What became of it.
     pub fate: Fate,
     /// The hop, as a position among all, that brought the packet to where it
     /// leaves.
@@ -49,6 +56,7 @@ pub(super) struct Hop {
     pub stays: bool,
     /// What the wire made of it.
     pub changed: Option<String>,
+    /// What is to be said of it.
     pub comment: Option<String>,
 }
 
@@ -69,18 +77,21 @@ impl Hop {
     }
 
     /// When it began.
-    pub(super) fn at(&self) -> Duration {
+    #[must_use]
+    pub fn at(&self) -> Duration {
         self.left.or(self.arrived).map_or(Duration::ZERO, |(_, at)| at)
     }
 
     /// When it was over.
-    pub(super) fn until(&self) -> Duration {
+    #[must_use]
+    pub fn until(&self) -> Duration {
         self.arrived.map_or(self.at(), |(_, at)| at.max(self.at()))
     }
 }
 
 /// All hops of a capture, in the order of time.
-pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
+#[must_use]
+pub fn hops(capture: &Capture) -> Vec<Hop> {
     let host = |end: usize| capture.ends[end].host.as_str();
     let drawn = |end: usize| capture.ends.get(end).is_some_and(|e| e.interface != "lo");
     let mut frames: Vec<_> = capture.frames.iter().enumerate().filter(|(_, f)| drawn(f.end)).collect();
@@ -91,14 +102,18 @@ pub(super) fn hops(capture: &Capture) -> Vec<Hop> {
     let mut flying: HashMap<_, Vec<usize>> = HashMap::new();
     for (number, frame) in frames {
         let Some(packet) = Packet::read(frame) else { continue };
-        let key = (packet.macs.src, packet.macs.dst, packet.addresses(), packet.content());
+        let key = packet.content();
         if frame.outgoing {
             flying.entry(key).or_default().push(hops.len());
         } else {
             // The youngest of equals: what is sent again was lost before.
             let waiting = flying.get_mut(&key);
             let left = waiting.and_then(|waiting| {
-                let other = |&h: &usize| hops[h].left.is_some_and(|(end, _)| host(end) != host(frame.end));
+                let other = |&h: &usize| {
+                    let left: &Hop = &hops[h];
+                    (left.packet.macs, left.packet.ends()) == (packet.macs, packet.ends())
+                        && left.left.is_some_and(|(end, _)| host(end) != host(frame.end))
+                };
                 waiting.iter().rposition(other).map(|at| waiting.remove(at))
             });
             if let Some(left) = left {

@@ -1,37 +1,39 @@
-//! What a ladder tells of a frame: an IPv4 packet of TCP, UDP or ICMP.
+//! A frame as it is told of: an IPv4 packet of TCP, UDP or ICMP.
 //!
 //! ARP, IPv6, the membership reports of IGMP and whatever is malformed are not
-//! drawn.
+//! told of.
 //!
 //! - RFC 792, the types and codes of ICMP; RFC 1191 4, "next-hop MTU"
 
-use std::net::Ipv4Addr;
+use std::hash::{Hash, Hasher};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::{IpNumber, Ipv4HeaderSlice};
 
 use crate::capture::Frame;
-use crate::wire::segment::{Flags, Header, Macs, Segment};
+use crate::wire::segment::{Flags, Header, Macs};
 
 /// The length of an Ethernet header.
 const ETHERNET: usize = 14;
-/// As long as a packet can be.
-const LONGEST: usize = ETHERNET + 65535;
 
 /// A packet on a link.
 #[derive(Debug, Clone)]
-pub(super) struct Packet {
+pub struct Packet {
     /// The sender's and the receiver's Ethernet addresses.
     pub macs: Macs,
+    /// Whom it is from.
     pub src: Ipv4Addr,
+    /// Whom it is for.
     pub dst: Ipv4Addr,
     /// The identification, which no router changes.
     pub id: u16,
+    /// What is in it.
     pub what: What,
 }
 
 /// What is in it.
 #[derive(Debug, Clone)]
-pub(super) enum What {
+pub enum What {
     /// A segment, and the length of its payload.
     Tcp(Header, usize),
     /// The ports, and the length of the payload.
@@ -43,16 +45,25 @@ pub(super) enum What {
 }
 
 /// What stays the same when a router passes a packet on, NAT or not.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Content {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
     id: u16,
     segment: Option<(u32, u32, Flags, usize)>,
     other: String,
 }
 
+/// Hashed by what tells packets apart in most cases: there are many.
+impl Hash for Content {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let seq = self.segment.map_or(0, |(seq, ..)| seq);
+        state.write_u64(u64::from(seq) << 16 | u64::from(self.id));
+    }
+}
+
 impl Packet {
     /// The packet in a frame. Its payload need not have been kept.
-    pub(super) fn read(frame: &Frame) -> Option<Self> {
+    #[must_use]
+    pub fn read(frame: &Frame) -> Option<Self> {
         let macs = Macs::of(&frame.bytes)?;
         if frame.bytes.get(12..ETHERNET)? != [8, 0] {
             return None;
@@ -63,11 +74,8 @@ impl Packet {
         let what = match ip.protocol() {
             _ if ip.is_fragmenting_payload() => What::Fragment,
             IpNumber::TCP => {
-                let mut whole = frame.bytes.clone();
-                let length = usize::try_from(frame.length).unwrap_or(LONGEST).min(LONGEST);
-                whole.resize(length.max(whole.len()), 0);
-                let segment = Segment::parse(&whole)?;
-                What::Tcp(segment.header, segment.payload.len())
+                let (header, length) = Header::parse(&frame.bytes)?;
+                What::Tcp(header, length)
             }
             IpNumber::UDP => What::Udp(be16(0)?, be16(2)?, be16(4)?.saturating_sub(8)),
             IpNumber::ICMP => What::Icmp(match (*body.first()?, *body.get(1)?) {
@@ -85,7 +93,8 @@ impl Packet {
     }
 
     /// What a router leaves as it is. A wire may change a segment's options.
-    pub(super) fn content(&self) -> Content {
+    #[must_use]
+    pub fn content(&self) -> Content {
         let (segment, other) = match &self.what {
             What::Tcp(h, length) => (Some((h.seq, h.ack, h.flags, *length)), String::new()),
             What::Udp(_, _, length) => (None, length.to_string()),
@@ -96,14 +105,26 @@ impl Packet {
     }
 
     /// How many sequence numbers a segment takes: its payload's, SYN and FIN.
-    pub(super) fn sequence_length(&self) -> u32 {
+    pub(crate) fn sequence_length(&self) -> u32 {
         let What::Tcp(header, length) = &self.what else { return 0 };
         let flag = |flag: Flags| u32::from(header.flags.contains(flag));
         u32::try_from(*length).unwrap_or(u32::MAX) + flag(Flags::SYN) + flag(Flags::FIN)
     }
 
+    /// From where to where, with the ports or 0.
+    #[must_use]
+    pub fn ends(&self) -> (SocketAddrV4, SocketAddrV4) {
+        let (src, dst) = match &self.what {
+            What::Tcp(h, _) => return (h.src, h.dst),
+            What::Udp(src, dst, _) => (*src, *dst),
+            What::Icmp(_) | What::Fragment => (0, 0),
+        };
+        (SocketAddrV4::new(self.src, src), SocketAddrV4::new(self.dst, dst))
+    }
+
     /// From where to where, with ports where there are ports.
-    pub(super) fn addresses(&self) -> (String, String) {
+    #[must_use]
+    pub fn addresses(&self) -> (String, String) {
         match &self.what {
             What::Tcp(h, _) => (h.src.to_string(), h.dst.to_string()),
             What::Udp(src, dst, _) => (format!("{}:{src}", self.src), format!("{}:{dst}", self.dst)),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::hop::{Fate, Hop};
 use super::packet::{Content, What};
+use super::{Fate, Hop};
 use crate::capture::Capture;
 
 /// Links every hop with the one before it, and finds what arrived where it
@@ -55,7 +55,7 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
 }
 
 /// The hop that a packet began with.
-pub(super) fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
+pub(crate) fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
     let mut origin = hop;
     // At one instant a packet may seem to go in a circle.
     for _ in 0..hops.len() {

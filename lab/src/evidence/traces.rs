@@ -1,0 +1,66 @@
+//! All that was seen of an arm, as values: what an explanation is made of.
+
+use super::conntrack::{Change, Event};
+use super::invalid::Remark;
+use super::waits::Wait;
+use crate::capture::Capture;
+use crate::network::firewall::RuleCounter;
+use crate::task::Task;
+
+/// What was seen of an arm.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// The frames.
+    pub capture: Capture,
+    /// What each host counted and remembered.
+    pub hosts: Vec<HostTraces>,
+    /// What wires counted in a kernel's place.
+    pub wires: Vec<WireTraces>,
+    /// The kernel's own complaints that are of this arm, each once.
+    pub log: Vec<String>,
+    /// What was waited for, as it was when it was last looked at.
+    pub waits: Vec<Wait>,
+    /// The kernel's own tasks that were in an uninterruptible sleep meanwhile.
+    pub kernel: Vec<Task>,
+}
+
+/// What was seen of a host.
+#[derive(Debug, Default)]
+pub struct HostTraces {
+    /// Its name.
+    pub name: String,
+    /// The counters that moved.
+    pub counted: Vec<(String, i64)>,
+    /// conntrack's counters that moved.
+    pub conntrack: Vec<Change>,
+    /// What its rules counted that drop packets.
+    pub dropped: Vec<RuleCounter>,
+    /// What happened to conntrack's entries.
+    pub events: Vec<Event>,
+    /// What conntrack said of segments.
+    pub remarks: Vec<Remark>,
+}
+
+/// What was seen of a wire.
+#[derive(Debug, Default)]
+pub struct WireTraces {
+    /// The hosts at its ends.
+    pub ends: [String; 2],
+    /// What its policy counted, by the counter's name.
+    pub counted: Vec<(&'static str, u64)>,
+}
+
+impl Traces {
+    /// By how much a counter of a host moved.
+    #[must_use]
+    pub fn counted(&self, host: &str, counter: &str) -> i64 {
+        let moved = self.host(host).into_iter().flat_map(|host| &host.counted);
+        moved.into_iter().find(|(name, _)| name == counter).map_or(0, |(_, by)| *by)
+    }
+
+    /// What was seen of a host.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<&HostTraces> {
+        self.hosts.iter().find(|host| host.name == name)
+    }
+}

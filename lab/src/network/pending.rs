@@ -1,0 +1,54 @@
+//! What is being waited for at the hosts of a network: requests that the kernel
+//! may keep waiting, and whatever else sleeps in it for the lab.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// What is being waited for in one network.
+#[derive(Debug, Default)]
+pub struct Pending {
+    all: RefCell<Vec<Weak<Wanted>>>,
+    begun: Notify,
+}
+
+/// Something that is waited for.
+#[derive(Debug)]
+pub struct Wanted {
+    /// At which host.
+    pub host: String,
+    /// What it is.
+    pub what: String,
+    /// Since when.
+    pub since: Instant,
+    /// The directory in /proc of the task that waits, where one does and has
+    /// told.
+    pub task: Arc<OnceLock<PathBuf>>,
+}
+
+impl Pending {
+    pub(super) fn begin(&self, host: &str, what: String) -> Rc<Wanted> {
+        let wanted =
+            Rc::new(Wanted { host: host.to_owned(), what, since: Instant::now(), task: Arc::default() });
+        let mut all = self.all.borrow_mut();
+        all.retain(|wanted| wanted.strong_count() > 0);
+        all.push(Rc::downgrade(&wanted));
+        self.begun.notify_one();
+        wanted
+    }
+
+    /// What somebody still waits for.
+    #[must_use]
+    pub fn now(&self) -> Vec<Rc<Wanted>> {
+        self.all.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Waits until something more is waited for.
+    pub async fn more(&self) {
+        self.begun.notified().await;
+    }
+}

@@ -1,0 +1,132 @@
+//! The counters that tell of a fault, and what each means.
+
+use std::time::Duration;
+
+use super::{Arm, Finding, Rank};
+use crate::evidence::conntrack::Statistic;
+use crate::evidence::invalid::Remark;
+use crate::wire::segment::Flags;
+
+/// A counter, and what it counts with the function that does.
+///
+/// net/ipv4/proc.c has the names; that a packet moves them at all is the news.
+const MEANINGS: [(&str, &str); 18] = [
+    ("PAWSPassive", "SYNs older than the last of their address (tcp_conn_request, tcp_tw_recycle)"),
+    (
+        "PAWSTimewait",
+        "segments older than the last of a connection that is in TIME_WAIT (tcp_timewait_state_process)",
+    ),
+    (
+        "PAWSEstab",
+        "segments older than the last of their connection (tcp_validate_incoming, tcp_timewait_state_process)",
+    ),
+    ("PAWSActive", "answers to a SYN with an impossible timestamp (tcp_rcv_synsent_state_process)"),
+    ("PAWSOldAck", "old ACKs with a timestamp older than the last (tcp_validate_incoming)"),
+    ("TCPACKSkippedTimeWait", "ACKs not sent, one was sent just before (tcp_timewait_state_process)"),
+    ("ListenOverflows", "SYNs and ACKs dropped, the accept queue was full (tcp_conn_request)"),
+    ("ListenDrops", "SYNs and ACKs that a listener dropped (tcp_conn_request, tcp_v4_syn_recv_sock)"),
+    ("TCPAbortOnTimeout", "connections given up, all they sent unanswered (tcp_write_err)"),
+    ("TCPKeepAlive", "keepalive probes sent (tcp_keepalive_timer)"),
+    ("TCPBacklogDrop", "segments dropped, the socket's backlog was full (tcp_add_backlog)"),
+    ("TCPTimeWaitOverflow", "TIME_WAITs not kept, there were tcp_max_tw_buckets (tcp_time_wait)"),
+    ("InNoRoutes", "packets that there was no route for (ip_rcv_finish)"),
+    ("OutNoRoutes", "own packets that there was no route for (ip_route_output_flow)"),
+    ("InAddrErrors", "packets for an address that is nobody's (ip_route_input_noref)"),
+    ("FragFails", "packets too large for the next link that may not be cut (ip_forward)"),
+    ("InDiscards", "packets discarded (ip_rcv_core)"),
+    ("OutDiscards", "own packets discarded (ip_finish_output2)"),
+];
+
+/// A counter that moved more than in the control, and by how much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    pub name: &'static str,
+    pub by: i64,
+    pub meaning: &'static str,
+}
+
+impl Moved {
+    pub(super) fn text(&self) -> String {
+        format!("{} +{}", self.name, self.by)
+    }
+}
+
+/// The counters of a host, most telling first, that moved more than in the
+/// control.
+pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
+    let moved = |&(name, meaning): &(&'static str, &'static str)| {
+        let now = arm.traces.counted(host, name);
+        let more = now > arm.control.map_or(0, |control| control.counted(host, name));
+        more.then_some(Moved { name, by: now, meaning })
+    };
+    MEANINGS.iter().filter_map(moved).collect()
+}
+
+/// What counted at the end of a wire, as a kernel would have.
+pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
+    let between = |wire: &&[String; 2]| ends.iter().all(|end| wire.iter().any(|other| other == end));
+    let wires = arm.traces.wires.iter().filter(|wire| between(&&wire.ends));
+    let counted = wires.flat_map(|wire| &wire.counted).filter(|(_, by)| *by > 0);
+    counted.map(|(name, by)| format!("{name} +{by}")).collect()
+}
+
+/// What conntrack and the rules of a host dropped, and what the kernel said of it.
+pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
+    let Some(traces) = arm.traces.host(host) else { return vec![] };
+    let drops = |statistic| matches!(statistic, Statistic::Drop | Statistic::InsertFailed);
+    let mut told: Vec<_> = traces
+        .conntrack
+        .iter()
+        .filter(|change| drops(change.statistic))
+        .map(|change| format!("its conntrack counted {change}"))
+        .collect();
+    if !told.is_empty() {
+        let full = arm.traces.log.iter().filter(|text| text.contains("nf_conntrack"));
+        told.extend(full.take(1).map(|text| format!("the kernel says: {text}")));
+    }
+    told.extend(traces.dropped.iter().map(|rule| {
+        format!("its rule {:?} dropped {} packet{}", rule.rule, rule.packets, plural(rule.packets))
+    }));
+    told
+}
+
+/// What is said of the end of a connection is about what came before it, and
+/// what is ignored (from 6.1 on it is said so) stays in its flow.
+fn is_news(remark: &Remark) -> bool {
+    let ends = [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag));
+    !ends && !remark.words.contains(" ignored, state ")
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// What moved, host by host, and what the kernel complained of.
+pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
+    let mut found = vec![];
+    let mut find = |rank, kind: String, text: String| {
+        found.push(Finding::new(rank, Duration::ZERO, kind, text));
+    };
+    for host in &arm.traces.hosts {
+        let moved = of(arm, &host.name);
+        if !moved.is_empty() {
+            let told: Vec<_> = moved.iter().map(|m| format!("{}, {}", m.text(), m.meaning)).collect();
+            let names: Vec<_> = moved.iter().map(|m| m.name).collect();
+            let kind = format!("{} counted {}", host.name, names.join(" "));
+            find(Rank::Counter, kind, format!("{} counted {}", host.name, told.join("; ")));
+        }
+        for remark in host.remarks.iter().filter(|remark| is_news(remark)) {
+            let header = super::name(&remark.header, remark.length);
+            find(
+                Rank::Words,
+                format!("said {}", host.name),
+                format!("conntrack on {} said of {header}: {}", host.name, remark.words),
+            );
+        }
+    }
+    for text in &arm.traces.log {
+        let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        find(Rank::Words, kind, format!("the kernel logged: {text}"));
+    }
+    found
+}
