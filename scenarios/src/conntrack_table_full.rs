@@ -69,9 +69,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 const SERVER: [u8; 4] = [10, 0, 3, 2];
-/// Where the office connects to.
 const OFFICE_SERVER: [u8; 4] = [10, 0, 2, 2];
-/// An address of that network which nobody has.
 const NOBODY: [u8; 4] = [10, 0, 2, 99];
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -123,10 +121,8 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let (office, office_server) = (stage.host("office"), stage.host("office-server"));
     let open = || Flow::open(office, (OFFICE_SERVER, 80), office_server, 80);
     let (mut live, mut idle) = (open().await?, vec![]);
-    if !stage.is("half-open") {
-        for _ in 1..stage.ground.number("flows") {
-            idle.push(open().await?);
-        }
+    for _ in 1..if stage.is("half-open") { 1 } else { stage.ground.number("flows") } {
+        idle.push(open().await?);
     }
     let silence = stage.ground.seconds("silence");
     for _ in 0..4 {
@@ -160,10 +156,10 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let logged = logged.as_deref().unwrap_or("nothing");
     stage.see("the kernel logs", logged);
     if stage.faulty() {
-        let dropped = after.since(&before, Statistic::Drop);
+        let met = format!("{table} ASSURED flows; the newcomer's connect(): {new}");
         stage.because(format!(
-            "ASSURED flows in the table: {table}; the newcomer's connect(): {new}; conntrack dropped {dropped} \
-             packets; the kernel said: {logged}"
+            "{met}; dropped: {}; the kernel: {logged}",
+            after.since(&before, Statistic::Drop)
         ));
     }
     Ok(())

@@ -116,6 +116,15 @@ impl<'a> NodeAgent<'a> {
         Ok(ended)
     }
 
+    /// What a teardown met, in a word; none yet is none.
+    pub fn met(teardown: Option<bool>) -> &'static str {
+        match teardown {
+            None => "waits",
+            Some(true) => "done",
+            Some(false) => "given up",
+        }
+    }
+
     /// The first plugin that was to delete a pod's link.
     pub fn plugin(&self, pod: usize) -> Option<Rc<Child>> {
         self.pods[pod].plugin.borrow().clone()

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use lab::Result;
-use lab::probe::{Answer, Flow, Holder, RtnlHolder, Side};
+use lab::probe::{Answer, Flow, Hold, Holder, RtnlHolder, Side};
 use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
@@ -84,21 +84,6 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     stage.beside(Box::pin(terminate(stage, &agent, &link)), agent.relist()).await
 }
 
-/// What keeps the plugin waiting.
-enum Hold {
-    Device(Holder),
-    Rtnl(RtnlHolder),
-}
-
-impl Hold {
-    async fn end(self) {
-        match self {
-            Self::Device(holder) => holder.end(),
-            Self::Rtnl(holder) => drop(holder.end().await),
-        }
-    }
-}
-
 async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Result<()> {
     let (node, pod_c, threshold) =
         (stage.host("node"), stage.host("pod-c"), stage.ground.seconds("threshold"));
@@ -129,7 +114,7 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
         agent.two_relists().await?;
     }
 
-    stage.see("the teardown", teardown_cell(met));
+    stage.see("the teardown", NodeAgent::met(met));
     let over = if agent.longest() > threshold { "over" } else { "under" };
     stage.see("longest relist", format!("{over} {}", go(threshold)));
     stage.see("the node", agent.node(threshold));
@@ -146,7 +131,7 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     } else if met == Some(false) {
         met = Some(agent.tear_down(0, deadline).await?);
     }
-    stage.see("after the holder's end", teardown_cell(met));
+    stage.see("after the holder's end", NodeAgent::met(met));
     agent.two_relists().await?;
     stage.see("the node then", agent.node(threshold));
     if let (Some(plugin), Some(_)) = (agent.plugin(0), deadline) {
@@ -159,11 +144,3 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
 
 /// The period of a relist, and what a late one needs besides.
 const PERIOD: Duration = Duration::from_secs(2);
-
-fn teardown_cell(met: Option<bool>) -> &'static str {
-    match met {
-        None => "waits",
-        Some(true) => "done",
-        Some(false) => "given up",
-    }
-}

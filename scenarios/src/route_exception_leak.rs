@@ -11,7 +11,6 @@
 //! the softirq of a timer, netem's. 150 us of delay at 2 ns an instruction, or
 //! 600 us at 8 ns, are some 75,000 instructions, a few rounds of the flood.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use lab::evidence::route_cache;
@@ -106,15 +105,10 @@ fn topology(plan: &Plan<'_>) -> Topology {
         .route("pod", BEHIND, "10.0.0.2")
 }
 
-fn behind() -> impl Iterator<Item = Ipv4Addr> {
-    let net = Net::parse(BEHIND);
-    (1..1 << (32 - net.prefix)).map(move |n| Ipv4Addr::from(u32::from(net.address) + n))
-}
-
 async fn play(stage: &Stage<'_>) -> Result<()> {
     let (pod, at, device) = (stage.host("pod"), stage.host("router"), stage.own_device("veth"));
     let failed = |tried: &'static str| move |e| Error::kernel("pod", tried, e);
-    let between = ["router", "pod", "eth0"];
+    let (between, behind) = (["router", "pod", "eth0"], || Net::parse(BEHIND).addresses());
     let shared = of_one_bucket_elsewhere(topology(stage), between, behind(), DESTINATIONS).await?;
     let destinations = if stage.faulty() { shared.to_vec() } else { behind().take(DESTINATIONS).collect() };
     let bystander = Namespace::new("bystander")?;
@@ -165,9 +159,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     };
     stage.see("the device is freed", if freed { "yes" } else { "no" });
     drop(open);
-    stage.because(format!(
-        "{MESSAGES} messages left {lost} cached routes that are in no table{}",
-        line.map_or(String::new(), |line| format!("; the kernel: {line}")),
-    ));
+    let line = line.map_or(String::new(), |line| format!("; the kernel: {line}"));
+    stage.because(format!("{MESSAGES} messages left {lost} cached routes that are in no table{line}"));
     Ok(())
 }

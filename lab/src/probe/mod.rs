@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod child;
 pub mod flow;
+pub mod hold;
 pub mod holder;
 pub mod http;
 pub mod kubelet;
@@ -20,6 +21,7 @@ pub mod tcp;
 pub use attempt::Attempt;
 pub use child::{Child, Life};
 pub use flow::{Flow, Side};
+pub use hold::Hold;
 pub use holder::Holder;
 pub use kubelet::Kubelet;
 pub use ladder::Ladder;

@@ -46,6 +46,12 @@ impl Net {
         });
         parts.unwrap_or_else(|| panic!("{text:?} is not an IPv4 address with a prefix length"))
     }
+
+    /// The addresses after this one, as many as the prefix leaves room for.
+    pub fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        let room = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        (1..=room).map_while(move |n| self.address.to_bits().checked_add(n).map(Ipv4Addr::from_bits))
+    }
 }
 
 /// A route of a node beyond its own links.

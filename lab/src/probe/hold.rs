@@ -1,0 +1,22 @@
+//! Whatever others wait for.
+
+use super::{Holder, RtnlHolder};
+
+/// What keeps others waiting until it ends.
+#[derive(Debug)]
+pub enum Hold {
+    /// A reference to a device.
+    Device(Holder),
+    /// The RTNL mutex.
+    Rtnl(RtnlHolder),
+}
+
+impl Hold {
+    /// Ends it, as a signal to the program would.
+    pub async fn end(self) {
+        match self {
+            Self::Device(holder) => holder.end(),
+            Self::Rtnl(holder) => drop(holder.end().await),
+        }
+    }
+}
