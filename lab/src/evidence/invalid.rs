@@ -56,7 +56,7 @@ impl Remark {
         for attribute in message.attributes() {
             match attribute.kind {
                 NFULA_PREFIX => words = attribute.text().map(plain),
-                NFULA_PAYLOAD => headers = Header::parse(&framed(attribute.value)),
+                NFULA_PAYLOAD => headers = Header::of_packet(attribute.value),
                 _ => {}
             }
         }
@@ -73,12 +73,6 @@ fn plain(prefix: &str) -> String {
         _ => prefix,
     };
     words.trim().to_owned()
-}
-
-/// An IPv4 packet behind an Ethernet header.
-fn framed(packet: &[u8]) -> Vec<u8> {
-    const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x08, 0x00];
-    [&ETHERNET, packet].concat()
 }
 
 /// A listener to conntrack's words in a namespace. It holds the namespace alive.

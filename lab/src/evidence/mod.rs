@@ -3,6 +3,7 @@
 
 pub mod conntrack;
 pub mod counters;
+pub mod drops;
 pub mod invalid;
 pub mod kernel_log;
 pub mod route_cache;

@@ -179,6 +179,13 @@ impl Header {
         Some((Self::at(frame, &place)?, place.payload.len()))
     }
 
+    /// The same of an IPv4 packet that is in no frame.
+    #[must_use]
+    pub fn of_packet(packet: &[u8]) -> Option<(Self, usize)> {
+        const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x08, 0x00];
+        Self::parse(&[&ETHERNET, packet].concat())
+    }
+
     fn at(frame: &[u8], place: &Place) -> Option<Self> {
         let ip = Ipv4HeaderSlice::from_slice(&frame[place.ip..]).ok()?;
         let tcp = TcpHeaderSlice::from_slice(&frame[place.tcp.clone()]).ok()?;

@@ -1,0 +1,304 @@
+//! The program that the kernel runs for each packet that it drops: it notes
+//! whose, where and why, and copies the packet's first bytes.
+//!
+//! - Documentation/bpf/standardization/instruction-set.rst
+//! - include/trace/events/skb.h, kfree_skb; include/net/dropreason-core.h
+//! - net/core/skbuff.c, sk_skb_reason_drop()
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "an instruction has small fields, and all of this fits"
+)]
+
+use super::btf::Btf;
+
+/// How long the name of a function may be, with its module and a zero.
+pub(super) const NAME: usize = 64;
+/// How much of a packet is kept, from its network header on: the longest
+/// headers of IPv4 and TCP.
+pub(super) const PACKET: usize = 120;
+
+/// Where in the note each part lies.
+pub(super) mod note {
+    /// CLOCK_MONOTONIC in nanoseconds, 8 bytes.
+    pub const AT: usize = 0;
+    /// The caller's address, 8 bytes.
+    pub const LOCATION: usize = 8;
+    /// enum skb_drop_reason, 4 bytes.
+    pub const REASON: usize = 16;
+    /// The number of the network namespace, 4 bytes.
+    pub const NAMESPACE: usize = 20;
+    /// The EtherType in network byte order, 2 bytes.
+    pub const PROTOCOL: usize = 24;
+    /// The caller's name, ended by a zero.
+    pub const FUNCTION: usize = 32;
+    /// The packet.
+    pub const PACKET: usize = FUNCTION + super::NAME;
+    /// How long a note is.
+    pub const LENGTH: usize = PACKET + super::PACKET;
+}
+
+/// What the program has to know of the kernel that it runs on, in bytes from
+/// the beginning of each structure.
+#[derive(Debug)]
+pub(super) struct Offsets {
+    skb_dev: u32,
+    skb_refdst: u32,
+    skb_head: u32,
+    skb_network_header: u32,
+    skb_protocol: u32,
+    dst_dev: u32,
+    dev_net: u32,
+    net_inum: u32,
+    net_user_ns: u32,
+    user_ns_inum: u32,
+}
+
+impl Offsets {
+    pub(super) fn of(btf: &Btf) -> Option<Self> {
+        Some(Self {
+            skb_dev: btf.offset("sk_buff", "dev")?,
+            skb_refdst: btf.offset("sk_buff", "_skb_refdst")?,
+            skb_head: btf.offset("sk_buff", "head")?,
+            skb_network_header: btf.offset("sk_buff", "network_header")?,
+            skb_protocol: btf.offset("sk_buff", "protocol")?,
+            dst_dev: btf.offset("dst_entry", "dev")?,
+            dev_net: btf.offset("net_device", "nd_net.net")?,
+            net_inum: btf.offset("net", "ns.inum")?,
+            net_user_ns: btf.offset("net", "user_ns")?,
+            user_ns_inum: btf.offset("user_namespace", "ns.inum")?,
+        })
+    }
+}
+
+/// The maps that the program uses, as descriptors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maps {
+    /// An array of one value: the number of the user namespace whose packets
+    /// are noted, and how many notes had no room, both of 8 bytes.
+    pub settings: i32,
+    /// An array of one value: [`FORMAT`].
+    pub format: i32,
+    /// The ring of notes.
+    pub notes: i32,
+}
+
+/// How the kernel spells an address: the name of the function.
+pub(super) const FORMAT: [u8; 8] = *b"%ps\0\0\0\0\0";
+
+// enum bpf_func_id
+const KTIME_GET_NS: i32 = 5;
+const PROBE_READ_KERNEL: i32 = 113;
+const RINGBUF_OUTPUT: i32 = 130;
+const SNPRINTF: i32 = 165;
+/// Nobody waits for a note.
+const BPF_RB_NO_WAKEUP: i32 = 1;
+/// src of the instruction that loads the address of a map, and of an array's value.
+const BPF_PSEUDO_MAP_FD: u8 = 1;
+const BPF_PSEUDO_MAP_VALUE: u8 = 2;
+/// The low bit of a reference to a dst_entry says that it is not counted: SKB_DST_NOREF.
+const PTRMASK: i32 = -8;
+
+/// A register: r0 to r10.
+type Register = u8;
+const R0: Register = 0;
+const R1: Register = 1;
+const R2: Register = 2;
+const R3: Register = 3;
+const R4: Register = 4;
+const R5: Register = 5;
+/// The tracepoint's arguments: the packet, the caller, the reason.
+const CONTEXT: Register = 6;
+const SKB: Register = 7;
+/// What was read last.
+const VALUE: Register = 8;
+/// The network namespace; then the offset of the network header.
+const NET: Register = 9;
+const NETWORK_HEADER: Register = 9;
+/// The end of the stack.
+const STACK: Register = 10;
+
+/// Where the note is on the stack, and what is read on the way to it.
+const NOTE: i16 = -(note::LENGTH as i16);
+const SCRATCH: i16 = NOTE - 8;
+
+/// The program for a kernel, in instructions of eight bytes.
+pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
+    let mut p = Assembler::default();
+    let part = |at: usize| NOTE + at as i16;
+    p.copy(CONTEXT, R1);
+    p.load(SKB, CONTEXT, 0);
+
+    // Whose it is, its device says. In TCP's hands it has none, and still a route.
+    p.follow(SKB, kernel.skb_dev);
+    let has_device = p.jump(IF_NOT, VALUE, 0);
+    p.follow(SKB, kernel.skb_refdst);
+    p.and(VALUE, PTRMASK);
+    let nobodys = p.jump(IF, VALUE, 0);
+    p.follow(VALUE, kernel.dst_dev);
+    p.land(has_device);
+    p.follow(VALUE, kernel.dev_net);
+    p.copy(NET, VALUE);
+    p.follow(NET, kernel.net_user_ns);
+    p.store_zero(SCRATCH);
+    p.read(SCRATCH, 4, VALUE, kernel.user_ns_inum);
+    p.load(VALUE, STACK, SCRATCH);
+    p.map(R1, BPF_PSEUDO_MAP_VALUE, maps.settings);
+    p.load(R1, R1, 0);
+    let anothers = p.jump_unless_equal(VALUE, R1);
+
+    // The verifier wants all of a note to be written.
+    (0..note::PACKET).step_by(8).for_each(|at| p.store_zero(part(at)));
+    p.read(part(note::NAMESPACE), 4, NET, kernel.net_inum);
+    p.read(part(note::PROTOCOL), 2, SKB, kernel.skb_protocol);
+    p.load(R1, CONTEXT, 8);
+    p.store(part(note::LOCATION), R1);
+    p.load(R1, CONTEXT, 16);
+    p.store_word(part(note::REASON), R1);
+    p.call(KTIME_GET_NS);
+    p.store(part(note::AT), R0);
+    p.store_zero(SCRATCH);
+    p.read(SCRATCH, 2, SKB, kernel.skb_network_header);
+    p.load(NETWORK_HEADER, STACK, SCRATCH);
+    p.follow(SKB, kernel.skb_head);
+    p.add(VALUE, NETWORK_HEADER);
+    p.read(part(note::PACKET), PACKET, VALUE, 0);
+    p.on_stack(R1, part(note::FUNCTION));
+    p.set(R2, NAME as i32);
+    p.map(R3, BPF_PSEUDO_MAP_VALUE, maps.format);
+    p.on_stack(R4, part(note::LOCATION));
+    p.set(R5, 8);
+    p.call(SNPRINTF);
+
+    p.map(R1, BPF_PSEUDO_MAP_FD, maps.notes);
+    p.on_stack(R2, NOTE);
+    p.set(R3, note::LENGTH as i32);
+    p.set(R4, BPF_RB_NO_WAKEUP);
+    p.call(RINGBUF_OUTPUT);
+    let noted = p.jump(IF, R0, 0);
+    p.map(R1, BPF_PSEUDO_MAP_VALUE, maps.settings);
+    p.set(R2, 1);
+    p.count(R1, 8, R2);
+
+    for jump in [nobodys, anothers, noted] {
+        p.land(jump);
+    }
+    p.set(R0, 0);
+    p.exit();
+    p.0
+}
+
+// BPF_JMP | BPF_JEQ and BPF_JMP | BPF_JNE, with a constant.
+const IF: u8 = 0x15;
+const IF_NOT: u8 = 0x55;
+
+/// Writes instructions by their code, registers, offset and constant:
+/// `struct bpf_insn`.
+#[derive(Debug, Default)]
+struct Assembler(Vec<[u8; 8]>);
+
+/// A jump forward to a place that is not known yet.
+#[must_use]
+struct Jump(usize);
+
+impl Assembler {
+    fn write(&mut self, code: u8, (to, from): (Register, Register), offset: i16, constant: i32) {
+        let registers = if cfg!(target_endian = "big") { to << 4 | from } else { from << 4 | to };
+        let mut instruction = [code, registers, 0, 0, 0, 0, 0, 0];
+        instruction[2..4].copy_from_slice(&offset.to_ne_bytes());
+        instruction[4..].copy_from_slice(&constant.to_ne_bytes());
+        self.0.push(instruction);
+    }
+
+    fn set(&mut self, to: Register, constant: i32) {
+        self.write(0xb7, (to, 0), 0, constant);
+    }
+
+    fn copy(&mut self, to: Register, from: Register) {
+        self.write(0xbf, (to, from), 0, 0);
+    }
+
+    fn add(&mut self, to: Register, from: Register) {
+        self.write(0x0f, (to, from), 0, 0);
+    }
+
+    fn add_constant(&mut self, to: Register, constant: i32) {
+        self.write(0x07, (to, 0), 0, constant);
+    }
+
+    fn and(&mut self, to: Register, constant: i32) {
+        self.write(0x57, (to, 0), 0, constant);
+    }
+
+    fn load(&mut self, to: Register, from: Register, offset: i16) {
+        self.write(0x79, (to, from), offset, 0);
+    }
+
+    fn store(&mut self, on_stack: i16, from: Register) {
+        self.write(0x7b, (STACK, from), on_stack, 0);
+    }
+
+    fn store_word(&mut self, on_stack: i16, from: Register) {
+        self.write(0x63, (STACK, from), on_stack, 0);
+    }
+
+    fn store_zero(&mut self, on_stack: i16) {
+        self.write(0x7a, (STACK, 0), on_stack, 0);
+    }
+
+    /// Adds to memory, while others may.
+    fn count(&mut self, at: Register, offset: i16, by: Register) {
+        self.write(0xdb, (at, by), offset, 0);
+    }
+
+    fn on_stack(&mut self, to: Register, place: i16) {
+        self.copy(to, STACK);
+        self.add_constant(to, place.into());
+    }
+
+    /// A map, or the address of the value of an array: two instructions.
+    fn map(&mut self, to: Register, pseudo: u8, descriptor: i32) {
+        self.write(0x18, (to, pseudo), 0, descriptor);
+        self.write(0, (0, 0), 0, 0);
+    }
+
+    fn call(&mut self, function: i32) {
+        self.write(0x85, (0, 0), 0, function);
+    }
+
+    fn exit(&mut self) {
+        self.write(0x95, (0, 0), 0, 0);
+    }
+
+    fn jump(&mut self, code: u8, register: Register, constant: i32) -> Jump {
+        self.write(code, (register, 0), 0, constant);
+        Jump(self.0.len() - 1)
+    }
+
+    fn jump_unless_equal(&mut self, one: Register, other: Register) -> Jump {
+        self.write(0x5d, (one, other), 0, 0);
+        Jump(self.0.len() - 1)
+    }
+
+    /// Lets a jump end here.
+    fn land(&mut self, Jump(at): Jump) {
+        let over = (self.0.len() - at - 1) as i16;
+        self.0[at][2..4].copy_from_slice(&over.to_ne_bytes());
+    }
+
+    /// Reads kernel memory behind a pointer; what cannot be read is zero.
+    fn read(&mut self, to: i16, length: usize, pointer: Register, offset: u32) {
+        self.on_stack(R1, to);
+        self.set(R2, length as i32);
+        self.copy(R3, pointer);
+        self.add_constant(R3, offset as i32);
+        self.call(PROBE_READ_KERNEL);
+    }
+
+    /// Reads the pointer behind a pointer.
+    fn follow(&mut self, pointer: Register, offset: u32) {
+        self.read(SCRATCH, 8, pointer, offset);
+        self.load(VALUE, STACK, SCRATCH);
+    }
+}

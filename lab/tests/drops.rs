@@ -1,0 +1,81 @@
+//! The packets that a real kernel drops, and why it says that it does.
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use common::{alone, applicable};
+use lab::evidence::drops::{Attached, Dropped};
+use lab::network::{Namespace, Network};
+use lab::topology::Topology;
+use lab::topology::rule::{Hook, Rule};
+use lab::wire::segment::Flags;
+
+common::tests![common::main: a_refused_syn_has_no_socket, a_rule_drops_and_nobody_else, a_note_is_of_its_namespace];
+
+/// Runs `body` on a thread of its own, in a runtime.
+fn in_runtime<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+    alone(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, body());
+    });
+}
+
+fn two_hosts() -> Topology {
+    Topology::new().host("one").host("other").link("one 10.0.0.1/24", "other 10.0.0.2/24")
+}
+
+/// The SYNs to a port among what was dropped.
+fn syns(dropped: &[Dropped], port: u16) -> Vec<&Dropped> {
+    let is_syn = |d: &&Dropped| d.segment.is_some_and(|(h, _)| h.flags == Flags::SYN && h.dst.port() == port);
+    dropped.iter().filter(is_syn).collect()
+}
+
+fn a_refused_syn_has_no_socket() {
+    in_runtime(|| async {
+        let drops = applicable(Attached::attach().and_then(Attached::here));
+        let network = applicable(Network::build(two_hosts()).await);
+        let (one, other) = (network.host("one").namespace(), network.host("other").namespace());
+        let refused = one.enter(|| TcpStream::connect((Ipv4Addr::new(10, 0, 0, 2), 81)));
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        let dropped = drops.take(other).unwrap();
+        let syns = syns(&dropped, 81);
+        let [syn] = syns[..] else { panic!("{dropped:?}") };
+        assert_eq!((syn.reason.as_deref(), syn.function.as_str()), (Some("NO_SOCKET"), "tcp_v4_rcv"));
+        // What was taken is not there any more.
+        assert_eq!(drops.take(other).unwrap(), []);
+        assert_eq!(drops.lost().unwrap(), 0);
+    });
+}
+
+fn a_rule_drops_and_nobody_else() {
+    in_runtime(|| async {
+        let drops = applicable(Attached::attach().and_then(Attached::here));
+        let rule = Rule::drop("no 82").on(Hook::Input).tcp();
+        let network = applicable(Network::build(two_hosts().rule("other", rule)).await);
+        let one = network.host("one").namespace();
+        one.enter(|| {
+            let to = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 82));
+            TcpStream::connect_timeout(&to, std::time::Duration::from_millis(100)).unwrap_err()
+        });
+        let dropped = drops.take(network.host("other").namespace()).unwrap();
+        let syns = syns(&dropped, 82);
+        assert!(!syns.is_empty(), "{dropped:?}");
+        assert!(syns.iter().all(|d| d.reason.as_deref() == Some("NETFILTER_DROP")), "{syns:?}");
+        assert_eq!(drops.take(one).unwrap(), []);
+    });
+}
+
+fn a_note_is_of_its_namespace() {
+    in_runtime(|| async {
+        let drops = applicable(Attached::attach().and_then(Attached::here));
+        let network = applicable(Network::build(two_hosts()).await);
+        let (one, other) = (network.host("one").namespace(), network.host("other").namespace());
+        let listener = other.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 83))).unwrap();
+        let connected = one.enter(|| TcpStream::connect((Ipv4Addr::new(10, 0, 0, 2), 83))).unwrap();
+        let empty = applicable(Namespace::new("empty"));
+        assert_eq!(syns(&drops.take(other).unwrap(), 83), Vec::<&Dropped>::new());
+        assert_eq!(drops.take(&empty).unwrap(), []);
+        drop((listener, connected));
+    });
+}
