@@ -142,6 +142,20 @@ impl<V> Map<V> {
     }
 }
 
+impl<V> Map<Vec<V>> {
+    /// Adds to the values of a key.
+    pub fn extend(&mut self, key: &str, values: impl IntoIterator<Item = V>) {
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_none() {
+            return;
+        }
+        match self.0.iter_mut().find(|(k, _)| k == key) {
+            Some((_, known)) => known.extend(values),
+            None => self.0.push((key.to_owned(), values.collect())),
+        }
+    }
+}
+
 impl<V: Serialize> Serialize for Map<V> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(k, v)| (k, v)))

@@ -6,8 +6,8 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::error::{Error, Result};
-use crate::evidence::shared_log::SharedLog;
 use crate::evidence::traces::Traces;
+use crate::evidence::voice::Voice;
 use crate::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use crate::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
 use crate::snapshot;
@@ -39,7 +39,7 @@ pub async fn perform(
     scenario: &Scenario,
     ground: &Ground,
     order: Order<'_>,
-    log: &SharedLog,
+    voice: &Voice,
     snapshots: Snapshots,
     on_arm: &dyn Fn(&str),
 ) -> Outcome {
@@ -57,10 +57,15 @@ pub async fn perform(
             if order.without_cause {
                 arms.retain(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault));
             }
-            let logged = log.count().unwrap_or_default();
-            let results = all(scenario, ground, &arms, order, log, on_arm).await;
+            let logged = voice.log.count().unwrap_or_default();
+            let results = all(scenario, ground, &arms, order, voice, on_arm).await;
             if order.looks.captures {
-                outcome.log = log.lines_since(logged);
+                outcome.log = voice.log.lines_since(logged);
+            }
+            if let Ok(lost @ 1..) = voice.drops.lost() {
+                outcome
+                    .log
+                    .push(format!("faultlab: no room for {lost} more packets that the kernel dropped"));
             }
             match results {
                 Ok(mut arms) => {
@@ -101,7 +106,7 @@ async fn all(
     ground: &Ground,
     arms: &[&'static Arm],
     order: Order<'_>,
-    log: &SharedLog,
+    voice: &Voice,
     on_arm: &dyn Fn(&str),
 ) -> Result<Vec<Played>> {
     let plan = |arm: &'static Arm| {
@@ -111,14 +116,14 @@ async fn all(
     let mut outcomes = vec![];
     if (scenario.apart)(ground) {
         for arm in arms {
-            let stage = Stage::set_up(scenario, plan(arm), log, order.looks).await?;
+            let stage = Stage::set_up(scenario, plan(arm), voice, order.looks).await?;
             outcomes.push(play(scenario, stage, on_arm).await?);
         }
         return Ok(outcomes);
     }
     let mut stages = vec![];
     for arm in arms {
-        stages.push(Stage::set_up(scenario, plan(arm), log, order.looks).await?);
+        stages.push(Stage::set_up(scenario, plan(arm), voice, order.looks).await?);
     }
     let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
     join_all(plays).await.into_iter().collect()

@@ -13,10 +13,12 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
+use crate::evidence::drops::tally;
 use crate::evidence::kernel_log::{Record, Waiting};
 use crate::evidence::shared_log::SharedLog;
 use crate::evidence::sockets::{destroy, sockets};
 use crate::evidence::traces::{Traces, WireTraces};
+use crate::evidence::voice::Voice;
 use crate::evidence::witness::{Counted, Witness};
 use crate::network::{Host, Network, ring};
 use crate::outcome::{ArmOutcome, Map};
@@ -41,7 +43,7 @@ pub struct Looks {
 pub struct Stage<'a> {
     plan: Plan<'a>,
     network: Network,
-    log: &'a SharedLog,
+    voice: &'a Voice,
     begun: Instant,
     /// How many records the log had then.
     logged: usize,
@@ -71,12 +73,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// What the kernel refused or lacks.
-    pub async fn set_up(
-        scenario: &Scenario,
-        plan: Plan<'a>,
-        log: &'a SharedLog,
-        looks: Looks,
-    ) -> Result<Self> {
+    pub async fn set_up(scenario: &Scenario, plan: Plan<'a>, voice: &'a Voice, looks: Looks) -> Result<Self> {
         let network = Network::build((scenario.topology)(&plan)).await?;
         let looks_on = looks.captures || looks.explains;
         let witness = looks_on.then(|| Witness::on(&network, looks.explains)).transpose()?;
@@ -84,9 +81,9 @@ impl<'a> Stage<'a> {
         Ok(Self {
             plan,
             network,
-            log,
+            voice,
             begun: Instant::now(),
-            logged: log.count()?,
+            logged: voice.log.count()?,
             before,
             seen: RefCell::default(),
             wires: RefCell::default(),
@@ -183,7 +180,7 @@ impl<'a> Stage<'a> {
     /// The kernel's log.
     #[must_use]
     pub fn log(&self) -> &SharedLog {
-        self.log
+        &self.voice.log
     }
 
     /// Waits for a line of the kernel's log since the network was there.
@@ -197,8 +194,8 @@ impl<'a> Stage<'a> {
     ) -> Result<Option<T>> {
         let begun = Instant::now();
         loop {
-            let found = self.log.find_since(self.logged, &wanted)?;
-            if found.is_some() || begun.elapsed() >= patience || !self.log.readable() {
+            let found = self.voice.log.find_since(self.logged, &wanted)?;
+            if found.is_some() || begun.elapsed() >= patience || !self.voice.log.readable() {
                 return Ok(found);
             }
             // /dev/kmsg is polled: its wake-up is not per reader on old kernels.
@@ -215,13 +212,13 @@ impl<'a> Stage<'a> {
         // net.core.netdev_unregister_timeout_secs is 10, and the wait looks once
         // a second, when it gets the RTNL mutex. A log that cannot be read is
         // not waited for longer than that.
-        let patience = match (still, self.log.readable()) {
+        let patience = match (still, self.voice.log.readable()) {
             (false, _) => Duration::ZERO,
             (true, true) => Duration::from_secs(25),
             (true, false) => Duration::from_secs(11),
         };
         let line = self.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
-        if !self.log.readable() {
+        if !self.voice.log.readable() {
             self.pass(patience).await;
         }
         Ok(line)
@@ -271,7 +268,7 @@ impl<'a> Stage<'a> {
         let counters = self.network.hosts().iter().map(|h| Counters::read(h.namespace()));
         self.before = counters.collect::<Result<_>>()?;
         self.begun = Instant::now();
-        self.logged = self.log.count()?;
+        self.logged = self.voice.log.count()?;
         Ok(())
     }
 
@@ -332,14 +329,21 @@ impl<'a> Stage<'a> {
         let wires = self.wires.into_inner();
         let wires =
             wires.into_iter().map(|(ends, wire)| WireTraces { ends, counted: wire.counted() }).collect();
-        let mut traces =
-            self.witness.map(|witness| witness.end(&self.network, counted, ended)).transpose()?;
+        let mut traces = self
+            .witness
+            .map(|witness| witness.end(&self.network, counted, &self.voice.drops, ended))
+            .transpose()?;
         if let Some(traces) = &mut traces {
             let of_another = |device: &str| {
                 let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
                 !self.network.hosts().iter().any(own)
             };
-            traces.log = self.log.complaints(self.logged, of_another)?;
+            for host in &traces.hosts {
+                let lines = tally(&host.drops).into_iter();
+                let lines = lines.map(|(count, reason)| format!("dropped by the kernel: {count} x {reason}"));
+                evidence.extend(&host.name, lines);
+            }
+            traces.log = self.voice.log.complaints(self.logged, of_another)?;
             traces.wires = wires;
         }
         let seen = self.seen.into_inner();

@@ -11,5 +11,6 @@ pub mod shared_log;
 pub mod sockets;
 pub mod tap;
 pub mod traces;
+pub mod voice;
 pub mod waits;
 pub mod witness;

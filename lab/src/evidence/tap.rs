@@ -39,6 +39,12 @@ impl Tap {
         Ok(Self { begun: now(), rings, recorders })
     }
 
+    /// When it began, on CLOCK_MONOTONIC.
+    #[must_use]
+    pub fn begun(&self) -> Duration {
+        self.begun
+    }
+
     /// Ends the capture. Frames that were seen after `until`, of the kernel's
     /// clock, are of the end of the arm and not kept.
     ///

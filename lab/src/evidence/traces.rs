@@ -1,6 +1,7 @@
 //! All that was seen of an arm, as values: what an explanation is made of.
 
 use super::conntrack::{Change, Event};
+use super::drops::Dropped;
 use super::invalid::Remark;
 use super::waits::Wait;
 use crate::capture::Capture;
@@ -39,6 +40,8 @@ pub struct HostTraces {
     pub events: Vec<Event>,
     /// What conntrack said of segments.
     pub remarks: Vec<Remark>,
+    /// The packets that the kernel dropped there.
+    pub drops: Vec<Dropped>,
 }
 
 /// What was seen of a wire.

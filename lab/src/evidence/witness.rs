@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::conntrack::{Conntrack, Events, Stats};
 use super::counters::Changes;
+use super::drops::{SharedDrops, mark};
 use super::invalid::Remarks;
 use super::tap::Tap;
 use super::traces::{HostTraces, Traces};
@@ -66,16 +67,23 @@ impl Witness {
     }
 
     /// What was seen until `until`, of the kernel's clock. `counted` is what each
-    /// host's counters and rules say.
+    /// host's counters and rules say, `drops` what the kernel does.
     ///
     /// # Errors
     /// Where the kernel's tables cannot be read.
-    pub fn end(self, network: &Network, counted: Vec<Counted>, until: Duration) -> Result<Traces> {
-        let mut hosts = vec![];
+    pub fn end(
+        self,
+        network: &Network,
+        counted: Vec<Counted>,
+        drops: &SharedDrops,
+        until: Duration,
+    ) -> Result<Traces> {
+        let (begun, mut hosts) = (self.tap.begun(), vec![]);
         for ((host, tracker), counted) in network.hosts().iter().zip(self.trackers).zip(counted) {
             let mut traces = HostTraces {
                 name: host.name().to_owned(),
                 counted: counted.changes.moved().collect(),
+                drops: drops.take(host.namespace())?,
                 ..HostTraces::default()
             };
             if let Some(mut tracker) = tracker {
@@ -92,7 +100,12 @@ impl Witness {
             hosts.push(traces);
         }
         let (waits, kernel) = self.waits.end();
-        let capture = self.tap.end(network.hosts(), until)?;
+        let mut capture = self.tap.end(network.hosts(), until)?;
+        mark::frames(
+            &mut capture,
+            begun,
+            hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice())),
+        );
         Ok(Traces { capture, hosts, waits, kernel, ..Traces::default() })
     }
 }

@@ -141,9 +141,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
     // left after the last arrival.
     let last = hops.iter().filter_map(|hop| hop.arrived).map(|(_, at)| at).max().unwrap_or_default();
     let ending = |at: Duration| !capture.until.is_zero() && at >= last && at + UNDER_WAY >= capture.until;
-    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost && ending(hop.at())) {
-        hop.fate = Fate::UnderWay;
-    }
+    end_with_the_arm(capture, &mut hops);
     if capture.lost > 0 {
         // What was not seen is not known to be lost.
         hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
@@ -152,6 +150,23 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
     way::follow(capture, &mut hops, ending);
     way::again(&mut hops);
     hops
+}
+
+/// Finds what was on its way when the capture ended.
+fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
+    let mut crossed: HashMap<usize, Duration> = HashMap::new();
+    for (end, at) in hops.iter().filter(|hop| hop.fate == Fate::Arrived).filter_map(|hop| hop.left) {
+        let last = crossed.entry(end).or_default();
+        *last = at.max(*last);
+    }
+    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost) {
+        let (end, at) = hop.left.unwrap_or_default();
+        // A link keeps the order: what is overtaken on it comes no more.
+        let overtaken = crossed.get(&end).is_some_and(|&later| later > at);
+        if !overtaken && !capture.until.is_zero() && at + UNDER_WAY >= capture.until {
+            hop.fate = Fate::UnderWay;
+        }
+    }
 }
 
 /// What a wire wrote over the timestamps of a SYN.

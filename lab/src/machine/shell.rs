@@ -21,7 +21,7 @@ use super::exercise::{self, Exercise};
 use super::here::BUDGET;
 use super::names;
 use crate::error::{Error, Result};
-use crate::evidence::shared_log::SharedLog;
+use crate::evidence::voice::Voice;
 use crate::report::Style;
 use crate::report::standing::{self, Tools};
 use crate::scenario::{Plan, Scenario};
@@ -66,8 +66,8 @@ impl Streams {
 }
 
 /// Sets an arm up and plays it, on a stage that stays.
-pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, log: &'a SharedLog) -> Result<Stage<'a>> {
-    let stage = Stage::set_up(scenario, plan, log, Looks::default()).await?;
+pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, voice: &'a Voice) -> Result<Stage<'a>> {
+    let stage = Stage::set_up(scenario, plan, voice, Looks::default()).await?;
     play(scenario, &stage).await?;
     Ok(stage)
 }

@@ -15,8 +15,7 @@ use super::isolation::{Privilege, isolate};
 use super::shell::{self, Seat, Streams};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
-use crate::evidence::kernel_log::KernelLog;
-use crate::evidence::shared_log::SharedLog;
+use crate::evidence::voice::Mouth;
 use crate::kernel::Kernel;
 use crate::outcome::Outcome;
 use crate::perform::{Order, perform};
@@ -69,6 +68,17 @@ pub enum Task {
         /// Who it is for.
         seat: Seat,
     },
+}
+
+impl Task {
+    /// Whether what the kernel drops is to be seen.
+    pub(super) fn asks_why(&self) -> bool {
+        match self {
+            Self::Check => true,
+            Self::Run { looks, .. } => looks.captures || looks.explains,
+            Self::Shell { .. } => false,
+        }
+    }
 }
 
 /// What a worker reports, one a line.
@@ -133,9 +143,8 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     io::stdin().read_to_string(&mut text).map_err(|e| Error::kernel("worker", "read the request", e))?;
     let request: Request =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("worker: the request: {e}")))?;
-    // Whether the log may be read is asked when it is opened: open it with the
-    // privileges that this process still has.
-    let log = KernelLog::open();
+    // With the privileges that this process still has.
+    let mouth = Mouth::open(request.task.asks_why());
     isolate(request.privilege, Some(parent))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -143,18 +152,18 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
         .map_err(|e| Error::kernel("worker", "start the runtime", e))?;
     let done = match request.task {
         Task::Check => {
-            let abilities = LocalSet::new().block_on(&runtime, check::abilities(log.err()));
+            let abilities = LocalSet::new().block_on(&runtime, check::abilities(mouth));
             Report::Abilities(abilities)
         }
         Task::Run { scenario, only, set, without_cause, looks } => {
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
             let order = Order { only: &only, without_cause, looks };
-            let log = SharedLog::new(log.ok());
+            let voice = mouth.listen();
             let on_arm = |arm: &str| {
                 report(&Report::Arm(arm.to_owned()));
             };
-            let play = perform(scenario, &ground, order, &log, catalogue.snapshots, &on_arm);
+            let play = perform(scenario, &ground, order, &voice, catalogue.snapshots, &on_arm);
             Report::Outcome(Box::new(LocalSet::new().block_on(&runtime, play)))
         }
         Task::Shell { scenario, arm, set, descriptors, seat } => {
@@ -164,9 +173,9 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let named = scenario.arms.iter().find(|a| a.name == arm);
             let arm = named.ok_or_else(|| Error::Lab(format!("no arm is named {arm:?}")))?;
             let plan = Plan { ground: &ground, arm, acts: arm.name };
-            let log = SharedLog::new(log.ok());
+            let voice = mouth.listen();
             let shell = async {
-                let stage = shell::played(scenario, plan, &log).await?;
+                let stage = shell::played(scenario, plan, &voice).await?;
                 shell::beside(scenario, stage, streams, seat).await
             };
             Report::Left(LocalSet::new().block_on(&runtime, shell)?)

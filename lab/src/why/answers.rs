@@ -100,6 +100,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         None => flow::said(arm, first),
     };
     if end.fate != Fate::Lost {
+        judges.extend(counters::reason(arm, other, &end.header, first.length));
         judges.extend(counters::dropped(arm, other));
     }
     for judge in judges {
@@ -166,6 +167,9 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
         let counted: Vec<_> = counters::of(arm, by).iter().map(counters::Moved::text).collect();
         if !counted.is_empty() {
             text.push_str(&format!("; {by} counted {}", counted.join(", ")));
+        }
+        if let Some(reason) = counters::reason(arm, by, &syn.last().header, syn.length) {
+            text.push_str(&format!("; {reason}"));
         }
         found.push(Finding::new(Rank::Packet, leg.at, kind, text));
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::{Arm, Finding, Rank};
 use crate::evidence::conntrack::Statistic;
+use crate::evidence::drops::{Dropped, tally};
 use crate::evidence::invalid::Remark;
-use crate::wire::segment::Flags;
+use crate::evidence::traces::Traces;
+use crate::wire::segment::{Flags, Header};
 
 /// A counter, and what it counts with the function that does.
 ///
@@ -70,6 +72,31 @@ pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
     counted.map(|(name, by)| format!("{name} +{by}")).collect()
 }
 
+/// What the kernel says why a host dropped a segment, if it did.
+pub(super) fn reason(arm: &Arm<'_>, host: &str, header: &Header, length: usize) -> Option<String> {
+    let numbers = |header: &Header, length: usize| (header.seq, header.ack, header.flags, length);
+    let same = |dropped: &&Dropped| {
+        dropped.segment.is_some_and(|(other, its)| numbers(&other, its) == numbers(header, length))
+    };
+    let dropped = arm.traces.host(host)?.drops.iter().find(same)?;
+    Some(format!("{host} dropped it: {dropped}"))
+}
+
+/// What the kernel of a host gave as reasons for dropping segments, more often
+/// than in the control.
+fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
+    // What a switch sends to all its ports, all but one drop.
+    let telling =
+        |dropped: &&Dropped| dropped.segment.is_some() && dropped.reason.as_deref() != Some("OTHERHOST");
+    let reasons =
+        |traces: &Traces| tally(traces.host(host).into_iter().flat_map(|host| &host.drops).filter(telling));
+    let before = arm.control.map(reasons).unwrap_or_default();
+    let more = |(count, reason): &(usize, String)| {
+        before.iter().find(|(_, known)| known == reason).is_none_or(|(before, _)| count > before)
+    };
+    reasons(arm.traces).into_iter().filter(more).collect()
+}
+
 /// What conntrack and the rules of a host dropped, and what the kernel said of it.
 pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     let Some(traces) = arm.traces.host(host) else { return vec![] };
@@ -114,6 +141,11 @@ pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
             let names: Vec<_> = moved.iter().map(|m| m.name).collect();
             let kind = format!("{} counted {}", host.name, names.join(" "));
             find(Rank::Counter, kind, format!("{} counted {}", host.name, told.join("; ")));
+        }
+        for (times, reason) in reasons(arm, &host.name) {
+            let kind = format!("{} dropped it: {reason}", host.name);
+            let packets = format!("{times} packet{}", plural(times as u64));
+            find(Rank::Drop, kind, format!("{} dropped {packets}: {reason}", host.name));
         }
         for remark in host.remarks.iter().filter(|remark| is_news(remark)) {
             let header = super::name(&remark.header, remark.length);

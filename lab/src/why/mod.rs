@@ -35,6 +35,8 @@ enum Rank {
     Silence,
     /// A counter that moved.
     Counter,
+    /// What the kernel says that it dropped.
+    Drop,
     /// What the kernel said.
     Words,
 }
@@ -88,8 +90,10 @@ impl Reasons {
         let mut told: Vec<(&Finding, String)> = vec![];
         for finding in self.0.iter().filter(|finding| !shown(&finding.kind)) {
             // One of a kind tells of all, and packets tell the words that are about them.
-            let known = |(other, _): &(&Finding, String)| {
-                other.kind == finding.kind || (finding.rank == Rank::Words && other.rank < Rank::Counter)
+            let known = |(other, text): &(&Finding, String)| match finding.rank {
+                Rank::Words => other.kind == finding.kind || other.rank < Rank::Counter,
+                Rank::Drop => text.contains(&finding.kind),
+                _ => other.kind == finding.kind,
             };
             if told.len() > LINES || told.iter().any(known) {
                 continue;

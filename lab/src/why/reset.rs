@@ -1,7 +1,7 @@
 //! Resets: who sent one, and what for.
 
 use super::journey::Journey;
-use super::{Arm, Finding, Rank, flow, name};
+use super::{Arm, Finding, Rank, counters, flow, name};
 use crate::wire::segment::Flags;
 
 /// The resets of strangers: the answer of a host to a segment of a connection
@@ -41,6 +41,9 @@ fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<F
     }
     let end = cause.last();
     let mut text = format!("{host} answered {} with a RST", name(&end.header, cause.length));
+    if let Some(reason) = counters::reason(arm, host, &end.header, cause.length) {
+        text.push_str(&format!(" ({reason})"));
+    }
     if let Some(other) = other {
         text.push_str(&format!(": its connection is with {}", other.way().1));
     }

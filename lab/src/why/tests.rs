@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::capture::{Capture, End, Frame};
 use crate::evidence::conntrack::{Entry, Event, Status, TcpState, Tuple};
+use crate::evidence::drops::Dropped;
 use crate::evidence::invalid::Remark;
 use crate::evidence::traces::{HostTraces, WireTraces};
 use crate::evidence::waits::Wait;
@@ -170,6 +171,36 @@ fn a_stranger_is_told_with_conntracks_words() {
     arm.hosts[1].remarks = vec![Remark { header, length: 5, words: "SEQ is over upper bound 7".into() }];
     let said = format!("{RESET}: to its conntrack it was INVALID: SEQ is over upper bound 7");
     assert_eq!(told(&arm, &control), [said]);
+}
+
+#[test]
+fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
+    let dropped = |seq, reason: &str, function: &str| {
+        let header = Header {
+            src: SERVER.parse().unwrap(),
+            dst: OUTSIDE.parse().unwrap(),
+            seq,
+            ack: 0,
+            flags: Flags::PSH | Flags::ACK,
+            window: 9,
+            timestamps: None,
+        };
+        let reason = (!reason.is_empty()).then(|| reason.to_owned());
+        Dropped { at: Duration::ZERO, reason, function: function.to_owned(), segment: Some((header, 5)) }
+    };
+    let (mut arm, mut control) = (stranger(), traces(&connected()));
+    arm.hosts[1].drops = vec![dropped(8, "NO_SOCKET", "tcp_v4_rcv")];
+    let told_of = told(&arm, &control);
+    assert_eq!(told_of, [RESET.replace("RST;", "RST (nat dropped it: NO_SOCKET in tcp_v4_rcv);")]);
+    // Of another packet, as often as in the control, and without a reason.
+    arm.hosts[1].drops = vec![
+        dropped(9, "NETFILTER_DROP", "nf_hook_slow"),
+        dropped(10, "NETFILTER_DROP", "nf_hook_slow"),
+        dropped(11, "NO_SOCKET", "tcp_v4_rcv"),
+        dropped(12, "", "tcp_v4_rcv"),
+    ];
+    control.hosts[1].drops = vec![dropped(1, "NO_SOCKET", "tcp_v4_rcv")];
+    assert_eq!(told(&arm, &control), [RESET, "nat dropped 2 packets: NETFILTER_DROP in nf_hook_slow"]);
 }
 
 #[test]

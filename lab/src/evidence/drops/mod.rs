@@ -14,9 +14,11 @@
 
 mod bpf;
 mod btf;
+pub(super) mod mark;
 mod program;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -103,7 +105,7 @@ impl Attached {
         settings[..8].copy_from_slice(&own.ino().to_ne_bytes());
         let reader = self.notes.reader().map_err(|e| Error::kernel(PLACE, "mmap the ring", e))?;
         self.settings.set(&settings).map_err(|e| Error::kernel(PLACE, "say whose packets", e))?;
-        let reading = RefCell::new(Reading { reader, attached: self, noted: vec![] });
+        let reading = RefCell::new(Reading { reader, attached: self, noted: vec![], lost: 0 });
         Ok(SharedDrops(Some(reading)))
     }
 }
@@ -129,6 +131,8 @@ struct Reading {
     attached: Attached,
     /// What was read and not taken, by the number of its namespace.
     noted: Vec<(u64, Dropped)>,
+    /// How many had no room when it was last asked.
+    lost: u64,
 }
 
 impl SharedDrops {
@@ -139,7 +143,7 @@ impl SharedDrops {
     /// Where the namespace's number cannot be had.
     pub fn take(&self, namespace: &Namespace) -> Result<Vec<Dropped>> {
         let Some(reading) = &self.0 else { return Ok(vec![]) };
-        let Reading { reader, attached, noted } = &mut *reading.borrow_mut();
+        let Reading { reader, attached, noted, .. } = &mut *reading.borrow_mut();
         while let Some(bytes) = reader.next() {
             noted.extend(Dropped::decode(&bytes, &attached.reasons));
         }
@@ -149,16 +153,44 @@ impl SharedDrops {
         Ok(Vec::into_iter(taken).map(|(_, dropped)| dropped).collect())
     }
 
-    /// How many more were dropped for which the ring had no room.
+    /// How many more were dropped for which the ring had no room, since it was
+    /// last asked.
     ///
     /// # Errors
     /// Where the kernel does not answer.
     pub fn lost(&self) -> Result<u64> {
         let Some(reading) = &self.0 else { return Ok(0) };
-        let settings = reading.borrow().attached.settings.get();
+        let mut reading = reading.borrow_mut();
+        let settings = reading.attached.settings.get();
         let settings = settings.map_err(|e| Error::kernel(PLACE, "ask for what had no room", e))?;
-        Ok(u64::from_ne_bytes(settings[8..].try_into().expect("eight bytes")))
+        let lost = u64::from_ne_bytes(settings[8..].try_into().expect("eight bytes"));
+        Ok(lost - std::mem::replace(&mut reading.lost, lost))
     }
+}
+
+/// `NO_SOCKET in tcp_v4_rcv`, or `in tcp_v4_rcv, no reason given`.
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "{reason} in {}", self.function),
+            None => write!(f, "in {}, no reason given", self.function),
+        }
+    }
+}
+
+/// How many packets were dropped for each reason that the kernel gave, as
+/// `2 packets: NO_SOCKET in tcp_v4_rcv`: the number and the reason.
+#[must_use]
+pub fn tally<'a>(drops: impl IntoIterator<Item = &'a Dropped>) -> Vec<(usize, String)> {
+    let mut tally: Vec<(usize, String)> = vec![];
+    for dropped in drops.into_iter().filter(|dropped| dropped.reason.is_some()) {
+        let text = dropped.to_string();
+        match tally.iter_mut().find(|(_, known)| *known == text) {
+            Some((count, _)) => *count += 1,
+            None => tally.push((1, text)),
+        }
+    }
+    tally
 }
 
 impl Dropped {

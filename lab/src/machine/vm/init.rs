@@ -13,8 +13,7 @@ use super::frame::Frame;
 use super::{busybox, housekeeping, initramfs, line};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
-use crate::evidence::kernel_log::KernelLog;
-use crate::evidence::shared_log::SharedLog;
+use crate::evidence::voice::{Mouth, Voice};
 use crate::kernel::Kernel;
 use crate::machine::shell::{self, Seat, Streams};
 use crate::machine::worker::{Report, Task};
@@ -81,7 +80,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     sysctl::own_the_kernel();
     report(&Report::Booted { release: Kernel::running().release })?;
 
-    let log = SharedLog::new(Some(KernelLog::open()?));
+    let voice = Mouth::open(orders.tasks.iter().any(Task::asks_why)).listen();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -94,7 +93,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
             Task::Shell { scenario, arm, set, seat, .. } => {
                 let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
                 let ground = Ground::new(scenario, Kernel::running(), orders.clock, &set);
-                let sitting = sit(scenario, &ground, &arm, seat, &log);
+                let sitting = sit(scenario, &ground, &arm, seat, &voice);
                 report(&Report::Left(LocalSet::new().block_on(&runtime, sitting)?))?;
                 continue;
             }
@@ -106,7 +105,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         let on_arm = |arm: &str| {
             let _ = report(&Report::Arm(arm.to_owned()));
         };
-        let play = perform(scenario, &ground, order, &log, catalogue.snapshots, &on_arm);
+        let play = perform(scenario, &ground, order, &voice, catalogue.snapshots, &on_arm);
         let mut outcome = LocalSet::new().block_on(&runtime, play);
         "vm".clone_into(&mut outcome.machine);
         outcome.seconds.virtual_time = (orders.clock == Clock::Virtual).then_some(outcome.seconds.wall);
@@ -117,12 +116,12 @@ fn work(catalogue: &Catalogue) -> Result<()> {
 }
 
 /// Plays an arm, and has a shell on the console beside its network.
-async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, log: &SharedLog) -> Result<u8> {
+async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, voice: &Voice) -> Result<u8> {
     let meant = scenario.arms_on(ground, &[]);
     let arm = meant.iter().find(|a| a.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
-    let stage = shell::played(scenario, Plan { ground, arm, acts: arm.name }, log).await?;
+    let stage = shell::played(scenario, Plan { ground, arm, acts: arm.name }, voice).await?;
     busybox::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
     report(&Report::Arm(arm.name.to_owned()))?;

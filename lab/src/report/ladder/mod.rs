@@ -108,13 +108,17 @@ impl Ladder {
                 label.push_str(" again");
             }
             let mut notes: Vec<String> = addresses.into_iter().collect();
-            notes.extend(match hop.fate {
+            let fate = match hop.fate {
                 Fate::Arrived => None,
                 Fate::UnderWay => Some("the arm ends".to_owned()),
                 Fate::Lost => Some("lost on the wire".to_owned()),
                 Fate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
                 Fate::Made => Some("made by the wire".to_owned()),
-            });
+            };
+            // The kernel's own words say it better.
+            let told =
+                |fate: &String| hop.comment.as_ref().is_some_and(|words| words.starts_with(fate.as_str()));
+            notes.extend(fate.filter(|fate| !told(fate)));
             if hop.until().saturating_sub(hop.at()) >= LATE {
                 notes.push(format!("arrives at {}", seconds(hop.until())));
             }

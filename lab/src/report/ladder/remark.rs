@@ -30,6 +30,8 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
         match hop.fate {
             Fate::Arrived | Fate::UnderWay => {}
             Fate::Lost => say(left, format!("lost on the wire to {to}: it arrives nowhere")),
+            // The kernel has said why.
+            Fate::Dropped if hop.comment.is_some() => {}
             Fate::Dropped => say(arrived, format!("dropped by {to}: it arrives here and never leaves again")),
             Fate::Made => say(arrived, format!("made by the wire: it never left {from}")),
         }
