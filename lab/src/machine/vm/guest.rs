@@ -23,10 +23,11 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
+use super::command_line::{Files, Guest};
 use super::console::Console;
 use super::frame::{Decoder, Frame};
 use super::person::Person;
-use super::qemu::{Accelerator, Clock, Files, Guest, PROGRAM, Qemu, Way};
+use super::qemu::{Accelerator, Clock, PROGRAM, Qemu, Way};
 use super::vmlinux;
 use crate::error::{Error, Result};
 

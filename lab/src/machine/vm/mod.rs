@@ -1,6 +1,7 @@
 //! A kernel image under QEMU, and what it needs to be one.
 //!
-//! - `qemu`: the command line; `guest`: one guest from its start to its end;
+//! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the
+//!   rate of this machine's `tsc`; `guest`: one guest from its start to its end;
 //!   `vmlinux`: the kernel out of its bzImage, which boots sooner;
 //!   `console`: what its kernel printed.
 //! - `init`: the life of the guest's init; `housekeeping`: what it does before
@@ -16,6 +17,7 @@
 mod add;
 mod apt;
 pub mod busybox;
+pub mod command_line;
 pub mod console;
 pub mod elf;
 pub mod frame;
@@ -36,6 +38,7 @@ pub mod run;
 pub mod store;
 pub mod suite;
 mod sums;
+mod tsc;
 mod vmlinux;
 
 pub use add::{Progress, Source};

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::busybox;
+use super::command_line::Guest;
 use super::elf::Executable;
 use super::guest::GuestEnd;
 use super::init::{Orders, REPORT};
 use super::initramfs::Initramfs;
 use super::modules::WANTED;
 use super::person::Person;
-use super::qemu::{self, Guest, Qemu};
+use super::qemu::{self, Qemu};
 use super::{Console, Frame, Kernel};
 use crate::error::{Error, Result};
 use crate::kernel::version_of;
