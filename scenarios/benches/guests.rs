@@ -10,11 +10,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use lab::machine::vm::command_line::Guest;
 use lab::machine::vm::elf::Executable;
 use lab::machine::vm::frame::Frame;
 use lab::machine::vm::init::{self, REPORT};
 use lab::machine::vm::initramfs::Initramfs;
-use lab::machine::vm::command_line::Guest;
 use lab::machine::vm::run::Heard;
 use lab::machine::vm::{Clock, End, Kernel, Qemu, Store, Vm, housekeeping, line};
 use lab::machine::worker::Task;

@@ -4,106 +4,26 @@
 //! and anything cut short or malformed is "not TCP": there is no [`Segment`].
 //!
 //! - RFC 9293 3.1, the header; RFC 7323 3.2, the timestamps option
-//! - RFC 1624, updating a checksum without the rest of the packet
 //! - print-tcp.c of tcpdump, whose spelling [`Segment`] is shown in
+
+mod flags;
+mod place;
+mod timestamps;
 
 use std::fmt;
 use std::net::SocketAddrV4;
-use std::ops::{BitOr, Range};
 
 use etherparse::{
-    EtherType, Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice, PacketBuilder, TcpHeader, TcpHeaderSlice,
-    TcpOptionElement,
+    Ethernet2HeaderSlice, Ipv4HeaderSlice, PacketBuilder, TcpHeader, TcpHeaderSlice, TcpOptionElement,
 };
 
 use crate::error::{Error, Result};
+pub use flags::Flags;
+use place::{Place, be32};
+pub use timestamps::{Timestamps, remove_timestamps, set_timestamps};
 
-/// Where the checksum lies in a TCP header, RFC 9293 3.1.
-const CHECKSUM: usize = 16;
-/// The timestamps option, RFC 7323 3.2: kind 8, length 10.
-const TIMESTAMPS: [u8; 2] = [8, 10];
 /// The time to live of a frame that is made here: Linux's default.
 const TTL: u8 = 64;
-
-/// The control bits of a TCP header, CWR to FIN.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Flags(u8);
-
-impl Flags {
-    /// No more data from the sender.
-    pub const FIN: Self = Self(0x01);
-    /// Synchronise sequence numbers.
-    pub const SYN: Self = Self(0x02);
-    /// Reset the connection.
-    pub const RST: Self = Self(0x04);
-    /// Push.
-    pub const PSH: Self = Self(0x08);
-    /// The acknowledgement number is significant.
-    pub const ACK: Self = Self(0x10);
-    /// The urgent pointer is significant.
-    pub const URG: Self = Self(0x20);
-    /// ECN echo.
-    pub const ECE: Self = Self(0x40);
-    /// Congestion window reduced.
-    pub const CWR: Self = Self(0x80);
-
-    /// The usual FIN.
-    pub const FIN_ACK: Self = Self(Self::FIN.0 | Self::ACK.0);
-    /// The answer to a SYN.
-    pub const SYN_ACK: Self = Self(Self::SYN.0 | Self::ACK.0);
-    /// The RST of a socket that is reset.
-    pub const RST_ACK: Self = Self(Self::RST.0 | Self::ACK.0);
-
-    /// Whether all bits of `other` are set.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Whether this asks for a connection: SYN without ACK, FIN or RST.
-    #[must_use]
-    pub const fn opens(self) -> bool {
-        self.0 & (Self::SYN.0 | Self::ACK.0 | Self::FIN.0 | Self::RST.0) == Self::SYN.0
-    }
-}
-
-impl BitOr for Flags {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl fmt::Display for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("none");
-        }
-        // From FIN to CWR, as tcp_flag_values of print-tcp.c.
-        for (bit, letter) in "FSRP.UEW".chars().enumerate() {
-            if self.0 & (1 << bit) != 0 {
-                write!(f, "{letter}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{self}]")
-    }
-}
-
-/// The timestamps option.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timestamps {
-    /// The sender's clock, in its ticks.
-    pub tsval: u32,
-    /// The receiver's clock as the sender last saw it; significant with ACK.
-    pub tsecr: u32,
-}
 
 /// What a scenario looks at in the headers of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -249,114 +169,12 @@ impl fmt::Display for Segment<'_> {
     }
 }
 
-/// Writes `to` over the timestamps option of the segment in `frame`, and
-/// brings the checksum along: a right one stays right, a wrong one wrong.
-///
-/// Does nothing, and says so with `false`, where there is no such option.
-pub fn set_timestamps(frame: &mut [u8], to: Timestamps) -> bool {
-    let Some(Place { tcp, timestamps: Some(at), .. }) = Place::of(frame) else { return false };
-    let mut value = [0; 8];
-    value[..4].copy_from_slice(&to.tsval.to_be_bytes());
-    value[4..].copy_from_slice(&to.tsecr.to_be_bytes());
-    write(frame, tcp.start, at, &value);
-    true
-}
-
-/// Writes no-operations over the timestamps option, as [`set_timestamps`]
-/// writes another value: the segment of a host that does not use the option.
-pub fn remove_timestamps(frame: &mut [u8]) -> bool {
-    /// RFC 9293 3.1: the option of kind 1.
-    const NO_OPERATION: [u8; 10] = [1; 10];
-    let Some(Place { tcp, timestamps: Some(at), .. }) = Place::of(frame) else { return false };
-    write(frame, tcp.start, at - TIMESTAMPS.len(), &NO_OPERATION);
-    true
-}
-
-/// Writes an even number of bytes into the TCP header at `tcp`, and brings the
-/// checksum along.
-fn write(frame: &mut [u8], tcp: usize, at: usize, bytes: &[u8]) {
-    // The checksum counts 16-bit words from the start of the header, whose
-    // length is a multiple of four; an option may start at an odd byte.
-    let offset = at - tcp;
-    let words = tcp + (offset & !1)..tcp + ((offset + bytes.len() + 1) & !1);
-    // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
-    let mut sum = u32::from(!be16(frame, tcp + CHECKSUM));
-    sum += words.clone().step_by(2).map(|word| u32::from(!be16(frame, word))).sum::<u32>();
-    frame[at..at + bytes.len()].copy_from_slice(bytes);
-    sum += words.step_by(2).map(|word| u32::from(be16(frame, word))).sum::<u32>();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let [_, _, checksum @ ..] = (!sum).to_be_bytes();
-    frame[tcp + CHECKSUM..][..2].copy_from_slice(&checksum);
-}
-
-/// Where a segment's parts lie in its frame.
-struct Place {
-    /// The IPv4 header.
-    ip: usize,
-    /// The TCP header with its options.
-    tcp: Range<usize>,
-    /// The two values of the timestamps option, eight bytes.
-    timestamps: Option<usize>,
-    /// The payload, without what Ethernet pads short frames with.
-    payload: Range<usize>,
-}
-
-impl Place {
-    /// None where the frame ends before the payload does.
-    fn of(frame: &[u8]) -> Option<Self> {
-        Self::of_headers(frame).filter(|place| place.payload.end <= frame.len())
-    }
-
-    fn of_headers(frame: &[u8]) -> Option<Self> {
-        let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
-        if ethernet.ether_type() != EtherType::IPV4 {
-            return None;
-        }
-        let start = ethernet.slice().len();
-        let ip = Ipv4HeaderSlice::from_slice(&frame[start..]).ok()?;
-        if ip.protocol() != IpNumber::TCP || ip.is_fragmenting_payload() {
-            return None;
-        }
-        let last = start + usize::from(ip.total_len());
-        let packet = frame.get(start..last.min(frame.len()))?;
-        let tcp = TcpHeaderSlice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
-        let at = start + ip.slice().len();
-        let end = at + tcp.slice().len();
-        let timestamps =
-            timestamps_option(tcp.options()).map(|option| end - tcp.options().len() + option + 2);
-        Some(Self { ip: start, tcp: at..end, timestamps, payload: end..last })
-    }
-}
-
-/// Where the timestamps option starts, as tcp_parse_options() of
-/// net/ipv4/tcp_input.c walks: it gives up at the first malformed option.
-fn timestamps_option(options: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        match options.get(at..)? {
-            [] | [0, ..] => return None,
-            [1, ..] => at += 1,
-            rest if rest.starts_with(&TIMESTAMPS) && rest.len() >= 10 => return Some(at),
-            [_, length, ..] if *length >= 2 => at += usize::from(*length),
-            _ => return None,
-        }
-    }
-}
-
-fn be16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::place::be16;
+    use super::timestamps::CHECKSUM;
     use super::*;
 
     const MACS: Macs = Macs { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2] };

@@ -1,0 +1,69 @@
+//! Where the parts of a segment lie in an Ethernet frame.
+
+use std::ops::Range;
+
+use etherparse::{EtherType, Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice, TcpHeaderSlice};
+
+use super::timestamps::TIMESTAMPS;
+
+/// Where a segment's parts lie in its frame.
+pub(super) struct Place {
+    /// The IPv4 header.
+    pub ip: usize,
+    /// The TCP header with its options.
+    pub tcp: Range<usize>,
+    /// The two values of the timestamps option, eight bytes.
+    pub timestamps: Option<usize>,
+    /// The payload, without what Ethernet pads short frames with.
+    pub payload: Range<usize>,
+}
+
+impl Place {
+    /// None where the frame ends before the payload does.
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        Self::of_headers(frame).filter(|place| place.payload.end <= frame.len())
+    }
+
+    pub fn of_headers(frame: &[u8]) -> Option<Self> {
+        let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
+        if ethernet.ether_type() != EtherType::IPV4 {
+            return None;
+        }
+        let start = ethernet.slice().len();
+        let ip = Ipv4HeaderSlice::from_slice(&frame[start..]).ok()?;
+        if ip.protocol() != IpNumber::TCP || ip.is_fragmenting_payload() {
+            return None;
+        }
+        let last = start + usize::from(ip.total_len());
+        let packet = frame.get(start..last.min(frame.len()))?;
+        let tcp = TcpHeaderSlice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
+        let at = start + ip.slice().len();
+        let end = at + tcp.slice().len();
+        let timestamps =
+            timestamps_option(tcp.options()).map(|option| end - tcp.options().len() + option + 2);
+        Some(Self { ip: start, tcp: at..end, timestamps, payload: end..last })
+    }
+}
+
+/// Where the timestamps option starts, as tcp_parse_options() of
+/// net/ipv4/tcp_input.c walks: it gives up at the first malformed option.
+fn timestamps_option(options: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match options.get(at..)? {
+            [] | [0, ..] => return None,
+            [1, ..] => at += 1,
+            rest if rest.starts_with(&TIMESTAMPS) && rest.len() >= 10 => return Some(at),
+            [_, length, ..] if *length >= 2 => at += usize::from(*length),
+            _ => return None,
+        }
+    }
+}
+
+pub(super) fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
