@@ -10,5 +10,6 @@ pub mod shared_log;
 pub mod sockets;
 pub mod tap;
 pub mod traces;
+mod tracker;
 pub mod waits;
 pub mod witness;

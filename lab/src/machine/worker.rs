@@ -52,8 +52,9 @@ pub enum Task {
         set: BTreeMap<String, String>,
         /// Gives the fault arm the control's network.
         without_cause: bool,
-        /// What is to be seen beside what probes meet.
-        looks: Looks,
+        /// What becomes of what is seen beside what probes meet; none where
+        /// nobody is to look on.
+        looks: Option<Looks>,
     },
     /// Plays one arm and starts a shell beside it.
     Shell {
