@@ -66,10 +66,13 @@ pub struct ArmOutcome {
     pub because: Vec<String>,
     /// What the kernel's own tables said, by host.
     pub evidence: Map<Vec<String>>,
-    /// Why it met what the control did not, where that was asked for: the
-    /// reason first, then what bears it out.
+    /// Why it met what the control did not, where that was asked for or the
+    /// outcome is not as expected: the reason first, then what bears it out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<String>,
+    /// What its capture misses, if it misses anything: frames, or all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwatched: Option<String>,
     /// The frames, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
@@ -287,6 +290,7 @@ mod tests {
                 because: vec![],
                 evidence: Map::default(),
                 why: vec![],
+                unwatched: None,
                 capture: None,
             })
             .collect()

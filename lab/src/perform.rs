@@ -22,8 +22,8 @@ pub struct Order<'a> {
     /// Gives the fault arm the control's network, and plays no other arm: a way
     /// to see that without its cause nothing is reproduced.
     pub without_cause: bool,
-    /// Whether the outcome brings the frames along, and is explained.
-    pub looks: Looks,
+    /// What becomes of what is seen of arms; none where nobody is to look on.
+    pub looks: Option<Looks>,
 }
 
 /// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
@@ -59,7 +59,8 @@ pub async fn perform(
             }
             let logged = voice.log.count().unwrap_or_default();
             let results = all(scenario, ground, &arms, order, voice, on_arm).await;
-            if order.looks.captures {
+            let looks = order.looks.unwrap_or_default();
+            if looks.captures {
                 outcome.log = voice.log.lines_since(logged);
             }
             if let Ok(lost @ 1..) = voice.drops.lost() {
@@ -68,9 +69,9 @@ pub async fn perform(
                     .push(format!("faultlab: no room for {lost} more packets that the kernel dropped"));
             }
             match results {
-                Ok(mut arms) => {
-                    look_back(&mut arms, order.looks);
-                    outcome.arms = arms.into_iter().map(|(arm, _)| arm).collect();
+                Ok(played) => {
+                    let (arms, traces): (_, Vec<_>) = played.into_iter().unzip();
+                    outcome.arms = arms;
                     (outcome.verdict, outcome.reason) =
                         judge(&scenario.symptom, era.shows, &mut outcome.arms);
                     outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
@@ -82,6 +83,13 @@ pub async fn perform(
                         outcome.expected = outcome.control_is_healthy && reproduced == Some(false);
                     } else {
                         compare(&mut outcome, scenario, snapshots);
+                    }
+                    if looks.explains || !outcome.expected {
+                        explain(&mut outcome, &traces);
+                    }
+                    if looks.captures {
+                        let captures = traces.into_iter().map(|traces| traces.map(|t| t.capture));
+                        outcome.arms.iter_mut().zip(captures).for_each(|(arm, c)| arm.capture = c);
                     }
                 }
                 Err(Error::Missing(missing)) => {
@@ -117,6 +125,7 @@ async fn all(
     if (scenario.apart)(ground) {
         for arm in arms {
             let stage = Stage::set_up(scenario, plan(arm), voice, order.looks).await?;
+            stage.looked_on();
             outcomes.push(play(scenario, stage, on_arm).await?);
         }
         return Ok(outcomes);
@@ -125,6 +134,8 @@ async fn all(
     for arm in arms {
         stages.push(Stage::set_up(scenario, plan(arm), voice, order.looks).await?);
     }
+    // The kernel has those of all arms wait at once.
+    stages.iter().for_each(Stage::looked_on);
     let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
     join_all(plays).await.into_iter().collect()
 }
@@ -147,24 +158,18 @@ async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> R
     stage.finish()
 }
 
-/// Explains the arms by what the control shows not, and keeps the frames that
-/// are asked for.
-fn look_back(arms: &mut [Played], looks: Looks) {
-    if looks.explains {
-        let control = arms.iter().find(|(arm, _)| arm.kind == ArmKind::Control).and_then(|(_, t)| t.as_ref());
-        let healthy = control.map(|traces| Reasons::of(traces, None));
-        let why = |(arm, traces): &Played| match traces {
-            Some(traces) if arm.kind != ArmKind::Control => {
-                Reasons::of(traces, control).beside(healthy.as_ref())
-            }
-            _ => vec![],
-        };
-        let told: Vec<_> = arms.iter().map(why).collect();
-        arms.iter_mut().zip(told).for_each(|((arm, _), why)| arm.why = why);
-    }
-    if looks.captures {
-        for (arm, traces) in arms {
-            arm.capture = traces.take().map(|traces| traces.capture);
+/// Explains the arms by what the control shows not; a control that is not
+/// healthy by what it shows.
+fn explain(outcome: &mut Outcome, traces: &[Option<Traces>]) {
+    let control = outcome.arms.iter().zip(traces).find(|(arm, _)| arm.kind == ArmKind::Control);
+    let control = control.and_then(|(_, traces)| traces.as_ref());
+    let shown = control.map(|traces| Reasons::of(traces, None));
+    for (arm, traces) in outcome.arms.iter_mut().zip(traces) {
+        let Some(traces) = traces else { continue };
+        if arm.kind != ArmKind::Control {
+            arm.why = Reasons::of(traces, control).beside(shown.as_ref());
+        } else if !outcome.control_is_healthy {
+            arm.why = shown.iter().flat_map(|reasons| reasons.beside(None)).collect();
         }
     }
 }

@@ -141,6 +141,7 @@ mod tests {
             because: vec![],
             evidence: Map::default(),
             why: vec![],
+            unwatched: None,
             capture: None,
         }
     }

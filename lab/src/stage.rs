@@ -29,12 +29,13 @@ use crate::wire::{Policy, Wire};
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is to be seen of an arm beside what its probes meet.
+/// What becomes of what was seen of an arm beside what its probes met. An
+/// outcome that is not as expected is explained in any case.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Looks {
-    /// Its frames.
+    /// Whether the outcome brings the frames along.
     pub captures: bool,
-    /// What explains it.
+    /// Whether it is explained.
     pub explains: bool,
 }
 
@@ -50,7 +51,8 @@ pub struct Stage<'a> {
     before: Vec<Counters>,
     seen: RefCell<Seen>,
     wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
-    witness: Option<Witness>,
+    /// None where nobody looks on; else what does, or why nothing can.
+    witness: Option<Result<Witness>>,
 }
 
 #[derive(Debug, Default)]
@@ -69,14 +71,18 @@ impl<'a> Deref for Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Builds the arm's network, and looks on where that is asked for.
+    /// Builds the arm's network, and begins to look on where there are `looks`.
     ///
     /// # Errors
     /// What the kernel refused or lacks.
-    pub async fn set_up(scenario: &Scenario, plan: Plan<'a>, voice: &'a Voice, looks: Looks) -> Result<Self> {
+    pub async fn set_up(
+        scenario: &Scenario,
+        plan: Plan<'a>,
+        voice: &'a Voice,
+        looks: Option<Looks>,
+    ) -> Result<Self> {
         let network = Network::build((scenario.topology)(&plan)).await?;
-        let looks_on = looks.captures || looks.explains;
-        let witness = looks_on.then(|| Witness::on(&network, looks.explains)).transpose()?;
+        let witness = looks.map(|looks| Witness::on(&network, looks.captures));
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         Ok(Self {
             plan,
@@ -286,16 +292,23 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Waits until who is to look on does.
+    pub(crate) fn looked_on(&self) {
+        if let Some(Ok(witness)) = &self.witness {
+            witness.ready();
+        }
+    }
+
     /// Looks at what the arm waits for, for ever.
     pub(crate) async fn look_on(&self) -> Infallible {
         match &self.witness {
-            Some(witness) => witness.waits().look(&self.network).await,
-            None => std::future::pending().await,
+            Some(Ok(witness)) => witness.waits().look(&self.network).await,
+            Some(Err(_)) | None => std::future::pending().await,
         }
     }
 
     /// Ends the arm: what the kernel's tables say now, and all that was seen;
-    /// also by who looked on, if anybody did.
+    /// also by who looked on, if anybody did. Who could not changes no outcome.
     ///
     /// # Errors
     /// Where evidence cannot be read, or a wire lost a frame that it was not
@@ -329,10 +342,16 @@ impl<'a> Stage<'a> {
         let wires = self.wires.into_inner();
         let wires =
             wires.into_iter().map(|(ends, wire)| WireTraces { ends, counted: wire.counted() }).collect();
-        let mut traces = self
-            .witness
-            .map(|witness| witness.end(&self.network, counted, &self.voice.drops, ended))
-            .transpose()?;
+        let seen_by =
+            |witness: Result<Witness>| witness?.end(&self.network, counted, &self.voice.drops, ended);
+        let (mut traces, unwatched) = match self.witness.map(seen_by) {
+            None => (None, None),
+            Some(Ok(traces)) => {
+                let lost = traces.capture.lost;
+                (Some(traces), (lost > 0).then(|| format!("{lost} frames, for which there was no room")))
+            }
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
         if let Some(traces) = &mut traces {
             let of_another = |device: &str| {
                 let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
@@ -357,6 +376,7 @@ impl<'a> Stage<'a> {
             because: seen.because,
             evidence,
             why: vec![],
+            unwatched,
             capture: None,
         };
         Ok((outcome, traces))

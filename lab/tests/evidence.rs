@@ -5,20 +5,24 @@
 mod common;
 
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::{alone, applicable};
 use lab::Error;
+use lab::capture::Frame;
 use lab::evidence::counters::Counters;
 use lab::evidence::kernel_log::KernelLog;
 use lab::evidence::sockets::{self, Socket, State, TimerKind};
-use lab::network::{Namespace, qdisc, sysctl};
-use lab::topology::Sysctl;
+use lab::evidence::tap::Tap;
+use lab::network::{Namespace, Network, qdisc, sysctl};
+use lab::topology::{Sysctl, Topology};
+use lab::wire::now;
 use rtnetlink::{LinkUnspec, LinkVeth};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::task::LocalSet;
 
 common::tests![common::main:
     a_refused_connection_is_counted_here_and_nowhere_else,
@@ -28,6 +32,7 @@ common::tests![common::main:
     a_sysctl_of_two_words_or_without_a_reader_is_set,
     what_cannot_be_set_is_told,
     the_kernel_log_tells_what_came_since,
+    a_capture_says_what_it_has_no_room_for,
     a_token_bucket_needs_an_interface_and_a_rate,
     a_sleeping_sender_holds_a_device,
 ];
@@ -218,6 +223,35 @@ fn the_kernel_log_tells_what_came_since() {
         let record = record.await.expect("a warning of sch_tbf");
         assert_eq!((record.level, record.unregister_netdevice()), (4, None));
         assert!(log.take().expect("take").contains(&record));
+    });
+}
+
+fn a_capture_says_what_it_has_no_room_for() {
+    const SENT: usize = 1500;
+    alone(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let two = Topology::new().hosts(["a", "b"]).link("a 10.0.0.1/24", "b 10.0.0.2/24");
+            let network = applicable(Network::build(two).await);
+            let tap = Tap::on(network.hosts()).expect("a capture");
+            tap.ready();
+            let bound = |host: &str| {
+                let host = network.host(host);
+                host.namespace().enter(|| UdpSocket::bind((host.address(), 53))).expect("a socket")
+            };
+            let [client, server] = ["a", "b"].map(bound);
+            for _ in 0..SENT {
+                client.send_to(b"?", server.local_addr().expect("an address")).expect("it is sent");
+            }
+            let capture = tap.end(network.hosts(), now()).expect("frames");
+            let of = |outgoing| capture.frames.iter().filter(|f| f.outgoing == outgoing).count();
+            // As far as it goes, each is seen where it leaves and where it arrives.
+            assert!(of(true) > 0 && of(true) == of(false), "{} and {}", of(true), of(false));
+            assert!(capture.lost > 0);
+            assert_eq!(capture.frames.len() as u64 + capture.lost, 2 * SENT as u64);
+            let leaves_first = |pair: &[Frame]| pair[0].outgoing && !pair[1].outgoing;
+            assert!(capture.frames.chunks(2).all(leaves_first), "{:?}", capture.frames);
+        });
     });
 }
 

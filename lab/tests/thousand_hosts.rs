@@ -1,4 +1,4 @@
-//! 1,000 hosts on one bridge, in a process of their own.
+//! 1,000 hosts on one bridge, captured as by default, in a process of their own.
 
 mod common;
 
@@ -7,9 +7,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use common::{alone, applicable};
+use lab::evidence::tap::Tap;
 use lab::network::Network;
 use lab::probe::{Answer, Flow, Side};
 use lab::topology::Topology;
+use lab::wire::now;
 use tokio::task::LocalSet;
 
 common::tests![common::main:
@@ -28,11 +30,14 @@ fn a_thousand_hosts_take_less_than_100_mb() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         LocalSet::new().block_on(&runtime, async {
             let network = applicable(Network::build(behind_a_router()).await);
+            let tap = Tap::on(network.hosts()).expect("a packet socket for each");
+            tap.ready();
             let (first, last) = (network.host("h1"), network.host("h1000"));
             let service = SocketAddrV4::new(last.address(), 80);
             let mut flow = Flow::open(first, service, last, 80).await.expect("a connection");
             let met = flow.exchange(Side::Client, Duration::from_secs(5)).await.expect("two sockets");
             assert_eq!(met, Answer::Received);
+            assert_eq!(tap.end(network.hosts(), now()).expect("frames").lost, 0);
         });
     });
     let peak = peak();

@@ -169,7 +169,7 @@ impl Lane {
             only: vec![],
             set: std::collections::BTreeMap::new(),
             without_cause: false,
-            looks: lab::stage::Looks::default(),
+            looks: Some(lab::stage::Looks::default()),
         };
         let visit = self.runtime.block_on(vm.visit(vec![task; tasks], on_heard))?;
         visit.failure.map_or(Ok(()), Err)

@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use frame::{Test, leave_out};
-use user::{Answer, SOON, Session, Terminal, answer, ask, faultlab, needs_namespaces};
+use user::{Answer, SOON, Session, Terminal, answer, ask, faultlab, needs_namespaces, without_evidence};
 
 frame::tests![side_by_side:
     no_arguments_print_the_help,
@@ -39,6 +39,7 @@ frame::tests![side_by_side:
     why_tells_the_reason_of_a_timeout,
     why_tells_what_a_hang_waits_for,
     who_looks_on_changes_nothing,
+    what_is_not_as_expected_is_explained_unasked,
     one_arm_runs_beside_control_and_fault,
     without_its_cause_a_fault_is_not_reproduced,
     a_terminal_has_progress_on_stderr_only,
@@ -321,20 +322,37 @@ fn why_tells_what_a_hang_waits_for() {
 
 fn who_looks_on_changes_nothing() {
     needs_namespaces();
-    let cells = |outcome: &Value| {
-        let arms = outcome["arms"].as_array().expect("a list").iter();
-        let seen = |arm: &Value| (arm["name"].clone(), arm["observations"].clone(), arm["unseen"].clone());
-        (outcome["verdict"].clone(), outcome["expected"].clone(), arms.map(seen).collect::<Vec<_>>())
-    };
+    let why = |outcome: &Value| outcome["arms"][1]["why"].as_array().map_or(0, Vec::len);
     for line in [SHORT, "conntrack-close-wait-expiry", "time-wait-port-reuse"] {
-        let (plain, watched) =
-            (json(&format!("run {line} --json")), json(&format!("run {line} --why --json")));
-        assert_eq!(cells(&plain[0]), cells(&watched[0]), "{line}");
-        let why = |outcome: &Value| outcome["arms"][1]["why"].as_array().map_or(0, Vec::len);
-        assert_eq!(why(&plain[0]), 0, "{line}");
-        assert!(why(&watched[0]) > 0, "{line}: {}", watched[0]);
-        assert_eq!(watched[0]["arms"][1].get("capture"), None, "{line}");
+        let outcome = |options: &str| json(&format!("run {line} --json {options}")).remove(0);
+        let [blind, explained] = ["--no-captures", "--why"].map(outcome);
+        assert_eq!(without_evidence(&blind), without_evidence(&explained), "{line}");
+        assert_eq!(why(&blind), 0, "{line}");
+        assert!(why(&explained) > 0, "{line}: {explained}");
+        assert_eq!(explained["arms"][1].get("capture"), None, "{line}");
     }
+    // What is as expected is explained where that is asked for.
+    assert_eq!(why(&json(&format!("run {SHORT} --json"))[0]), 0);
+    for option in ["--why", "--ladder", "--pcap x", "--report x"] {
+        let refused = refusal(&format!("run {SHORT} --no-captures {option}"));
+        assert!(refused.contains("cannot be used with"), "{refused}");
+    }
+}
+
+fn what_is_not_as_expected_is_explained_unasked() {
+    needs_namespaces();
+    // The keepalive comes when the NAT has forgotten the flow.
+    let told = |options: &str| {
+        let Answer { status, out, err } =
+            ask(&format!("run keepalive-behind-nat --arm keepalive --set app-time=30 {options}"));
+        assert_eq!(status, Some(1), "{out}{err}");
+        assert!(out.contains("keepalive-behind-nat  reproduced, NOT as expected"), "{out}");
+        out
+    };
+    let explained = told("");
+    let (_, why) = explained.split_once("\n  keepalive, why: nat answered data ").expect("an explanation");
+    assert!(why.contains("conntrack had forgotten the flow"), "{explained}");
+    assert!(!told("--no-captures").contains("why:"));
 }
 
 fn one_arm_runs_beside_control_and_fault() {

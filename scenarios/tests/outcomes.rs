@@ -53,7 +53,7 @@ fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed>
         only: vec![],
         set: case.set.clone(),
         without_cause,
-        looks: Looks::default(),
+        looks: Some(Looks::default()),
     };
     runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
 }

@@ -28,10 +28,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use frame::{Test, leave_out};
-use user::{Answer, PATIENCE, SOON, Session, Terminal, answer, ask, faultlab};
+use user::{Answer, PATIENCE, SOON, Session, Terminal, answer, ask, faultlab, without_evidence};
 
 frame::tests![two_at_a_time:
     a_seed_gives_the_same_bytes_on_a_busy_machine,
+    who_looks_on_changes_nothing,
     a_bisection_finds_the_kernel_that_changed,
     shards_merge_into_the_matrix,
     nothing_is_left_of_a_killed_run,
@@ -224,6 +225,27 @@ fn a_seed_gives_the_same_bytes_on_a_busy_machine() {
     let other = Bytes::of(&kernel, 2);
     assert_eq!(first.shown(), other.shown());
     assert!(first.json != other.json, "another seed gave the same bytes");
+}
+
+// ---- Captures
+
+fn who_looks_on_changes_nothing() {
+    let all = kernels();
+    let (Some(oldest), Some(newest)) = (all.first(), all.last()) else {
+        leave_out("the store has no kernel")
+    };
+    for kernel in [oldest, newest] {
+        let without = |options: &str| {
+            let line = format!(
+                "run {SHORT} {CHANGED} conntrack-table-full veth-teardown-hang --kernel {} --json {options}",
+                kernel.id
+            );
+            let Answer { status, out, err } = run(&line);
+            assert_eq!(status, Some(0), "{line}: {out}{err}");
+            outcomes(&out).iter().map(without_evidence).collect::<Vec<_>>()
+        };
+        assert_eq!(without("--no-captures"), without(""), "{}", kernel.id);
+    }
 }
 
 // ---- Nothing left

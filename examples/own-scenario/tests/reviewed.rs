@@ -18,7 +18,7 @@ fn the_outcome_is_the_reviewed_one() {
         only: vec![],
         set: BTreeMap::new(),
         without_cause: false,
-        looks: Looks::default(),
+        looks: Some(Looks::default()),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let outcome = runtime.block_on(async {

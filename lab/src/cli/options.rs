@@ -42,9 +42,13 @@ pub struct Run {
     #[arg(long, value_name = "DIR")]
     pcap: Option<PathBuf>,
     /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
-    /// over it, and what that counted or said
+    /// over it, and what that counted or said. An outcome that is not as expected says so unasked
     #[arg(long)]
     why: bool,
+    /// Do not look on: by default every arm's frames and conntrack's events are captured in memory, within
+    /// bounds, to explain what is not as expected
+    #[arg(long, conflicts_with_all = ["pcap", "why", "ladder", "report"])]
+    no_captures: bool,
     /// Draw the packets of control and fault, or of the arms that --arm names
     #[arg(long, conflicts_with_all = ["json", "ktap"])]
     ladder: bool,
@@ -173,8 +177,8 @@ pub struct Options {
     pub junit: Option<PathBuf>,
     /// Where captures go.
     pub pcap: Option<PathBuf>,
-    /// What is to be seen of arms beside what probes meet.
-    pub looks: Looks,
+    /// What becomes of what is seen of arms; none where nobody is to look on.
+    pub looks: Option<Looks>,
     /// Whether ladders are printed.
     pub ladder: bool,
     /// Where a report goes.
@@ -249,10 +253,10 @@ impl Run {
                 _ => Format::Text,
             },
             junit: self.junit,
-            looks: Looks {
+            looks: (!self.no_captures).then_some(Looks {
                 captures: self.pcap.is_some() || self.ladder || self.report.is_some(),
                 explains: self.why,
-            },
+            }),
             pcap: self.pcap,
             ladder: self.ladder,
             report: self.report,

@@ -128,14 +128,15 @@ fn told(
                     text.push('\n');
                 }
             }
-            Format::Text if options.looks.explains => {
-                let kernel = outcome.kernel_id.as_deref().unwrap_or("here");
-                text.push_str(&style.bold(&format!("{}, {kernel}", outcome.scenario)));
-                text.push('\n');
-                text.push_str(&table::why(outcome, style));
-                text.push('\n');
+            Format::Text => {
+                let why = table::why(outcome, style);
+                if !why.is_empty() {
+                    let kernel = outcome.kernel_id.as_deref().unwrap_or("here");
+                    text.push_str(&style.bold(&format!("{}, {kernel}", outcome.scenario)));
+                    text.push_str(&format!("\n{why}\n"));
+                }
             }
-            Format::Text | Format::Ktap => {}
+            Format::Ktap => {}
         }
         if options.ladder {
             text.push_str(&ladders::text(outcome, drawn, options, style));

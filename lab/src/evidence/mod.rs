@@ -11,6 +11,7 @@ pub mod shared_log;
 pub mod sockets;
 pub mod tap;
 pub mod traces;
+mod tracker;
 pub mod voice;
 pub mod waits;
 pub mod witness;

@@ -1,5 +1,4 @@
-//! The frames on every interface of a network, as tcpdump would see them, and
-//! what happens to conntrack's entries meanwhile.
+//! The frames on every interface of a network, as tcpdump would see them.
 //!
 //! A packet socket in each namespace looks on; its ring is read when the arm
 //! has ended, so that nothing wakes up for a frame. A ring that is full loses
@@ -7,42 +6,38 @@
 
 use std::time::Duration;
 
-use super::conntrack::{Event, Recorder};
-use crate::capture::{Capture, End, Frame, Happened, Tracked};
+use crate::capture::{Capture, End, Frame};
 use crate::error::Result;
 use crate::network::Host;
-use crate::network::ring::{self, Ring, now};
+use crate::network::lookout::Lookout;
+use crate::network::ring::{ahead, now};
 
 /// The capture of a network that is under way.
+#[derive(Debug)]
 pub struct Tap {
     begun: Duration,
-    rings: Vec<Ring>,
-    /// By the names of hosts that have rules: no other tracks connections.
-    recorders: Vec<(String, Recorder)>,
+    lookouts: Vec<Lookout>,
 }
 
 impl Tap {
-    /// Looks on at these hosts from now on.
+    /// Begins to look on at these hosts.
     ///
     /// # Errors
-    /// Where no packet socket can be had, or conntrack cannot be listened to.
-    ///
-    /// # Panics
-    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// Where no packet socket can be had.
     pub fn on(hosts: &[Host]) -> Result<Self> {
-        let rings = ring::open_all(hosts.iter().map(Host::namespace), Ring::on_all)?;
-        let recorders = hosts
-            .iter()
-            .filter(|host| host.has_rules())
-            .map(|host| Ok((host.name().to_owned(), Recorder::start(host.namespace())?)))
-            .collect::<Result<_>>()?;
-        Ok(Self { begun: now(), rings, recorders })
+        let lookouts = hosts.iter().map(|host| Lookout::begin(host.namespace())).collect::<Result<_>>()?;
+        Ok(Self { begun: now(), lookouts })
     }
 
-    /// When it began, on CLOCK_MONOTONIC.
+    /// When it began, on the kernel's clock.
     #[must_use]
     pub fn begun(&self) -> Duration {
         self.begun
+    }
+
+    /// Waits until every frame is seen that is sent from now on.
+    pub fn ready(&self) {
+        self.lookouts.iter().for_each(Lookout::ready);
     }
 
     /// Ends the capture. Frames that were seen after `until`, of the kernel's
@@ -50,9 +45,11 @@ impl Tap {
     ///
     /// # Errors
     /// Where a socket does not answer.
-    pub fn end(mut self, hosts: &[Host], until: Duration) -> Result<Capture> {
+    pub fn end(self, hosts: &[Host], until: Duration) -> Result<Capture> {
         let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
-        for (host, ring) in hosts.iter().zip(&mut self.rings) {
+        let ahead = ahead();
+        self.lookouts.iter().for_each(|lookout| lookout.stop(ahead));
+        for (host, lookout) in hosts.iter().zip(self.lookouts) {
             let first = capture.ends.len();
             let end = |name: &str, address| End {
                 host: host.name().to_owned(),
@@ -61,7 +58,8 @@ impl Tap {
             };
             capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.address)));
             let mut others: Vec<u32> = vec![];
-            while let Some(seen) = ring.look()? {
+            let looked = lookout.end()?;
+            for seen in looked.frames {
                 let known = host.interfaces().iter().position(|i| i.index == seen.interface);
                 let at = known.unwrap_or_else(|| {
                     // The loopback, or one that was made later.
@@ -87,39 +85,11 @@ impl Tap {
                     comment: None,
                 });
             }
-            capture.lost += ring.lost()?;
+            capture.lost += looked.lost;
         }
-        for (host, recorder) in self.recorders {
-            let (heard, more) = recorder.end()?;
-            let happened =
-                heard.iter().filter_map(|(at, event)| tracked(&host, at.saturating_sub(self.begun), event));
-            capture.tracked.extend(happened);
-            capture.untold |= more;
-        }
-        capture.tracked.retain(|tracked| tracked.at <= capture.until);
-        capture.tracked.sort_by_key(|tracked| tracked.at);
         capture.frames.retain(|frame| frame.at <= capture.until);
         // What leaves an end is older than what arrives at the other.
         capture.frames.sort_by_key(|frame| frame.at);
         Ok(capture)
-    }
-}
-
-/// An event as a capture has it.
-fn tracked(host: &str, at: Duration, event: &Event) -> Option<Tracked> {
-    let happened = match event {
-        Event::New(_) => Happened::New,
-        Event::Update(_) => Happened::Update,
-        Event::Destroy(_) => Happened::Destroy,
-        Event::Lost => return None,
-    };
-    let entry = event.entry()?;
-    let (host, id) = (host.to_owned(), entry.id);
-    Some(Tracked { at, host, id, happened, flow: entry.flow(), state: entry.state() })
-}
-
-impl std::fmt::Debug for Tap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.rings.iter().map(|ring| ring.place())).finish()
     }
 }

@@ -1,15 +1,14 @@
 //! What looks on at a network for the sake of captures and explanations, from
-//! before an arm begins. It wakes nobody, and alters nothing but conntrack's
-//! logging.
+//! before an arm begins. It alters nothing but conntrack's logging, and wakes
+//! nobody but where a capture is to say when conntrack's entries changed.
 
 use std::time::Duration;
 
-use super::conntrack::{Conntrack, Events, Stats};
 use super::counters::Changes;
 use super::drops::{SharedDrops, mark};
-use super::invalid::Remarks;
 use super::tap::Tap;
 use super::traces::{HostTraces, Traces};
+use super::tracker::Tracker;
 use super::waits::Waits;
 use crate::error::Result;
 use crate::network::firewall::RuleCounter;
@@ -20,7 +19,7 @@ use crate::topology::rule::Action;
 #[derive(Debug)]
 pub struct Witness {
     tap: Tap,
-    /// By host; none where there is no conntrack, or nothing is to be explained.
+    /// By host; none where there is no conntrack.
     trackers: Vec<Option<Tracker>>,
     waits: Waits,
 }
@@ -34,30 +33,27 @@ pub struct Counted {
     pub rules: Vec<RuleCounter>,
 }
 
-/// What looks on at the conntrack of a host.
-#[derive(Debug)]
-struct Tracker {
-    conntrack: Conntrack,
-    before: Stats,
-    events: Events,
-    /// None where the kernel has no nfnetlink_log.
-    remarks: Option<Remarks>,
-}
-
 impl Witness {
-    /// Looks on from now on: at the frames, and where all is to be explained
-    /// also at conntrack.
+    /// Begins to look on; `timed` where it is to be known when conntrack's
+    /// entries changed.
     ///
     /// # Errors
     /// Where no packet socket can be had.
-    pub fn on(network: &Network, explains: bool) -> Result<Self> {
-        let tracker =
-            |host: &Host| (explains && has_rules(network, host)).then(|| Tracker::of(host).ok()).flatten();
+    ///
+    /// # Panics
+    /// Where it is timed, outside of a [`LocalSet`](tokio::task::LocalSet).
+    pub fn on(network: &Network, timed: bool) -> Result<Self> {
+        let tracker = |host: &Host| host.has_rules().then(|| Tracker::of(host, timed).ok()).flatten();
         Ok(Self {
             tap: Tap::on(network.hosts())?,
             trackers: network.hosts().iter().map(tracker).collect(),
             waits: Waits::default(),
         })
+    }
+
+    /// Waits until nothing that happens from now on escapes it.
+    pub fn ready(&self) {
+        self.tap.ready();
     }
 
     /// What it sees of waits.
@@ -79,49 +75,30 @@ impl Witness {
         until: Duration,
     ) -> Result<Traces> {
         let (begun, mut hosts) = (self.tap.begun(), vec![]);
+        let mut capture = self.tap.end(network.hosts(), until)?;
         for ((host, tracker), counted) in network.hosts().iter().zip(self.trackers).zip(counted) {
             let mut traces = HostTraces {
                 name: host.name().to_owned(),
                 counted: counted.changes.moved().collect(),
+                dropped: counted.rules,
                 drops: drops.take(host.namespace())?,
                 ..HostTraces::default()
             };
-            if let Some(mut tracker) = tracker {
-                traces.conntrack = Stats::changes(&tracker.before, &tracker.conntrack.stats()?);
-                traces.events = tracker.events.take()?;
-                traces.remarks = tracker.remarks.map_or(Ok(vec![]), |remarks| remarks.take())?;
-                let drops = |name: &str| {
-                    let rules = &network.topology().nodes[network.topology().index(host.name())].rules;
-                    rules.iter().any(|rule| rule.name() == name && *rule.action() == Action::Drop)
-                };
-                traces.dropped = counted.rules;
-                traces.dropped.retain(|counter| counter.packets > 0 && drops(&counter.rule));
+            let drops = |name: &str| {
+                let rules = &network.topology().nodes[network.topology().index(host.name())].rules;
+                rules.iter().any(|rule| rule.name() == name && *rule.action() == Action::Drop)
+            };
+            traces.dropped.retain(|counter| counter.packets > 0 && drops(&counter.rule));
+            if let Some(tracker) = tracker {
+                tracker.end(&mut traces, &mut capture, begun)?;
             }
             hosts.push(traces);
         }
+        capture.tracked.retain(|tracked| tracked.at <= capture.until);
+        capture.tracked.sort_by_key(|tracked| tracked.at);
         let (waits, kernel) = self.waits.end();
-        let mut capture = self.tap.end(network.hosts(), until)?;
-        mark::frames(
-            &mut capture,
-            begun,
-            hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice())),
-        );
+        let drops = hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
+        mark::frames(&mut capture, begun, drops);
         Ok(Traces { capture, hosts, waits, kernel, ..Traces::default() })
-    }
-}
-
-fn has_rules(network: &Network, host: &Host) -> bool {
-    !network.topology().nodes[network.topology().index(host.name())].rules.is_empty()
-}
-
-impl Tracker {
-    fn of(host: &Host) -> Result<Self> {
-        let conntrack = Conntrack::of(host.namespace())?;
-        Ok(Self {
-            before: conntrack.stats()?,
-            conntrack,
-            events: Events::listen(host.namespace())?,
-            remarks: Remarks::listen(host.namespace()).ok(),
-        })
     }
 }

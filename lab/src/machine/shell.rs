@@ -25,7 +25,7 @@ use crate::evidence::voice::Voice;
 use crate::report::Style;
 use crate::report::standing::{self, Tools};
 use crate::scenario::{Plan, Scenario};
-use crate::stage::{Looks, Stage};
+use crate::stage::Stage;
 
 /// What bash runs before it prompts: says where one is, also where a start-up
 /// file has made another prompt than that of the environment.
@@ -67,7 +67,7 @@ impl Streams {
 
 /// Sets an arm up and plays it, on a stage that stays.
 pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, voice: &'a Voice) -> Result<Stage<'a>> {
-    let stage = Stage::set_up(scenario, plan, voice, Looks::default()).await?;
+    let stage = Stage::set_up(scenario, plan, voice, None).await?;
     play(scenario, &stage).await?;
     Ok(stage)
 }

@@ -51,8 +51,9 @@ pub enum Task {
         set: BTreeMap<String, String>,
         /// Gives the fault arm the control's network.
         without_cause: bool,
-        /// What is to be seen beside what probes meet.
-        looks: Looks,
+        /// What becomes of what is seen beside what probes meet; none where
+        /// nobody is to look on.
+        looks: Option<Looks>,
     },
     /// Plays one arm and starts a shell beside it.
     Shell {
@@ -75,7 +76,7 @@ impl Task {
     pub(super) fn asks_why(&self) -> bool {
         match self {
             Self::Check => true,
-            Self::Run { looks, .. } => looks.captures || looks.explains,
+            Self::Run { looks, .. } => looks.is_some_and(|looks| looks.captures || looks.explains),
             Self::Shell { .. } => false,
         }
     }

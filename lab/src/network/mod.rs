@@ -6,6 +6,7 @@
 mod build;
 pub mod firewall;
 mod host;
+pub(crate) mod lookout;
 pub mod namespace;
 pub(crate) mod netlink;
 pub(crate) mod nfnetlink;

@@ -4,11 +4,14 @@
 //! the kernel frees the namespace and everything in it.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::mpsc::channel;
+use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -153,9 +156,85 @@ impl Drop for Inside {
     }
 }
 
+/// Bytes of the stack of a thread with a table of its own; there may be many.
+const STACK: usize = 1 << 17;
+
+/// Starts a thread whose table of descriptors is its own and has nothing but
+/// `kept`, which the table of the others has no longer.
+///
+/// The descriptors of a table are closed one after the other when a process is
+/// killed, and those of several tables side by side.
+///
+/// # Errors
+/// Where no thread or no table is to be had (EAGAIN, ENOMEM).
+pub(crate) fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::Result<()> {
+    let number = kept.as_raw_fd();
+    let (tell, told) = channel();
+    let live = move || {
+        let own = table_of(number);
+        let failure = own.as_ref().err().map(|errno| io::Error::from(*errno));
+        // The starter waits for it.
+        let _ = tell.send(failure);
+        drop(tell);
+        if let Ok(own) = own {
+            work(own);
+        }
+    };
+    thread::Builder::new().name("apart".into()).stack_size(STACK).spawn(live)?;
+    let failure = told.recv().map_err(io::Error::other)?;
+    drop(kept);
+    failure.map_or(Ok(()), Err)
+}
+
+/// Gives this thread a table of its own with this descriptor in it, which must
+/// be open, and no other.
+fn table_of(kept: RawFd) -> nix::Result<OwnedFd> {
+    unshare(CloneFlags::CLONE_FILES)?;
+    close_all_but(kept);
+    // SAFETY: it is open in this table, which nothing else knows of.
+    #[allow(unsafe_code, reason = "a descriptor of a new table, see SAFETY")]
+    Ok(unsafe { OwnedFd::from_raw_fd(kept) })
+}
+
+/// Closes what is open in this thread's table, which must be new: no value owns
+/// a descriptor in it.
+fn close_all_but(kept: RawFd) {
+    #[allow(unsafe_code, reason = "close_range(2), which glibc has since 2.34; see SAFETY")]
+    let closed = |first: RawFd, last: RawFd| {
+        // SAFETY: numbers only; what they name is owned by nobody.
+        first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
+    };
+    if closed(0, kept - 1) && closed(kept + 1, RawFd::MAX) {
+        return;
+    }
+    // Before Linux 5.9.
+    let names = fs::read_dir(of_this_thread("fd")).into_iter().flatten().flatten();
+    let numbers = names.filter_map(|name| name.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| *number != kept) {
+        // That of the directory is not open any more.
+        let _ = nix::unistd::close(number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_apart_has_one_descriptor_and_the_others_do_not() {
+        let (read, write) = nix::unistd::pipe().expect("a pipe");
+        let number = write.as_raw_fd();
+        let (tell, told) = channel();
+        apart(write, move |kept| {
+            let all = fs::read_dir(of_this_thread("fd")).expect("a directory").count();
+            tell.send((kept.as_raw_fd(), all)).expect("it is waited for");
+        })
+        .expect("a thread");
+        // The directory is read through a descriptor of its own.
+        assert_eq!(told.recv(), Ok((number, 2)));
+        // Nobody has the end that is written to when the thread has ended.
+        assert_eq!(nix::unistd::read(&read, &mut [0; 1]), Ok(0));
+    }
 
     #[test]
     fn both_ways_lead_to_this_thread() {

@@ -1,5 +1,4 @@
-//! A packet socket with the kernel's receive ring, on one interface or on all
-//! of a namespace.
+//! A packet socket with the kernel's receive ring.
 //!
 //! The ring takes bursts that a socket buffer of net.core.rmem_max would lose,
 //! and frames are read from it without a system call.
@@ -34,19 +33,17 @@ const BLOCK: usize = 1 << 16;
 
 /// How large a ring is.
 #[derive(Clone, Copy)]
-pub(crate) struct Shape {
+pub(super) struct Shape {
     /// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame. A
     /// power of two, so that slots fill a block.
-    slot: usize,
+    pub(super) slot: usize,
     /// Blocks of [`BLOCK`] bytes, at most.
-    blocks: usize,
+    pub(super) blocks: usize,
 }
 
 /// Whole frames, 2048 of them: 4 MiB. On a busy machine, larger ones take
 /// seconds to come by where all arms of a scenario ask for theirs.
 const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
-/// Headers, of 1024 frames: 256 KiB.
-const CAPTURE: Shape = Shape { slot: 256, blocks: 4 };
 /// How many rings would fill the memory of the machine: twice as many as all
 /// scenarios that run side by side may ask for.
 const RINGS: usize = 512;
@@ -64,6 +61,7 @@ pub(crate) struct Arrival {
 }
 
 /// A frame as it passed an interface.
+#[derive(Debug)]
 pub(crate) struct Seen {
     /// When, on CLOCK_MONOTONIC.
     pub(crate) at: Duration,
@@ -89,7 +87,7 @@ pub(crate) enum Sent {
     Gone,
 }
 
-/// A packet socket bound to an interface, or to all.
+/// A packet socket bound to an interface.
 ///
 /// The kernel has everyone who sets up or closes such a ring wait for RCU grace
 /// periods (net/packet/af_packet.c, synchronize_net), on a busy machine 100 ms
@@ -122,7 +120,9 @@ impl Ring {
             .enter(|| if_nametoindex(ifname))
             .map_err(|errno| Error::kernel(&place, "if_nametoindex", errno))?;
         let index = c_int::try_from(index).map_err(|_| Error::Lab(format!("{place}: index {index}")))?;
-        let ring = Open::new(place.clone(), ns, WIRE)?;
+        let socket = socket(ns, &place)?;
+        let shape = allocate(&socket, WIRE).map_err(failed("PACKET_RX_RING"))?;
+        let ring = Open::over(place.clone(), socket, shape)?;
         // Linux 4.20; an older kernel's own frames are left out by `next` alone.
         match set(&ring.socket, libc::PACKET_IGNORE_OUTGOING, &c_int::from(true)) {
             Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => {
@@ -138,23 +138,11 @@ impl Ring {
         };
         set(&ring.socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)
             .map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
-        ring.socket.bind(&address(index)).map_err(failed("bind"))?;
+        bind(&ring.socket, index).map_err(failed("bind"))?;
         // af_packet.c, packet_do_bind(): ENETDOWN is left behind by an interface that is down.
         if let Some(error) = ring.socket.take_error().map_err(failed("SO_ERROR"))? {
             return Err(failed("bind")(error));
         }
-        Ok(Self(Some(ring)))
-    }
-
-    /// Opens a ring that looks on at every interface of `ns`, also at those to
-    /// come.
-    ///
-    /// # Errors
-    /// Without CAP_NET_RAW.
-    pub(crate) fn on_all(ns: &Namespace) -> Result<Self> {
-        let place = format!("capture in {}", ns.name());
-        let ring = Open::new(place, ns, CAPTURE)?;
-        ring.socket.bind(&address(0)).map_err(|e| Error::kernel(&ring.place, "bind", e))?;
         Ok(Self(Some(ring)))
     }
 }
@@ -203,20 +191,12 @@ impl Drop for Ring {
 }
 
 impl Open {
-    /// A socket that receives nothing until it is bound, when all else stands.
-    fn new(place: String, ns: &Namespace, shape: Shape) -> Result<Self> {
-        let failed = |tried: &'static str| {
-            let place = place.clone();
-            move |source: io::Error| Error::kernel(place, tried, source)
-        };
-        let socket = ns
-            .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))))
-            .map_err(failed("socket(AF_PACKET)"))?;
-        socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
-        let version: c_int = 1; // TPACKET_V2, linux/if_packet.h
-        set(&socket, libc::PACKET_VERSION, &version).map_err(failed("PACKET_VERSION"))?;
-        let blocks = allocate(&socket, shape).map_err(failed("PACKET_RX_RING"))?;
-        let slots = Mapping::new(&socket, blocks * BLOCK, shape.slot).map_err(failed("mmap"))?;
+    /// Maps the ring that a socket has.
+    ///
+    /// # Errors
+    /// Where there is no room for it (ENOMEM).
+    pub(super) fn over(place: String, socket: Socket, shape: Shape) -> Result<Self> {
+        let slots = Mapping::new(&socket, shape).map_err(|e| Error::kernel(&place, "mmap", e))?;
         Ok(Self { place, socket, slots, next: 0, last: Duration::ZERO, lost: 0 })
     }
 
@@ -262,23 +242,23 @@ impl Open {
         }
     }
 
-    /// The next frame that passed, if one has, whatever it is.
-    ///
-    /// # Errors
-    /// Where the clock cannot be read.
-    pub(crate) fn look(&mut self) -> Result<Option<Seen>> {
-        let Some(slot) = self.slots.full(self.next) else { return Ok(None) };
+    /// The next frame that passed, if one has, whatever it is. The wall's clock
+    /// is [`ahead`] by so much.
+    pub(super) fn look(&mut self, ahead: Duration) -> Option<Seen> {
+        let slot = self.slots.full(self.next)?;
         self.next = (self.next + 1) % self.slots.len();
         let (header, address) = (slot.header(), slot.address());
         let bytes = slot.frame(&header).unwrap_or_default().to_vec();
         drop(slot);
-        Ok(Some(Seen {
-            at: self.monotonic(Duration::new(header.tp_sec.into(), header.tp_nsec))?,
+        let stamp = Duration::new(header.tp_sec.into(), header.tp_nsec);
+        self.last = stamp.saturating_sub(ahead).max(self.last);
+        Some(Seen {
+            at: self.last,
             interface: u32::try_from(address.sll_ifindex).unwrap_or_default(),
             outgoing: address.sll_pkttype == libc::PACKET_OUTGOING,
             length: header.tp_len,
             bytes,
-        }))
+        })
     }
 
     /// Hands `frame` to the interface.
@@ -335,6 +315,21 @@ pub fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists").into()
 }
 
+/// By how much CLOCK_REALTIME is ahead of CLOCK_MONOTONIC. Times of several
+/// rings can be compared only by the same number.
+///
+/// # Panics
+/// Never on Linux: the clocks always exist.
+pub(crate) fn ahead() -> Duration {
+    // Between two looks the thread may have to wait; the best of a few is exact.
+    let look = |_| {
+        let before = now();
+        let wall: Duration = clock_gettime(ClockId::CLOCK_REALTIME).expect("CLOCK_REALTIME exists").into();
+        (now().saturating_sub(before), wall.saturating_sub(before))
+    };
+    (0..5).map(look).min().expect("there are five").1
+}
+
 /// The ring in this process, shared with the kernel.
 struct Mapping {
     start: NonNull<u8>,
@@ -349,8 +344,8 @@ unsafe impl Send for Mapping {}
 
 impl Mapping {
     #[allow(unsafe_code, reason = "mmap")]
-    fn new(socket: &Socket, bytes: usize, slot: usize) -> io::Result<Self> {
-        let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+    fn new(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Self> {
+        let bytes = NonZeroUsize::new(blocks * BLOCK).ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no
         // memory that anything refers to.
@@ -438,9 +433,28 @@ fn share_of_memory(wanted: usize) -> usize {
     }
 }
 
+/// A packet socket in `ns` that receives nothing until it is bound, when all
+/// else stands.
+///
+/// # Errors
+/// Without CAP_NET_RAW.
+pub(super) fn socket(ns: &Namespace, place: &str) -> Result<Socket> {
+    let failed = |tried: &'static str| move |source: io::Error| Error::kernel(place, tried, source);
+    let socket = ns
+        .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))))
+        .map_err(failed("socket(AF_PACKET)"))?;
+    socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
+    let version: c_int = 1; // TPACKET_V2, linux/if_packet.h
+    set(&socket, libc::PACKET_VERSION, &version).map_err(failed("PACKET_VERSION"))?;
+    Ok(socket)
+}
+
 /// Asks for a ring of this shape, of fewer blocks where there is no memory for
-/// its share, and says how many those are.
-fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<usize> {
+/// its share, and says which it is.
+///
+/// # Errors
+/// Where there is no memory for one block.
+pub(super) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Shape> {
     let mut blocks = share_of_memory(blocks);
     loop {
         let request = tpacket_req {
@@ -450,15 +464,19 @@ fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<usize>
             tp_frame_nr: (blocks * (BLOCK / slot)) as u32,
         };
         match set(socket, libc::PACKET_RX_RING, &request) {
-            Ok(()) => return Ok(blocks),
+            Ok(()) => return Ok(Shape { slot, blocks }),
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && blocks > 1 => blocks /= 2,
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Every protocol on the interface `index`; on all of them where it is 0.
-fn address(index: c_int) -> SockAddr {
+/// Has the socket receive every protocol on the interface `index`; on all of
+/// them, also those to come, where it is 0.
+///
+/// # Errors
+/// What the kernel refuses.
+pub(super) fn bind(socket: &Socket, index: c_int) -> io::Result<()> {
     let mut storage = SockAddrStorage::zeroed();
     #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
     // SAFETY: sockaddr_ll is a socket address, plain data, and fits.
@@ -468,9 +486,8 @@ fn address(index: c_int) -> SockAddr {
     address.sll_ifindex = index;
     #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
     // SAFETY: the storage holds a sockaddr_ll of this length.
-    unsafe {
-        SockAddr::new(storage, size_of::<sockaddr_ll>() as u32)
-    }
+    let address = unsafe { SockAddr::new(storage, size_of::<sockaddr_ll>() as u32) };
+    socket.bind(&address)
 }
 
 #[allow(unsafe_code, reason = "options that neither socket2 nor nix knows")]

@@ -175,6 +175,7 @@ pub(crate) mod tests {
             because: vec![],
             evidence: Map::default(),
             why: vec![],
+            unwatched: None,
             capture: None,
         };
         let outcome = Outcome {

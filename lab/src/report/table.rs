@@ -108,22 +108,40 @@ pub fn outcome(scenario: &Scenario, outcome: &Outcome, style: Style) -> String {
         }
     }
     text.push_str(&why(outcome, style));
+    text.push_str(&unwatched(outcome, style));
     text
 }
 
-/// Why each arm met what the control did not, where that was asked for: the
-/// reason, and what bears it out where the symptom was met.
+/// Why each arm met what the control did not, where that was asked for or the
+/// outcome is not as expected: the reason, and what bears it out where the
+/// symptom was met.
 #[must_use]
 pub fn why(outcome: &Outcome, style: Style) -> String {
     let mut text = String::new();
     for arm in &outcome.arms {
         let Some((reason, rest)) = arm.why.split_first() else { continue };
         text.push_str(&style.hanging(&format!("  {}, why: ", style.bold(&arm.name)), "    ", reason));
-        for line in rest.iter().filter(|_| arm.symptom == Some(true)) {
+        for line in rest.iter().filter(|_| arm.symptom == Some(true) || arm.kind == ArmKind::Control) {
             text.push_str(&style.hanging("    - ", "      ", line));
         }
     }
     text
+}
+
+/// What the captures of arms miss, those that miss the same together.
+fn unwatched(outcome: &Outcome, style: Style) -> String {
+    let mut told: Vec<(&str, Vec<&str>)> = vec![];
+    for arm in &outcome.arms {
+        let Some(what) = arm.unwatched.as_deref() else { continue };
+        match told.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, arms)) => arms.push(&arm.name),
+            None => told.push((what, vec![&arm.name])),
+        }
+    }
+    let line = |(what, arms): (&str, Vec<&str>)| {
+        style.hanging("  ", "    ", &format!("not captured in {}: {what}", arms.join(", ")))
+    };
+    told.into_iter().map(line).collect()
 }
 
 /// Where it ran, on what, and with which settings.
@@ -220,4 +238,19 @@ fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
         }
     }
     painted.replace(" *", &format!(" {BOLD}*{BOLD:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::matrix::tests::column;
+
+    #[test]
+    fn what_is_not_captured_is_told_once() {
+        let mut outcome = column("6.0", Verdict::Reproduced, "reset", true).outcomes.remove(0);
+        let style = Style { width: 100, colour: false };
+        assert_eq!(unwatched(&outcome, style), "");
+        outcome.arms.iter_mut().for_each(|arm| arm.unwatched = Some("7 frames".to_owned()));
+        assert_eq!(unwatched(&outcome, style), "  not captured in control, fault: 7 frames\n");
+    }
 }

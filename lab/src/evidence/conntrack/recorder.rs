@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::network::Namespace;
 use crate::network::ring::now;
 
-/// How many events are kept: a page has room for no more.
-const MOST: usize = 300;
+/// How many events are kept: as many as the socket of [`Events`] has room for.
+const MOST: usize = 8192;
 
 /// Listens to a namespace until it is ended or dropped.
 ///

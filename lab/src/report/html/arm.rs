@@ -34,6 +34,8 @@ pub(super) fn tell(
         if let Some(lanes) = lanes {
             entries(text, arm, lanes);
         }
+    } else if let Some(what) = &arm.unwatched {
+        let _ = writeln!(text, "<p class=\"small\">Not captured: {}.</p>", Escaped(what));
     }
     if let Some(path) = pcap {
         let _ =

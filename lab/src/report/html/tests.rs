@@ -31,6 +31,7 @@ fn what_was_named_is_text() {
         arm.unseen.insert(EVIL, EVIL.to_owned());
         arm.because.push(EVIL.to_owned());
         arm.why.push(EVIL.to_owned());
+        arm.unwatched = Some(EVIL.to_owned());
         arm.evidence.insert(EVIL, vec![EVIL.to_owned()]);
     }
     for columns in [vec![evil.clone()], vec![evil.clone(), evil]] {
