@@ -2,6 +2,7 @@
 //! arrived, are one hop; what became of the others is told by what is missing.
 
 mod packet;
+mod probed;
 mod sides;
 pub(crate) mod way;
 
@@ -12,6 +13,7 @@ use crate::capture::Capture;
 use crate::wire::segment::{Flags, Header};
 
 pub use packet::{Content, Packet, What};
+pub use probed::{Probed, probed};
 pub use sides::Sides;
 
 /// How long a packet may be under way when an arm ends.

@@ -17,7 +17,7 @@ pub use remark::remarks;
 
 use crate::capture::Capture;
 pub use crate::hops::Fate;
-use crate::hops::{Hop, Sides, hops};
+use crate::hops::{Hop, Sides, hops, probed};
 
 /// How many columns fit a page; hosts with less to say are left out.
 const HOSTS: usize = 6;
@@ -92,8 +92,9 @@ impl Ladder {
         busy.truncate(HOSTS);
         let column = |host: Option<&str>| busy.iter().position(|(name, _)| Some(*name) == host);
 
+        let marks = probed(capture, &hops);
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
-        for (hop, (from, to)) in hops.iter().zip(&between) {
+        for (number, (hop, (from, to))) in hops.iter().zip(&between).enumerate() {
             let (from_column, to_column) = (column(*from), column(*to));
             if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
                 continue;
@@ -107,7 +108,12 @@ impl Ladder {
             if hop.first.is_some() {
                 label.push_str(" again");
             }
-            let mut notes: Vec<String> = addresses.into_iter().collect();
+            let ours = marks.iter().filter(|mark| mark.hop == number).map(|mark| mark.probe);
+            let words = ours.map(|probe| match &probe.row {
+                Some(row) => format!("probe: {row}"),
+                None => format!("probe: {} {}", probe.host, probe.act),
+            });
+            let mut notes: Vec<String> = words.chain(addresses).collect();
             notes.extend(match hop.fate {
                 Fate::Arrived => None,
                 Fate::UnderWay => Some("the arm ends".to_owned()),

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::capture::{End, Frame};
+use crate::capture::{Act, End, Frame, Probe};
 use crate::wire::segment::{Flags, Header, Macs, Segment, Timestamps};
 
 const NAT: [&str; 4] =
@@ -103,6 +103,48 @@ fn frames_are_told_what_the_capture_proves() {
     14: RST made by nat, answers frame 10
     ");
     assert!(super::remarks(&Capture { lost: 1, ..capture }).concat().iter().all(|r| !r.contains("dropped")));
+}
+
+#[test]
+fn the_probes_packets_are_marked() {
+    let mut capture = incident();
+    let again = crossing(9500, Some(0), Some(1), INSIDE, Flags::SYN, 1000);
+    capture.frames.extend(again);
+    let probe = |act, host: &str, [local, remote]: [&str; 2], row: Option<&str>| Probe {
+        at: Duration::from_secs(1),
+        host: host.into(),
+        act,
+        local: local.parse().ok(),
+        remote: remote.parse().unwrap(),
+        met: Some("no answer".into()),
+        row: row.map(Into::into),
+    };
+    let answers = [OUTSIDE[1], OUTSIDE[0]];
+    capture.probes = vec![
+        probe(Act::Connects, "client", INSIDE, None),
+        probe(Act::Speaks, "client", INSIDE, Some("the first words")),
+        probe(Act::Waits, "server", answers, None),
+        // Another's, one that sent nothing, and one that came to no address.
+        probe(Act::Connects, "server", INSIDE, None),
+        probe(Act::Speaks, "server", answers, None),
+        probe(Act::Connects, "client", ["", INSIDE[1]], None),
+    ];
+    let told: Vec<_> = remarks(&capture)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(at, told)| told.into_iter().map(move |words| format!("{}: {words}", at + 1)))
+        .filter(|line| line.contains("probe"))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    1: probe: client connects to 192.0.2.2:80, and meets: no answer
+    4: probe: server waits for 192.0.2.1:41000 on this connection, from 1.000 s on, and meets: no answer
+    5: probe "the first words": client speaks to 192.0.2.2:80, and meets: no answer
+    "#);
+    let text = Ladder::of(&capture).text();
+    let marked: Vec<_> =
+        text.lines().filter_map(|line| line.split_once("probe: ")).map(|(_, it)| it).collect();
+    assert_eq!(marked, ["client connects", "server waits", "the first words"], "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
 
 #[test]
