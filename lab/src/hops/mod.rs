@@ -1,6 +1,8 @@
 //! Frames that were seen twice, once where they left and once where they
 //! arrived, are one hop; what became of the others is told by what is missing.
 
+#[cfg(test)]
+pub(crate) mod made;
 mod packet;
 mod probed;
 mod sides;
