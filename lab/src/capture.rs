@@ -1,6 +1,7 @@
 //! The frames of one arm: where each was seen, when, and what it was.
 
-use std::net::Ipv4Addr;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct Capture {
     /// Whether more happened to them than is kept.
     #[serde(default)]
     pub untold: bool,
+    /// What was tried over TCP, in the order in which it began.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
 }
 
 /// An interface of a host.
@@ -54,6 +58,67 @@ pub struct Frame {
     /// What is to be said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+/// Something that was tried from a host: what a row of the outcome tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// When it began, since the network was there.
+    pub at: Duration,
+    /// The host.
+    pub host: String,
+    /// What it does.
+    pub act: Act,
+    /// Its address and port at its host; none where it came to none.
+    pub local: Option<SocketAddr>,
+    /// The address and port that it has to do with, as its host knows them.
+    pub remote: SocketAddr,
+    /// What it met; none where nobody stayed for that.
+    pub met: Option<String>,
+    /// The row that tells of it, where one does.
+    pub row: Option<String>,
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// It opens a connection.
+    Connects,
+    /// It opens a connection, asks a question and has it answered.
+    Asks,
+    /// It sends over a connection that there is.
+    Speaks,
+    /// It waits for what may come over a connection that there is.
+    Waits,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connects => "connects",
+            Self::Asks => "asks",
+            Self::Speaks => "speaks",
+            Self::Waits => "waits",
+        })
+    }
+}
+
+impl fmt::Display for Probe {
+    /// The whole note, a sentence.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, act, remote, .. } = self;
+        match act {
+            Act::Connects | Act::Speaks => write!(f, "{host} {act} to {remote}")?,
+            Act::Asks => write!(f, "{host} {act} {remote}")?,
+            Act::Waits => {
+                let (seconds, rest) = (self.at.as_secs(), self.at.subsec_millis());
+                write!(f, "{host} {act} for {remote} on this connection, from {seconds}.{rest:03} s on")?;
+            }
+        }
+        let met = self.met.as_deref().unwrap_or("nobody stayed to see");
+        write!(f, ", and meets: {met}")
+    }
 }
 
 /// Something that happened to an entry of conntrack.

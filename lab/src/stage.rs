@@ -43,6 +43,8 @@ pub struct Looks {
 #[derive(Debug)]
 pub struct Stage<'a> {
     plan: Plan<'a>,
+    /// The row that it is judged by.
+    judged_by: &'static str,
     network: Network,
     voice: &'a Voice,
     begun: Instant,
@@ -86,6 +88,7 @@ impl<'a> Stage<'a> {
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         Ok(Self {
             plan,
+            judged_by: scenario.symptom.row,
             network,
             voice,
             begun: Instant::now(),
@@ -123,7 +126,11 @@ impl<'a> Stage<'a> {
 
     /// Records the cell of a row.
     pub fn see(&self, row: &str, cell: impl fmt::Display) {
-        self.seen.borrow_mut().observations.insert(row, cell.to_string());
+        let cell = cell.to_string();
+        if let Some(journal) = self.network.journal() {
+            journal.seen(row, &cell, row == self.judged_by);
+        }
+        self.seen.borrow_mut().observations.insert(row, cell);
     }
 
     /// Records that a row could not be seen, and why.
@@ -364,6 +371,8 @@ impl<'a> Stage<'a> {
             }
             traces.log = self.voice.log.complaints(self.logged, of_another)?;
             traces.wires = wires;
+            let begun = ended.saturating_sub(traces.capture.until);
+            traces.capture.probes = self.network.journal().map_or(vec![], |journal| journal.since(begun));
         }
         let seen = self.seen.into_inner();
         let outcome = ArmOutcome {

@@ -71,6 +71,7 @@ fn agrees(line: &str) -> Found {
         let arm = arm.unwrap_or_else(|| panic!("a file {name}"));
         let seen = by_interface(&file);
         comments_agree(&name, &dissect(&file), &seen);
+        probes_agree(&name, row_of(scenario), &seen);
         let count = |wanted: fn(&Segment) -> bool| {
             let crosses = |s: &&Segment| s.outgoing || s.says("made by the wire");
             seen.values().filter(crosses).filter(|s| wanted(s)).count()
@@ -99,6 +100,9 @@ struct Segment {
     outgoing: bool,
     comment: String,
     id: String,
+    /// Addresses and ports.
+    src: String,
+    dst: String,
     tcp: bool,
     seq: u32,
     ack: u32,
@@ -133,7 +137,7 @@ impl Segment {
     }
 }
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 15] = [
     "frame.interface_name",
     "frame.packet_flags_direction",
     "frame.comment",
@@ -146,6 +150,9 @@ const FIELDS: [&str; 12] = [
     "tcp.analysis.retransmission",
     "icmp.type",
     "tcp.analysis.out_of_order",
+    "ip.src",
+    "ip.dst",
+    "tcp.dstport",
 ];
 
 /// Has tshark read a file, and say nothing but what it is asked for.
@@ -174,6 +181,8 @@ fn segment(fields: &[&str]) -> Segment {
         outgoing: fields[1] == "2" || fields[1] == "0x00000002",
         comment: fields[2].to_owned(),
         id: fields[3].to_owned(),
+        src: format!("{}:{}", fields[12], fields[4]),
+        dst: format!("{}:{}", fields[13], fields[14]),
         tcp,
         seq: number(5),
         ack: number(6),
@@ -217,6 +226,36 @@ fn by_interface(file: &Path) -> BTreeMap<usize, Segment> {
         seen.extend(numbers.into_iter().zip(segments));
     }
     seen
+}
+
+/// The row that a scenario is judged by.
+fn row_of(scenario: &str) -> &'static str {
+    scenarios::CATALOGUE.find(scenario).expect("it is in the catalogue").symptom.row
+}
+
+/// Demands that the frames of probes are what their comments say, and that one
+/// is that of the row.
+fn probes_agree(file: &str, row: &str, seen: &BTreeMap<usize, Segment>) {
+    let mut judged = 0;
+    for (number, segment) in seen {
+        let place = format!("{file}, frame {number}: {segment:?}");
+        let Some((_, told)) = segment.comment.split_once("probe") else { continue };
+        let (quoted, sentence) = told.split_once(": ").expect("a sentence");
+        judged += usize::from(quoted == format!(" \"{row}\""));
+        let words: Vec<_> = sentence.split([' ', ',']).collect();
+        let opens = segment.has(SYN) && !segment.has(ACK);
+        let (is, to) = match words[1] {
+            "connects" => (segment.outgoing && opens, words[3]),
+            "speaks" => (segment.outgoing && segment.length > 0, words[3]),
+            "asks" => (segment.outgoing && opens, words[2]),
+            "waits" => (opens, words[3]),
+            other => panic!("{place}: {other}"),
+        };
+        let peer = if segment.outgoing { &segment.dst } else { &segment.src };
+        assert!(is && segment.host() == words[0] && peer == to, "{place}");
+        assert!(!segment.says("sent again"), "{place}");
+    }
+    assert_eq!(judged, 1, "{file}: frames of the probe of {row:?}");
 }
 
 /// Compares what the comments say with what tshark found.

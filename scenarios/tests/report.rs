@@ -28,6 +28,7 @@ frame::tests![two_at_a_time:
     it_is_read_without_a_script,
     whatever_is_named_is_text,
     the_html_is_valid,
+    paper_needs_no_screen,
 ];
 
 fn two_at_a_time(tests: &[Test]) -> ExitCode {
@@ -101,6 +102,47 @@ fn nothing_overflows_and_everything_can_be_read() {
         browser.evaluate("getComputedStyle(document.body).backgroundColor")
     };
     assert_ne!(back(&mut browser, "light"), back(&mut browser, "dark"));
+}
+
+/// The width of A4 without the margins of the page's style, in CSS pixels:
+/// (210 - 2 * 12) mm at 96 for 25.4.
+const A4: u32 = 703;
+/// How far above a page's end a heading begins at least, in points: the margin,
+/// 15 mm at 72 for 25.4, the heading and a line below it.
+const FOOT: f64 = 42.5 + 38.0;
+
+fn paper_needs_no_screen() {
+    let document = Document::of(&report().html);
+    let mut browser = Browser::start();
+    browser.open(&document.file());
+    let before = unfolded(&mut browser);
+    let printed = ["light", "dark"].map(|scheme| {
+        browser.show_on_paper(A4, scheme);
+        for look in [include_str!("browser/paper.js"), include_str!("browser/page.js")] {
+            assert_eq!(browser.evaluate(look), serde_json::json!([]), "{scheme}");
+        }
+        browser.show(1280, scheme);
+        let printed = browser.print();
+        assert_eq!(unfolded(&mut browser), before, "what was unfolded for paper only");
+        String::from_utf8_lossy(&printed).into_owned()
+    });
+    let timeless = |printed: &String| -> Vec<String> {
+        let dated = |line: &&str| line.starts_with("/CreationDate") || line.starts_with("/ModDate");
+        printed.lines().filter(|line| !dated(line)).map(str::to_owned).collect()
+    };
+    assert!(timeless(&printed[0]) == timeless(&printed[1]), "a dark screen prints as a light one");
+    let pages: Vec<_> = printed[0].lines().filter_map(|line| line.strip_prefix("/MediaBox ")).collect();
+    // 210 and 297 mm, in points.
+    let is_a4 = |page: &&str| page.starts_with("[0 0 595") && page.contains(" 841");
+    assert!(!pages.is_empty() && pages.iter().all(is_a4), "{pages:?}");
+    let headings: Vec<f64> = printed[0]
+        .lines()
+        .filter_map(|line| line.strip_prefix("/Dest [")?.split(' ').nth(5)?.parse().ok())
+        .collect();
+    let on_page = browser.evaluate("document.querySelectorAll('h1, h2, h3, h4').length");
+    assert_eq!(on_page.as_u64(), Some(headings.len() as u64));
+    assert!(headings.iter().all(|above| *above > FOOT), "a heading at a page's foot: {headings:?}");
+    assert_eq!(browser.complaints(), [""; 0]);
 }
 
 /// The names of the arms of the first outcome that are unfolded.

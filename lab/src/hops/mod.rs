@@ -1,7 +1,10 @@
 //! Frames that were seen twice, once where they left and once where they
 //! arrived, are one hop; what became of the others is told by what is missing.
 
+#[cfg(test)]
+pub(crate) mod made;
 mod packet;
+mod probed;
 mod sides;
 pub(crate) mod way;
 
@@ -12,6 +15,7 @@ use crate::capture::Capture;
 use crate::wire::segment::{Flags, Header};
 
 pub use packet::{Content, Packet, What};
+pub use probed::{Probed, probed};
 pub use sides::Sides;
 
 /// How long a packet may be under way when an arm ends.

@@ -15,6 +15,7 @@ use netlink_packet_route::link::LinkMessage;
 use tokio::time::Instant;
 
 use super::firewall::Firewall;
+use super::journal::Journal;
 use super::pending::Pending;
 use super::ring::{self, Ring};
 use super::rtnl::{self, VethEnd, answered};
@@ -65,7 +66,7 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
-    let pending = Rc::new(Pending::default());
+    let (pending, journal) = (Rc::new(Pending::default()), Rc::new(Journal::default()));
     let make = |node: &crate::topology::Node| {
         let namespace = Namespace::new(&node.name)?;
         // Before any link: IPv6 off, or the kernel begins to look for duplicates.
@@ -76,6 +77,7 @@ fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
             interfaces: vec![],
             firewall: None,
             pending: Rc::clone(&pending),
+            journal: Rc::clone(&journal),
         })
     };
     topology.nodes.iter().map(make).collect()

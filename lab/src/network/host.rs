@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use super::firewall::Firewall;
+use super::journal::Journal;
 use super::pending::{Pending, Wanted};
 use super::{Namespace, rtnl};
 use crate::error::Result;
@@ -17,6 +18,7 @@ pub struct Host {
     pub(super) interfaces: Vec<Interface>,
     pub(super) firewall: Option<Firewall>,
     pub(super) pending: Rc<Pending>,
+    pub(super) journal: Rc<Journal>,
 }
 
 /// An interface of a host, under the index that the lab gave it.
@@ -94,6 +96,12 @@ impl Host {
     #[must_use = "what nobody keeps is not waited for"]
     pub fn wants(&self, what: impl Into<String>) -> Rc<Wanted> {
         self.pending.begin(self.name(), what.into())
+    }
+
+    /// What the probes of its network note of themselves.
+    #[must_use]
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.journal
     }
 
     /// A connection to the kernel's rtnetlink in this host.

@@ -6,6 +6,7 @@
 mod build;
 pub mod firewall;
 mod host;
+pub mod journal;
 pub(crate) mod lookout;
 pub mod namespace;
 pub(crate) mod netlink;
@@ -23,6 +24,7 @@ pub use namespace::Namespace;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
+use self::journal::Journal;
 use self::pending::Pending;
 use self::ring::Ring;
 use self::sysctl::OfKernel;
@@ -139,6 +141,12 @@ impl Network {
     #[must_use]
     pub fn pending(&self) -> Option<&Pending> {
         self.hosts.first().map(|host| &*host.pending)
+    }
+
+    /// What its probes noted of themselves; none where it has no hosts.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Journal> {
+        self.hosts.first().map(|host| &**host.journal())
     }
 
     /// The value that this network was made from.

@@ -3,16 +3,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use super::tcp::{Answer, Connect, accept, connect, listen, receive, send};
+use super::tcp::{Answer, Connect, accept, connect, dial, listen, receive, send};
+use crate::capture::Act;
 use crate::error::{Error, Result};
 use crate::network::Host;
+use crate::network::journal::{Journal, Noted};
 
 /// How long a healthy network may take for one exchange on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,8 +48,26 @@ impl Side {
 /// An established connection whose two sockets this process holds.
 #[derive(Debug)]
 pub struct Flow {
-    client: (String, TcpStream),
-    server: (String, TcpStream),
+    client: End,
+    server: End,
+    journal: Rc<Journal>,
+}
+
+/// A socket, its host's name, and the connection as the host knows it.
+#[derive(Debug)]
+struct End {
+    place: String,
+    stream: TcpStream,
+    own: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl End {
+    fn of(host: &Host, stream: TcpStream) -> Result<Self> {
+        let addresses = stream.local_addr().and_then(|own| Ok((own, stream.peer_addr()?)));
+        let (own, peer) = addresses.map_err(|e| Error::kernel(host.name(), "ask a socket's addresses", e))?;
+        Ok(Self { place: host.name().to_owned(), stream, own, peer })
+    }
 }
 
 impl Flow {
@@ -74,7 +95,9 @@ impl Flow {
         server: &Host,
         port: u16,
     ) -> Result<Self> {
-        let flow = Self::try_open(client, source_port, service, server, port, PATIENCE).await?;
+        let listener = listen(server, port)?;
+        let met = dial(client, source_port, service.into(), PATIENCE, |_| {}).await?;
+        let flow = Self::of(client, met, server, &listener).await?;
         flow.map_err(|met| Error::Lab(format!("{}: connect: {met}", client.name())))
     }
 
@@ -93,28 +116,48 @@ impl Flow {
         patience: Duration,
     ) -> Result<std::result::Result<Self, Connect>> {
         let listener = listen(server, port)?;
-        let connected = match connect(client, source_port, service, patience).await? {
+        let met = connect(client, source_port, service, patience).await?;
+        Self::of(client, met, server, &listener).await
+    }
+
+    async fn of(
+        client: &Host,
+        met: Connect,
+        server: &Host,
+        listener: &TcpListener,
+    ) -> Result<std::result::Result<Self, Connect>> {
+        let connected = match met {
             Connect::Connected { stream, .. } => stream,
             met => return Ok(Err(met)),
         };
-        let accepted = accept(server.name(), &listener, PATIENCE).await?;
+        let accepted = accept(server.name(), listener, PATIENCE).await?;
         accepted.set_nodelay(true).map_err(|e| Error::kernel(server.name(), "TCP_NODELAY", e))?;
         Ok(Ok(Self {
-            client: (client.name().to_owned(), connected),
-            server: (server.name().to_owned(), accepted),
+            client: End::of(client, connected)?,
+            server: End::of(server, accepted)?,
+            journal: Rc::clone(client.journal()),
         }))
     }
 
-    fn side(&mut self, side: Side) -> &mut (String, TcpStream) {
+    fn side(&mut self, side: Side) -> &mut End {
         match side {
             Side::Client => &mut self.client,
             Side::Server => &mut self.server,
         }
     }
 
+    /// Begins the note of a probe.
+    fn tries(&mut self, side: Side, act: Act) -> Noted {
+        let journal = Rc::clone(&self.journal);
+        let End { place, own, peer, .. } = self.side(side);
+        let noted = journal.begin(place, act, *peer);
+        noted.local(Some(*own));
+        noted
+    }
+
     /// The socket of a side.
     pub fn stream(&mut self, side: Side) -> &mut TcpStream {
-        &mut self.side(side).1
+        &mut self.side(side).stream
     }
 
     /// Has `side` say a few bytes and the other side wait for them.
@@ -125,7 +168,12 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Answer> {
-        let (place, stream) = self.side(side);
+        let probe = self.tries(side, Act::Speaks);
+        Ok(probe.met(self.words(side, patience).await?))
+    }
+
+    async fn words(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let End { place, stream, .. } = self.side(side);
         let said = send(place, stream, b"hello").await?;
         if said != Answer::Received {
             return Ok(said);
@@ -136,15 +184,15 @@ impl Flow {
         };
         tokio::select! {
             biased;
-            heard = receive(&listener.0, &mut listener.1, patience) => match heard? {
+            heard = receive(&listener.place, &mut listener.stream, patience) => match heard? {
                 Answer::Received => Ok(Answer::Received),
                 Answer::Nothing => Ok(Answer::Nothing),
-                gone => match receive(&speaker.0, &mut speaker.1, patience).await? {
+                gone => match receive(&speaker.place, &mut speaker.stream, patience).await? {
                     Answer::Nothing => Ok(gone),
                     met => Ok(met),
                 },
             },
-            met = receive(&speaker.0, &mut speaker.1, 2 * patience) => met,
+            met = receive(&speaker.place, &mut speaker.stream, 2 * patience) => met,
         }
     }
 
@@ -154,11 +202,13 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Answer> {
-        let (place, stream) = self.side(side);
-        match send(place, stream, b"hello").await? {
-            Answer::Received => self.watch(side.other(), patience).await,
-            met => Ok(met),
-        }
+        let probe = self.tries(side, Act::Speaks);
+        let End { place, stream, .. } = self.side(side);
+        let met = match send(place, stream, b"hello").await? {
+            Answer::Received => self.wait(side.other(), patience).await?,
+            met => met,
+        };
+        Ok(probe.met(met))
     }
 
     /// Has `side` say that it will say no more (shutdown(SHUT_WR)) and the
@@ -167,13 +217,13 @@ impl Flow {
     /// # Errors
     /// Where the FIN does not arrive.
     pub async fn half_close(&mut self, side: Side) -> Result<()> {
-        let (place, stream) = self.side(side);
+        let End { place, stream, .. } = self.side(side);
         stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;
-        let met = self.watch(side.other(), PATIENCE).await?;
+        let met = self.wait(side.other(), PATIENCE).await?;
         if met == Answer::Closed {
             return Ok(());
         }
-        let place = self.side(side.other()).0.clone();
+        let place = self.side(side.other()).place.clone();
         Err(Error::Lab(format!("{place}: waited for a FIN and met: {met}")))
     }
 
@@ -184,7 +234,7 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub fn ended(&mut self, side: Side) -> Result<Answer> {
-        let (place, stream) = self.side(side);
+        let End { place, stream, .. } = self.side(side);
         match stream.take_error() {
             Ok(None) => Ok(Answer::Nothing),
             Ok(Some(error)) | Err(error) => Answer::of(place, Err(error)),
@@ -196,10 +246,12 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Answer> {
-        match self.say(first, patience).await? {
-            Answer::Received => self.say(first.other(), patience).await,
-            met => Ok(met),
-        }
+        let probe = self.tries(first, Act::Speaks);
+        let met = match self.words(first, patience).await? {
+            Answer::Received => self.words(first.other(), patience).await?,
+            met => met,
+        };
+        Ok(probe.met(met))
     }
 
     /// Has `side` send this many bytes while the other side receives them.
@@ -211,10 +263,10 @@ impl Flow {
         match self.carry(side, bytes, PATIENCE * 4).await {
             Some(Ok(())) => Ok(()),
             Some(Err(e)) => {
-                Err(Error::kernel(self.side(side).0.as_str(), format!("transfer {bytes} bytes"), e))
+                Err(Error::kernel(self.side(side).place.as_str(), format!("transfer {bytes} bytes"), e))
             }
             None => Err(Error::Deadline {
-                place: self.side(side.other()).0.clone(),
+                place: self.side(side.other()).place.clone(),
                 condition: format!("{bytes} bytes to arrive"),
                 waited: PATIENCE * 4,
             }),
@@ -228,12 +280,14 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub async fn try_transfer(&mut self, side: Side, bytes: usize, patience: Duration) -> Result<Answer> {
-        match self.carry(side, bytes, patience).await {
-            Some(Ok(())) => Ok(Answer::Received),
-            Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Answer::Closed),
-            Some(Err(error)) => Answer::of(&self.side(side).0, Err(error)),
-            None => Ok(Answer::Nothing),
-        }
+        let probe = self.tries(side, Act::Speaks);
+        let met = match self.carry(side, bytes, patience).await {
+            Some(Ok(())) => Answer::Received,
+            Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Answer::Closed,
+            Some(Err(error)) => Answer::of(&self.side(side).place, Err(error))?,
+            None => Answer::Nothing,
+        };
+        Ok(probe.met(met))
     }
 
     /// Has `side` send while the other receives; none where the patience ends.
@@ -244,8 +298,9 @@ impl Flow {
         };
         let data = vec![b'.'; bytes];
         let mut arrived = vec![0; bytes];
-        let both =
-            async { tokio::try_join!(speaker.1.write_all(&data), listener.1.read_exact(&mut arrived)) };
+        let both = async {
+            tokio::try_join!(speaker.stream.write_all(&data), listener.stream.read_exact(&mut arrived))
+        };
         timeout(patience, both).await.ok().map(|carried| carried.map(|_| ()))
     }
 
@@ -259,7 +314,7 @@ impl Flow {
             while self.unacknowledged(side)? > 0 {
                 if begun.elapsed() > PATIENCE {
                     return Err(Error::Deadline {
-                        place: self.side(side).0.clone(),
+                        place: self.side(side).place.clone(),
                         condition: "an acknowledgement of all it sent".into(),
                         waited: PATIENCE,
                     });
@@ -273,7 +328,7 @@ impl Flow {
     /// Bytes that a side has sent and the other has not acknowledged
     /// (tcp(7): SIOCOUTQ).
     fn unacknowledged(&mut self, side: Side) -> Result<libc::c_int> {
-        let (place, stream) = self.side(side);
+        let End { place, stream, .. } = self.side(side);
         let mut bytes = 0;
         // SAFETY: the descriptor is open, and SIOCOUTQ writes one int.
         #[allow(unsafe_code, reason = "an ioctl, see SAFETY")]
@@ -287,7 +342,12 @@ impl Flow {
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
     pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Answer> {
-        let (place, stream) = self.side(side);
+        let probe = self.tries(side, Act::Waits);
+        Ok(probe.met(self.wait(side, patience).await?))
+    }
+
+    async fn wait(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let End { place, stream, .. } = self.side(side);
         receive(place, stream, patience).await
     }
 
@@ -303,7 +363,7 @@ impl Flow {
         intvl: Option<Duration>,
         probes: Option<u32>,
     ) -> Result<()> {
-        let (place, stream) = self.side(side);
+        let End { place, stream, .. } = self.side(side);
         let socket = SockRef::from(&*stream);
         let failed = |e| Error::kernel(place.as_str(), "SO_KEEPALIVE", e);
         socket.set_keepalive(true).map_err(failed)?;
@@ -325,7 +385,7 @@ impl Flow {
     /// # Errors
     /// Where the kernel refuses it.
     pub fn user_timeout(&mut self, side: Side, timeout: Duration) -> Result<()> {
-        let (place, stream) = self.side(side);
+        let End { place, stream, .. } = self.side(side);
         SockRef::from(&*stream)
             .set_tcp_user_timeout(Some(timeout))
             .map_err(|e| Error::kernel(place.as_str(), "TCP_USER_TIMEOUT", e))

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::tcp::{Answer, Connect, connect, listen};
+use super::tcp::{Answer, Connect, dial, listen};
+use crate::capture::Act;
 use crate::error::Result;
 use crate::network::Host;
 
@@ -80,8 +81,9 @@ impl Get {
 /// Where no socket can be had, or the kernel gives an answer that no network
 /// can cause.
 pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get> {
+    let probe = from.journal().begin(from.name(), Act::Asks, to);
     let asked = async {
-        let stream = match connect(from, 0, to, patience).await? {
+        let stream = match dial(from, 0, to, patience, |local| probe.local(local)).await? {
             Connect::Connected { stream, .. } => stream,
             Connect::Refused => return Ok(Get::Refused),
             Connect::Unreachable => return Ok(Get::Unreachable),
@@ -90,7 +92,8 @@ pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get>
         ask(from, stream, to).await
     };
     // What is late is closed: the stream is dropped.
-    timeout(patience, asked).await.unwrap_or(Ok(Get::TimedOut))
+    let met = timeout(patience, asked).await.unwrap_or(Ok(Get::TimedOut))?;
+    Ok(probe.met(met))
 }
 
 async fn ask(from: &Host, mut stream: TcpStream, to: SocketAddr) -> Result<Get> {

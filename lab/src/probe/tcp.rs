@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
+use crate::capture::Act;
 use crate::error::{Error, Result};
 use crate::network::Host;
 
@@ -152,6 +153,19 @@ pub async fn connect(
     patience: Duration,
 ) -> Result<Connect> {
     let to = to.into();
+    let probe = from.journal().begin(from.name(), Act::Connects, to);
+    let met = dial(from, source_port, to, patience, |local| probe.local(local)).await?;
+    Ok(probe.met(met))
+}
+
+/// The same without a note; `local` is told the address that it has at its host.
+pub(super) async fn dial(
+    from: &Host,
+    source_port: u16,
+    to: SocketAddr,
+    patience: Duration,
+    local: impl FnOnce(Option<SocketAddr>),
+) -> Result<Connect> {
     let failed = |e: io::Error| Error::kernel(from.name(), format!("connect to {to}"), e);
     let socket = from
         .namespace()
@@ -163,11 +177,20 @@ pub async fn connect(
                 socket.set_reuse_address(true)?;
                 socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, source_port).into())?;
             }
-            Ok(TcpSocket::from_std_stream(socket.into()))
+            Ok(socket)
         })
         .map_err(failed)?;
     let begun = Instant::now();
-    match timeout(patience, socket.connect(to)).await {
+    let handshake = async {
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => local(socket.local_addr().ok().and_then(|address| address.as_socket())),
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(stream), Err)
+    };
+    match timeout(patience, handshake).await {
         Ok(Ok(stream)) => Ok(Connect::Connected { stream, after: begun.elapsed() }),
         Err(_) => Ok(Connect::TimedOut { after: begun.elapsed() }),
         Ok(Err(error)) => match error.raw_os_error() {

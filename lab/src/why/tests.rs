@@ -9,8 +9,8 @@ use crate::evidence::drops::Dropped;
 use crate::evidence::invalid::Remark;
 use crate::evidence::traces::{HostTraces, WireTraces};
 use crate::evidence::waits::Wait;
+use crate::hops::made;
 use crate::task::Task;
-use crate::wire::segment::{Macs, Segment, Timestamps};
 
 const HOSTS: [&str; 3] = ["client", "nat", "server"];
 const INSIDE: &str = "10.0.1.2:41000";
@@ -31,34 +31,14 @@ const fn on(at: u64, from: usize, to: usize) -> On {
 }
 
 fn frames(way: [&str; 2], flags: Flags, seq: u32, tsval: u32, payload: &[u8], legs: &[On]) -> Vec<Frame> {
-    let header = Header {
-        src: way[0].parse().unwrap(),
-        dst: way[1].parse().unwrap(),
-        seq,
-        ack: 0,
-        flags,
-        window: 9,
-        timestamps: Some(Timestamps { tsval, tsecr: 0 }),
+    let header = made::header(way, flags, seq, tsval);
+    // Each link has two ends, in the order of the hosts.
+    let end = |leg: &On, host: usize| 2 * leg.from.min(leg.to) + usize::from(host == leg.from.max(leg.to));
+    let crossed = |leg: &On| {
+        let arrives = (!leg.lost).then(|| end(leg, leg.to));
+        made::crossing(leg.at, Some(end(leg, leg.from)), arrives, header, payload)
     };
-    let mut frames = vec![];
-    for leg in legs {
-        // Each link has two ends, in the order of the hosts.
-        let end = |host: usize| 2 * leg.from.min(leg.to) + usize::from(host == leg.from.max(leg.to));
-        let number = |host: usize| u8::try_from(end(host)).unwrap();
-        let macs = Macs { src: [2, 0, 0, 0, 0, number(leg.from)], dst: [2, 0, 0, 0, 0, number(leg.to)] };
-        let bytes = Segment { header, payload }.frame(macs).unwrap();
-        let frame = |host: usize, after: u64| Frame {
-            at: Duration::from_millis(leg.at + after),
-            end: end(host),
-            outgoing: host == leg.from,
-            length: u32::try_from(bytes.len()).unwrap(),
-            bytes: bytes.clone(),
-            comment: None,
-        };
-        frames.push(frame(leg.from, 0));
-        frames.extend((!leg.lost).then(|| frame(leg.to, 1)));
-    }
-    frames
+    legs.iter().flat_map(crossed).collect()
 }
 
 fn traces(frames: &[Vec<Frame>]) -> Traces {

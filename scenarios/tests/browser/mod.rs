@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -148,6 +150,25 @@ impl Browser {
         self.ask("Emulation.setDeviceMetricsOverride", &size);
         let wanted = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.ask("Emulation.setEmulatedMedia", &wanted);
+    }
+
+    /// Shows the page as it would be on paper of this width, in CSS pixels.
+    pub fn show_on_paper(&mut self, width: u32, scheme: &str) {
+        self.show(width, scheme);
+        let wanted =
+            json!({ "media": "print", "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.ask("Emulation.setEmulatedMedia", &wanted);
+    }
+
+    /// Prints the page on A4, as a PDF with an outline of its headings.
+    pub fn print(&mut self) -> Vec<u8> {
+        let [width, height] = [210.0, 297.0].map(|millimetres| millimetres / 25.4);
+        let paper = json!({
+            "paperWidth": width, "paperHeight": height, "preferCSSPageSize": true,
+            "generateTaggedPDF": true, "generateDocumentOutline": true,
+        });
+        let printed = self.ask("Page.printToPDF", &paper);
+        BASE64_STANDARD.decode(printed["data"].as_str().expect("a document")).expect("base64")
     }
 
     /// What a JavaScript expression comes to on the page.

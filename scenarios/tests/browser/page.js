@@ -50,7 +50,7 @@
     if (level > before + 1) found.push(`${name(heading)} has no heading above it`);
     before = level;
   }
-  for (const drawing of document.querySelectorAll("svg, [role=img]")) {
+  for (const drawing of document.querySelectorAll("svg:not([aria-hidden]), [role=img]")) {
     if (!drawing.getAttribute("aria-label")) found.push(`${name(drawing)} says nothing to those who do not see it`);
   }
   return found;

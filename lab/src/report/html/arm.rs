@@ -38,8 +38,12 @@ pub(super) fn tell(
         let _ = writeln!(text, "<p class=\"small\">Not captured: {}.</p>", Escaped(what));
     }
     if let Some(path) = pcap {
-        let _ =
-            writeln!(text, "<p><a href=\"{}\">The frames, for Wireshark</a></p>", Escaped(&address(path)));
+        let _ = writeln!(
+            text,
+            "<p><a href=\"{}\">The frames, for Wireshark</a><span class=\"paper\">: {}</span></p>",
+            Escaped(&address(path)),
+            Escaped(path),
+        );
     }
     for (host, lines) in arm.evidence.0.iter().filter(|(_, lines)| !lines.is_empty()) {
         let _ = writeln!(text, "<details>\n<summary>Evidence: {}</summary>", Escaped(host));
@@ -56,16 +60,19 @@ fn packets(text: &mut String, outcome: &Outcome, arm: &ArmOutcome, ladder: &Ladd
         return;
     }
     let title = format!("Packets of {}, {} arm, Linux {}", outcome.scenario, arm.name, outcome.kernel);
+    text.push_str("<figure>\n");
     open_wide(text, &title);
     text.push_str(&ladder.svg(&title));
-    let _ = writeln!(text, "</div>\n<p class=\"small\">{}.</p>", Escaped(&ladder.summary()));
+    let _ = writeln!(text, "</div>\n<figcaption>{}.</figcaption>\n</figure>", Escaped(&ladder.summary()));
 }
 
 fn entries(text: &mut String, arm: &ArmOutcome, lanes: &Lanes) {
     let title = format!("Conntrack's entries in the {} arm", arm.name);
+    text.push_str("<figure>\n");
     open_wide(text, &title);
     text.push_str(&lanes.svg(&title));
-    let _ = writeln!(text, "</div>\n<p class=\"small\">Conntrack: {}.</p>", Escaped(&lanes.summary()));
+    let summary = lanes.summary();
+    let _ = writeln!(text, "</div>\n<figcaption>Conntrack: {}.</figcaption>\n</figure>", Escaped(&summary));
     text.push_str("<details>\n<summary>Conntrack's events</summary>\n");
     open_wide(text, &format!("Events of conntrack in the {} arm", arm.name));
     let _ = writeln!(text, "<pre>{}</pre>\n</div>\n</details>", Escaped(lanes.lines().trim_end()));

@@ -8,9 +8,11 @@ use crate::report::escaped::Escaped;
 use crate::scenario::{ArmKind, Clock};
 
 pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, drawn: Option<&ByArm>, id: &str) {
+    let id_of = outcome.kernel_id.as_ref().filter(|id| **id != outcome.kernel);
+    let asked = id_of.map_or(String::new(), |id| format!(" <small>({})</small>", Escaped(id)));
     let _ = writeln!(
         text,
-        "<article aria-labelledby=\"{id}\">\n<h3 id=\"{id}\">On Linux {}</h3>",
+        "<article aria-labelledby=\"{id}\">\n<h3 id=\"{id}\">On Linux {}{asked}</h3>",
         Escaped(&outcome.kernel)
     );
     let _ = writeln!(text, "<p>{}</p>", verdict(outcome));

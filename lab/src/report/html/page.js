@@ -6,7 +6,13 @@ function show() {
   chosen.scrollIntoView();
 }
 addEventListener("hashchange", show);
+// For browsers that print what is folded as folded.
+let folded = [];
 addEventListener("beforeprint", () => {
-  for (const folded of document.querySelectorAll("details")) folded.open = true;
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const one of folded) one.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const one of folded) one.open = false;
 });
 show();

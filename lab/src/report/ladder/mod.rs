@@ -17,13 +17,17 @@ pub use remark::remarks;
 
 use crate::capture::Capture;
 pub use crate::hops::Fate;
-use crate::hops::{Hop, Sides, hops};
+use crate::hops::{Hop, Sides, hops, probed};
 
 /// How many columns fit a page; hosts with less to say are left out.
 const HOSTS: usize = 6;
 /// How many rows are drawn: the first and the last of more.
 const HEAD: usize = 23;
 const TAIL: usize = 17;
+/// How many are drawn from each probe on that the outcome tells of, wherever it
+/// is, and of how many probes.
+const AFTER: usize = 6;
+const PROBES: usize = 3;
 /// A silence that is told.
 const SILENCE: Duration = Duration::from_secs(1);
 /// A packet that is longer on its way has the time of its arrival told.
@@ -69,6 +73,8 @@ pub struct Arrow {
     pub label: String,
     /// More to say, a line each: new addresses, a fate, a comment.
     pub notes: Vec<String>,
+    /// Whether it is a probe's, and a row of the outcome tells of that.
+    pub told: bool,
 }
 
 impl Ladder {
@@ -92,8 +98,9 @@ impl Ladder {
         busy.truncate(HOSTS);
         let column = |host: Option<&str>| busy.iter().position(|(name, _)| Some(*name) == host);
 
+        let marks = probed(capture, &hops);
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
-        for (hop, (from, to)) in hops.iter().zip(&between) {
+        for (number, (hop, (from, to))) in hops.iter().zip(&between).enumerate() {
             let (from_column, to_column) = (column(*from), column(*to));
             if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
                 continue;
@@ -107,7 +114,12 @@ impl Ladder {
             if hop.first.is_some() {
                 label.push_str(" again");
             }
-            let mut notes: Vec<String> = addresses.into_iter().collect();
+            let ours = || marks.iter().filter(|mark| mark.hop == number).map(|mark| mark.probe);
+            let words = ours().map(|probe| match &probe.row {
+                Some(row) => format!("probe: {row}"),
+                None => format!("probe: {} {}", probe.host, probe.act),
+            });
+            let mut notes: Vec<String> = words.chain(addresses).collect();
             let fate = match hop.fate {
                 Fate::Arrived => None,
                 Fate::UnderWay => Some("the arm ends".to_owned()),
@@ -138,6 +150,7 @@ impl Ladder {
                 fate: hop.fate,
                 label,
                 notes,
+                told: ours().any(|probe| probe.row.is_some()),
             }));
         }
         let addresses = |host: &str| {
@@ -178,15 +191,27 @@ fn busy_with(between: &[(Option<&str>, Option<&str>)], host: &str) -> usize {
     between.iter().filter(|(from, to)| *from == Some(host) || *to == Some(host)).count()
 }
 
-/// The first and the last rows of many.
-fn folded(mut rows: Vec<Row>) -> Vec<Row> {
-    if rows.len() > HEAD + TAIL + 1 {
-        let tail = rows.split_off(rows.len() - TAIL);
-        let hidden = rows.split_off(HEAD);
-        rows.push(Row::Folded(hidden.iter().filter(|row| matches!(row, Row::Arrow(_))).count()));
-        rows.extend(tail);
+/// The first and the last rows of many, and between them the probes.
+fn folded(rows: Vec<Row>) -> Vec<Row> {
+    let count = rows.len();
+    if count <= HEAD + TAIL + 1 {
+        return rows;
     }
-    rows
+    let is_told = |row: &Row| matches!(row, Row::Arrow(arrow) if arrow.told);
+    let told = rows.iter().enumerate().skip(HEAD).filter(|(_, row)| is_told(row)).map(|(at, _)| at);
+    let told: Vec<_> = told.take(PROBES).collect();
+    let drawn = |at: usize| {
+        at < HEAD || at >= count - TAIL || told.iter().any(|probe| (*probe..probe + AFTER).contains(&at))
+    };
+    let mut kept = vec![];
+    for (at, row) in rows.into_iter().enumerate() {
+        match kept.last_mut() {
+            _ if drawn(at) => kept.push(row),
+            Some(Row::Folded(hidden)) => *hidden += usize::from(matches!(row, Row::Arrow(_))),
+            _ => kept.push(Row::Folded(usize::from(matches!(row, Row::Arrow(_))))),
+        }
+    }
+    kept
 }
 
 /// Seconds to the millisecond, as a person reads them.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::capture::Capture;
-use crate::hops::{Fate, Hop, Packet, Sides, What, hops, way};
+use crate::hops::{Fate, Hop, Packet, Probed, Sides, What, hops, probed, way};
 use crate::wire::segment::{Flags, Header};
 
 /// What is certain of each frame, a sentence each. Frames are numbered from 1
@@ -22,6 +22,10 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
             remarks.push(words);
         }
     };
+    for Probed { probe, frame, .. } in probed(capture, &hops) {
+        let row = probe.row.as_ref().map_or(String::new(), |row| format!(" \"{row}\""));
+        say(Some(frame), format!("probe{row}: {probe}"));
+    }
     let mut translated = HashMap::new();
     for hop in &hops {
         let [left, arrived] = hop.frames;

@@ -1,4 +1,7 @@
 //! A ladder as SVG, in the colour of the text around it.
+//!
+//! No browser cuts an `<svg>` well where a page of paper ends: a ladder is several,
+//! one right below the other.
 
 use std::fmt::Write;
 
@@ -9,58 +12,85 @@ use crate::report::escaped::Escaped;
 const FIRST: usize = 118;
 const GAP: usize = 125;
 const LABEL: usize = 400;
-/// Where rows begin, the height of a line, and of a character's middle.
+/// With how many lines a part is full.
+const PART: usize = 12;
+/// The height of the names, of a line, and of a character's middle.
 const TOP: usize = 56;
 const LINE: usize = 17;
 const MIDDLE: usize = 4;
 
 impl Ladder {
-    /// The ladder as an `<svg>` element of an HTML page.
+    /// The ladder as `<svg>` elements in one that says to those who do not see them
+    /// what they are.
     ///
-    /// Its colours are the custom properties `--bad` and `--faint` where the
+    /// Their colours are the custom properties `--bad` and `--faint` where the
     /// page has them.
     #[must_use]
     pub fn svg(&self, title: &str) -> String {
-        let height = TOP + self.rows.iter().map(|row| lines(row) * LINE).sum::<usize>() + LINE / 2;
-        let last = place(self.hosts.len().saturating_sub(1));
-        let width = last + 20 + LABEL;
-        let mut svg = format!(
-            "<svg role=\"img\" aria-label=\"{}: {}\" \
-             viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
-             <g fill=\"currentColor\" font-family=\"ui-monospace, monospace\" font-size=\"12\">\n",
-            Escaped(title),
-            Escaped(&self.summary()),
-        );
-        for (column, (name, addresses)) in self.hosts.iter().enumerate() {
-            let x = place(column);
-            text(&mut svg, x, 16, "text-anchor=\"middle\" font-weight=\"bold\"", name);
-            for (line, address) in addresses.split(' ').take(2).enumerate() {
-                text(&mut svg, x, 30 + 12 * line, "text-anchor=\"middle\" font-size=\"10\"", address);
-            }
-            let _ = writeln!(
-                svg,
-                "<line x1=\"{x}\" y1=\"{}\" x2=\"{x}\" y2=\"{height}\" style=\"stroke:var(--faint, #888)\"/>",
-                TOP - 8
-            );
-        }
-        let mut y = TOP + LINE / 2;
-        for row in &self.rows {
-            match row {
-                Row::Arrow(arrow) => draw(&mut svg, arrow, y, last + 16),
-                Row::Silence(time) => {
-                    let words = format!("... {} s of silence", time.as_secs());
-                    text(&mut svg, last + 16, y + MIDDLE, "font-style=\"italic\"", &words);
+        let summary = self.summary();
+        let mut svg =
+            format!("<div role=\"img\" aria-label=\"{}: {}\">\n", Escaped(title), Escaped(&summary));
+        self.part(&mut svg, TOP, |svg| self.names(svg));
+        for rows in parts(&self.rows) {
+            let height = rows.iter().map(lines).sum::<usize>() * LINE;
+            self.part(&mut svg, height, |svg| {
+                let mut y = LINE / 2;
+                for row in rows {
+                    draw(svg, row, y, self.last() + 16);
+                    y += lines(row) * LINE;
                 }
-                Row::Folded(count) => {
-                    let words = format!("... {count} more packets");
-                    text(&mut svg, last + 16, y + MIDDLE, "font-style=\"italic\"", &words);
-                }
-            }
-            y += lines(row) * LINE;
+            });
         }
-        svg.push_str("</g>\n</svg>\n");
+        svg.push_str("</div>\n");
         svg
     }
+
+    /// Where the last column stands.
+    fn last(&self) -> usize {
+        place(self.hosts.len().saturating_sub(1))
+    }
+
+    /// A part, and the columns through it.
+    fn part(&self, svg: &mut String, height: usize, drawn: impl FnOnce(&mut String)) {
+        let width = self.last() + 20 + LABEL;
+        let _ = writeln!(
+            svg,
+            "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" aria-hidden=\"true\">\n\
+             <g fill=\"currentColor\" font-family=\"ui-monospace, monospace\" font-size=\"12\">"
+        );
+        let top = if height == TOP { TOP - 8 } else { 0 };
+        for x in (0..self.hosts.len()).map(place) {
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{x}\" y1=\"{top}\" x2=\"{x}\" y2=\"{height}\" style=\"stroke:var(--faint, #888)\"/>"
+            );
+        }
+        drawn(svg);
+        svg.push_str("</g>\n</svg>\n");
+    }
+
+    fn names(&self, svg: &mut String) {
+        for (column, (name, addresses)) in self.hosts.iter().enumerate() {
+            let x = place(column);
+            text(svg, x, 16, "text-anchor=\"middle\" font-weight=\"bold\"", name);
+            for (line, address) in addresses.split(' ').take(2).enumerate() {
+                text(svg, x, 30 + 12 * line, "text-anchor=\"middle\" font-size=\"10\"", address);
+            }
+        }
+    }
+}
+
+/// The rows of each part.
+fn parts(rows: &[Row]) -> Vec<&[Row]> {
+    let (mut parts, mut begun, mut filled) = (vec![], 0, 0);
+    for (at, row) in rows.iter().enumerate() {
+        filled += lines(row);
+        if filled >= PART || at + 1 == rows.len() {
+            parts.push(&rows[begun..=at]);
+            (begun, filled) = (at + 1, 0);
+        }
+    }
+    parts
 }
 
 fn place(column: usize) -> usize {
@@ -79,7 +109,16 @@ fn text(svg: &mut String, x: usize, y: usize, attributes: &str, words: &str) {
     let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" {attributes}>{}</text>", Escaped(words));
 }
 
-fn draw(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
+fn draw(svg: &mut String, row: &Row, y: usize, beside: usize) {
+    let words = match row {
+        Row::Arrow(arrow) => return draw_arrow(svg, arrow, y, beside),
+        Row::Silence(time) => format!("... {} s of silence", time.as_secs()),
+        Row::Folded(count) => format!("... {count} more packets"),
+    };
+    text(svg, beside, y + MIDDLE, "font-style=\"italic\"", &words);
+}
+
+fn draw_arrow(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
     let bad = "style=\"stroke:var(--bad, #c00)\" stroke-width=\"2\"";
     let time = format!("{}.{:03} s", arrow.at.as_secs(), arrow.at.subsec_millis());
     text(svg, 88, y + MIDDLE, "text-anchor=\"end\" font-size=\"11\"", &time);

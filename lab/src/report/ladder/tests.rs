@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::capture::{End, Frame};
-use crate::wire::segment::{Flags, Header, Macs, Segment, Timestamps};
+use crate::capture::{Act, End, Frame, Probe};
+use crate::hops::made;
+use crate::wire::segment::Flags;
 
 const NAT: [&str; 4] =
     ["client nat 10.0.1.2", "nat client 10.0.1.1", "nat server 192.0.2.1", "server nat 192.0.2.2"];
@@ -24,32 +25,24 @@ fn crossing(
     flags: Flags,
     seq: u32,
 ) -> Vec<Frame> {
-    let link = u8::try_from(from.or(to).unwrap() / 2).unwrap();
-    let header = Header {
-        src: way[0].parse().unwrap(),
-        dst: way[1].parse().unwrap(),
-        seq,
-        ack: 0,
-        flags,
-        window: 1,
-        timestamps: Some(Timestamps { tsval: 7, tsecr: 0 }),
-    };
     let payload: &[u8] = if flags.contains(Flags::PSH) { b"hello" } else { b"" };
-    let macs = Macs { src: [2, 0, 0, 0, link, 0], dst: [2, 0, 0, 0, link, 1] };
-    let bytes = Segment { header, payload }.frame(macs).unwrap();
-    let frame = |end: usize, after: u64, outgoing| Frame {
-        at: Duration::from_millis(at + after),
-        end,
-        outgoing,
-        length: u32::try_from(bytes.len()).unwrap(),
-        bytes: bytes.clone(),
-        comment: None,
-    };
-    from.map(|end| frame(end, 0, true)).into_iter().chain(to.map(|end| frame(end, 1, false))).collect()
+    made::crossing(at, from, to, made::header(way, flags, seq, 7), payload)
 }
 
 const INSIDE: [&str; 2] = ["10.0.1.2:41000", "192.0.2.2:80"];
 const OUTSIDE: [&str; 2] = ["192.0.2.1:41000", "192.0.2.2:80"];
+
+fn probe(act: Act, host: &str, [local, remote]: [&str; 2], row: Option<&str>) -> Probe {
+    Probe {
+        at: Duration::from_secs(1),
+        host: host.into(),
+        act,
+        local: local.parse().ok(),
+        remote: remote.parse().unwrap(),
+        met: Some("no answer".into()),
+        row: row.map(Into::into),
+    }
+}
 
 fn incident() -> Capture {
     let frames = [
@@ -106,13 +99,56 @@ fn frames_are_told_what_the_capture_proves() {
 }
 
 #[test]
+fn the_probes_packets_are_marked() {
+    let mut capture = incident();
+    let again = crossing(9500, Some(0), Some(1), INSIDE, Flags::SYN, 1000);
+    capture.frames.extend(again);
+    let answers = [OUTSIDE[1], OUTSIDE[0]];
+    capture.probes = vec![
+        probe(Act::Connects, "client", INSIDE, None),
+        probe(Act::Speaks, "client", INSIDE, Some("the first words")),
+        probe(Act::Waits, "server", answers, None),
+        // Another's, one that sent nothing, and one that came to no address.
+        probe(Act::Connects, "server", INSIDE, None),
+        probe(Act::Speaks, "server", answers, None),
+        probe(Act::Connects, "client", ["", INSIDE[1]], None),
+    ];
+    let told: Vec<_> = remarks(&capture)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(at, told)| told.into_iter().map(move |words| format!("{}: {words}", at + 1)))
+        .filter(|line| line.contains("probe"))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    1: probe: client connects to 192.0.2.2:80, and meets: no answer
+    4: probe: server waits for 192.0.2.1:41000 on this connection, from 1.000 s on, and meets: no answer
+    5: probe "the first words": client speaks to 192.0.2.2:80, and meets: no answer
+    "#);
+    let text = Ladder::of(&capture).text();
+    let marked: Vec<_> =
+        text.lines().filter_map(|line| line.split_once("probe: ")).map(|(_, it)| it).collect();
+    assert_eq!(marked, ["client connects", "server waits", "the first words"], "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
 fn a_long_story_is_folded_in_the_middle() {
     let frames =
-        (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
-    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames.collect(), ..Capture::default() });
+        || (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
+    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames().collect(), ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
     assert_eq!(ladder.rows[HEAD], Row::Folded(60));
     assert!(ladder.summary().starts_with("100 packets between nat, server"));
+
+    // Where the outcome tells of a probe it is drawn.
+    let probes = vec![probe(Act::Connects, "nat", OUTSIDE, Some("it connects"))];
+    let syn = crossing(505, Some(2), Some(3), OUTSIDE, Flags::SYN, 70);
+    let frames = frames().chain(syn).collect();
+    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames, probes, ..Capture::default() });
+    assert_eq!(ladder.rows.len(), HEAD + 1 + AFTER + 1 + TAIL);
+    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&Row::Folded(28), &Row::Folded(27)]);
+    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text());
+    assert!(ladder.summary().starts_with("101 packets between nat, server"));
 }
 
 #[test]
@@ -122,7 +158,7 @@ fn a_drawing_has_no_markup_but_its_own() {
     capture.frames[0].comment = Some("</svg>\"".into());
     let svg = Ladder::of(&capture).svg("<b>");
     assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
-    assert_eq!(svg.matches("</svg>").count(), 1);
+    assert_eq!([svg.matches("<svg").count(), svg.matches("</svg>").count()], [2, 2]);
 }
 
 proptest! {
