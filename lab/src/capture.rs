@@ -58,6 +58,24 @@ pub struct Frame {
     /// What is to be said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// What the wire did with it that it left for; none where there is no wire,
+    /// or the wire does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
+}
+
+/// What a wire did with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carried {
+    /// It passed it on.
+    Passed,
+    /// It kept it, and had it still when the arm ended.
+    Held,
+    /// It dropped it.
+    Lost,
+    /// It had not met it yet when the arm ended.
+    Waits,
 }
 
 /// Something that was tried from a host: what a row of the outcome tells of.
@@ -181,7 +199,7 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_survive_json(bytes: Vec<u8>) {
-            let frame = Frame { at: Duration::from_nanos(1), end: 0, outgoing: true, length: 60, bytes, comment: None };
+            let frame = Frame { at: Duration::from_nanos(1), end: 0, outgoing: true, length: 60, bytes, comment: None, carried: None };
             let text = serde_json::to_string(&frame).unwrap();
             prop_assert_eq!(serde_json::from_str::<Frame>(&text).unwrap(), frame);
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
+use crate::evidence::carried;
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::drops::tally;
@@ -347,8 +348,6 @@ impl<'a> Stage<'a> {
         }
         self.carried()?;
         let wires = self.wires.into_inner();
-        let wires =
-            wires.into_iter().map(|(ends, wire)| WireTraces { ends, counted: wire.counted() }).collect();
         let seen_by =
             |witness: Result<Witness>| witness?.end(&self.network, counted, &self.voice.drops, ended);
         let (mut traces, unwatched) = match self.witness.map(seen_by) {
@@ -370,7 +369,13 @@ impl<'a> Stage<'a> {
                 evidence.extend(&host.name, lines);
             }
             traces.log = self.voice.log.complaints(self.logged, of_another)?;
-            traces.wires = wires;
+            for (ends, wire) in wires {
+                // Where the first records have given way nothing is known of the others.
+                if wire.forgotten() == 0 {
+                    carried::mark(&mut traces.capture, &ends, &wire.frames());
+                }
+                traces.wires.push(WireTraces { ends, counted: wire.counted() });
+            }
             let begun = ended.saturating_sub(traces.capture.until);
             traces.capture.probes = self.network.journal().map_or(vec![], |journal| journal.since(begun));
         }

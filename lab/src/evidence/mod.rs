@@ -1,6 +1,7 @@
 //! What is seen: values taken before and after, which display in the kernel's
 //! spelling.
 
+pub(crate) mod carried;
 pub mod conntrack;
 pub mod counters;
 pub mod drops;

@@ -83,6 +83,7 @@ impl Tap {
                     length: seen.length,
                     bytes: seen.bytes,
                     comment: None,
+                    carried: None,
                 });
             }
             capture.lost += looked.lost;

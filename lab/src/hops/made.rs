@@ -32,6 +32,7 @@ pub(crate) fn crossing(
         length: u32::try_from(bytes.len()).unwrap(),
         bytes: bytes.clone(),
         comment: None,
+        carried: None,
     };
     from.map(|end| frame(end, 0, true)).into_iter().chain(to.map(|end| frame(end, 1, false))).collect()
 }

@@ -11,7 +11,7 @@ pub(crate) mod way;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Carried};
 use crate::wire::segment::{Flags, Header};
 
 pub use packet::{Content, Packet, What};
@@ -58,6 +58,8 @@ pub struct Hop {
     /// Whether it arrived at one with several links, in time to be passed on,
     /// and was not.
     pub stays: bool,
+    /// What the wire did with it, as far as that is known.
+    pub carried: Option<Carried>,
     /// What the wire made of it.
     pub changed: Option<String>,
     /// What is to be said of it.
@@ -75,6 +77,7 @@ impl Hop {
             before: None,
             first: None,
             stays: false,
+            carried: None,
             changed: None,
             comment: comment.cloned(),
         }
@@ -108,17 +111,23 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         let Some(packet) = Packet::read(frame) else { continue };
         let key = packet.content();
         if frame.outgoing {
-            flying.entry(key).or_default().push(hops.len());
+            // What the wire did not pass on arrives nowhere.
+            if matches!(frame.carried, None | Some(Carried::Passed)) {
+                flying.entry(key).or_default().push(hops.len());
+            }
         } else {
-            // The youngest of equals: what is sent again was lost before.
             let waiting = flying.get_mut(&key);
             let left = waiting.and_then(|waiting| {
-                let other = |&h: &usize| {
+                let other = |h: usize| {
                     let left: &Hop = &hops[h];
                     (left.packet.macs, left.packet.ends()) == (packet.macs, packet.ends())
                         && left.left.is_some_and(|(end, _)| host(end) != host(frame.end))
                 };
-                waiting.iter().rposition(other).map(|at| waiting.remove(at))
+                let passed = |h: usize| hops[h].carried.is_some();
+                // The first of those that a wire passed on. Else the youngest of
+                // equals: what is sent again was lost before.
+                let first = waiting.iter().position(|&h| passed(h) && other(h));
+                first.or_else(|| waiting.iter().rposition(|&h| other(h))).map(|at| waiting.remove(at))
             });
             if let Some(left) = left {
                 let hop = &mut hops[left];
@@ -134,6 +143,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         if frame.outgoing {
             hop.left = Some((frame.end, frame.at));
             hop.frames[0] = Some(number);
+            hop.carried = frame.carried;
         } else {
             hop.arrived = Some((frame.end, frame.at));
             hop.frames[1] = Some(number);
@@ -167,7 +177,12 @@ fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
         let (end, at) = hop.left.unwrap_or_default();
         // A link keeps the order: what is overtaken on it comes no more.
         let overtaken = crossed.get(&end).is_some_and(|&later| later > at);
-        if !overtaken && !capture.until.is_zero() && at + UNDER_WAY >= capture.until {
+        let is_under_way = match hop.carried {
+            Some(Carried::Passed | Carried::Waits) => true,
+            Some(Carried::Held | Carried::Lost) => false,
+            None => !overtaken && !capture.until.is_zero() && at + UNDER_WAY >= capture.until,
+        };
+        if is_under_way {
             hop.fate = Fate::UnderWay;
         }
     }

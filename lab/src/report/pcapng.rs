@@ -139,6 +139,7 @@ mod tests {
             length: 60,
             bytes: vec![0xab; 13 + n],
             comment: (n == 1).then(|| "dropped here".to_owned()),
+            carried: None,
         };
         let capture = Capture {
             ends: vec![end("a"), end("b")],

@@ -274,7 +274,7 @@ proptest! {
         ),
     ) {
         let frame = |(at, end, outgoing, bytes)| Frame {
-            at: Duration::from_millis(at), end, outgoing, length: 0, bytes, comment: None,
+            at: Duration::from_millis(at), end, outgoing, length: 0, bytes, comment: None, carried: None,
         };
         let arm = traces(&[seen.into_iter().map(frame).collect()]);
         let _ = told(&arm, &traces(&connected()));

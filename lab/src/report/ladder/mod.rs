@@ -15,7 +15,7 @@ use std::time::Duration;
 use label::Labels;
 pub use remark::remarks;
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Carried};
 pub use crate::hops::Fate;
 use crate::hops::{Hop, Sides, hops, probed};
 
@@ -123,6 +123,7 @@ impl Ladder {
             let fate = match hop.fate {
                 Fate::Arrived => None,
                 Fate::UnderWay => Some("the arm ends".to_owned()),
+                Fate::Lost if hop.carried == Some(Carried::Held) => Some("held by the wire".to_owned()),
                 Fate::Lost => Some("lost on the wire".to_owned()),
                 Fate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
                 Fate::Made => Some("made by the wire".to_owned()),

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Carried};
 use crate::hops::{Fate, Hop, Packet, Probed, Sides, What, hops, probed, way};
 use crate::wire::segment::{Flags, Header};
 
@@ -33,6 +33,9 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
         let (from, to) = (from.unwrap_or("?"), to.unwrap_or("?"));
         match hop.fate {
             Fate::Arrived | Fate::UnderWay => {}
+            Fate::Lost if hop.carried == Some(Carried::Held) => {
+                say(left, format!("held by the wire to {to}"));
+            }
             Fate::Lost => say(left, format!("lost on the wire to {to}: it arrives nowhere")),
             // The kernel has said why.
             Fate::Dropped if hop.comment.is_some() => {}

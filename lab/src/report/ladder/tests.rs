@@ -174,7 +174,7 @@ proptest! {
             bytes[at] = value;
         }
         capture.frames.extend(frames.into_iter().map(|(at, end, outgoing, length, bytes)| Frame {
-            at: Duration::from_millis(at.into()), end: end.into(), outgoing, length, bytes, comment: None,
+            at: Duration::from_millis(at.into()), end: end.into(), outgoing, length, bytes, comment: None, carried: None,
         }));
         capture.ends.truncate(hosts);
         let ladder = Ladder::of(&capture);

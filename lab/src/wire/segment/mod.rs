@@ -26,7 +26,7 @@ pub use timestamps::{Timestamps, remove_timestamps, set_timestamps};
 const TTL: u8 = 64;
 
 /// What a scenario looks at in the headers of a segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Header {
     /// The sender.
     pub src: SocketAddrV4,

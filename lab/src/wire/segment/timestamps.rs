@@ -11,7 +11,7 @@ pub(super) const CHECKSUM: usize = 16;
 pub(super) const TIMESTAMPS: [u8; 2] = [8, 10];
 
 /// The timestamps option.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Timestamps {
     /// The sender's clock, in its ticks.
     pub tsval: u32,
