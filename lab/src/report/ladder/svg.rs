@@ -12,6 +12,8 @@ use crate::report::escaped::Escaped;
 const FIRST: usize = 118;
 const GAP: usize = 125;
 const LABEL: usize = 400;
+/// How many letters of a note have room.
+const NOTE: usize = 54;
 /// With how many lines a part is full.
 const PART: usize = 12;
 /// The height of the names, of a line, and of a character's middle.
@@ -100,9 +102,18 @@ fn place(column: usize) -> usize {
 /// How many lines a row has.
 fn lines(row: &Row) -> usize {
     match row {
-        Row::Arrow(arrow) => 1 + arrow.notes.len(),
+        Row::Arrow(arrow) => 1 + notes(arrow).count(),
         Row::Silence(_) | Row::Folded(_) => 1,
     }
+}
+
+/// The notes of an arrow, in lines that have room.
+fn notes(arrow: &Arrow) -> impl Iterator<Item = String> {
+    let options = textwrap::Options::new(NOTE)
+        .subsequent_indent("  ")
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let lines = move |note| textwrap::wrap(note, &options).into_iter().map(std::borrow::Cow::into_owned);
+    arrow.notes.iter().map(String::as_str).flat_map(lines)
 }
 
 fn text(svg: &mut String, x: usize, y: usize, attributes: &str, words: &str) {
@@ -150,7 +161,13 @@ fn draw_arrow(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
         }
     }
     text(svg, beside, y + MIDDLE, "", &arrow.label);
-    for (line, note) in arrow.notes.iter().enumerate() {
-        text(svg, beside + 14, y + MIDDLE + (line + 1) * LINE, "font-size=\"11\"", note);
+    for (line, note) in notes(arrow).enumerate() {
+        text(
+            svg,
+            beside + 14,
+            y + MIDDLE + (line + 1) * LINE,
+            "font-size=\"11\" xml:space=\"preserve\"",
+            &note,
+        );
     }
 }
