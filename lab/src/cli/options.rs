@@ -52,7 +52,7 @@ pub struct Run {
     /// Draw the packets of control and fault, or of the arms that --arm names
     #[arg(long, conflicts_with_all = ["json", "ktap"])]
     ladder: bool,
-    /// Write a report of one HTML file into this directory
+    /// Write a report of one HTML file into this directory, with what --why says
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Take the cause away: the fault arm gets the control's network too, and must then reproduce nothing
@@ -255,7 +255,7 @@ impl Run {
             junit: self.junit,
             looks: (!self.no_captures).then_some(Looks {
                 captures: self.pcap.is_some() || self.ladder || self.report.is_some(),
-                explains: self.why,
+                explains: self.why || self.report.is_some(),
             }),
             pcap: self.pcap,
             ladder: self.ladder,
