@@ -204,10 +204,14 @@ fn close_all_but(kept: RawFd) {
         // SAFETY: numbers only; what they name is owned by nobody.
         first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
     };
-    if closed(0, kept - 1) && closed(kept + 1, RawFd::MAX) {
-        return;
+    // Before Linux 5.9 there is no such call.
+    if !(closed(0, kept - 1) && closed(kept + 1, RawFd::MAX)) {
+        close_each_but(kept);
     }
-    // Before Linux 5.9.
+}
+
+/// The same, one by one.
+fn close_each_but(kept: RawFd) {
     let names = fs::read_dir(of_this_thread("fd")).into_iter().flatten().flatten();
     let numbers = names.filter_map(|name| name.file_name().to_str()?.parse::<RawFd>().ok());
     for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| *number != kept) {
@@ -218,6 +222,8 @@ fn close_all_but(kept: RawFd) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::IntoRawFd;
+
     use super::*;
 
     #[test]
@@ -226,12 +232,18 @@ mod tests {
         let number = write.as_raw_fd();
         let (tell, told) = channel();
         apart(write, move |kept| {
-            let all = fs::read_dir(of_this_thread("fd")).expect("a directory").count();
-            tell.send((kept.as_raw_fd(), all)).expect("it is waited for");
+            // The directory is read through a descriptor of its own.
+            let all = || fs::read_dir(of_this_thread("fd")).expect("a directory").count() - 1;
+            for _ in 0..2 {
+                // Nobody owns it.
+                let _ = nix::unistd::dup(&kept).expect("a copy").into_raw_fd();
+            }
+            let with_copies = all();
+            close_each_but(kept.as_raw_fd());
+            tell.send((kept.as_raw_fd(), with_copies, all())).expect("it is waited for");
         })
         .expect("a thread");
-        // The directory is read through a descriptor of its own.
-        assert_eq!(told.recv(), Ok((number, 2)));
+        assert_eq!(told.recv(), Ok((number, 3, 1)));
         // Nobody has the end that is written to when the thread has ended.
         assert_eq!(nix::unistd::read(&read, &mut [0; 1]), Ok(0));
     }
