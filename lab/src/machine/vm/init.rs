@@ -16,7 +16,7 @@ use crate::error::{Error, Missing, Result};
 use crate::evidence::kernel_log::KernelLog;
 use crate::evidence::shared_log::SharedLog;
 use crate::kernel::Kernel;
-use crate::machine::shell::{self, Seat, Streams};
+use crate::machine::shell::{self, Played, Seat, Streams};
 use crate::machine::worker::{Report, Task};
 use crate::network::sysctl;
 use crate::perform::{Order, perform};
@@ -122,11 +122,12 @@ async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, log: &
     let arm = meant.iter().find(|a| a.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
-    let stage = shell::played(scenario, Plan { ground, arm, acts: arm.name }, log).await?;
+    let stage = Played::stage(scenario, Plan { ground, arm, acts: arm.name }, log).await?;
+    let played = Played::on(scenario, &stage).await?;
     busybox::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
     report(&Report::Arm(arm.name.to_owned()))?;
-    let left = shell::beside(scenario, stage, Streams::of(console)?, seat).await;
+    let left = shell::beside(played, Streams::of(console)?, seat).await;
     housekeeping::silence_console()?;
     left
 }
