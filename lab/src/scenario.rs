@@ -28,7 +28,8 @@ pub struct Scenario {
     /// kernel has only once, or would slow each other down.
     pub apart: fn(&Ground) -> bool,
     /// Whether its network can be played on again: the play deletes and stalls
-    /// nothing. Then it can be an exercise.
+    /// nothing. Where it does, it is an exercise if its play
+    /// [stays](crate::stage::Stage::stays).
     pub repeatable: bool,
     /// What `--set` can change.
     pub settings: &'static [Setting],

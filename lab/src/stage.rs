@@ -1,6 +1,6 @@
 //! One arm while it runs: its network, and what was seen in it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::Deref;
@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
@@ -48,15 +50,29 @@ pub struct Stage<'a> {
     judged_by: &'static str,
     network: Network,
     voice: &'a Voice,
-    begun: Instant,
+    begun: Cell<Instant>,
     /// How many records the log had then.
-    logged: usize,
-    before: Vec<Counters>,
+    logged: Cell<usize>,
+    before: RefCell<Vec<Counters>>,
     seen: RefCell<Seen>,
     wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
     /// None where nobody looks on; else what does, or why nothing can.
     witness: Option<Result<Witness>>,
+    /// Where somebody sits beside it.
+    beside: Option<Beside>,
 }
+
+/// What is told between a play that stays and who sits beside it.
+#[derive(Debug)]
+struct Beside {
+    stays: Notify,
+    ask: UnboundedSender<Question>,
+    /// Until the play stays.
+    asked: RefCell<Option<UnboundedReceiver<Question>>>,
+}
+
+/// Whether it is cured: answered when that was looked at.
+type Question = oneshot::Sender<()>;
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -92,13 +108,53 @@ impl<'a> Stage<'a> {
             judged_by: scenario.symptom.row,
             network,
             voice,
-            begun: Instant::now(),
-            logged: voice.log.count()?,
-            before,
+            begun: Cell::new(Instant::now()),
+            logged: Cell::new(voice.log.count()?),
+            before: RefCell::new(before),
             seen: RefCell::default(),
             wires: RefCell::default(),
             witness,
+            beside: None,
         })
+    }
+
+    /// Has its play stay where it [can](Self::stays), for somebody who sits beside it.
+    pub(crate) fn sit_down(&mut self) {
+        let (ask, asked) = unbounded_channel();
+        self.beside = Some(Beside { stays: Notify::new(), ask, asked: RefCell::new(Some(asked)) });
+    }
+
+    /// Stays where the fault stands while somebody sits beside it in a shell,
+    /// and has another `look` at what they may have cured whenever they ask. Returns
+    /// at once where nobody does.
+    ///
+    /// For a play that cannot be played again, right before it ends the fault.
+    pub async fn stays(&self, mut look: impl AsyncFnMut()) {
+        let Some(beside) = &self.beside else { return };
+        let Some(mut asked) = beside.asked.take() else { return };
+        beside.stays.notify_one();
+        while let Some(question) = asked.recv().await {
+            look().await;
+            // Who asked may have gone.
+            let _ = question.send(());
+        }
+    }
+
+    /// Waits until the play stays.
+    pub(crate) async fn has_come_to_stay(&self) {
+        match &self.beside {
+            Some(beside) => beside.stays.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Has a play that stays look again, while it goes on.
+    pub(crate) async fn look_again(&self) {
+        let Some(beside) = &self.beside else { return };
+        let (question, answer) = oneshot::channel();
+        if beside.ask.send(question).is_ok() {
+            let _ = answer.await;
+        }
     }
 
     /// The network.
@@ -147,7 +203,7 @@ impl<'a> Stage<'a> {
     /// Time since the network was there, on the machine's clock.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
+        self.begun.get().elapsed()
     }
 
     /// Lets time pass. For the fault's own durations only: a condition is
@@ -208,7 +264,7 @@ impl<'a> Stage<'a> {
     ) -> Result<Option<T>> {
         let begun = Instant::now();
         loop {
-            let found = self.voice.log.find_since(self.logged, &wanted)?;
+            let found = self.voice.log.find_since(self.logged.get(), &wanted)?;
             if found.is_some() || begun.elapsed() >= patience || !self.voice.log.readable() {
                 return Ok(found);
             }
@@ -245,7 +301,7 @@ impl<'a> Stage<'a> {
     pub fn counters(&self, host: &str) -> Result<Changes> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;
-        Ok(Counters::changes(&self.before[index], &now))
+        Ok(Counters::changes(&self.before.borrow()[index], &now))
     }
 
     /// What was seen of an arm that was played and stays: the wires go on.
@@ -262,9 +318,9 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Where the kernel does not forget.
-    pub(crate) fn again(&mut self) -> Result<()> {
-        self.wires.get_mut().clear();
-        self.seen = RefCell::default();
+    pub(crate) fn again(&self) -> Result<()> {
+        self.wires.borrow_mut().clear();
+        self.seen.take();
         for host in self.network.hosts() {
             // What nobody holds any more: TIME_WAITs, and what waits for a FIN.
             for socket in sockets(host.namespace())?.iter().filter(|s| s.inode == 0) {
@@ -280,9 +336,9 @@ impl<'a> Stage<'a> {
             Conntrack::of(self.host(&node.name).namespace())?.flush()?;
         }
         let counters = self.network.hosts().iter().map(|h| Counters::read(h.namespace()));
-        self.before = counters.collect::<Result<_>>()?;
-        self.begun = Instant::now();
-        self.logged = self.voice.log.count()?;
+        self.before.replace(counters.collect::<Result<_>>()?);
+        self.begun.set(Instant::now());
+        self.logged.set(self.voice.log.count()?);
         Ok(())
     }
 
@@ -368,7 +424,7 @@ impl<'a> Stage<'a> {
                 let lines = lines.map(|(count, reason)| format!("dropped by the kernel: {count} x {reason}"));
                 evidence.extend(&host.name, lines);
             }
-            traces.log = self.voice.log.complaints(self.logged, of_another)?;
+            traces.log = self.voice.log.complaints(self.logged.get(), of_another)?;
             for (ends, wire) in wires {
                 // Where the first records have given way nothing is known of the others.
                 if wire.forgotten() == 0 {

@@ -115,6 +115,11 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let line = stage.unregister_netdevice(&device, holder.is_some()).await?;
     stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
     let Some(holder) = holder else { return Ok(()) };
+    let look = async || {
+        let gone = link::vanishes(bridge, "next", PATIENCE).await;
+        stage.see("the link of the next dead namespace", freed(gone));
+    };
+    stage.stays(look).await;
     let waited = stage.elapsed();
     holder.end();
     if stage.is("move-it-out") {

@@ -122,6 +122,13 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     stage.see("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
     agent.see_plugin(0, "the plugin's process").await;
     let Some(hold) = hold else { return Ok(()) };
+    let look = async || {
+        if met.is_none() {
+            met = timeout(PATIENCE, &mut teardown).await.ok().and_then(Result::ok);
+        }
+        stage.see("the teardown", NodeAgent::met(met));
+    };
+    stage.stays(look).await;
     let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
     let sleeps = sleeps.as_deref().unwrap_or("a place that only root may see");
     stage.because(format!("{}; the plugin slept in {sleeps}", agent.health(threshold)));

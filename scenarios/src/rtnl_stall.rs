@@ -126,6 +126,11 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     drop(listener);
 
     let Some(holder) = holder else { return Ok(()) };
+    let look = async || {
+        let (row, attempt) = &mut asked[0];
+        stage.see(row, works(attempt.within(PATIENCE).await == Some(&true)));
+    };
+    stage.stays(look).await;
     let waited = stage.elapsed();
     let mut all = holder.end().await;
     for attempt in asked.iter_mut().map(|(_, attempt)| attempt).chain(&mut given_up) {

@@ -108,6 +108,11 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     let last_chance = if holder.is_some() { Duration::ZERO } else { PATIENCE };
     stage.see("the delete returns", if delete.within(last_chance).await.is_some() { "yes" } else { "waits" });
     if let Some(holder) = holder {
+        let look = async || {
+            let returned = delete.within(PATIENCE).await.is_some();
+            stage.see("the delete returns", if returned { "yes" } else { "waits" });
+        };
+        stage.stays(look).await;
         let waited = stage.elapsed();
         holder.end();
         stage.see("after the holder's end", link::met(delete.within(PATIENCE).await));

@@ -49,6 +49,7 @@ frame::tests![side_by_side:
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
     an_exercise_keeps_its_secret,
     an_exercise_tells_a_wrong_remedy_from_a_right_one,
+    a_hang_is_solved_by_the_end_of_who_holds_it,
     an_exercise_that_cannot_be_is_one_sentence,
     ctrl_c_ends_a_hang,
     sigterm_ends_a_hang,
@@ -523,9 +524,34 @@ fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
     assert!(!terminal.text().contains("Left unsolved"));
 }
 
+fn a_hang_is_solved_by_the_end_of_who_holds_it() {
+    needs_namespaces();
+    for scenario in ["veth-teardown-hang", "pod-stuck-terminating"] {
+        let symptom = scenarios::CATALOGUE.find(scenario).expect("it is in the catalogue").symptom.row;
+        let mut terminal = Terminal::new();
+        let mut command = faultlab(&format!("shell {scenario} --exercise"));
+        command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+        let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+        terminal.wait_for(&format!("({scenario} exercise) "));
+        terminal.type_line(
+            "nsenter --net=/run/netns/node sh -c 'echo 1 > /proc/sys/net/ipv4/route/flush'; check",
+        );
+        terminal.wait_for(&format!("Not solved, 1 attempt and 0 hints: {symptom}: waits"));
+        // It sleeps in sendto(), and its name says what it holds.
+        terminal.type_line("kill $(grep -l ^hold /proc/[0-9]*/comm | cut -d/ -f3); check");
+        terminal.wait_for(&format!("Solved, 2 attempts and 0 hints: {symptom}: "));
+        // What has ended stays ended.
+        terminal.type_line("check");
+        terminal.wait_for("Solved, 3 attempts");
+        terminal.type_line("exit 3");
+        assert_eq!(session.status(), Some(3), "{scenario}");
+        session.gone(Instant::now());
+    }
+}
+
 fn an_exercise_that_cannot_be_is_one_sentence() {
-    let sentence = refusal("shell veth-teardown-hang --exercise");
-    assert!(sentence.contains("cannot be played twice on one network"), "{sentence}");
+    let sentence = refusal("shell netns-teardown-hang --exercise");
+    assert!(sentence.contains("it needs a kernel of its own"), "{sentence}");
     assert!(sentence.contains("conntrack-idle-expiry") && sentence.lines().count() == 1, "{sentence}");
     // Its commands are this program.
     let place = tempfile::tempdir().expect("a directory");

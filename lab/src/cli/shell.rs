@@ -30,7 +30,8 @@ pub struct Shell {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
-    /// probes again on the network as you left it, and `solution` tells the story
+    /// probes again on the network as you left it, or looks again at what hangs, and `solution` tells
+    /// the story
     #[arg(long, conflicts_with_all = ["arm", "kernel"])]
     exercise: bool,
     /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
@@ -46,10 +47,11 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
     let set = set.map_err(Stop::Usage)?;
     let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-    if raw.exercise && (!scenario.repeatable || (scenario.apart)(&ground)) {
-        let able = catalogue.scenarios.iter().filter(|s| s.repeatable).map(|s| s.card.name);
+    let needs_own = |scenario: &Scenario| scenario.needs.contains(&Need::OwnKernel);
+    if raw.exercise && (needs_own(scenario) || (scenario.apart)(&ground)) {
+        let able = catalogue.scenarios.iter().filter(|s| !needs_own(s)).map(|s| s.card.name);
         return Err(Stop::Usage(format!(
-            "{} is no exercise: its probes cannot be played twice on one network; there are {}",
+            "{} is no exercise: it needs a kernel of its own; there are {}",
             scenario.card.name,
             able.collect::<Vec<_>>().join(", ")
         )));

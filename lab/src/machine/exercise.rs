@@ -105,7 +105,9 @@ pub fn ask(wish: Wish, style: Style, out: &mut dyn Write) -> Result<u8> {
 /// An exercise under way.
 pub(super) struct Exercise<'s, 'a> {
     scenario: &'s Scenario,
-    stage: &'s mut Stage<'a>,
+    stage: &'s Stage<'a>,
+    /// Whether its play stays; else it is played again.
+    stays: bool,
     commands: UnixListener,
     /// How long the probes take in the network with the fault.
     takes: Duration,
@@ -115,25 +117,29 @@ pub(super) struct Exercise<'s, 'a> {
 }
 
 impl<'s, 'a> Exercise<'s, 'a> {
-    /// Makes an exercise of a fault arm that was just played, and puts the
-    /// commands where only this mount namespace has them.
+    /// Makes an exercise of a fault arm that was just played, or whose play
+    /// stays, and puts the commands where only this mount namespace has them.
     ///
     /// # Errors
-    /// [`Error::Lab`] where the probes met nothing.
-    pub(super) fn begin(scenario: &'s Scenario, stage: &'s mut Stage<'a>) -> Result<Self> {
+    /// [`Error::Lab`] where the probes met nothing, or what the trainee does could
+    /// not be checked.
+    pub(super) fn begin(scenario: &'s Scenario, stage: &'s Stage<'a>, stays: bool) -> Result<Self> {
+        if !stays && !scenario.repeatable {
+            return Err(Error::Lab("it is no exercise: its probes cannot be played again".into()));
+        }
         let takes = stage.elapsed();
         if cured(scenario, stage) {
             let met = report::symptom(scenario, &stage.played());
             return Err(Error::Lab(format!("there is nothing to find, the fault did not show: {met}")));
         }
         let commands = install().map_err(|e| Error::kernel("exercise", format!("make {PLACE}"), e))?;
-        Ok(Self { scenario, stage, commands, takes, hints: 0, attempts: 0, solved: false })
+        Ok(Self { scenario, stage, stays, commands, takes, hints: 0, attempts: 0, solved: false })
     }
 
     /// What a trainee reads first.
     pub(super) fn greeting(&self, style: Style) -> String {
         let topology = self.stage.network().topology();
-        report::greeting(self.scenario, self.stage.ground, topology, &self.stage.played(), style)
+        report::greeting(self.scenario, self.stage.ground, topology, &self.stage.played(), self.stays, style)
     }
 
     /// What a trainee reads last.
@@ -163,7 +169,11 @@ impl<'s, 'a> Exercise<'s, 'a> {
             Wish::Solution => say(&mut command, report::solution(self.scenario, style)).await?,
             Wish::Check => {
                 let takes = self.takes.as_secs() + 1;
-                let begun = format!("The probes are played again; the first time it took {takes} s.\n");
+                let begun = if self.stays {
+                    "What waits is looked at again.\n".to_owned()
+                } else {
+                    format!("The probes are played again; the first time it took {takes} s.\n")
+                };
                 say(&mut command, begun).await?;
                 let mut gone = [0];
                 let verdict = tokio::select! {
@@ -183,7 +193,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     }
 
     fn hint(&mut self, style: Style) -> String {
-        let hints = report::hints(self.scenario, self.stage.ground);
+        let hints = report::hints(self.scenario, self.stage.ground, self.stays);
         let Some(hint) = hints.get(self.hints) else {
             return "There are no more hints; `solution` tells the story.\n".to_owned();
         };
@@ -191,12 +201,17 @@ impl<'s, 'a> Exercise<'s, 'a> {
         style.hanging(&format!("Hint {} of {}: ", self.hints, hints.len()), "  ", hint)
     }
 
-    /// Plays the probes on the network as it now is. What they met, and whether
-    /// that is what they meet in a healthy network.
+    /// Plays the probes on the network as it now is, or looks at them again. What
+    /// they met, and whether that is what they meet in a healthy network.
     async fn check(&mut self) -> Result<String, String> {
-        let played = match self.stage.again() {
-            Ok(()) => play(self.scenario, self.stage).await.and_then(|()| self.stage.carried()),
-            failed => failed,
+        let played = if self.stays {
+            self.stage.look_again().await;
+            Ok(())
+        } else {
+            match self.stage.again() {
+                Ok(()) => play(self.scenario, self.stage).await.and_then(|()| self.stage.carried()),
+                failed => failed,
+            }
         };
         let seen = self.stage.played();
         match played {

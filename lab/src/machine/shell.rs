@@ -4,6 +4,7 @@
 //! The hosts get names for `ip netns` (`names`), in a mount namespace that only
 //! this worker and its shell are in.
 
+use std::convert::Infallible;
 use std::env;
 use std::fs::File;
 use std::io::{self, Write};
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::evidence::voice::Voice;
 use crate::report::Style;
 use crate::report::standing::{self, Tools};
-use crate::scenario::{Plan, Scenario};
+use crate::scenario::{Plan, Play, Scenario};
 use crate::stage::Stage;
 
 /// What bash runs before it prompts: says where one is, also where a start-up
@@ -65,30 +66,63 @@ impl Streams {
     }
 }
 
-/// Sets an arm up and plays it, on a stage that stays.
-pub(super) async fn played<'a>(scenario: &Scenario, plan: Plan<'a>, voice: &'a Voice) -> Result<Stage<'a>> {
-    let stage = Stage::set_up(scenario, plan, voice, None).await?;
-    play(scenario, &stage).await?;
-    Ok(stage)
+/// An arm that was played, or stays where its fault stands.
+pub(super) struct Played<'s> {
+    scenario: &'s Scenario,
+    stage: &'s Stage<'s>,
+    /// The rest of a play that stays.
+    rest: Option<Play<'s>>,
+}
+
+impl<'s> Played<'s> {
+    /// Sets a stage up for somebody who sits beside it.
+    pub(super) async fn stage<'a>(
+        scenario: &Scenario,
+        plan: Plan<'a>,
+        voice: &'a Voice,
+    ) -> Result<Stage<'a>> {
+        let mut stage = Stage::set_up(scenario, plan, voice, None).await?;
+        stage.sit_down();
+        Ok(stage)
+    }
+
+    /// Plays the arm.
+    pub(super) async fn on(scenario: &'s Scenario, stage: &'s Stage<'s>) -> Result<Self> {
+        let mut play = (scenario.play)(stage);
+        let stays = async {
+            tokio::select! {
+                biased;
+                played = &mut play => played.map(|()| false),
+                () = stage.has_come_to_stay() => Ok(true),
+            }
+        };
+        let stays = within_budget(stage, stays).await?;
+        Ok(Self { scenario, stage, rest: stays.then_some(play) })
+    }
+
+    /// Goes on with it for ever.
+    async fn go_on(rest: Option<Play<'s>>) -> Result<Infallible> {
+        if let Some(rest) = rest {
+            rest.await?;
+        }
+        std::future::pending().await
+    }
 }
 
 /// Starts a shell beside an arm that was played, and waits for its end. Returns
 /// the shell's exit status, for one that a signal ended 128 and its number.
-pub(super) async fn beside(
-    scenario: &Scenario,
-    mut stage: Stage<'_>,
-    streams: Streams,
-    seat: Seat,
-) -> Result<u8> {
+pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> Result<u8> {
+    let Played { scenario, stage, rest } = played;
     let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let (role, told, mut exercise) = if seat.exercise {
-        let exercise = Exercise::begin(scenario, &mut stage)?;
+        let exercise = Exercise::begin(scenario, stage, rest.is_some())?;
         ("exercise", exercise.greeting(seat.style), Some(exercise))
     } else {
         let (arm, topology) = (stage.arm, stage.network().topology());
-        let told = standing::standing(scenario, arm, topology, &stage.played(), seat.tools, seat.style);
+        let seen = stage.played();
+        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), seat.tools, seat.style);
         (arm.name, told, None)
     };
     let mut screen = File::from(stderr);
@@ -117,24 +151,31 @@ pub(super) async fn beside(
         }
     }
     let mut child = command.spawn().map_err(|e| failed(&format!("start {}", program.display()), e))?;
-    // The runtime goes on meanwhile: wires carry their frames.
-    let status = if let Some(exercise) = &mut exercise {
-        let status = tokio::select! {
-            status = child.wait() => status,
-            failed = exercise.serve() => match failed? {},
-        };
-        let _ = screen.write_all(exercise.farewell(seat.style).as_bytes());
-        status
-    } else {
-        child.wait().await
+    let serve = async {
+        match &mut exercise {
+            Some(exercise) => exercise.serve().await,
+            None => std::future::pending().await,
+        }
     };
+    // The runtime goes on meanwhile: wires carry their frames.
+    let status = tokio::select! {
+        status = child.wait() => status,
+        failed = serve => match failed? {},
+        failed = Played::go_on(rest) => match failed? {},
+    };
+    if let Some(exercise) = exercise {
+        let _ = screen.write_all(exercise.farewell(seat.style).as_bytes());
+    }
     Ok(code(status.map_err(|e| failed("wait", e))?))
 }
 
-/// Plays an arm on a stage that stays.
+/// Plays an arm once more.
 pub(super) async fn play(scenario: &Scenario, stage: &Stage<'_>) -> Result<()> {
-    let played = timeout(BUDGET, (scenario.play)(stage)).await;
-    played.unwrap_or_else(|_| {
+    within_budget(stage, (scenario.play)(stage)).await
+}
+
+async fn within_budget<T>(stage: &Stage<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(BUDGET, played).await.unwrap_or_else(|_| {
         Err(Error::Deadline {
             place: stage.arm.name.into(),
             condition: "the arm to be played".into(),

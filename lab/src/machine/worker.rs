@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 
 use super::check::{self, Ability};
 use super::isolation::{Privilege, isolate};
-use super::shell::{self, Seat, Streams};
+use super::shell::{self, Played, Seat, Streams};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::voice::Mouth;
@@ -176,8 +176,8 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let plan = Plan { ground: &ground, arm, acts: arm.name };
             let voice = mouth.listen();
             let shell = async {
-                let stage = shell::played(scenario, plan, &voice).await?;
-                shell::beside(scenario, stage, streams, seat).await
+                let stage = Played::stage(scenario, plan, &voice).await?;
+                shell::beside(Played::on(scenario, &stage).await?, streams, seat).await
             };
             Report::Left(LocalSet::new().block_on(&runtime, shell)?)
         }

@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -105,9 +105,21 @@ impl Child {
     /// Notes that it is waited for at a host.
     pub(super) fn wanted_at(&self, host: &Host, what: impl Into<String>) {
         let wanted = host.wants(what);
-        let process = u32::try_from(self.pid.as_raw()).unwrap_or_default();
-        Task::place_of(process).map(|place| wanted.task.set(place));
+        self.place().map(|place| wanted.task.set(place));
         let _ = self.wanted.set(wanted);
+    }
+
+    /// Its directory in /proc, also where that is of an outer pid namespace: by the
+    /// name of a child of this thread.
+    pub(super) fn place(&self) -> Option<PathBuf> {
+        let by_name = || {
+            let children = fs::read_to_string("/proc/thread-self/children").ok()?;
+            let mut places = children.split_whitespace().map(|child| Path::new("/proc").join(child));
+            places.find(|place| {
+                fs::read_to_string(place.join("comm")).is_ok_and(|comm| comm.trim_end() == self.name)
+            })
+        };
+        Task::place_of(u32::try_from(self.pid.as_raw()).ok()?).or_else(by_name)
     }
 
     /// What it is doing.

@@ -6,29 +6,27 @@
 //! has room, then sends and lets go. The room never comes: the buffer is full
 //! of frames that wait in a token bucket of another device. The socket is bound
 //! to no device, or NETDEV_DOWN would wake it. The sleep is interruptible, so a
-//! signal ends the hold, and so does the death of the process.
+//! signal ends the hold.
 
-use std::fs::DirEntry;
+use std::ffi::CString;
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::thread::JoinHandleExt;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::os::fd::{AsRawFd, RawFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::pthread::pthread_kill;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
+use super::Child;
 use crate::error::{Error, Result};
-use crate::network::pending::Wanted;
 use crate::network::{Host, qdisc};
-use crate::task::Task;
 
 /// How soon the sleep must begin.
 const ASLEEP: Duration = Duration::from_secs(5);
+/// For how long a frame may be under way that did not have to wait: it leaves room
+/// in the send buffer when it has arrived.
+const UNDER_WAY: Duration = Duration::from_millis(10);
 /// A frame that nobody answers: a broadcast of the experimental EtherType.
 const FRAME: [u8; 1400] = {
     let mut frame = [0; 1400];
@@ -43,16 +41,10 @@ const FRAME: [u8; 1400] = {
     frame
 };
 
-/// A thread that sleeps in sendto() with a reference to a device.
+/// A process that sleeps in sendto() with a reference to a device.
 #[derive(Debug)]
 #[must_use = "a holder that is dropped lets go"]
-pub struct Holder {
-    thread: Option<JoinHandle<()>>,
-    woken: Arc<AtomicBool>,
-    _wanted: Rc<Wanted>,
-}
-
-extern "C" fn nothing(_: libc::c_int) {}
+pub struct Holder(Child);
 
 impl Holder {
     /// Holds `device` of a host; `sink` is another device of it, whose queue
@@ -73,106 +65,98 @@ impl Holder {
         socket.set_send_buffer_size(1).map_err(|e| failed("SO_SNDBUF", e))?;
         socket.set_nonblocking(true).map_err(|e| failed("O_NONBLOCK", e))?;
         let to_sink = link_layer(at.interface(sink).index);
-        loop {
+        let mut full = 0;
+        while full < 2 {
             match socket.send_to(&FRAME, &to_sink) {
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(_) => full = 0,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    full += 1;
+                    tokio::time::sleep(UNDER_WAY).await;
+                }
                 Err(e) => return Err(failed("sendto the sink", e)),
             }
         }
         socket.set_nonblocking(false).map_err(|e| failed("O_NONBLOCK", e))?;
-        wake_by_signal().map_err(|e| failed("sigaction", e.into()))?;
-
-        let woken = Arc::new(AtomicBool::new(false));
-        let to_device = link_layer(at.interface(device).index);
-        let (socket, thread_woken) = (OwnedFd::from(socket), Arc::clone(&woken));
-        // The kernel keeps 15 characters of a thread's name.
-        let wanted = at.wants(format!("a frame to {device}"));
-        let task = Arc::clone(&wanted.task);
+        let (fd, to_device) = (socket.as_raw_fd(), link_layer(at.interface(device).index));
+        // The kernel keeps 15 characters of a name.
         let name: String = format!("hold {device}").chars().take(15).collect();
-        let thread = thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || {
-                Task::place_of_this().map(|place| task.set(place));
-                // A signal for the process, such as the SIGCHLD of a child that
-                // ends while the main thread is in fork(), would restart
-                // sendto() here, and the device would be looked up anew.
-                let mut others = SigSet::all();
-                others.remove(Signal::SIGUSR1);
-                let _ = others.thread_set_mask();
-                let socket = Socket::from(socket);
-                while !thread_woken.load(Ordering::Relaxed) {
-                    if !matches!(socket.send_to(&FRAME, &to_device), Err(e) if e.kind() == io::ErrorKind::Interrupted) {
-                        break;
-                    }
-                }
-            })
-            .map_err(|e| failed("start a thread", e))?;
-        let holder = Self { thread: Some(thread), woken, _wanted: wanted };
-        asleep(at.name(), &name).await?;
+        let name = CString::new(name).map_err(|e| failed("name a process", e.into()))?;
+        // SAFETY: `sleep_in_sendto` makes system calls only.
+        #[allow(unsafe_code, reason = "see SAFETY")]
+        let child = unsafe { Child::begin(&name, move || sleep_in_sendto(fd, &to_device)) };
+        let child = child.map_err(|e| failed("fork", e))?;
+        child.wanted_at(at, format!("a frame to {device}"));
+        let holder = Self(child);
+        holder.asleep(at.name()).await?;
         Ok(holder)
     }
 
     /// Ends the hold as a signal to the program would.
-    pub fn end(mut self) {
-        self.wake();
+    pub fn end(self) {
+        drop(self);
     }
 
-    fn wake(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        self.woken.store(true, Ordering::Relaxed);
+    /// Waits until it sleeps (state S) in sendto(), and not in a lock on its way
+    /// there.
+    async fn asleep(&self, place: &str) -> Result<()> {
         let begun = Instant::now();
-        // A signal that comes between two sleeps wakes nothing: send it until
-        // the thread is gone.
-        while !thread.is_finished() && begun.elapsed() < ASLEEP {
-            let _ = pthread_kill(thread.as_pthread_t(), Signal::SIGUSR1);
+        while begun.elapsed() < ASLEEP {
+            let place = self.0.place().unwrap_or_default();
+            let read = |file| fs::read_to_string(place.join(file)).unwrap_or_default();
+            // proc(5), /proc/PID/syscall: the number of the system call comes first.
+            let in_sendto = read("syscall").starts_with(&format!("{} ", libc::SYS_sendto));
+            if in_sendto && read("stat").contains(") S ") {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err(Error::Deadline {
+            place: place.into(),
+            condition: format!(
+                "a process to sleep in sendto(); it is in state {} in {}",
+                self.0.life(),
+                self.0.sleeps_in().unwrap_or_default()
+            ),
+            waited: ASLEEP,
+        })
+    }
+}
+
+impl Drop for Holder {
+    /// The device is free when this is done.
+    fn drop(&mut self) {
+        let begun = Instant::now();
+        self.0.kill();
+        while self.0.reap().is_none() && begun.elapsed() < ASLEEP {
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.wake();
-    }
-}
-
-/// Makes SIGUSR1 interrupt a sleep and do nothing else.
-fn wake_by_signal() -> nix::Result<()> {
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing, so it is safe in any thread at any time.
-    #[allow(unsafe_code, reason = "sigaction is unsafe for handlers that do something")]
+/// Sends a frame, with no other descriptor than the socket. Returns an errno or
+/// 0, if it returns. In a forked child.
+fn sleep_in_sendto(socket: RawFd, to: &SockAddr) -> i32 {
+    const ONLY: RawFd = 3;
+    // SAFETY: system calls on descriptors of a process that has no other thread;
+    // frame and address outlive them.
+    #[allow(unsafe_code, reason = "see SAFETY")]
     unsafe {
-        sigaction(Signal::SIGUSR1, &action).map(|_| ())
-    }
-}
-
-/// Waits until the thread of that name sleeps (state S) in sendto(), and not in
-/// a lock on its way there.
-async fn asleep(place: &str, name: &str) -> Result<()> {
-    let begun = Instant::now();
-    let sleeping = format!("({name}) S ");
-    while begun.elapsed() < ASLEEP {
-        // By name and not by id: ids differ between pid namespaces.
-        let tasks =
-            std::fs::read_dir("/proc/self/task").map_err(|e| Error::kernel(place, "list threads", e))?;
-        let read =
-            |task: &DirEntry, file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-        // proc(5), /proc/PID/syscall: the number of the system call comes first.
-        let in_sendto = |syscall: &str| syscall.starts_with(&format!("{} ", libc::SYS_sendto));
-        if tasks
-            .flatten()
-            .any(|task| read(&task, "stat").contains(&sleeping) && in_sendto(&read(&task, "syscall")))
-        {
-            return Ok(());
+        // What is open here would live as long as this process: namespaces too.
+        if libc::dup2(socket, ONLY) < 0 {
+            return Errno::last_raw();
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        if libc::syscall(libc::SYS_close_range, ONLY + 1, libc::c_uint::MAX, 0) != 0 {
+            // Before 5.9.
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            let all = RawFd::try_from(limit.rlim_cur).unwrap_or(1 << 20);
+            for fd in ONLY + 1..all {
+                libc::close(fd);
+            }
+        }
+        let sent = libc::sendto(ONLY, FRAME.as_ptr().cast(), FRAME.len(), 0, to.as_ptr().cast(), to.len());
+        if sent < 0 { Errno::last_raw() } else { 0 }
     }
-    Err(Error::Deadline {
-        place: place.into(),
-        condition: "a packet socket to sleep in sendto()".into(),
-        waited: ASLEEP,
-    })
 }
 
 /// Where a packet socket sends: to this interface, whatever the frame says.

@@ -10,30 +10,44 @@ use crate::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
 use crate::topology::Topology;
 
 /// The symptom, the network without what was set up on it, and the commands;
-/// nothing of the cause.
+/// nothing of the cause. `stays` where the fault stands and is not played again.
 #[must_use]
 pub fn greeting(
     scenario: &Scenario,
     ground: &Ground,
     topology: &Topology,
     met: &Map<String>,
+    stays: bool,
     style: Style,
 ) -> String {
-    let task = if places(scenario, ground).is_empty() {
+    let task = if stays {
+        "An exercise: something is wrong here. Find what is waited for, and end it."
+    } else if places(scenario, ground).is_empty() {
         "An exercise: something is wrong here. Find it; what people cure it with is not a node's to change."
     } else {
         "An exercise: something is wrong here. Find it, and cure it on the nodes."
     };
-    let commands = "  hint      tells a little more each time\n  check     plays the probes again on the network as \
-                    you left it: is it cured?\n  solution  tells the story\n";
+    let check = if stays {
+        "looks at what waits, after all that you did: is it cured?"
+    } else {
+        "plays the probes again on the network as you left it: is it cured?"
+    };
+    let commands = format!(
+        "  hint      tells a little more each time\n  check     {check}\n  solution  tells the story\n"
+    );
     style.bold(task)
         + "\n"
         + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
         + &style.part("The network around you", &textwrap::indent(&topology.drawing(), "  "))
         + &style.part("What the probes met in it just now", &style.paragraph("  ", &symptom(scenario, met)))
-        + &style.part("Commands of the exercise", commands)
+        + &style.part("Commands of the exercise", &commands)
         + &style.part("Try", &standing::tries(topology, Tools::Own))
-        + "Change what you like on the nodes: sysctls, rules, routes. `exit` ends the shell and the network.\n"
+        + if stays {
+            "End what you like: processes, devices."
+        } else {
+            "Change what you like on the nodes: sysctls, rules, routes."
+        }
+        + " `exit` ends the shell and the network.\n"
 }
 
 /// The symptom's cell beside that of a healthy network.
@@ -46,7 +60,7 @@ pub fn symptom(scenario: &Scenario, met: &Map<String>) -> String {
 
 /// The hints, each of them nearer: family and place, function, cause, remedies.
 #[must_use]
-pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
+pub fn hints(scenario: &Scenario, ground: &Ground, stays: bool) -> Vec<String> {
     let card = &scenario.card;
     let places = places(scenario, ground);
     let look = if places.is_empty() {
@@ -65,14 +79,17 @@ pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
         let place = if nodes.is_empty() { String::new() } else { format!(" [{}]", nodes.join(", ")) };
         remedies.push_str(&format!(" {name}{place}: {}.", arm.change));
     }
+    let whose = if stays {
+        "All of it is yours to try here, where it is not too late."
+    } else {
+        "In brackets is the node that is not as with the fault; where there is none, it is the application's or the \
+         network's to do, not yours here."
+    };
     vec![
         format!("It belongs to: {}. {look}", card.family),
         format!("It is decided in: {}", card.function),
         card.cause.to_owned(),
-        format!(
-            "What may help, though not all of it does:{remedies} In brackets is the node that is not as with the \
-             fault; where there is none, it is the application's or the network's to do, not yours here."
-        ),
+        format!("What may help, though not all of it does:{remedies} {whose}"),
     ]
 }
 

@@ -24,16 +24,22 @@ pub fn standing(
     arm: &Arm,
     topology: &Topology,
     met: &Map<String>,
+    stays: bool,
     tools: Tools,
     style: Style,
 ) -> String {
     let cells = met.0.iter().map(|(row, cell)| style.hanging("  ", "    ", &format!("{row}: {cell}")));
+    let met_when = if stays {
+        "What the probes met in it so far; what waits goes on waiting"
+    } else {
+        "What the probes met in it just now; they have ended"
+    };
     style.bold(&format!("{}, {} arm", scenario.card.name, arm.name))
         + "\n"
         + &style.paragraph("  ", arm.change)
         + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
         + &style.part("The network around you", &textwrap::indent(&topology.to_string(), "  "))
-        + &style.part("What the probes met in it just now; they have ended", &cells.collect::<String>())
+        + &style.part(met_when, &cells.collect::<String>())
         + &style.part("Try", &tries(topology, tools))
         + "`exit` ends the shell and the network.\n"
 }

@@ -15,7 +15,7 @@ use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::voice::{Mouth, Voice};
 use crate::kernel::Kernel;
-use crate::machine::shell::{self, Seat, Streams};
+use crate::machine::shell::{self, Played, Seat, Streams};
 use crate::machine::worker::{Report, Task};
 use crate::network::sysctl;
 use crate::perform::{Order, perform};
@@ -121,11 +121,12 @@ async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, voice:
     let arm = meant.iter().find(|a| a.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
-    let stage = shell::played(scenario, Plan { ground, arm, acts: arm.name }, voice).await?;
+    let stage = Played::stage(scenario, Plan { ground, arm, acts: arm.name }, voice).await?;
+    let played = Played::on(scenario, &stage).await?;
     busybox::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
     report(&Report::Arm(arm.name.to_owned()))?;
-    let left = shell::beside(scenario, stage, Streams::of(console)?, seat).await;
+    let left = shell::beside(played, Streams::of(console)?, seat).await;
     housekeeping::silence_console()?;
     left
 }
