@@ -244,3 +244,24 @@ impl Drop for Session {
         let _ = self.child.wait();
     }
 }
+
+/// The shortest scenario: no timer of the kernel decides it.
+pub const SHORT: &str = "conntrack-beyond-window-reset";
+
+/// What is said of a wrong command line: status 2, and nothing on stdout.
+pub fn refusal(line: &str) -> String {
+    let Answer { status, out, err } = ask(line);
+    assert_eq!((status, out.as_str()), (Some(2), ""), "{line}: {err}");
+    err
+}
+
+/// Every line of stdout as JSON.
+pub fn json(line: &str) -> Vec<Value> {
+    let Answer { status, out, err } = ask(line);
+    assert_eq!((status, err.as_str()), (Some(0), ""), "{line}");
+    out.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{line}: {e}: {l}"))).collect()
+}
+
+pub fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}

@@ -1,0 +1,193 @@
+//! Shells beside a network, and exercises.
+
+#[path = "../../lab/tests/common/frame.rs"]
+mod frame;
+#[allow(dead_code, reason = "not every suite does all that a user does")]
+mod user;
+
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use libtest_mimic::Arguments;
+
+use frame::Test;
+use user::{Answer, SHORT, Session, Terminal, answer, ask, faultlab, needs_namespaces, refusal};
+
+frame::tests![side_by_side:
+    a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
+    a_shell_that_cannot_be_is_one_sentence,
+    a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
+    an_exercise_keeps_its_secret,
+    an_exercise_tells_a_wrong_remedy_from_a_right_one,
+    a_hang_is_solved_by_the_end_of_who_holds_it,
+    an_exercise_that_cannot_be_is_one_sentence,
+];
+
+fn side_by_side(tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They mostly wait for the kernel's timers.
+    arguments.test_threads.get_or_insert(4);
+    frame::run(&arguments, tests, None)
+}
+
+/// `faultlab` with these arguments, and these commands for its shell.
+fn ask_shell(line: &str, commands: &str) -> Answer {
+    let (read, write) = io::pipe().expect("a pipe");
+    { write }.write_all(commands.as_bytes()).expect("a pipe has room for a few commands");
+    answer(faultlab(line).stdin(read).env("SHELL", "/bin/sh"))
+}
+
+fn a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on() {
+    needs_namespaces();
+    // Nobody listens any more: that the client is told so says that the wire
+    // before the server still carries frames, both ways.
+    let commands = "
+        ls /run/netns
+        echo $FAULTLAB_SCENARIO $FAULTLAB_ARM
+        nsenter --net=/run/netns/client bash -c ': < /dev/tcp/10.96.0.1/80' 2>&1 | grep -o -m 1 'Connection refused'
+        exit 7";
+    let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --arm drop-invalid"), commands);
+    assert_eq!(out, format!("client\nnode\nserver\n{SHORT} drop-invalid\nConnection refused\n"), "{err}");
+    assert_eq!(status, Some(7), "{err}");
+    assert!(err.starts_with(&format!("{SHORT}, drop-invalid arm\n")) && !err.contains('\x1b'), "{err}");
+    for told in ["What people saw", "the server's connection: open", "ip netns exec server"] {
+        assert!(err.contains(told), "{told:?} is not in {err}");
+    }
+}
+
+fn a_shell_that_cannot_be_is_one_sentence() {
+    for (line, sentence) in [
+        ("shell tw-recyle", "no scenario is named \"tw-recyle\"; did you mean tw-recycle-nat?"),
+        (
+            "shell tw-recycle-nat --arm recycle-of",
+            "no arm is named \"recycle-of\"; did you mean recycle-off?",
+        ),
+    ] {
+        assert_eq!(refusal(line), format!("faultlab: {sentence}\n"));
+    }
+    let Answer { status, out, err } = ask("shell conntrack-table-full");
+    assert_eq!((status, out.as_str()), (Some(69), ""));
+    assert!(err.contains("it needs a kernel of its own") && err.lines().count() == 1, "{err}");
+}
+
+fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
+    needs_namespaces();
+    // bash has a prompt of its own from its start-up files.
+    for shell in ["/bin/sh", "/bin/bash"] {
+        let mut terminal = Terminal::new();
+        let mut command = faultlab(&format!("shell {SHORT}"));
+        command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+        let mut session = Session::start(command.env("SHELL", shell));
+        terminal.wait_for(&format!("({SHORT} fault) "));
+        // Said by the one that is to be interrupted, when it has the terminal.
+        terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
+        terminal.wait_for("begun");
+        terminal.interrupt();
+        terminal.type_line("echo st''ill $FAULTLAB_ARM");
+        terminal.wait_for("still fault");
+        terminal.type_line("exit 3");
+        assert_eq!(session.status(), Some(3), "{shell}");
+        session.gone(Instant::now());
+    }
+}
+
+fn an_exercise_keeps_its_secret() {
+    needs_namespaces();
+    let Answer { status, out, err } =
+        ask_shell(&format!("shell {SHORT} --exercise"), "hint; check; echo $?; exit 7");
+    assert_eq!(status, Some(7), "{err}");
+    assert!(err.contains("What people saw") && err.contains("node (router)"), "{err}");
+    let scenario = scenarios::CATALOGUE.find(SHORT).expect("it is in the catalogue");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for secret in [scenario.card.title, scenario.card.cause, scenario.card.function, scenario.card.cure]
+        .into_iter()
+        .chain(scenario.arms.iter().map(|arm| arm.change))
+    {
+        assert!(
+            !words(&err).contains(secret) && !words(&out).contains(secret),
+            "{secret:?} is told in {err}{out}"
+        );
+    }
+    assert!(
+        out.starts_with("Hint 1 of 4: ") && out.contains("\nNot solved, 1 attempt and 1 hint: "),
+        "{out}"
+    );
+    assert!(out.ends_with("\n1\n"), "{out}");
+    assert!(err.contains("Left unsolved, 1 attempt and 1 hint."), "{err}");
+}
+
+fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
+    needs_namespaces();
+    let mut terminal = Terminal::new();
+    let mut command = faultlab("shell conntrack-idle-expiry --exercise");
+    command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+    let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+    let on_the_node = |terminal: &mut Terminal, sysctl: &str, value: u32| {
+        let file = format!("/proc/sys/net/netfilter/{sysctl}");
+        terminal.type_line(&format!("nsenter --net=/run/netns/node sh -c 'echo {value} > {file}'; check"));
+    };
+    terminal.wait_for("(conntrack-idle-expiry exercise) ");
+    terminal.type_line("check --help");
+    terminal.wait_for("Play the probes again");
+    // Interrupted, it is no attempt.
+    terminal.type_line("check");
+    terminal.wait_for("The probes are played again");
+    terminal.interrupt();
+    on_the_node(&mut terminal, "nf_conntrack_tcp_be_liberal", 1);
+    terminal.wait_for("Not solved, 1 attempt and 0 hints: the first words after it: reset");
+    for n in 1..=4 {
+        terminal.type_line("hint");
+        terminal.wait_for(&format!("Hint {n} of 4: "));
+    }
+    on_the_node(&mut terminal, "nf_conntrack_tcp_timeout_established", 432_000);
+    terminal.wait_for("Solved, 2 attempts and 4 hints: the first words after it: received");
+    terminal.type_line("solution");
+    terminal.wait_for("What cures it");
+    terminal.type_line("exit 3");
+    assert_eq!(session.status(), Some(3));
+    session.gone(Instant::now());
+    drop(command);
+    assert!(!Path::new("/run/faultlab").exists());
+    assert!(!terminal.text().contains("Left unsolved"));
+}
+
+fn a_hang_is_solved_by_the_end_of_who_holds_it() {
+    needs_namespaces();
+    for scenario in ["veth-teardown-hang", "pod-stuck-terminating"] {
+        let symptom = scenarios::CATALOGUE.find(scenario).expect("it is in the catalogue").symptom.row;
+        let mut terminal = Terminal::new();
+        let mut command = faultlab(&format!("shell {scenario} --exercise"));
+        command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+        let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+        terminal.wait_for(&format!("({scenario} exercise) "));
+        terminal.type_line(
+            "nsenter --net=/run/netns/node sh -c 'echo 1 > /proc/sys/net/ipv4/route/flush'; check",
+        );
+        terminal.wait_for(&format!("Not solved, 1 attempt and 0 hints: {symptom}: waits"));
+        // It sleeps in sendto(), and its name says what it holds.
+        terminal.type_line("kill $(grep -l ^hold /proc/[0-9]*/comm | cut -d/ -f3); check");
+        terminal.wait_for(&format!("Solved, 2 attempts and 0 hints: {symptom}: "));
+        // What has ended stays ended.
+        terminal.type_line("check");
+        terminal.wait_for("Solved, 3 attempts");
+        terminal.type_line("exit 3");
+        assert_eq!(session.status(), Some(3), "{scenario}");
+        session.gone(Instant::now());
+    }
+}
+
+fn an_exercise_that_cannot_be_is_one_sentence() {
+    let sentence = refusal("shell netns-teardown-hang --exercise");
+    assert!(sentence.contains("it needs a kernel of its own"), "{sentence}");
+    assert!(sentence.contains("conntrack-idle-expiry") && sentence.lines().count() == 1, "{sentence}");
+    // Its commands are this program.
+    let place = tempfile::tempdir().expect("a directory");
+    let command = place.path().join("check");
+    symlink(env!("CARGO_BIN_EXE_faultlab"), &command).expect("a link");
+    let Answer { status, err, .. } = answer(&mut Command::new(command));
+    assert_eq!(status, Some(69));
+    assert!(err.contains("faultlab shell SCENARIO --exercise") && err.lines().count() == 1, "{err}");
+}
