@@ -42,6 +42,7 @@ pub mod scenario;
 pub mod snapshot;
 pub mod stage;
 pub mod task;
+mod tcp_flags;
 pub mod topology;
 pub mod why;
 pub mod wire;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::{BitOr, RangeInclusive};
 
+use crate::tcp_flags::Flags as TcpFlags;
+
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -166,51 +168,22 @@ impl fmt::Display for CtState {
     }
 }
 
-/// A set of the flags of a TCP header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TcpFlags(u8);
+/// The flags as nft spells them: `syn,ack`.
+struct Named(TcpFlags);
 
-impl TcpFlags {
-    /// No more data from the sender.
-    pub const FIN: Self = Self(0x01);
-    /// Synchronise sequence numbers.
-    pub const SYN: Self = Self(0x02);
-    /// Reset the connection.
-    pub const RST: Self = Self(0x04);
-    /// Push.
-    pub const PSH: Self = Self(0x08);
-    /// The acknowledgement number counts.
-    pub const ACK: Self = Self(0x10);
-    /// The urgent pointer counts.
-    pub const URG: Self = Self(0x20);
-
-    const NAMES: [(Self, &str); 6] = [
-        (Self::FIN, "fin"),
-        (Self::SYN, "syn"),
-        (Self::RST, "rst"),
-        (Self::PSH, "psh"),
-        (Self::ACK, "ack"),
-        (Self::URG, "urg"),
-    ];
-
-    /// The bits of the header's 14th byte.
-    #[must_use]
-    pub fn bits(self) -> u8 {
-        self.0
-    }
-}
-
-impl BitOr for TcpFlags {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl fmt::Display for TcpFlags {
+impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Self::NAMES.iter().filter(|(flag, _)| self.0 & flag.0 != 0);
+        const NAMES: [(TcpFlags, &str); 8] = [
+            (TcpFlags::FIN, "fin"),
+            (TcpFlags::SYN, "syn"),
+            (TcpFlags::RST, "rst"),
+            (TcpFlags::PSH, "psh"),
+            (TcpFlags::ACK, "ack"),
+            (TcpFlags::URG, "urg"),
+            (TcpFlags::ECE, "ecn"),
+            (TcpFlags::CWR, "cwr"),
+        ];
+        let names = NAMES.iter().filter(|(flag, _)| self.0.contains(*flag));
         write_joined(f, names.map(|(_, name)| *name))
     }
 }
@@ -276,8 +249,9 @@ impl fmt::Display for Matches {
             write!(f, "{transport} dport {ports} ")?;
         }
         if let Some((mask, value)) = &self.tcp_flags {
+            let (one, mask, value) = (mask.bits().is_power_of_two(), Named(*mask), Named(*value));
             // nft 1.0.6 prints one flag like this, and several like that.
-            if mask.0.is_power_of_two() {
+            if one {
                 write!(f, "tcp flags & {mask} == {value} ")?;
             } else {
                 write!(f, "tcp flags {value} / {mask} ")?;

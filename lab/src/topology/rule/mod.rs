@@ -19,7 +19,8 @@ mod matches;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-pub use self::matches::{CtState, Matches, Ports, Prefix, Protocol, TcpFlags};
+pub use self::matches::{CtState, Matches, Ports, Prefix, Protocol};
+pub use crate::tcp_flags::Flags as TcpFlags;
 
 /// The longest name of a rule in bytes: nft prints comments up to this length.
 /// libnftnl/udata.h: NFTNL_UDATA_COMMENT_MAXLEN, 128 with its NUL.

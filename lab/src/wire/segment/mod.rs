@@ -6,7 +6,6 @@
 //! - RFC 9293 3.1, the header; RFC 7323 3.2, the timestamps option
 //! - print-tcp.c of tcpdump, whose spelling [`Segment`] is shown in
 
-mod flags;
 mod place;
 mod timestamps;
 
@@ -18,7 +17,7 @@ use etherparse::{
 };
 
 use crate::error::{Error, Result};
-pub use flags::Flags;
+pub use crate::tcp_flags::Flags;
 use place::{Place, be32};
 pub use timestamps::{Timestamps, remove_timestamps, set_timestamps};
 
@@ -117,7 +116,7 @@ impl Header {
             dst: SocketAddrV4::new(ip.destination_addr(), tcp.destination_port()),
             seq: tcp.sequence_number(),
             ack: tcp.acknowledgment_number(),
-            flags: Flags(bits),
+            flags: Flags::of(bits),
             window: tcp.window_size(),
             timestamps,
         })
@@ -291,7 +290,7 @@ mod tests {
             timestamps in proptest::option::of(timestamps()),
             payload in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let header = Header { seq, ack, window, flags: Flags(flags), timestamps, ..header() };
+            let header = Header { seq, ack, window, flags: Flags::of(flags), timestamps, ..header() };
             let segment = Segment { header, payload: &payload };
             let frame = segment.frame(MACS).unwrap();
             prop_assert_eq!(Segment::parse(&frame), Some(segment));

@@ -1,11 +1,11 @@
-//! The control bits of a segment.
+//! The control bits of a TCP header, RFC 9293 3.1.
 
 use std::fmt;
 use std::ops::BitOr;
 
 /// The control bits of a TCP header, CWR to FIN.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Flags(pub(super) u8);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Flags(u8);
 
 impl Flags {
     /// No more data from the sender.
@@ -31,6 +31,18 @@ impl Flags {
     pub const SYN_ACK: Self = Self(Self::SYN.0 | Self::ACK.0);
     /// The RST of a socket that is reset.
     pub const RST_ACK: Self = Self(Self::RST.0 | Self::ACK.0);
+
+    /// Those of the 14th byte of a header.
+    #[must_use]
+    pub const fn of(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// The bits of the header's 14th byte.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
 
     /// Whether all bits of `other` are set.
     #[must_use]
