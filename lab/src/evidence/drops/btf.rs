@@ -26,6 +26,9 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
+/// How deep types lie in each other at most; deeper, they go round in circles.
+const DEPTH: u32 = 16;
+
 /// The types of a kernel.
 #[derive(Debug)]
 pub struct Btf {
@@ -126,16 +129,16 @@ impl Btf {
         let mut inside = self.find(STRUCT, structure)?;
         let mut offset = 0;
         for name in path.split('.') {
-            let (at, number) = self.member(inside, name)?;
-            offset += at;
+            let (at, number) = self.member(inside, name, DEPTH)?;
+            offset = u32::checked_add(offset, at)?;
             inside = self.resolved(number).unwrap_or(inside);
         }
         Some(offset)
     }
 
     /// A member's offset in bytes, and the number of its type.
-    fn member(&self, inside: Type, name: &str) -> Option<(u32, u32)> {
-        if !matches!(inside.kind, STRUCT | UNION) {
+    fn member(&self, inside: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
+        if depth == 0 || !matches!(inside.kind, STRUCT | UNION) {
             return None;
         }
         // struct btf_member: name, type, offset in bits
@@ -148,17 +151,21 @@ impl Btf {
                 return Some((offset, number));
             }
             let unnamed = its_name.is_empty().then(|| self.resolved(number)).flatten()?;
-            self.member(unnamed, name).map(|(within, number)| (offset + within, number))
+            self.member(unnamed, name, depth - 1)
+                .and_then(|(within, number)| Some((offset.checked_add(within)?, number)))
         })
     }
 
     /// A type without its other names and qualifiers.
     fn resolved(&self, number: u32) -> Option<Type> {
         let mut one = self.of(number)?;
-        while matches!(one.kind, TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG) {
+        for _ in 0..DEPTH {
+            if !matches!(one.kind, TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG) {
+                return Some(one);
+            }
             one = self.of(one.is)?;
         }
-        Some(one)
+        None
     }
 
     /// The values of an enumeration and what they are called; none where there
