@@ -1,5 +1,7 @@
 //! One arm while it runs: its network, and what was seen in it.
 
+mod beside;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt;
@@ -8,8 +10,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
@@ -28,6 +28,7 @@ use crate::outcome::{ArmOutcome, Map};
 use crate::scenario::{Plan, Scenario};
 use crate::topology::Kind;
 use crate::wire::{Policy, Wire};
+use beside::Beside;
 
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -61,18 +62,6 @@ pub struct Stage<'a> {
     /// Where somebody sits beside it.
     beside: Option<Beside>,
 }
-
-/// What is told between a play that stays and who sits beside it.
-#[derive(Debug)]
-struct Beside {
-    stays: Notify,
-    ask: UnboundedSender<Question>,
-    /// Until the play stays.
-    asked: RefCell<Option<UnboundedReceiver<Question>>>,
-}
-
-/// Whether it is cured: answered when that was looked at.
-type Question = oneshot::Sender<()>;
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -120,8 +109,7 @@ impl<'a> Stage<'a> {
 
     /// Has its play stay where it [can](Self::stays), for somebody who sits beside it.
     pub(crate) fn sit_down(&mut self) {
-        let (ask, asked) = unbounded_channel();
-        self.beside = Some(Beside { stays: Notify::new(), ask, asked: RefCell::new(Some(asked)) });
+        self.beside = Some(Beside::new());
     }
 
     /// Stays where the fault stands while somebody sits beside it in a shell,
@@ -129,31 +117,24 @@ impl<'a> Stage<'a> {
     /// at once where nobody does.
     ///
     /// For a play that cannot be played again, right before it ends the fault.
-    pub async fn stays(&self, mut look: impl AsyncFnMut()) {
-        let Some(beside) = &self.beside else { return };
-        let Some(mut asked) = beside.asked.take() else { return };
-        beside.stays.notify_one();
-        while let Some(question) = asked.recv().await {
-            look().await;
-            // Who asked may have gone.
-            let _ = question.send(());
+    pub async fn stays(&self, look: impl AsyncFnMut()) {
+        if let Some(beside) = &self.beside {
+            beside.stay(look).await;
         }
     }
 
     /// Waits until the play stays.
     pub(crate) async fn has_come_to_stay(&self) {
         match &self.beside {
-            Some(beside) => beside.stays.notified().await,
+            Some(beside) => beside.stays().await,
             None => std::future::pending().await,
         }
     }
 
     /// Has a play that stays look again, while it goes on.
     pub(crate) async fn look_again(&self) {
-        let Some(beside) = &self.beside else { return };
-        let (question, answer) = oneshot::channel();
-        if beside.ask.send(question).is_ok() {
-            let _ = answer.await;
+        if let Some(beside) = &self.beside {
+            beside.ask().await;
         }
     }
 
