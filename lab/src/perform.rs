@@ -58,6 +58,7 @@ pub async fn perform(
                 arms.retain(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault));
             }
             let logged = voice.log.count().unwrap_or_default();
+            voice.drops.forget();
             let results = all(scenario, ground, &arms, order, voice, on_arm).await;
             let looks = order.looks.unwrap_or_default();
             if looks.captures {

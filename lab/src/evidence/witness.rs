@@ -81,7 +81,7 @@ impl Witness {
                 name: host.name().to_owned(),
                 counted: counted.changes.moved().collect(),
                 dropped: counted.rules,
-                drops: drops.take(host.namespace())?,
+                drops: drops.take(host.namespace(), begun)?,
                 ..HostTraces::default()
             };
             let drops = |name: &str| {

@@ -21,7 +21,7 @@ use super::ring::{self, Ring};
 use super::rtnl::{self, VethEnd, answered};
 use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
 use crate::error::{Error, Result};
-use crate::topology::{Kind, Link, Net, Route, Topology};
+use crate::topology::{Kind, Link, Net, Route, Topology, no_ipv6};
 
 /// The index of a bridge; links count up from the one after it. Indices that
 /// the lab sets are the same on every run and every kernel.
@@ -34,11 +34,11 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
     let kernel =
         topology.kernel.iter().map(|s| sysctl::set_of_kernel(&s.key, &s.value)).collect::<Result<_>>()?;
     let mut hosts = namespaces(&topology)?;
-    let workshop = if topology.links.iter().any(|l| l.wired) {
-        Some(Namespace::new("the wires' workshop")?)
-    } else {
-        None
-    };
+    let wired = topology.links.iter().any(|l| l.wired);
+    let workshop = wired.then(|| Namespace::new("the wires' workshop")).transpose()?;
+    if let Some(workshop) = &workshop {
+        sysctl::pin(workshop, &no_ipv6())?;
+    }
     let (plans, mut wired) = plan(&topology, &mut hosts, workshop.as_ref());
     let places = || hosts.iter().map(Host::namespace).chain(&workshop).zip(&plans);
     for (place, plan) in places() {

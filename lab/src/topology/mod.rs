@@ -132,6 +132,17 @@ const PINS: [(&str, &str); 14] = [
     ("net.ipv4.conf.default.rp_filter", "0"),
 ];
 
+/// What keeps a namespace that sends nothing of its own from greeting its
+/// neighbours.
+pub(crate) fn no_ipv6() -> Vec<Sysctl> {
+    pins(&PINS[..2])
+}
+
+fn pins(pins: &[(&str, &str)]) -> Vec<Sysctl> {
+    let pin = |&(key, value): &(&str, &str)| Sysctl { key: key.into(), value: value.into(), optional: true };
+    pins.iter().map(pin).collect()
+}
+
 /// A network as a value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Topology {
@@ -153,11 +164,9 @@ impl Topology {
     fn node(mut self, name: &str, kind: Kind) -> Self {
         assert!(name.len() < 16, "{name:?} is longer than an interface's name may be");
         assert!(self.nodes.iter().all(|n| n.name != name), "two nodes are named {name:?}");
-        let pin =
-            |&(key, value): &(&str, &str)| Sysctl { key: key.into(), value: value.into(), optional: true };
-        let mut sysctls: Vec<_> = match kind {
-            Kind::Bridge => PINS[..2].iter().map(pin).collect(),
-            Kind::Host | Kind::Router => PINS.iter().map(pin).collect(),
+        let mut sysctls = match kind {
+            Kind::Bridge => no_ipv6(),
+            Kind::Host | Kind::Router => pins(&PINS),
         };
         if kind == Kind::Router {
             sysctls.push(Sysctl { key: "net.ipv4.ip_forward".into(), value: "1".into(), optional: false });

@@ -85,11 +85,10 @@ pub(super) fn reason(arm: &Arm<'_>, host: &str, header: &Header, length: usize) 
 /// What the kernel of a host gave as reasons for dropping segments, more often
 /// than in the control.
 fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
-    // What a switch sends to all its ports, all but one drop.
-    let telling =
-        |dropped: &&Dropped| dropped.segment.is_some() && dropped.reason.as_deref() != Some("OTHERHOST");
-    let reasons =
-        |traces: &Traces| tally(traces.host(host).into_iter().flat_map(|host| &host.drops).filter(telling));
+    let reasons = |traces: &Traces| {
+        let drops = traces.host(host).into_iter().flat_map(|host| &host.drops);
+        tally(drops.filter(|dropped| dropped.segment.is_some()))
+    };
     let before = arm.control.map(reasons).unwrap_or_default();
     let more = |(count, reason): &(usize, String)| {
         before.iter().find(|(_, known)| known == reason).is_none_or(|(before, _)| count > before)

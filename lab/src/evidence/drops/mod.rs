@@ -136,12 +136,13 @@ struct Reading {
 }
 
 impl SharedDrops {
-    /// What was dropped in a namespace since it was last asked for, in the order
-    /// in which it was.
+    /// What was dropped in a namespace `since` then, of CLOCK_MONOTONIC, and since
+    /// it was last asked for, in the order in which it was. Another namespace may
+    /// have had its number before.
     ///
     /// # Errors
     /// Where the namespace's number cannot be had.
-    pub fn take(&self, namespace: &Namespace) -> Result<Vec<Dropped>> {
+    pub fn take(&self, namespace: &Namespace, since: Duration) -> Result<Vec<Dropped>> {
         let Some(reading) = &self.0 else { return Ok(vec![]) };
         let Reading { reader, attached, noted, .. } = &mut *reading.borrow_mut();
         while let Some(bytes) = reader.next() {
@@ -150,7 +151,17 @@ impl SharedDrops {
         let number = namespace.inode()?;
         let (taken, left) = std::mem::take(noted).into_iter().partition(|(of, _)| *of == number);
         *noted = left;
-        Ok(Vec::into_iter(taken).map(|(_, dropped)| dropped).collect())
+        Ok(Vec::into_iter(taken).map(|(_, dropped)| dropped).filter(|d| d.at >= since).collect())
+    }
+
+    /// Forgets what nobody has asked for: what was dropped by namespaces that are
+    /// no hosts.
+    pub fn forget(&self) {
+        if let Some(reading) = &self.0 {
+            let Reading { reader, noted, .. } = &mut *reading.borrow_mut();
+            while reader.next().is_some() {}
+            noted.clear();
+        }
     }
 
     /// How many more were dropped for which the ring had no room, since it was

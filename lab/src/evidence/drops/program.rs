@@ -1,5 +1,6 @@
 //! The program that the kernel runs for each packet that it drops: it notes
-//! whose, where and why, and copies the packet's first bytes.
+//! whose, where and why, and copies the packet's first bytes. What is for another
+//! host is none of its business.
 //!
 //! - Documentation/bpf/standardization/instruction-set.rst
 //! - include/trace/events/skb.h, kfree_skb; include/net/dropreason-core.h
@@ -53,6 +54,9 @@ pub(super) struct Offsets {
     net_inum: u32,
     net_user_ns: u32,
     user_ns_inum: u32,
+    /// SKB_DROP_REASON_OTHERHOST: whom a frame is not for drops it, as every
+    /// wire's end does. Some kernels do not tell.
+    otherhost: Option<u32>,
 }
 
 impl Offsets {
@@ -68,6 +72,10 @@ impl Offsets {
             net_inum: btf.offset("net", "ns.inum")?,
             net_user_ns: btf.offset("net", "user_ns")?,
             user_ns_inum: btf.offset("user_namespace", "ns.inum")?,
+            otherhost: btf
+                .enumerators("skb_drop_reason")
+                .into_iter()
+                .find_map(|(value, name)| (name == "SKB_DROP_REASON_OTHERHOST").then_some(value)),
         })
     }
 }
@@ -128,6 +136,8 @@ pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
     let mut p = Assembler::default();
     let part = |at: usize| NOTE + at as i16;
     p.copy(CONTEXT, R1);
+    p.load(R1, CONTEXT, 16);
+    let not_for_it = kernel.otherhost.map(|reason| p.jump(IF, R1, reason as i32));
     p.load(SKB, CONTEXT, 0);
 
     // Whose it is, its device says. In TCP's hands it has none, and still a route.
@@ -181,7 +191,7 @@ pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
     p.set(R2, 1);
     p.count(R1, 8, R2);
 
-    for jump in [nobodys, anothers, noted] {
+    for jump in [nobodys, anothers, noted].into_iter().chain(not_for_it) {
         p.land(jump);
     }
     p.set(R0, 0);
