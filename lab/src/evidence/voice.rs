@@ -16,12 +16,12 @@ pub struct Voice {
 
 /// What tells it, opened with the privileges of the machine and not heard yet.
 #[derive(Debug)]
-pub struct Mouth {
+pub struct Opened {
     log: Result<KernelLog>,
     drops: Option<Result<Attached>>,
 }
 
-impl Mouth {
+impl Opened {
     /// Opens the log, and has the kernel note what it drops where that is
     /// `asked` for. Whether this process may is asked now and not later: a
     /// worker does this before it leaves the machine's namespaces.

@@ -12,7 +12,7 @@ use super::isolation;
 use crate::error::{Error, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::sockets;
-use crate::evidence::voice::Mouth;
+use crate::evidence::voice::Opened;
 use crate::network::{Network, qdisc, sysctl};
 use crate::probe::{Flow, Side};
 use crate::scenario::Need;
@@ -35,9 +35,9 @@ pub struct Ability {
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tries everything. `mouth` is what opening the kernel's log met, and asking
+/// Tries everything. `opened` is what opening the kernel's log met, and asking
 /// what it drops.
-pub async fn abilities(mouth: Mouth) -> Vec<Ability> {
+pub async fn abilities(opened: Opened) -> Vec<Ability> {
     let mut abilities = vec![];
     let mut add = |need: Need, name: &str, result: Result<()>| {
         abilities.push(Ability {
@@ -52,7 +52,7 @@ pub async fn abilities(mouth: Mouth) -> Vec<Ability> {
     add(Need::Conntrack, "read its conntrack entry, set a conntrack timeout", entry().await);
     add(Need::PacketSocket, "carry a TCP connection through this process", wire().await);
     add(Need::TokenBucket, "put a token bucket on an interface", token_bucket().await);
-    let (log, drops) = mouth.silences();
+    let (log, drops) = opened.silences();
     add(Need::KernelLog, "read the kernel log", log);
     abilities.push(Ability {
         name: "see why the kernel drops packets, for --why and --pcap".to_owned(),

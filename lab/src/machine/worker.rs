@@ -15,7 +15,7 @@ use super::isolation::{Privilege, isolate};
 use super::shell::{self, Played, Seat, Streams};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
-use crate::evidence::voice::Mouth;
+use crate::evidence::voice::Opened;
 use crate::kernel::Kernel;
 use crate::outcome::Outcome;
 use crate::perform::{Order, perform};
@@ -145,7 +145,7 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     let request: Request =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("worker: the request: {e}")))?;
     // With the privileges that this process still has.
-    let mouth = Mouth::open(request.task.asks_why());
+    let opened = Opened::open(request.task.asks_why());
     isolate(request.privilege, Some(parent))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -153,14 +153,14 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
         .map_err(|e| Error::kernel("worker", "start the runtime", e))?;
     let done = match request.task {
         Task::Check => {
-            let abilities = LocalSet::new().block_on(&runtime, check::abilities(mouth));
+            let abilities = LocalSet::new().block_on(&runtime, check::abilities(opened));
             Report::Abilities(abilities)
         }
         Task::Run { scenario, only, set, without_cause, looks } => {
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
             let order = Order { only: &only, without_cause, looks };
-            let voice = mouth.listen();
+            let voice = opened.listen();
             let on_arm = |arm: &str| {
                 report(&Report::Arm(arm.to_owned()));
             };
@@ -174,7 +174,7 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let named = scenario.arms.iter().find(|a| a.name == arm);
             let arm = named.ok_or_else(|| Error::Lab(format!("no arm is named {arm:?}")))?;
             let plan = Plan { ground: &ground, arm, acts: arm.name };
-            let voice = mouth.listen();
+            let voice = opened.listen();
             let shell = async {
                 let stage = Played::stage(scenario, plan, &voice).await?;
                 shell::beside(Played::on(scenario, &stage).await?, streams, seat).await

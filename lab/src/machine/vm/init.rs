@@ -13,7 +13,7 @@ use super::frame::Frame;
 use super::{busybox, housekeeping, initramfs, line};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
-use crate::evidence::voice::{Mouth, Voice};
+use crate::evidence::voice::{Opened, Voice};
 use crate::kernel::Kernel;
 use crate::machine::shell::{self, Played, Seat, Streams};
 use crate::machine::worker::{Report, Task};
@@ -80,7 +80,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     sysctl::own_the_kernel();
     report(&Report::Booted { release: Kernel::running().release })?;
 
-    let voice = Mouth::open(orders.tasks.iter().any(Task::asks_why)).listen();
+    let voice = Opened::open(orders.tasks.iter().any(Task::asks_why)).listen();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
