@@ -86,6 +86,12 @@ impl Host {
         self.firewall.as_ref().unwrap_or_else(|| panic!("{} has no rules", self.name()))
     }
 
+    /// What it does with a packet.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Whether its topology gave it rules.
     #[must_use]
     pub fn has_rules(&self) -> bool {

@@ -1,6 +1,7 @@
 //! One arm while it runs: its network, and what was seen in it.
 
 mod beside;
+mod end;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -13,20 +14,16 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
-use crate::evidence::carried;
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
-use crate::evidence::drops::tally;
 use crate::evidence::kernel_log::{Record, Waiting};
 use crate::evidence::shared_log::SharedLog;
 use crate::evidence::sockets::{destroy, sockets};
-use crate::evidence::traces::{Traces, WireTraces};
 use crate::evidence::voice::Voice;
-use crate::evidence::witness::{Counted, Witness};
-use crate::network::{Host, Network, ring};
-use crate::outcome::{ArmOutcome, Map};
+use crate::evidence::witness::Witness;
+use crate::network::{Host, Network};
+use crate::outcome::Map;
 use crate::scenario::{Plan, Scenario};
-use crate::topology::Kind;
 use crate::wire::{Policy, Wire};
 use beside::Beside;
 
@@ -350,86 +347,5 @@ impl<'a> Stage<'a> {
             Some(Ok(witness)) => witness.waits().look(&self.network).await,
             Some(Err(_)) | None => std::future::pending().await,
         }
-    }
-
-    /// Ends the arm: what the kernel's tables say now, and all that was seen;
-    /// also by who looked on, if anybody did. Who could not changes no outcome.
-    ///
-    /// # Errors
-    /// Where evidence cannot be read, or a wire lost a frame that it was not
-    /// told to lose.
-    pub fn finish(self) -> Result<(ArmOutcome, Option<Traces>)> {
-        let ended = ring::now();
-        let (mut evidence, mut counted) = (Map::default(), vec![]);
-        for host in self.network.hosts() {
-            let mut lines = vec![];
-            let changes = self.counters(host.name())?;
-            if changes.moved().next().is_some() {
-                lines.push(changes.to_string());
-            }
-            let mut rules = vec![];
-            let node = &self.network.topology().nodes[self.network.topology().index(host.name())];
-            if !node.rules.is_empty() {
-                let entries = Conntrack::of(host.namespace())?.entries()?;
-                lines.extend(entries.iter().map(ToString::to_string));
-                rules = host.firewall().counters()?;
-                lines.extend(rules.iter().map(ToString::to_string));
-            }
-            counted.push(Counted { changes, rules });
-            if node.kind != Kind::Bridge {
-                lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
-            }
-            if !lines.is_empty() {
-                evidence.insert(host.name(), lines);
-            }
-        }
-        self.carried()?;
-        let wires = self.wires.into_inner();
-        let seen_by =
-            |witness: Result<Witness>| witness?.end(&self.network, counted, &self.voice.drops, ended);
-        let (mut traces, unwatched) = match self.witness.map(seen_by) {
-            None => (None, None),
-            Some(Ok(traces)) => {
-                let lost = traces.capture.lost;
-                (Some(traces), (lost > 0).then(|| format!("{lost} frames, for which there was no room")))
-            }
-            Some(Err(error)) => (None, Some(error.to_string())),
-        };
-        if let Some(traces) = &mut traces {
-            let of_another = |device: &str| {
-                let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
-                !self.network.hosts().iter().any(own)
-            };
-            for host in &traces.hosts {
-                let lines = tally(&host.drops).into_iter();
-                let lines = lines.map(|(count, reason)| format!("dropped by the kernel: {count} x {reason}"));
-                evidence.extend(&host.name, lines);
-            }
-            traces.log = self.voice.log.complaints(self.logged.get(), of_another)?;
-            for (ends, wire) in wires {
-                // Where the first records have given way nothing is known of the others.
-                if wire.forgotten() == 0 {
-                    carried::mark(&mut traces.capture, &ends, &wire.frames());
-                }
-                traces.wires.push(WireTraces { ends, counted: wire.counted() });
-            }
-            let begun = ended.saturating_sub(traces.capture.until);
-            traces.capture.probes = self.network.journal().map_or(vec![], |journal| journal.since(begun));
-        }
-        let seen = self.seen.into_inner();
-        let outcome = ArmOutcome {
-            name: self.plan.arm.name.to_owned(),
-            kind: self.plan.arm.kind,
-            change: self.plan.arm.change.to_owned(),
-            symptom: None,
-            observations: seen.observations,
-            unseen: seen.unseen,
-            because: seen.because,
-            evidence,
-            why: vec![],
-            unwatched,
-            capture: None,
-        };
-        Ok((outcome, traces))
     }
 }
