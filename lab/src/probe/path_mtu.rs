@@ -114,7 +114,8 @@ impl Lookups {
 }
 
 /// Tells of the destinations in turn, `messages` in all, and has the kernel
-/// look up four routes to some of them after each message.
+/// look up two to six routes to some of them after each message: never in step
+/// with the messages that arrive, so that any moment of a lookup may be hit.
 ///
 /// # Errors
 /// The kernel's answer to a frame or a lookup.
@@ -122,12 +123,15 @@ pub fn flood(router: &Router, lookups: &Lookups, destinations: &[Ipv4Addr], mess
     let addresses: Vec<_> =
         destinations.iter().map(|d| SockAddr::from(SocketAddrV4::new(*d, PORT))).collect();
     let mut random = 1_u32;
+    let mut next = || {
+        // Knuth, The Art of Computer Programming 2, 3.3.4, line 16.
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) as usize
+    };
     for destination in destinations.iter().cycle().take(messages) {
         router.tell(*destination)?;
-        for _ in 0..4 {
-            // Knuth, The Art of Computer Programming 2, 3.3.4, line 16.
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            lookups.look_up(&addresses[(random >> 16) as usize % addresses.len()])?;
+        for _ in 0..2 + next() % 5 {
+            lookups.look_up(&addresses[next() % addresses.len()])?;
         }
     }
     Ok(())
