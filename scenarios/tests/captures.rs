@@ -8,25 +8,17 @@ mod user;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
-use libtest_mimic::Arguments;
-
-use frame::{Test, leave_out};
+use frame::leave_out;
 use user::{Answer, ask, needs_namespaces};
 
-frame::tests![two_at_a_time:
+frame::tests![user::two_at_a_time:
     beyond_the_window,
     recycled_behind_nat,
     a_port_in_time_wait,
     a_keepalive_behind_nat,
 ];
-
-fn two_at_a_time(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(2);
-    frame::run(&arguments, tests, None)
-}
 
 fn beyond_the_window() {
     let found = agrees("conntrack-beyond-window-reset");

@@ -8,19 +8,18 @@ mod user;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Instant;
 
-use libtest_mimic::Arguments;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
-use frame::{Test, leave_out};
+use frame::leave_out;
 use user::{
     Answer, SHORT, SOON, Session, Terminal, answer, ask, faultlab, json, keys, needs_namespaces, refusal,
 };
 
-frame::tests![side_by_side:
+frame::tests![user::four_at_a_time:
     no_arguments_print_the_help,
     a_typo_finds_its_scenario,
     an_unknown_setting_lists_the_known,
@@ -38,13 +37,6 @@ frame::tests![side_by_side:
     forbidden_namespaces_are_named,
     completions_and_manual_are_there,
 ];
-
-fn side_by_side(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They mostly wait for the kernel's timers.
-    arguments.test_threads.get_or_insert(4);
-    frame::run(&arguments, tests, None)
-}
 
 macro_rules! snapshot {
     ($name:literal, $text:expr) => {

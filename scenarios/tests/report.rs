@@ -8,21 +8,20 @@ mod user;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use lab::outcome::Outcome;
 use lab::report::html::{Drawings, Page, html};
 use lab::report::matrix::Column;
-use libtest_mimic::Arguments;
 use tempfile::TempDir;
 
 use browser::Browser;
-use frame::{Test, leave_out};
+use frame::leave_out;
 use user::{Answer, PATIENCE, ask, needs_namespaces};
 
-frame::tests![two_at_a_time:
+frame::tests![user::two_at_a_time:
     nothing_overflows_and_everything_can_be_read,
     arms_fold_and_are_switched,
     it_is_read_without_a_script,
@@ -30,12 +29,6 @@ frame::tests![two_at_a_time:
     the_html_is_valid,
     paper_needs_no_screen,
 ];
-
-fn two_at_a_time(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(2);
-    frame::run(&arguments, tests, None)
-}
 
 /// Scenarios that take seconds, with ladders of few and of many packets.
 const QUICK: &str = "conntrack-beyond-window-reset tw-recycle-nat time-wait-port-reuse --set recycle=model";

@@ -8,15 +8,12 @@ mod user;
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Instant;
 
-use libtest_mimic::Arguments;
-
-use frame::Test;
 use user::{Answer, SHORT, Session, Terminal, answer, ask, faultlab, needs_namespaces, refusal};
 
-frame::tests![side_by_side:
+frame::tests![user::four_at_a_time:
     a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
     a_shell_that_cannot_be_is_one_sentence,
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
@@ -25,13 +22,6 @@ frame::tests![side_by_side:
     a_hang_is_solved_by_the_end_of_who_holds_it,
     an_exercise_that_cannot_be_is_one_sentence,
 ];
-
-fn side_by_side(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They mostly wait for the kernel's timers.
-    arguments.test_threads.get_or_insert(4);
-    frame::run(&arguments, tests, None)
-}
 
 /// `faultlab` with these arguments, and these commands for its shell.
 fn ask_shell(line: &str, commands: &str) -> Answer {

@@ -6,17 +6,14 @@ mod frame;
 mod user;
 
 use std::fs;
-use std::process::ExitCode;
 
-use libtest_mimic::Arguments;
 use serde_json::Value;
 
-use frame::Test;
 use user::{
     Answer, SHORT, Terminal, answer, ask, faultlab, json, keys, needs_namespaces, refusal, without_evidence,
 };
 
-frame::tests![side_by_side:
+frame::tests![user::four_at_a_time:
     a_run_is_told_in_a_pipe_without_escape_sequences,
     a_run_in_json_has_the_documented_keys,
     a_ladder_fits_a_terminal,
@@ -31,13 +28,6 @@ frame::tests![side_by_side:
     a_terminal_has_progress_on_stderr_only,
     a_terminal_has_colour_on_stdout_unless_it_is_unwanted,
 ];
-
-fn side_by_side(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They mostly wait for the kernel's timers.
-    arguments.test_threads.get_or_insert(4);
-    frame::run(&arguments, tests, None)
-}
 
 fn a_run_is_told_in_a_pipe_without_escape_sequences() {
     needs_namespaces();

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,15 +22,14 @@ use lab::machine::vm::busybox;
 use lab::machine::vm::module::Module;
 use lab::machine::vm::modules::WANTED;
 use lab::machine::vm::{Qemu, Store};
-use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use frame::{Test, leave_out};
+use frame::leave_out;
 use user::{Answer, PATIENCE, SOON, Session, Terminal, answer, ask, faultlab, without_evidence};
 
-frame::tests![two_at_a_time:
+frame::tests![user::two_at_a_time:
     a_seed_gives_the_same_bytes_on_a_busy_machine,
     who_looks_on_changes_nothing,
     a_bisection_finds_the_kernel_that_changed,
@@ -47,13 +46,6 @@ frame::tests![two_at_a_time:
     a_module_that_does_not_load_is_named,
     a_kernel_without_a_serial_port_is_one_sentence,
 ];
-
-fn two_at_a_time(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // A guest is busy from its first instruction to its last.
-    arguments.test_threads.get_or_insert(2);
-    frame::run(&arguments, tests, None)
-}
 
 /// The shortest scenario.
 const SHORT: &str = "conntrack-beyond-window-reset";

@@ -5,19 +5,36 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Arguments;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::frame::leave_out;
+use super::frame::{self, Test, leave_out};
+
+/// Runs tests that keep a processor busy, as a guest or a browser does.
+pub fn two_at_a_time(tests: &[Test]) -> ExitCode {
+    at_once(2, tests)
+}
+
+/// Runs tests that mostly wait for the kernel's timers.
+pub fn four_at_a_time(tests: &[Test]) -> ExitCode {
+    at_once(4, tests)
+}
+
+fn at_once(threads: usize, tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(threads);
+    frame::run(&arguments, tests, None)
+}
 
 /// How long a test waits for what must come, on however slow a machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
