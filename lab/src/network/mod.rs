@@ -16,6 +16,7 @@ pub mod pending;
 pub mod qdisc;
 pub(crate) mod ring;
 mod rtnl;
+mod slots;
 pub mod sysctl;
 
 pub use host::{Host, Interface};

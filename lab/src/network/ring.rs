@@ -10,26 +10,24 @@
 
 use std::fmt;
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, RawFd};
-use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ptr;
 use std::thread;
 use std::time::Duration;
 
-use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats, tpacket2_hdr};
+use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats};
 use nix::net::if_::if_nametoindex;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::error::{Error, Result};
 use crate::network::Namespace;
+use crate::network::slots::Mapping;
 
 /// Bytes of a block, the unit in which the kernel allocates.
-const BLOCK: usize = 1 << 16;
+pub(super) const BLOCK: usize = 1 << 16;
 
 /// How large a ring is.
 #[derive(Clone, Copy)]
@@ -43,12 +41,10 @@ pub(super) struct Shape {
 
 /// Whole frames, 2048 of them: 4 MiB. On a busy machine, larger ones take
 /// seconds to come by where all arms of a scenario ask for theirs.
-const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
+pub(super) const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
 /// How many rings would fill the memory of the machine: twice as many as all
 /// scenarios that run side by side may ask for.
 const RINGS: usize = 512;
-/// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
-const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
 /// The least time between two tries of a full device queue.
 pub(crate) const RETRY: Duration = Duration::from_millis(1);
 
@@ -330,100 +326,6 @@ pub(crate) fn ahead() -> Duration {
     (0..5).map(look).min().expect("there are five").1
 }
 
-/// The ring in this process, shared with the kernel.
-struct Mapping {
-    start: NonNull<u8>,
-    bytes: NonZeroUsize,
-    slot: usize,
-}
-
-// SAFETY: the mapping belongs to this value alone, and any thread of the
-// process may read it.
-#[allow(unsafe_code, reason = "a pointer into memory of its own")]
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    #[allow(unsafe_code, reason = "mmap")]
-    fn new(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Self> {
-        let bytes = NonZeroUsize::new(blocks * BLOCK).ok_or(io::ErrorKind::InvalidInput)?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no
-        // memory that anything refers to.
-        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, socket, 0) }?;
-        Ok(Self { start: start.cast(), bytes, slot })
-    }
-
-    /// How many slots there are.
-    fn len(&self) -> usize {
-        self.bytes.get() / self.slot
-    }
-
-    /// The slot at `index`, if the kernel has filled it.
-    #[allow(unsafe_code, reason = "the ring is the kernel's memory")]
-    fn full(&self, index: usize) -> Option<Slot<'_>> {
-        assert!(index < self.len());
-        // SAFETY: the slot lies inside the mapping, which `self` keeps. A slot
-        // starts at a multiple of its size from a page, so it is aligned, and it
-        // starts with tp_status, which kernel and process access atomically.
-        let (start, status) = unsafe {
-            let start = self.start.add(index * self.slot);
-            (start, start.cast::<AtomicU32>().as_ref())
-        };
-        let full = status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0;
-        // Lazily: a Slot gives itself back when dropped, and this one may not be ours.
-        full.then(|| Slot { start, status, size: self.slot })
-    }
-}
-
-impl Drop for Mapping {
-    #[allow(unsafe_code, reason = "munmap")]
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and slots, which borrow it, are gone.
-        let result = unsafe { munmap(self.start.cast(), self.bytes.get()) };
-        debug_assert!(result.is_ok(), "munmap: {result:?}");
-    }
-}
-
-/// A slot that is ours to read, until it is dropped.
-struct Slot<'a> {
-    start: NonNull<u8>,
-    status: &'a AtomicU32,
-    size: usize,
-}
-
-#[allow(unsafe_code, reason = "the ring is the kernel's memory")]
-impl Slot<'_> {
-    fn header(&self) -> tpacket2_hdr {
-        // SAFETY: a full slot starts with this header, any bytes are a valid
-        // one, and the kernel does not touch a slot that is ours.
-        unsafe { ptr::read(self.start.as_ptr().cast()) }
-    }
-
-    /// Where the frame was seen, and on its way where: PACKET_HOST, PACKET_OUTGOING...
-    fn address(&self) -> sockaddr_ll {
-        // SAFETY: as in `header`; the address follows the header at ADDRESS.
-        unsafe { ptr::read_unaligned(self.start.as_ptr().add(ADDRESS).cast()) }
-    }
-
-    /// The frame; none where it would lie outside of the slot.
-    fn frame(&self, header: &tpacket2_hdr) -> Option<&[u8]> {
-        let at = usize::from(header.tp_mac);
-        let length = usize::try_from(header.tp_snaplen).ok()?;
-        if at.checked_add(length)? > self.size {
-            return None;
-        }
-        // SAFETY: the range lies inside the slot, as just checked, and the
-        // kernel does not touch a slot that is ours.
-        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), length) })
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
-    }
-}
-
 /// The blocks of one ring: many rings must find room in a small machine.
 fn share_of_memory(wanted: usize) -> usize {
     let value = |var| sysconf(var).ok().flatten().and_then(|n| usize::try_from(n).ok());
@@ -515,71 +417,4 @@ fn statistics(socket: &Socket) -> io::Result<tpacket_stats> {
         )
     };
     if result == 0 { Ok(statistics) } else { Err(io::Error::last_os_error()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::sys::mman::mmap_anonymous;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A ring of one block that no kernel writes to, its first slot as given.
-    #[allow(unsafe_code, reason = "mmap")]
-    fn ring(first: tpacket2_hdr) -> Mapping {
-        let bytes = NonZeroUsize::new(BLOCK).unwrap();
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, of more bytes than the header has, page aligned.
-        let start = unsafe {
-            let start = mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE).unwrap().cast();
-            ptr::write(start.as_ptr(), first);
-            start.cast()
-        };
-        Mapping { start, bytes, slot: WIRE.slot }
-    }
-
-    fn header(tp_status: u32, tp_mac: u16, tp_snaplen: u32) -> tpacket2_hdr {
-        tpacket2_hdr {
-            tp_status,
-            tp_len: tp_snaplen,
-            tp_snaplen,
-            tp_mac,
-            tp_net: 0,
-            tp_sec: 0,
-            tp_nsec: 0,
-            tp_vlan_tci: 0,
-            tp_vlan_tpid: 0,
-            tp_padding: [0; 4],
-        }
-    }
-
-    #[test]
-    fn a_slot_of_the_kernels_is_not_written_to() {
-        // The kernel may fill a slot right after it was found empty: to give it
-        // back then is to lose a frame, and to wait for that slot for ever.
-        let ring = ring(header(libc::TP_STATUS_COPY, 0, 0));
-        assert!(ring.full(0).is_none());
-        assert_eq!(
-            Slot { start: ring.start, status: &AtomicU32::new(0), size: WIRE.slot }.header().tp_status,
-            libc::TP_STATUS_COPY
-        );
-    }
-
-    #[test]
-    fn a_slot_that_was_read_is_given_back() {
-        let ring = ring(header(libc::TP_STATUS_USER, 80, 60));
-        assert_eq!(ring.full(0).unwrap().frame(&header(0, 80, 60)), Some(&[0; 60][..]));
-        assert!(ring.full(0).is_none());
-        assert!(ring.full(ring.len() - 1).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn a_frame_lies_inside_of_its_slot(at: u16, length: u32) {
-            let ring = ring(header(libc::TP_STATUS_USER, at, length));
-            let slot = ring.full(0).unwrap();
-            let inside = usize::from(at) as u64 + u64::from(length) <= WIRE.slot as u64;
-            prop_assert_eq!(slot.frame(&slot.header()).is_some(), inside);
-        }
-    }
 }
