@@ -5,10 +5,12 @@
 //! (net/packet/af_packet.c: packet_release, packet_set_ring), and a process that
 //! is killed with one for each of its hosts must not wait for one after the
 //! other. The ring is mapped only to be read. A mapping is the process's own,
-//! and holds the socket.
+//! and holds the socket. What is mapped counts as resident, so that rings are
+//! read one after the other, however many there are.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::Socket;
@@ -56,9 +58,9 @@ impl Lookout {
             let filled = fill(&at, Socket::from(socket));
             drop(tell_opened);
             let Ok(ahead) = asked.recv() else { return };
-            // Nobody waits for the closing.
-            let _ = match filled.and_then(|(socket, shape)| Open::over(at, socket, shape)) {
-                Ok(mut ring) => tell.send(read(&mut ring, ahead)),
+            let _ = match filled.and_then(|(socket, shape)| read(at, socket, shape, ahead)) {
+                // Closed after it has told: nobody waits for that.
+                Ok((looked, _socket)) => tell.send(Ok(looked)),
                 Err(error) => tell.send(Err(error)),
             };
         };
@@ -96,7 +98,14 @@ fn fill(place: &str, socket: Socket) -> Result<(Socket, Shape)> {
     Ok((socket, shape))
 }
 
-fn read(ring: &mut Open, ahead: Duration) -> Result<Looked> {
+/// Reads a ring that no other is mapped beside.
+fn read(place: String, socket: Socket, shape: Shape, ahead: Duration) -> Result<(Looked, Socket)> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // Nothing that a panic could leave half done is behind it.
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ring = Open::over(place, socket, shape)?;
     let frames = std::iter::from_fn(|| ring.look(ahead)).collect();
-    Ok(Looked { frames, lost: ring.lost()? })
+    let lost = ring.lost()?;
+    // The socket stays open: to close it here would be to wait for a grace period.
+    Ok((Looked { frames, lost }, ring.unmap()))
 }

@@ -196,6 +196,11 @@ impl Open {
         Ok(Self { place, socket, slots, next: 0, last: Duration::ZERO, lost: 0 })
     }
 
+    /// Unmaps the ring, which the kernel still fills.
+    pub(super) fn unmap(self) -> Socket {
+        self.socket
+    }
+
     /// The interface, in messages.
     pub(crate) fn place(&self) -> &str {
         &self.place
