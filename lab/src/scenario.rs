@@ -27,10 +27,8 @@ pub struct Scenario {
     /// Whether its arms run one after another, because they set what this
     /// kernel has only once, or would slow each other down.
     pub apart: fn(&Ground) -> bool,
-    /// Whether its network can be played on again: the play deletes and stalls
-    /// nothing. Where it does, it is an exercise if its play
-    /// [stays](crate::stage::Stage::stays).
-    pub repeatable: bool,
+    /// How an exercise looks whether the fault is cured.
+    pub recheck: Recheck,
     /// What `--set` can change.
     pub settings: &'static [Setting],
     /// Control first, then the fault, then variants and remedies.
@@ -43,6 +41,19 @@ pub struct Scenario {
     pub topology: fn(&Plan<'_>) -> Topology,
     /// The probes, the same in every arm.
     pub play: for<'a> fn(&'a Stage<'a>) -> Play<'a>,
+}
+
+/// How an exercise looks whether a trainee has cured the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recheck {
+    /// It plays the probes again, on the network as it then is: they delete and
+    /// stall nothing.
+    Replay,
+    /// The play [stays](crate::stage::Stage::stays) where the fault stands, and
+    /// looks again.
+    Look,
+    /// Not at all, it is no exercise: nothing ends the fault once it is there.
+    Never,
 }
 
 /// The probes of one arm, under way.

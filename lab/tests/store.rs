@@ -211,7 +211,7 @@ fn a_full_disk_leaves_nothing(dir: &Path) {
 fn boot(kernel: &Kernel) -> Result<(), Failed> {
     let order = kernel.modules().and_then(|modules| modules.load_order(WANTED)).map_err(|e| e.to_string())?;
     let mut fs = Initramfs::new();
-    fs.init(&Executable::running().map_err(|e| e.to_string())?);
+    fs.program("/init", &Executable::running().map_err(|e| e.to_string())?);
     fs.modules(&order);
     let archive = fs.build().map_err(|e| e.to_string())?;
     let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;

@@ -178,7 +178,7 @@ impl Lane {
     /// How long five virtual days take in a guest that sleeps through them.
     fn idle(&self) -> Result<Duration> {
         let mut initramfs = Initramfs::new();
-        initramfs.init(&Executable::running()?);
+        initramfs.program("/init", &Executable::running()?);
         initramfs.file(SLEEPER, 0o444, vec![]);
         let mut frames = vec![];
         self.guest(&initramfs.build()?, &mut |_| frames.push(Instant::now()))?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::wire::Way;
 use lab::wire::policy::Pass;
@@ -45,7 +45,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[],
     arms: &[
         Arm::control("no stray segment"),

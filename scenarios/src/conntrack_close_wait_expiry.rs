@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Answer, Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -45,7 +45,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[
         Setting::seconds("close-wait", "nf_conntrack_tcp_timeout_close_wait on the node", 2, 60),
         Setting::seconds("close-wait-kube-proxy", "the same as kube-proxy sets it", 20, 3600),

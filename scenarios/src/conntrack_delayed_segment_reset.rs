@@ -17,7 +17,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::Way;
@@ -49,7 +49,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[],
     arms: &[
         Arm::control("every segment arrives in time"),

@@ -12,7 +12,7 @@ use lab::Result;
 use lab::evidence::conntrack::{Conntrack, Statistic, Status};
 use lab::evidence::kernel_log::Record;
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Rule};
@@ -41,7 +41,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Conntrack, Need::KernelLog, Need::OwnKernel],
     wedges: false,
     apart: |_| true,
-    repeatable: false,
+    recheck: Recheck::Replay,
     settings: &[
         Setting::number("flows", "flows of the office; the fault's nf_conntrack_max", "flows", 64, [16, 16]),
         Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),

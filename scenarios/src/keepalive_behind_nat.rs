@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::Conntrack;
 use lab::probe::{Answer, Flow, Ladder, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Hook, Rule};
@@ -45,7 +45,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[
         Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350),
         Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Answer, Flow, Ladder, Side, ladder};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::Way;
@@ -40,7 +40,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[
         Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
         Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),

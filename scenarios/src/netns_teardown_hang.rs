@@ -15,7 +15,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Attempt, Holder, link};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -42,7 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     // One thread for the whole kernel.
     apart: |_| true,
-    repeatable: false,
+    recheck: Recheck::Look,
     settings: &[],
     arms: &[
         Arm::control("nothing holds the device"),

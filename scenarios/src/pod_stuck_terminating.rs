@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Answer, Flow, Hold, Holder, RtnlHolder, Side};
-use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use tokio::time::timeout;
@@ -42,7 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     // Where one arm stalls the RTNL mutex, the others would stall with it.
     apart: |ground| ground.clock == Clock::Virtual,
-    repeatable: false,
+    recheck: Recheck::Look,
     settings: &[
         Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
         Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),

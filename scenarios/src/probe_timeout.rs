@@ -22,7 +22,7 @@ use lab::Result;
 use lab::probe::Kubelet;
 use lab::probe::http::{Agent, get};
 use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
-use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -58,7 +58,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: false,
     // Nobody waits for virtual time, and eight arms at once would be the load.
     apart: |ground| ground.clock == Clock::Virtual,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[
         Setting::seconds("period", "periodSeconds", 2, 10),
         Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),

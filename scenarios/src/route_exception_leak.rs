@@ -17,7 +17,7 @@ use lab::evidence::route_cache;
 use lab::network::{Namespace, qdisc, sysctl};
 use lab::probe::path_mtu::{Lookups, Router, flood, of_one_bucket_elsewhere};
 use lab::probe::{Attempt, link, route};
-use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::{Net, Topology};
 use lab::{Error, Result};
@@ -50,7 +50,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: true,
     // The number of cached routes is one for the whole kernel.
     apart: |_| true,
-    repeatable: false,
+    recheck: Recheck::Never,
     settings: &[],
     arms: &[
         Arm::control("the destinations are spread over the buckets: no exception is dropped"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Answer, Attempt, Connect, Flow, RtnlHolder, Side, connect, link, listen};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -40,7 +40,7 @@ pub const SCENARIO: Scenario = Scenario {
     wedges: true,
     // One mutex for the whole kernel.
     apart: |_| true,
-    repeatable: false,
+    recheck: Recheck::Look,
     settings: &[],
     arms: &[
         Arm::control("nobody holds the RTNL mutex"),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::evidence::conntrack::Conntrack;
 use lab::probe::{Connect, Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{Choice, Rule, TcpFlags};
@@ -51,7 +51,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[],
     arms: &[
         Arm::control("host-b's timestamps happen to be ahead of host-a's"),

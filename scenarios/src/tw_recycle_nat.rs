@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -47,7 +47,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
     wedges: false,
     apart: one_address::apart,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: one_address::SETTINGS,
     arms: &[
         Arm::control("no NAT: each host has an address of its own"),

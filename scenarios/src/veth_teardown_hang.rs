@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Attempt, Holder, link};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
@@ -40,7 +40,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog],
     wedges: false,
     apart: |_| false,
-    repeatable: false,
+    recheck: Recheck::Look,
     settings: &[],
     arms: &[
         Arm::control("nothing holds the device"),

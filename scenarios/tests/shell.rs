@@ -170,9 +170,12 @@ fn a_hang_is_solved_by_the_end_of_who_holds_it() {
 }
 
 fn an_exercise_that_cannot_be_is_one_sentence() {
-    let sentence = refusal("shell netns-teardown-hang --exercise");
-    assert!(sentence.contains("it needs a kernel of its own"), "{sentence}");
-    assert!(sentence.contains("conntrack-idle-expiry") && sentence.lines().count() == 1, "{sentence}");
+    let sentence = refusal("shell route-exception-leak --exercise");
+    assert!(sentence.contains("nothing ends the fault once it is there"), "{sentence}");
+    assert!(sentence.contains("netns-teardown-hang") && sentence.lines().count() == 1, "{sentence}");
+    let Answer { status, err, .. } = ask("shell netns-teardown-hang --exercise");
+    assert_eq!(status, Some(69));
+    assert!(err.contains("which --kernel gives it") && err.lines().count() == 1, "{err}");
     // Its commands are this program.
     let place = tempfile::tempdir().expect("a directory");
     let command = place.path().join("check");

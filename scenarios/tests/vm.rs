@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::machine::vm::busybox;
 use lab::machine::vm::module::Module;
 use lab::machine::vm::modules::WANTED;
+use lab::machine::vm::tools;
 use lab::machine::vm::{Qemu, Store};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -37,6 +37,7 @@ frame::tests![user::two_at_a_time:
     nothing_is_left_of_a_killed_run,
     an_interrupted_run_leaves_nothing,
     a_shell_in_a_guest_has_the_terminal,
+    an_exercise_has_a_kernel_of_its_own,
     a_shell_in_a_guest_needs_a_static_busybox,
     what_is_no_kernel_is_one_sentence,
     a_qemu_that_is_missing_or_old_is_one_sentence,
@@ -384,21 +385,21 @@ fn broken_kernel() -> Vec<u8> {
 }
 
 /// A shell in a guest at a terminal, as soon as it prompts.
-fn at_a_guest(terminal: &mut Terminal) -> Session {
+fn at_a_guest(terminal: &mut Terminal, line: &str, prompt: &str) -> Session {
     let kernel = newest().id;
-    if let Err(missing) = busybox::find() {
+    if let Err(missing) = tools::busybox() {
         leave_out(missing.to_string());
     }
-    let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
+    let mut command = faultlab(&format!("shell {line} --kernel {kernel}"));
     command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
     let session = Session::start(&mut command);
-    terminal.wait_for(&format!("({SHORT} fault) $ "));
+    terminal.wait_for(&format!("({prompt}) $ "));
     session
 }
 
 fn a_shell_in_a_guest_has_the_terminal() {
     let mut terminal = Terminal::new();
-    let mut session = at_a_guest(&mut terminal);
+    let mut session = at_a_guest(&mut terminal, SHORT, &format!("{SHORT} fault"));
     terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
     terminal.wait_for("begun");
     terminal.interrupt();
@@ -409,9 +410,22 @@ fn a_shell_in_a_guest_has_the_terminal() {
     session.gone(Instant::now());
 
     let mut terminal = Terminal::new();
-    let mut session = at_a_guest(&mut terminal);
+    let mut session = at_a_guest(&mut terminal, SHORT, &format!("{SHORT} fault"));
     terminal.press(b"\x1d");
     assert_eq!(session.status(), Some(130));
+    session.gone(Instant::now());
+}
+
+fn an_exercise_has_a_kernel_of_its_own() {
+    let mut terminal = Terminal::new();
+    let mut session = at_a_guest(&mut terminal, "rtnl-stall --exercise", "rtnl-stall exercise");
+    // Who asks waits too, and cannot be given up: what is typed next must not.
+    terminal.type_line("nsenter --net=/run/netns/node ip link set lo down & check");
+    terminal.wait_for("Not solved, 1 attempt and 0 hints: add a link: waits");
+    terminal.type_line("kill $(grep -l ^rtnl-holder /proc/[0-9]*/comm | cut -d/ -f3); check");
+    terminal.wait_for("Solved, 2 attempts and 0 hints: add a link: works");
+    terminal.type_line("exit 3");
+    assert_eq!(session.status(), Some(3));
     session.gone(Instant::now());
 }
 

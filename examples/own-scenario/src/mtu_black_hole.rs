@@ -13,7 +13,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::probe::path_mtu::Lookups;
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -42,7 +42,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Veth, Need::Nat],
     wedges: false,
     apart: |_| false,
-    repeatable: true,
+    recheck: Recheck::Replay,
     settings: &[],
     arms: &[
         Arm::control("the tunnel is as narrow, and the firewall lets ICMP pass"),

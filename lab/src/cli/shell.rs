@@ -10,13 +10,13 @@ use super::{Stop, here, options, run};
 use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::kernel::Kernel;
+use crate::machine::exercise;
 use crate::machine::here::{Checked, Here};
 use crate::machine::shell::Seat;
 use crate::machine::vm::{Store, Vm};
 use crate::machine::worker::Task;
 use crate::report::Style;
-use crate::report::standing::Tools;
-use crate::scenario::{Clock, Ground, Need, Scenario, Shows};
+use crate::scenario::{Clock, Ground, Need, Recheck, Scenario};
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -32,11 +32,12 @@ pub struct Shell {
     /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
     /// probes again on the network as you left it, or looks again at what hangs, and `solution` tells
     /// the story
-    #[arg(long, conflicts_with_all = ["arm", "kernel"])]
+    #[arg(long, conflicts_with = "arm")]
     exercise: bool,
     /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
-    /// list` or a bzImage, with the tools of this machine's static busybox. It follows the wall's clock,
-    /// not virtual time, in which days would pass while you think; Ctrl-] ends a machine that hangs
+    /// list` or a bzImage, with this machine's static busybox, bash, ip, ss, tc, nft, conntrack and tcpdump.
+    /// It follows the wall's clock, not virtual time, in which days would pass while you think; Ctrl-] ends
+    /// a machine that hangs
     #[arg(long, value_name = "ID|FILE")]
     kernel: Option<String>,
 }
@@ -47,13 +48,12 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
     let set = set.map_err(Stop::Usage)?;
     let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-    let needs_own = |scenario: &Scenario| scenario.needs.contains(&Need::OwnKernel);
-    if raw.exercise && (needs_own(scenario) || (scenario.apart)(&ground)) {
-        let able = catalogue.scenarios.iter().filter(|s| !needs_own(s)).map(|s| s.card.name);
+    if raw.exercise && scenario.recheck == Recheck::Never {
+        let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
         return Err(Stop::Usage(format!(
-            "{} is no exercise: it needs a kernel of its own; there are {}",
+            "{} is no exercise: nothing ends the fault once it is there; there are {}",
             scenario.card.name,
-            able.collect::<Vec<_>>().join(", ")
+            able.map(|s| s.card.name).collect::<Vec<_>>().join(", ")
         )));
     }
     if let Some(kernel) = &raw.kernel {
@@ -80,8 +80,8 @@ async fn beside(
     if scenario.needs.contains(&Need::OwnKernel) {
         return cannot("it needs a kernel of its own, which --kernel gives it".into());
     }
-    if let Some(era) = scenario.era(ground).filter(|era| exercise && era.shows == Shows::Immune) {
-        return cannot(format!("there is nothing to find, this kernel does not show it ({})", era.kernels));
+    if exercise {
+        exercise::has_something(scenario, ground)?;
     }
     if !scenario.arms_on(ground, &[]).iter().any(|a| a.name == arm) {
         return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
@@ -106,7 +106,7 @@ fn in_guest(
         arm: raw.arm.clone(),
         set,
         descriptors: [0, 1, 2],
-        seat: Seat { foreground: true, style, exercise: false, tools: Tools::Busybox },
+        seat: Seat { foreground: true, style, exercise: raw.exercise },
     };
     let vm = Vm::new(Store::open()?.find(kernel)?, Clock::Real, 1)?;
     if io::stderr().is_terminal() {

@@ -18,8 +18,9 @@ use tokio::net::{UnixListener, UnixStream};
 use super::names;
 use super::shell::play;
 use crate::error::{Error, Result};
+use crate::report::standing::Tools;
 use crate::report::{Style, exercise as report};
-use crate::scenario::Scenario;
+use crate::scenario::{Ground, Recheck, Scenario, Shows};
 use crate::stage::Stage;
 
 /// Where the commands are, and the socket.
@@ -102,12 +103,24 @@ pub fn ask(wish: Wish, style: Style, out: &mut dyn Write) -> Result<u8> {
     Err(Error::Lab("the exercise has ended".into()))
 }
 
+/// Asks whether a kernel has something to find.
+///
+/// # Errors
+/// [`Error::Lab`] where it does not show the fault.
+pub fn has_something(scenario: &Scenario, ground: &Ground) -> Result<()> {
+    match scenario.era(ground).filter(|era| era.shows == Shows::Immune) {
+        Some(era) => Err(Error::Lab(format!(
+            "{}: there is nothing to find, this kernel does not show it ({})",
+            scenario.card.name, era.kernels
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// An exercise under way.
 pub(super) struct Exercise<'s, 'a> {
     scenario: &'s Scenario,
     stage: &'s Stage<'a>,
-    /// Whether its play stays; else it is played again.
-    stays: bool,
     commands: UnixListener,
     /// How long the probes take in the network with the fault.
     takes: Duration,
@@ -124,22 +137,23 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// [`Error::Lab`] where the probes met nothing, or what the trainee does could
     /// not be checked.
     pub(super) fn begin(scenario: &'s Scenario, stage: &'s Stage<'a>, stays: bool) -> Result<Self> {
-        if !stays && !scenario.repeatable {
-            return Err(Error::Lab("it is no exercise: its probes cannot be played again".into()));
-        }
         let takes = stage.elapsed();
         if cured(scenario, stage) {
             let met = report::symptom(scenario, &stage.played());
             return Err(Error::Lab(format!("there is nothing to find, the fault did not show: {met}")));
         }
+        if stays != (scenario.recheck == Recheck::Look) {
+            return Err(Error::Lab("it is no exercise: what a trainee does could not be checked".into()));
+        }
         let commands = install().map_err(|e| Error::kernel("exercise", format!("make {PLACE}"), e))?;
-        Ok(Self { scenario, stage, stays, commands, takes, hints: 0, attempts: 0, solved: false })
+        Ok(Self { scenario, stage, commands, takes, hints: 0, attempts: 0, solved: false })
     }
 
     /// What a trainee reads first.
-    pub(super) fn greeting(&self, style: Style) -> String {
+    pub(super) fn greeting(&self, tools: Tools, style: Style) -> String {
         let topology = self.stage.network().topology();
-        report::greeting(self.scenario, self.stage.ground, topology, &self.stage.played(), self.stays, style)
+        let met = self.stage.played();
+        report::greeting(self.scenario, self.stage.ground, topology, &met, tools, style)
     }
 
     /// What a trainee reads last.
@@ -169,7 +183,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
             Wish::Solution => say(&mut command, report::solution(self.scenario, style)).await?,
             Wish::Check => {
                 let takes = self.takes.as_secs() + 1;
-                let begun = if self.stays {
+                let begun = if self.looks() {
                     "What waits is looked at again.\n".to_owned()
                 } else {
                     format!("The probes are played again; the first time it took {takes} s.\n")
@@ -193,7 +207,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     }
 
     fn hint(&mut self, style: Style) -> String {
-        let hints = report::hints(self.scenario, self.stage.ground, self.stays);
+        let hints = report::hints(self.scenario, self.stage.ground);
         let Some(hint) = hints.get(self.hints) else {
             return "There are no more hints; `solution` tells the story.\n".to_owned();
         };
@@ -204,7 +218,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// Plays the probes on the network as it now is, or looks at them again. What
     /// they met, and whether that is what they meet in a healthy network.
     async fn check(&mut self) -> Result<String, String> {
-        let played = if self.stays {
+        let played = if self.looks() {
             self.stage.look_again().await;
             Ok(())
         } else {
@@ -222,6 +236,11 @@ impl<'s, 'a> Exercise<'s, 'a> {
             _ if cured(self.scenario, self.stage) => Ok(report::symptom(self.scenario, &seen)),
             _ => Err(report::symptom(self.scenario, &seen)),
         }
+    }
+
+    /// Whether its play stays; else it is played again.
+    fn looks(&self) -> bool {
+        self.scenario.recheck == Recheck::Look
     }
 
     fn tally(&self) -> String {

@@ -18,7 +18,6 @@ use super::worker::{Report, Request, Task, WORD};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::report::Style;
-use crate::report::standing::Tools;
 
 /// How long a scenario may take before it is given up.
 pub(super) const BUDGET: Duration = Duration::from_secs(120);
@@ -115,7 +114,7 @@ impl Here {
             arm: arm.to_owned(),
             set,
             descriptors: streams.each_ref().map(AsRawFd::as_raw_fd),
-            seat: Seat { foreground: terminal.is_ours(), style, exercise, tools: Tools::Own },
+            seat: Seat { foreground: terminal.is_ours(), style, exercise },
         };
         match self.ask(task, &mut |_| {}).await? {
             Report::Left(status) => Ok(status),

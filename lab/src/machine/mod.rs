@@ -5,6 +5,7 @@ pub mod exercise;
 pub mod here;
 pub mod isolation;
 mod names;
+mod programs;
 pub mod shell;
 pub mod vm;
 pub mod worker;

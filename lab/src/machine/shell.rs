@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -20,11 +21,11 @@ use tokio::time::timeout;
 
 use super::exercise::{self, Exercise};
 use super::here::BUDGET;
-use super::names;
+use super::{names, programs};
 use crate::error::{Error, Result};
 use crate::evidence::voice::Voice;
 use crate::report::Style;
-use crate::report::standing::{self, Tools};
+use crate::report::standing;
 use crate::scenario::{Plan, Play, Scenario};
 use crate::stage::Stage;
 
@@ -42,8 +43,6 @@ pub struct Seat {
     pub style: Style,
     /// Whether the cause is kept from who sits there, who is to find it.
     pub exercise: bool,
-    /// Whose tools are there.
-    pub tools: Tools,
 }
 
 /// Where a shell reads and writes, to be its descriptors 0, 1 and 2.
@@ -118,18 +117,19 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
     names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let (role, told, mut exercise) = if seat.exercise {
         let exercise = Exercise::begin(scenario, stage, rest.is_some())?;
-        ("exercise", exercise.greeting(seat.style), Some(exercise))
+        ("exercise", exercise.greeting(programs::tools(), seat.style), Some(exercise))
     } else {
         let (arm, topology) = (stage.arm, stage.network().topology());
         let seen = stage.played();
-        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), seat.tools, seat.style);
+        let told =
+            standing::standing(scenario, arm, topology, &seen, rest.is_some(), programs::tools(), seat.style);
         (arm.name, told, None)
     };
     let mut screen = File::from(stderr);
     // Where nobody reads it, the shell still works.
     let _ = screen.write_all(told.as_bytes());
 
-    let program = env::var_os("SHELL").filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".into());
+    let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);
     let mut command = Command::new(&program);
     command
         .stdin(stdin)
@@ -142,6 +142,10 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
         .env("PATH", path(seat.exercise))
         .kill_on_drop(true)
         .process_group(0);
+    if !seat.style.colour {
+        // A guest's console is a terminal, whatever shows it.
+        command.env("NO_COLOR", "1");
+    }
     if seat.foreground {
         // SAFETY: descriptor 0 is the seat's by then; `take_terminal` makes a
         // few system calls and allocates nothing.
@@ -189,12 +193,10 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// `ip`, `nft` and `tc` are where a user's PATH may not lead, and the commands of
-/// an exercise are before all others.
+/// The commands of an exercise are before all others.
 fn path(exercise: bool) -> String {
-    let path = env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
     let first = if exercise { format!("{}:", exercise::PLACE) } else { String::new() };
-    first + &path + ":/usr/local/sbin:/usr/sbin:/sbin"
+    first + &programs::path()
 }
 
 /// The terminal, while other processes may have it.

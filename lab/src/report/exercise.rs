@@ -6,47 +6,55 @@ use std::collections::BTreeSet;
 use super::Style;
 use super::standing::{self, Tools};
 use crate::outcome::Map;
-use crate::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
+use crate::scenario::{Arm, ArmKind, Ground, Plan, Recheck, Scenario};
 use crate::topology::Topology;
 
+/// Where a setting is that no namespace has to itself.
+const WHOLE_KERNEL: &str = "the whole kernel";
+
 /// The symptom, the network without what was set up on it, and the commands;
-/// nothing of the cause. `stays` where the fault stands and is not played again.
+/// nothing of the cause.
 #[must_use]
 pub fn greeting(
     scenario: &Scenario,
     ground: &Ground,
     topology: &Topology,
     met: &Map<String>,
-    stays: bool,
+    tools: Tools,
     style: Style,
 ) -> String {
-    let task = if stays {
-        "An exercise: something is wrong here. Find what is waited for, and end it."
-    } else if places(scenario, ground).is_empty() {
-        "An exercise: something is wrong here. Find it; what people cure it with is not a node's to change."
+    let places = places(scenario, ground);
+    let looks = scenario.recheck == Recheck::Look;
+    let task = if looks {
+        "Find what is waited for, and end it."
+    } else if places.is_empty() {
+        "Find it; what people cure it with is not a node's to change."
     } else {
-        "An exercise: something is wrong here. Find it, and cure it on the nodes."
+        "Find it, and cure it on the nodes."
     };
-    let check = if stays {
+    let check = if looks {
         "looks at what waits, after all that you did: is it cured?"
     } else {
         "plays the probes again on the network as you left it: is it cured?"
     };
+    let yours = if looks {
+        "End what you like: processes, devices."
+    } else if places.iter().any(|place| place == WHOLE_KERNEL) {
+        "Change what you like on the nodes: sysctls, rules, routes; and the sysctls of the whole kernel."
+    } else {
+        "Change what you like on the nodes: sysctls, rules, routes."
+    };
     let commands = format!(
         "  hint      tells a little more each time\n  check     {check}\n  solution  tells the story\n"
     );
-    style.bold(task)
+    style.bold(&format!("An exercise: something is wrong here. {task}"))
         + "\n"
         + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
         + &style.part("The network around you", &textwrap::indent(&topology.drawing(), "  "))
         + &style.part("What the probes met in it just now", &style.paragraph("  ", &symptom(scenario, met)))
         + &style.part("Commands of the exercise", &commands)
-        + &style.part("Try", &standing::tries(topology, Tools::Own))
-        + if stays {
-            "End what you like: processes, devices."
-        } else {
-            "Change what you like on the nodes: sysctls, rules, routes."
-        }
+        + &style.part("Try", &standing::tries(topology, tools))
+        + yours
         + " `exit` ends the shell and the network.\n"
 }
 
@@ -60,7 +68,7 @@ pub fn symptom(scenario: &Scenario, met: &Map<String>) -> String {
 
 /// The hints, each of them nearer: family and place, function, cause, remedies.
 #[must_use]
-pub fn hints(scenario: &Scenario, ground: &Ground, stays: bool) -> Vec<String> {
+pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
     let card = &scenario.card;
     let places = places(scenario, ground);
     let look = if places.is_empty() {
@@ -79,11 +87,11 @@ pub fn hints(scenario: &Scenario, ground: &Ground, stays: bool) -> Vec<String> {
         let place = if nodes.is_empty() { String::new() } else { format!(" [{}]", nodes.join(", ")) };
         remedies.push_str(&format!(" {name}{place}: {}.", arm.change));
     }
-    let whose = if stays {
+    let whose = if scenario.recheck == Recheck::Look {
         "All of it is yours to try here, where it is not too late."
     } else {
-        "In brackets is the node that is not as with the fault; where there is none, it is the application's or the \
-         network's to do, not yours here."
+        "In brackets is what is not as with the fault; where there is nothing, it is the application's or the network's to \
+         do, not yours here."
     };
     vec![
         format!("It belongs to: {}. {look}", card.family),
@@ -102,7 +110,8 @@ fn places(scenario: &Scenario, ground: &Ground) -> Vec<String> {
     nodes.into_iter().collect()
 }
 
-/// The nodes of the fault's network that an arm's has otherwise.
+/// The nodes of the fault's network that an arm's has otherwise, and the kernel
+/// where what is set for all of it differs.
 fn changed(scenario: &Scenario, ground: &Ground, arm: &Arm) -> Vec<String> {
     let network = |arm: &Arm| (scenario.topology)(&Plan { ground, arm, acts: arm.name });
     let fault = scenario.arms.iter().find(|a| a.kind == ArmKind::Fault);
@@ -112,7 +121,11 @@ fn changed(scenario: &Scenario, ground: &Ground, arm: &Arm) -> Vec<String> {
 /// The nodes whose rules, sysctls or routes are not the same in two networks.
 fn differing(one: &Topology, other: &Topology) -> Vec<String> {
     let changed = one.nodes.iter().filter(|node| !other.nodes.contains(node));
-    changed.map(|node| node.name.clone()).collect()
+    let mut places: Vec<_> = changed.map(|node| node.name.clone()).collect();
+    if one.kernel != other.kernel {
+        places.push(WHOLE_KERNEL.to_owned());
+    }
+    places
 }
 
 /// Why it happens and what ends it.
@@ -141,6 +154,8 @@ mod tests {
                 .link("node 10.0.2.1/24", "server 10.0.2.2/24")
         };
         assert!(differing(&network(), &network()).is_empty());
+        let other = network().kernel_sysctl("net.netfilter.nf_conntrack_max", 1);
+        assert_eq!(differing(&network(), &other), [WHOLE_KERNEL]);
         let other = network().sysctl("node", "net.ipv4.ip_default_ttl", 1);
         assert_eq!(differing(&network(), &other), ["node"]);
     }

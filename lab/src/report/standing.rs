@@ -1,19 +1,22 @@
 //! What a shell is greeted with: the network that stands around it.
 
-use serde::{Deserialize, Serialize};
-
 use super::Style;
 use crate::outcome::Map;
 use crate::scenario::{Arm, Scenario};
 use crate::topology::{Kind, Topology};
 
-/// What there is to look around with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tools {
-    /// This machine's.
-    Own,
-    /// Those of a busybox, whose `ip` knows no netns.
-    Busybox,
+/// What there is to look around with; where it is not, busybox's tools are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a program that is there or not")]
+pub struct Tools {
+    /// iproute2's ip, which knows netns.
+    pub ip: bool,
+    /// iproute2's ss.
+    pub ss: bool,
+    /// tcpdump.
+    pub tcpdump: bool,
+    /// nftables' nft.
+    pub nft: bool,
 }
 
 /// The symptom, the network, what the probes met, and what to try; neither
@@ -47,10 +50,10 @@ pub fn standing(
 /// Commands that say something here.
 pub(super) fn tries(topology: &Topology, tools: Tools) -> String {
     let of = |kind: Kind| topology.nodes.iter().filter(move |n| n.kind == kind).map(|n| n.name.as_str());
-    let (list, enter, sockets, watch) = match tools {
-        Tools::Own => ("ip netns list", "ip netns exec ", "ss -tanie", "tcpdump -ni any &"),
-        Tools::Busybox => ("ls /run/netns", "nsenter --net=/run/netns/", "netstat -tan", "ip addr"),
-    };
+    let enter = if tools.ip { "ip netns exec " } else { "nsenter --net=/run/netns/" };
+    let list = if tools.ip { "ip netns list" } else { "ls /run/netns" };
+    let sockets = if tools.ss { "ss -tanie" } else { "netstat -tan" };
+    let watch = if tools.tcpdump { "tcpdump -ni any &" } else { "ip addr" };
     let mut lines = vec![list.to_owned()];
     if let (Some(first), Some(last)) = (of(Kind::Host).next(), of(Kind::Host).next_back()) {
         let index = topology.index(last);
@@ -61,11 +64,8 @@ pub(super) fn tries(topology: &Topology, tools: Tools) -> String {
         lines.push(format!("{enter}{last} {sockets}"));
         lines.push(format!("{enter}{last} {watch}"));
     }
-    if tools == Tools::Own {
-        if let Some(node) = topology.nodes.iter().find(|n| !n.rules.is_empty()) {
-            lines.push(format!("{enter}{} nft list ruleset", node.name));
-        }
-        lines.push("nsenter --net=/run/netns/NAME COMMAND, where there is no ip".to_owned());
+    if let Some(node) = topology.nodes.iter().find(|n| tools.nft && !n.rules.is_empty()) {
+        lines.push(format!("{enter}{} nft list ruleset", node.name));
     }
     textwrap::indent(&(lines.join("\n") + "\n"), "  ")
 }

@@ -20,6 +20,7 @@ use super::add::Progress;
 use super::mirror::Mirror;
 use super::suite::{self, Record, Suite};
 use crate::error::{Error, Result};
+use crate::machine::programs;
 
 /// How often a running download is looked at, in milliseconds.
 const LOOK_EVERY: u16 = 200;
@@ -228,11 +229,13 @@ pub(super) fn run(mut command: Command, look: &mut dyn FnMut()) -> Result<Output
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from)
         });
     }
-    let mut child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => {
+    let mut child = command.spawn().map_err(|e| {
+        // EACCES too may say only that PATH leads where this user may not look.
+        if programs::named(&program).next().is_none() {
             Error::missing(program.clone(), "without apt, add the .deb files or the image itself")
+        } else {
+            Error::kernel(program.clone(), "start", e)
         }
-        _ => Error::kernel(program.clone(), "start", e),
     })?;
     let failed = |e: io::Error| Error::kernel(program.clone(), "read what it prints", e);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());

@@ -1,4 +1,4 @@
-//! The running executable, and the shared objects that it needs to start.
+//! Executables, and the shared objects that they need to start.
 //!
 //! Reading: elf(5), ld.so(8).
 
@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use elf::ElfBytes;
 use elf::abi::{DT_NEEDED, PT_INTERP};
@@ -100,6 +101,46 @@ impl Executable {
         }
         Ok(Self { bytes: loadable(bytes), interpreter, libraries })
     }
+
+    /// That at a path: its libraries are those that its loader finds, which
+    /// tells and starts nothing (ld.so(8), --list).
+    ///
+    /// # Errors
+    /// Where it is none, or its loader does not find all.
+    pub fn at(program: &Path) -> Result<Self> {
+        let place = program.display().to_string();
+        let read = |path: &Path| {
+            fs::read(path).map_err(|e| Error::kernel(&place, format!("read {}", path.display()), e))
+        };
+        let wrong = |why: &str| Error::Lab(format!("{place}: {why}"));
+        let bytes = read(program)?;
+        let needs = Needs::of(&bytes).map_err(|why| wrong(&why))?;
+        let Some(loader) = needs.interpreter else {
+            return Ok(Self { bytes: loadable(bytes), interpreter: None, libraries: BTreeMap::new() });
+        };
+        let mut list = Command::new(&loader);
+        list.arg("--list").arg(program).stdin(Stdio::null());
+        let told = list.output().map_err(|e| Error::kernel(&place, loader.display().to_string(), e))?;
+        if !told.status.success() {
+            return Err(wrong(String::from_utf8_lossy(&told.stderr).trim()));
+        }
+        let listed = listed_libraries(&String::from_utf8_lossy(&told.stdout));
+        let libraries = listed.into_iter().map(|(name, path)| Ok((name, read(&path)?)));
+        let libraries = libraries.collect::<Result<_>>()?;
+        let interpreter = Some((loader.clone(), read(&loader)?));
+        Ok(Self { bytes: loadable(bytes), interpreter, libraries })
+    }
+}
+
+/// What a loader lists, `NAME => PATH (ADDRESS)`, by name. It lists itself and
+/// the kernel's vDSO too, with no path of a file.
+fn listed_libraries(list: &str) -> Vec<(String, PathBuf)> {
+    let library = |line: &str| {
+        let (name, path) = line.trim().split_once(" => ")?;
+        let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
+        (path.starts_with('/') && !name.contains('/')).then(|| (name.to_owned(), PathBuf::from(path)))
+    };
+    list.lines().filter_map(library).collect()
 }
 
 /// Whether this is an executable that needs no loader.
@@ -163,6 +204,25 @@ mod tests {
                     7f01-7f02 rw-p 00000000 08:01 132  /lib/libc.so.6\n\
                     7ffd-7ffe rw-p 00000000 00:00 0    [stack]\n";
         assert_eq!(mapped_files(maps), [PathBuf::from("/lib/libc.so.6"), PathBuf::from("/usr/bin/a b")]);
+    }
+
+    #[test]
+    fn a_loader_lists_libraries() {
+        let list = "\tlinux-vdso.so.1 (0x00007ffd8c5f2000)\n\
+                    \tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x00007f1ce2c3a000)\n\
+                    \tlibc.so.6 => /lib (x)/libc.so.6 (0x00007f1ce2a59000)\n\
+                    \tlibgone.so.1 => not found\n\
+                    \t/lib64/ld-linux-x86-64.so.2 => /lib/ld-2.36.so (0x00007f1ce2d8d000)\n";
+        let expected =
+            [("libmnl.so.0", "/lib/x86_64-linux-gnu/libmnl.so.0"), ("libc.so.6", "/lib (x)/libc.so.6")];
+        assert_eq!(listed_libraries(list), expected.map(|(name, path)| (name.into(), path.into())));
+    }
+
+    #[test]
+    fn a_program_has_what_it_needs() {
+        let this = Executable::at(&std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(this, Executable::running().unwrap());
+        assert!(Executable::at(Path::new("/dev/null")).is_err());
     }
 
     #[test]

@@ -191,6 +191,8 @@ impl Qemu {
                 _ => self.boot_budget,
             };
             let limit = limit.min(self.budget);
+            // A person may take any time.
+            let sits = guest.person.is_some_and(Person::sits);
             let (mut printed, mut reported) = ([0; 4096], [0; 4096]);
             tokio::select! {
                 // What was reported first is heard first: it may seat the person.
@@ -206,7 +208,7 @@ impl Qemu {
                     let status = status.map_err(|e| Error::kernel(PROGRAM, "wait", e))?;
                     break if status.success() { End::PoweredOff } else { End::Died { status, said: String::new() } };
                 }
-                () = sleep_until(start + limit) => {
+                () = sleep_until(start + limit), if !sits => {
                     child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
                     break if booted { End::Hung { waited: limit } } else { End::NeverBooted { waited: limit } };
                 }

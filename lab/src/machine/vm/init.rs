@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::frame::Frame;
-use super::{busybox, housekeeping, initramfs, line};
+use super::{housekeeping, initramfs, line, tools};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Missing, Result};
 use crate::evidence::voice::{Opened, Voice};
 use crate::kernel::Kernel;
+use crate::machine::exercise;
 use crate::machine::shell::{self, Played, Seat, Streams};
 use crate::machine::worker::{Report, Task};
 use crate::network::sysctl;
@@ -121,9 +122,12 @@ async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, voice:
     let arm = meant.iter().find(|a| a.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
+    if seat.exercise {
+        exercise::has_something(scenario, ground)?;
+    }
     let stage = Played::stage(scenario, Plan { ground, arm, acts: arm.name }, voice).await?;
     let played = Played::on(scenario, &stage).await?;
-    busybox::install()?;
+    tools::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
     report(&Report::Arm(arm.name.to_owned()))?;
     let left = shell::beside(played, Streams::of(console)?, seat).await;

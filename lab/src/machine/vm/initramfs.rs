@@ -62,9 +62,10 @@ impl Initramfs {
         fs
     }
 
-    /// Makes this executable `/init`, and its shared objects findable.
-    pub fn init(&mut self, executable: &Executable) {
-        self.file("/init", 0o755, executable.bytes.clone());
+    /// Puts an executable at an absolute path, with the directories above it,
+    /// and makes its shared objects findable.
+    pub fn program(&mut self, path: &str, executable: &Executable) {
+        self.file(path, 0o755, executable.bytes.clone());
         let Some((interpreter, loader)) = &executable.interpreter else { return };
         let home = interpreter.parent().and_then(Path::to_str).unwrap_or(LIBRARIES);
         for dir in LOADER_LOOKS_IN.into_iter().chain([home]).filter(|dir| *dir != LIBRARIES) {
@@ -179,7 +180,7 @@ mod tests {
             libraries: [("libc.so.6".to_owned(), b"libc".to_vec())].into(),
         };
         let mut fs = Initramfs::new();
-        fs.init(&executable);
+        fs.program("/init", &executable);
         let archive = fs.build().unwrap();
         let files = listed(&archive);
         let kind = |name: &str| files.iter().find(|(n, ..)| n == name).map(|(_, mode, _)| mode & 0o170_000);

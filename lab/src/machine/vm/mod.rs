@@ -7,16 +7,15 @@
 //! - `init`: the life of the guest's init; `housekeeping`: what it does before
 //!   the first scenario; `frame` and `line`: how it reports.
 //! - `run`: scenarios on one kernel, or a shell; `person`: who sits at that,
-//!   `busybox`: and with which tools.
+//!   `tools`: and with what in hand.
 //! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
 //!   from a `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
 //! - `kernel`: one that can be run; `modules`: which of them to load, and in
 //!   which order; `module`: what one says of itself.
-//! - `elf` and `initramfs`: the running executable as the guest's init.
+//! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
 
 mod add;
 mod apt;
-pub mod busybox;
 pub mod command_line;
 pub mod console;
 pub mod elf;
@@ -38,6 +37,7 @@ pub mod run;
 pub mod store;
 pub mod suite;
 mod sums;
+pub mod tools;
 mod tsc;
 mod vmlinux;
 

@@ -56,6 +56,11 @@ impl Person {
         *self.seat.borrow_mut() = Some(Seat { keys, _raw: raw });
     }
 
+    /// Whether somebody has sat down.
+    pub(super) fn sits(&self) -> bool {
+        self.seat.borrow().is_some()
+    }
+
     /// The keys that were typed since; without a person, none ever.
     pub(super) async fn keys(&self) -> Vec<u8> {
         poll_fn(|context| match &mut *self.seat.borrow_mut() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::machine::programs;
 
 /// The emulator's name on PATH.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
@@ -91,11 +92,7 @@ impl Qemu {
     /// # Errors
     /// [`Error::Missing`] where there is none, or an old one.
     pub fn find() -> Result<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = std::env::split_paths(&path)
-            .map(|dir| dir.join(PROGRAM))
-            .find(|file| nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok())
-            .ok_or_else(|| Error::missing(PROGRAM, INSTALL))?;
+        let program = programs::named(PROGRAM).next().ok_or_else(|| Error::missing(PROGRAM, INSTALL))?;
         Self::at(program)
     }
 

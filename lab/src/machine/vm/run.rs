@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::busybox;
 use super::command_line::Guest;
 use super::elf::Executable;
 use super::guest::GuestEnd;
@@ -11,6 +10,7 @@ use super::initramfs::Initramfs;
 use super::modules::WANTED;
 use super::person::Person;
 use super::qemu::{self, Qemu};
+use super::tools;
 use super::{Console, Frame, Kernel};
 use crate::error::{Error, Result};
 use crate::kernel::version_of;
@@ -21,9 +21,6 @@ use crate::scenario::Clock;
 /// How long one scenario may take, on the wall's clock: twenty times what the
 /// longest needs on an idle machine.
 const BUDGET: Duration = Duration::from_secs(300);
-
-/// How long a person may sit at a guest, on the wall's clock: a month.
-const PATIENCE: Duration = Duration::from_secs(30 * 86_400);
 
 /// What is said of a kernel that says nothing.
 const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
@@ -135,10 +132,10 @@ impl Vm {
     /// started, or ends before the shell does.
     pub async fn shell(&self, task: Task) -> Result<u8> {
         let mut root = self.root(vec![task])?;
-        root.file(busybox::PATH, 0o755, busybox::find()?);
+        tools::add(&mut root)?;
         let archive = root.build()?;
         let mut qemu = self.qemu.clone();
-        qemu.budget = PATIENCE;
+        qemu.budget = BUDGET;
         let person = Person::default();
         let guest = self.guest(&archive, Some(&person));
         let mut left = None;
@@ -158,7 +155,7 @@ impl Vm {
     fn root(&self, tasks: Vec<Task>) -> Result<Initramfs> {
         let orders = Orders { tasks, clock: self.clock, seed: self.seed };
         let mut initramfs = Initramfs::new();
-        initramfs.init(&Executable::running()?);
+        initramfs.program("/init", &Executable::running()?);
         initramfs.modules(&self.modules);
         let orders = serde_json::to_vec(&orders).expect("orders are plain data");
         initramfs.file(super::init::ORDERS, 0o444, orders);
@@ -166,8 +163,16 @@ impl Vm {
     }
 
     fn guest<'a>(&'a self, archive: &'a [u8], person: Option<&'a Person>) -> Guest<'a> {
-        // Before 5.0 a kernel hangs on the ACPI of a microvm.
-        let append = if version_of(&self.kernel.release) >= (5, 0) { "" } else { "acpi=off" };
+        // Before 5.0 a kernel hangs on the ACPI of a microvm. Before 5.10 none is told
+        // the rate of its TSC: it measures that, and where a busy machine spoils the
+        // measure it counts loops (calibrate_delay) by ticks, which begin only later.
+        // This is a loop count of 1 GHz at HZ=250: emulated devices do not mind.
+        let append = match (version_of(&self.kernel.release), self.clock) {
+            ((5, 10..) | (6.., _), _) | ((5, _), Clock::Virtual) => "",
+            ((5, _), Clock::Real) => "lpj=4000000",
+            (_, Clock::Virtual) => "acpi=off",
+            (_, Clock::Real) => "acpi=off lpj=4000000",
+        };
         Guest { kernel: &self.kernel.image, initramfs: archive, append, person }
     }
 
