@@ -63,7 +63,7 @@ impl Initramfs {
     }
 
     /// Puts an executable at an absolute path, with the directories above it,
-    /// and makes its shared objects findable.
+    /// and makes its shared objects findable: the first of a name is everybody's.
     pub fn program(&mut self, path: &str, executable: &Executable) {
         self.file(path, 0o755, executable.bytes.clone());
         let Some((interpreter, loader)) = &executable.interpreter else { return };
@@ -74,7 +74,10 @@ impl Initramfs {
         let name = interpreter.file_name().unwrap_or_default().to_string_lossy();
         self.file(&format!("{LIBRARIES}/{name}"), 0o755, loader.clone());
         for (name, bytes) in &executable.libraries {
-            self.file(&format!("{LIBRARIES}/{name}"), 0o644, bytes.clone());
+            let path = format!("{LIBRARIES}/{name}");
+            if !self.nodes.contains_key(&path) {
+                self.file(&path, 0o644, bytes.clone());
+            }
         }
     }
 
