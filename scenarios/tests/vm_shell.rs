@@ -1,0 +1,84 @@
+//! Shells and exercises in a guest, at its console.
+
+#[path = "../../lab/tests/common/frame.rs"]
+mod frame;
+#[allow(dead_code, reason = "not all of it is used here")]
+mod stored;
+#[allow(dead_code, reason = "not every suite does all that a user does")]
+mod user;
+
+use std::os::unix::fs::symlink;
+use std::time::Instant;
+
+use lab::machine::vm::tools;
+
+use frame::leave_out;
+use stored::newest;
+use user::{Answer, SHORT, Session, Terminal, answer, faultlab};
+
+frame::tests![user::two_at_a_time:
+    a_shell_in_a_guest_has_the_terminal,
+    an_exercise_has_a_kernel_of_its_own,
+    a_shell_in_a_guest_needs_a_static_busybox,
+];
+
+/// A shell in a guest at a terminal, as soon as it prompts.
+fn at_a_guest(terminal: &mut Terminal, line: &str, prompt: &str) -> Session {
+    let kernel = newest().id;
+    if let Err(missing) = tools::busybox() {
+        leave_out(missing.to_string());
+    }
+    let mut command = faultlab(&format!("shell {line} --kernel {kernel}"));
+    command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+    let session = Session::start(&mut command);
+    terminal.wait_for(&format!("({prompt}) $ "));
+    session
+}
+
+fn a_shell_in_a_guest_has_the_terminal() {
+    let mut terminal = Terminal::new();
+    let mut session = at_a_guest(&mut terminal, SHORT, &format!("{SHORT} fault"));
+    terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
+    terminal.wait_for("begun");
+    terminal.interrupt();
+    terminal.type_line("echo st''ill $FAULTLAB_ARM; stty size");
+    terminal.wait_for("still fault\r\n24 100");
+    terminal.type_line("exit 3");
+    assert_eq!(session.status(), Some(3));
+    session.gone(Instant::now());
+
+    let mut terminal = Terminal::new();
+    let mut session = at_a_guest(&mut terminal, SHORT, &format!("{SHORT} fault"));
+    terminal.press(b"\x1d");
+    assert_eq!(session.status(), Some(130));
+    session.gone(Instant::now());
+}
+
+fn an_exercise_has_a_kernel_of_its_own() {
+    let mut terminal = Terminal::new();
+    let mut session = at_a_guest(&mut terminal, "rtnl-stall --exercise", "rtnl-stall exercise");
+    // Who asks waits too, and cannot be given up: what is typed next must not.
+    terminal.type_line("nsenter --net=/run/netns/node ip link set lo down & check");
+    terminal.wait_for("Not solved, 1 attempt and 0 hints: add a link: waits");
+    terminal.type_line("kill $(grep -l ^rtnl-holder /proc/[0-9]*/comm | cut -d/ -f3); check");
+    terminal.wait_for("Solved, 2 attempts and 0 hints: add a link: works");
+    terminal.type_line("exit 3");
+    assert_eq!(session.status(), Some(3));
+    session.gone(Instant::now());
+}
+
+fn a_shell_in_a_guest_needs_a_static_busybox() {
+    let kernel = newest().id;
+    let place = tempfile::tempdir().expect("a directory");
+    let found = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let qemu =
+        found.into_iter().flatten().map(|dir| dir.join("qemu-system-x86_64")).find(|file| file.exists());
+    symlink(qemu.expect("a QEMU was found before"), place.path().join("qemu-system-x86_64")).expect("a link");
+    let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
+    let Answer { status, out, err } = answer(command.env("PATH", place.path()));
+    assert_eq!((status, out.as_str()), (Some(69), ""));
+    assert!(
+        err.contains("static busybox") && err.contains("busybox-static") && err.lines().count() == 1,
+        "{err}"
+    );
+}
