@@ -34,9 +34,8 @@ const TCP: &str = "6";
 
 /// A segment that conntrack spoke of, and what it said.
 ///
-/// Most are INVALID then. From 6.1 on it says the like of some segments that
-/// it ignores, which stay in their flow.
-///
+/// Most are INVALID then. It says the like of some segments that it ignores,
+/// which stay in their flow: from 6.1 on also of those below a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     /// The headers of the segment, as conntrack met them.

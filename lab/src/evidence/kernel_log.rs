@@ -203,8 +203,10 @@ impl Record {
     /// the module's name once, which some since 4.4 say twice. None for another.
     #[must_use]
     pub fn conntrack_table_full(&self) -> Option<String> {
+        const MODULE: &str = "nf_conntrack: ";
         let (head, rest) = self.text.split_once("table full")?;
-        let head = &head[..head.find("nf_conntrack: ")? + "nf_conntrack: ".len()];
+        // Not `expectation table full`.
+        let head = head.ends_with(MODULE).then(|| &head[..head.find(MODULE).unwrap_or(0) + MODULE.len()])?;
         let rest = rest.strip_prefix(" in netns ").map_or(rest.to_owned(), |rest| {
             format!(" in netns N{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
         });

@@ -7,15 +7,20 @@
 use std::time::Duration;
 
 use crate::capture::{Capture, End, Frame};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Host;
 use crate::network::lookout::Lookout;
 use crate::network::ring::{ahead, now};
+
+/// How far the wall's clock may be slewed meanwhile: 500 ppm for minutes.
+const SLEWED: Duration = Duration::from_millis(250);
 
 /// The capture of a network that is under way.
 #[derive(Debug)]
 pub struct Tap {
     begun: Duration,
+    /// By how much the wall's clock, which frames are stamped with, was ahead then.
+    ahead: Duration,
     lookouts: Vec<Lookout>,
 }
 
@@ -26,7 +31,7 @@ impl Tap {
     /// Where no packet socket can be had.
     pub fn on(hosts: &[Host]) -> Result<Self> {
         let lookouts = hosts.iter().map(|host| Lookout::begin(host.namespace())).collect::<Result<_>>()?;
-        Ok(Self { begun: now(), lookouts })
+        Ok(Self { begun: now(), ahead: ahead(), lookouts })
     }
 
     /// When it began, on the kernel's clock.
@@ -44,10 +49,13 @@ impl Tap {
     /// clock, are of the end of the arm and not kept.
     ///
     /// # Errors
-    /// Where a socket does not answer.
+    /// Where a socket does not answer, or the wall's clock was set meanwhile.
     pub fn end(self, hosts: &[Host], until: Duration) -> Result<Capture> {
         let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
         let ahead = ahead();
+        if ahead.abs_diff(self.ahead) > SLEWED {
+            return Err(Error::Lab("the wall's clock was set, and frames are stamped by it".into()));
+        }
         self.lookouts.iter().for_each(|lookout| lookout.stop(ahead));
         for (host, lookout) in hosts.iter().zip(self.lookouts) {
             let first = capture.ends.len();

@@ -1,5 +1,7 @@
 //! All that was seen of an arm, as values: what an explanation is made of.
 
+use std::time::Duration;
+
 use super::conntrack::{Change, Event};
 use super::drops::Dropped;
 use super::invalid::Remark;
@@ -13,11 +15,14 @@ use crate::task::Task;
 pub struct Traces {
     /// The frames.
     pub capture: Capture,
+    /// When they began to be seen, of CLOCK_MONOTONIC.
+    pub begun: Duration,
     /// What each host counted and remembered.
     pub hosts: Vec<HostTraces>,
     /// What wires counted in a kernel's place.
     pub wires: Vec<WireTraces>,
-    /// The kernel's own complaints that are of this arm, each once.
+    /// The kernel's own complaints of that time, each once. Only of those about a
+    /// device is it known that they are of this arm.
     pub log: Vec<String>,
     /// What was waited for, as it was when it was last looked at.
     pub waits: Vec<Wait>,
@@ -36,8 +41,9 @@ pub struct HostTraces {
     pub conntrack: Vec<Change>,
     /// What its rules counted that drop packets.
     pub dropped: Vec<RuleCounter>,
-    /// What happened to conntrack's entries.
-    pub events: Vec<Event>,
+    /// What happened to conntrack's entries, and when, of CLOCK_MONOTONIC, where
+    /// that was noted.
+    pub events: Vec<(Option<Duration>, Event)>,
     /// What conntrack said of segments.
     pub remarks: Vec<Remark>,
     /// The packets that the kernel dropped there.

@@ -65,13 +65,13 @@ impl Tracker {
         traces.conntrack = Stats::changes(&self.before, &self.conntrack.stats()?);
         traces.remarks = self.remarks.map_or(Ok(vec![]), |remarks| remarks.take())?;
         traces.events = match self.listener {
-            Listener::Events(mut events) => events.take()?,
+            Listener::Events(mut events) => events.take()?.into_iter().map(|event| (None, event)).collect(),
             Listener::Recorder(recorder) => {
                 let (heard, more) = recorder.end()?;
                 let (tracked, left_out) = told(&traces.name, begun, &heard);
                 capture.tracked.extend(tracked);
                 capture.untold |= more || left_out;
-                heard.into_iter().map(|(_, event)| event).collect()
+                heard.into_iter().map(|(at, event)| (Some(at), event)).collect()
             }
         };
         Ok(())

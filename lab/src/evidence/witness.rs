@@ -99,6 +99,6 @@ impl Witness {
         let (waits, kernel) = self.waits.end();
         let drops = hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
         mark::frames(&mut capture, begun, drops);
-        Ok(Traces { capture, hosts, waits, kernel, ..Traces::default() })
+        Ok(Traces { capture, begun, hosts, waits, kernel, ..Traces::default() })
     }
 }

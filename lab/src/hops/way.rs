@@ -1,12 +1,13 @@
 //! The way of a packet from link to link, and what goes it once more.
 
-use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::packet::{Content, What};
+use super::packet::{Content, Packet, What};
 use super::{Fate, Hop};
 use crate::capture::Capture;
+use crate::wire::segment::Flags;
 
 /// Links every hop with the one before it, and finds what arrived where it
 /// should have been passed on, and was not.
@@ -52,6 +53,34 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
             }
         }
     }
+    let answered = answered(capture, hops);
+    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Dropped) {
+        let host = hop.arrived.map(|(end, _)| capture.ends[end].host.as_str());
+        if host.zip(way(&hop.packet)).is_some_and(|to| answered.contains(&to)) {
+            hop.fate = Fate::Arrived;
+        }
+    }
+}
+
+/// From whom to whom a segment goes.
+type Way = (SocketAddrV4, SocketAddrV4);
+
+fn way(packet: &Packet) -> Option<Way> {
+    let What::Tcp(header, _) = &packet.what else { return None };
+    Some((header.src, header.dst))
+}
+
+/// The ways of segments that a host speaks to itself, whosever address they are
+/// for: it translates them to its own. A RST may be that of a rule.
+fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, Way)> {
+    let own = hops.iter().filter(|hop| hop.before.is_none());
+    let answers = own.filter_map(|hop| match (hop.left, &hop.packet.what) {
+        (Some((end, _)), What::Tcp(header, _)) if !header.flags.contains(Flags::RST) => {
+            Some((capture.ends[end].host.as_str(), (header.dst, header.src)))
+        }
+        _ => None,
+    });
+    answers.collect()
 }
 
 /// The hop that a packet began with.
@@ -85,5 +114,43 @@ pub(super) fn again(hops: &mut [Hop]) {
     let senders: Vec<_> = hops.iter().map(|hop| origin(hops, hop).first).collect();
     for (hop, first) in hops.iter_mut().zip(senders) {
         hop.first = hop.first.or(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::End;
+    use crate::hops::hops;
+    use crate::hops::made::{crossing, header};
+
+    /// What became of a segment to a router whose address it does not have, and
+    /// that speaks these flags back.
+    fn fate(flags: Flags) -> Fate {
+        let end = |host: &str, interface: &str, last| End {
+            host: host.into(),
+            interface: interface.into(),
+            address: Some([10, 0, 0, last].into()),
+        };
+        let segment = header(["10.0.0.2:1", "10.96.0.1:80"], Flags::SYN, 5, 0);
+        let answer = header(["10.96.0.1:80", "10.0.0.2:1"], flags, 9, 0);
+        let capture = Capture {
+            ends: vec![end("a", "nat", 2), end("nat", "a", 1), end("nat", "b", 3), end("b", "nat", 4)],
+            frames: [
+                crossing(0, Some(0), Some(1), segment, b""),
+                crossing(10, Some(1), Some(0), answer, b""),
+            ]
+            .concat(),
+            until: Duration::from_secs(60),
+            ..Capture::default()
+        };
+        hops(&capture)[0].fate
+    }
+
+    #[test]
+    fn what_a_router_answers_itself_is_not_dropped() {
+        assert_eq!(fate(Flags::SYN_ACK), Fate::Arrived);
+        // A rule refuses what it drops.
+        assert_eq!(fate(Flags::RST), Fate::Dropped);
     }
 }

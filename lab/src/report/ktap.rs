@@ -28,7 +28,8 @@ fn line(number: usize, outcome: &Outcome) -> String {
     let ok = if outcome.expected { "ok" } else { "not ok" };
     let directive = match outcome.verdict {
         Verdict::NotApplicable => {
-            format!(" # SKIP {}", outcome.reason.as_deref().unwrap_or("not applicable"))
+            let reason = outcome.reason.as_deref().unwrap_or("not applicable");
+            format!(" # SKIP {}", reason.replace('\n', " "))
         }
         verdict => format!(" # {verdict}"),
     };

@@ -18,9 +18,6 @@ const WAITED: Duration = Duration::from_millis(500);
 /// What was sent, as a SYN or again and again, and nothing came back after it.
 pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     let journeys = arm.journeys;
-    if journeys.gaps {
-        return vec![];
-    }
     let mut groups: Vec<Vec<&Journey<'_>>> = vec![];
     let mut by_number: HashMap<u32, Vec<usize>> = HashMap::new();
     for one in journeys.all.iter().filter(|j| j.sender().is_some() && !j.has(Flags::RST)) {
@@ -100,7 +97,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         None => flow::said(arm, first),
     };
     if end.fate != Fate::Lost {
-        judges.extend(counters::reason(arm, other, &end.header, first.length));
+        judges.extend(counters::reason(arm, other, end, first.length));
         judges.extend(counters::dropped(arm, other));
     }
     for judge in judges {
@@ -168,7 +165,7 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
         if !counted.is_empty() {
             text.push_str(&format!("; {by} counted {}", counted.join(", ")));
         }
-        if let Some(reason) = counters::reason(arm, by, &syn.last().header, syn.length) {
+        if let Some(reason) = counters::reason(arm, by, syn.last(), syn.length) {
             text.push_str(&format!("; {reason}"));
         }
         found.push(Finding::new(Rank::Packet, leg.at, kind, text));

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Arm, Finding, Rank};
+use super::journey::Leg;
+use super::{Arm, Finding, Rank, flow};
 use crate::evidence::conntrack::Statistic;
 use crate::evidence::drops::{Dropped, tally};
 use crate::evidence::invalid::Remark;
@@ -39,6 +40,9 @@ const MEANINGS: [(&str, &str); 18] = [
     ("OutDiscards", "own packets discarded (ip_finish_output2)"),
 ];
 
+/// How far apart the times of a frame and of its end may be read.
+const CLOCKS: Duration = Duration::from_millis(1);
+
 /// A counter that moved more than in the control, and by how much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
@@ -72,11 +76,17 @@ pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
     counted.map(|(name, by)| format!("{name} +{by}")).collect()
 }
 
-/// What the kernel says why a host dropped a segment, if it did.
-pub(super) fn reason(arm: &Arm<'_>, host: &str, header: &Header, length: usize) -> Option<String> {
+/// What the kernel says why a host dropped a segment that ended its way there,
+/// if it did.
+pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>, length: usize) -> Option<String> {
     let numbers = |header: &Header, length: usize| (header.seq, header.ack, header.flags, length);
+    let came = arm.traces.begun + end.until;
     let same = |dropped: &&Dropped| {
-        dropped.segment.is_some_and(|(other, its)| numbers(&other, its) == numbers(header, length))
+        // What was sent again has the same numbers.
+        dropped.at + CLOCKS >= came
+            && dropped
+                .segment
+                .is_some_and(|(other, its)| numbers(&other, its) == numbers(&end.header, length))
     };
     let dropped = arm.traces.host(host)?.drops.iter().find(same)?;
     Some(format!("{host} dropped it: {dropped}"))
@@ -106,9 +116,9 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
         .filter(|change| drops(change.statistic))
         .map(|change| format!("its conntrack counted {change}"))
         .collect();
-    if !told.is_empty() {
-        let full = arm.traces.log.iter().filter(|text| text.contains("nf_conntrack"));
-        told.extend(full.take(1).map(|text| format!("the kernel says: {text}")));
+    if traces.conntrack.iter().any(|change| change.statistic == Statistic::Drop) {
+        let full = arm.traces.log.iter().find(|text| text.contains("table full"));
+        told.extend(full.map(|text| format!("the kernel says: {text}")));
     }
     told.extend(traces.dropped.iter().map(|rule| {
         format!("its rule {:?} dropped {} packet{}", rule.rule, rule.packets, plural(rule.packets))
@@ -116,11 +126,12 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     told
 }
 
-/// What is said of the end of a connection is about what came before it, and
-/// what is ignored (from 6.1 on it is said so) stays in its flow.
-fn is_news(remark: &Remark) -> bool {
+/// What is said of the end of a connection is about what came before it, what is
+/// ignored in a state stays in its flow, and so does, from 6.1 on, an old segment
+/// of which it is not said: one that goes its way nevertheless.
+fn is_news(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
     let ends = [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag));
-    !ends && !remark.words.contains(" ignored, state ")
+    !ends && !remark.words.contains("ignored") && !flow::goes_on(arm, host, &remark.header)
 }
 
 fn plural(count: u64) -> &'static str {
@@ -146,7 +157,7 @@ pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
             let packets = format!("{times} packet{}", plural(times as u64));
             find(Rank::Drop, kind, format!("{} dropped {packets}: {reason}", host.name));
         }
-        for remark in host.remarks.iter().filter(|remark| is_news(remark)) {
+        for remark in host.remarks.iter().filter(|remark| is_news(arm, &host.name, remark)) {
             let header = super::name(&remark.header, remark.length);
             find(
                 Rank::Words,

@@ -20,6 +20,21 @@ pub(super) struct Untranslated<'a> {
     at: Duration,
 }
 
+/// A flow that conntrack has an entry of no more.
+#[derive(Debug)]
+struct Forgotten {
+    /// The entry as it was when it last changed.
+    entry: Entry,
+    /// What was left of its life when it was deleted, if anything was.
+    left: Option<Duration>,
+}
+
+/// What is said of a segment that gets no entry.
+const NO_ENTRY: &str = "invalid new";
+/// An entry whose time is over may be reaped, and that be heard of, only when a
+/// segment asks for it.
+const REAPED: Duration = Duration::from_secs(1);
+
 /// Finds the host that translated others of the same way before, and not this one.
 pub(super) fn untranslated<'a>(arm: &Arm<'a>, journey: &Journey<'a>) -> Option<Untranslated<'a>> {
     journey.legs.iter().enumerate().find_map(|(n, leg)| {
@@ -41,12 +56,23 @@ impl Untranslated<'_> {
         let ((src, dst), host) = (self.way, self.host);
         let mut text = format!("{host} did not translate it to {} > {} as before", self.was.0, self.was.1);
         let words = words(arm, host, header);
-        if let Some(entry) = self.forgotten(arm) {
-            text.push_str(": its conntrack had forgotten the flow");
-            if let Some(silence) = self.silence(arm) {
+        if let Some(Forgotten { entry, left }) = self.forgotten(arm, words) {
+            text.push_str(&match left {
+                Some(left) => {
+                    format!(
+                        ": its conntrack had deleted the flow, with {} s left of its life",
+                        left.as_secs()
+                    )
+                }
+                None => ": its conntrack had forgotten the flow".to_owned(),
+            });
+            let silence = self.silence(arm);
+            if let Some(silence) = silence {
                 text.push_str(&format!(", which was silent for {}", seconds(silence)));
             }
-            if let (Some(state), Some(timeout)) = (entry.tcp_state, entry.timeout) {
+            // A refresh sends no event: of a shorter life nothing is known.
+            let timeout = entry.timeout.filter(|timeout| left.is_none() && silence >= Some(*timeout));
+            if let (Some(state), Some(timeout)) = (entry.tcp_state, timeout) {
                 text.push_str(&format!(", and an entry in {state} stayed for {} s", timeout.as_secs()));
             }
             text.push_str(&format!("; the entry of {src} > {dst} is gone"));
@@ -57,20 +83,36 @@ impl Untranslated<'_> {
         text
     }
 
-    /// The entry of the flow as it was when it last changed, if conntrack has
-    /// deleted it.
-    fn forgotten(&self, arm: &Arm<'_>) -> Option<Entry> {
+    /// The flow, if conntrack had no entry of it any more when the segment came,
+    /// of which it has said this.
+    fn forgotten(&self, arm: &Arm<'_>, words: Option<&str>) -> Option<Forgotten> {
+        // What is judged by its entry has one.
+        if words.is_some_and(|words| !words.contains(NO_ENTRY)) {
+            return None;
+        }
         let end = |address: SocketAddrV4| (*address.ip(), address.port());
         let tuple = Tuple::tcp(end(self.way.0), end(self.way.1));
-        let events = arm.traces.host(self.host)?.events.iter();
-        let mut last = None;
-        for event in events.filter(|event| event.entry().is_some_and(|entry| entry.is_of(&tuple))) {
+        let (mut last, mut gone) = (None::<Entry>, None::<Forgotten>);
+        for (at, event) in &arm.traces.host(self.host)?.events {
+            let Some(entry) = event.entry().filter(|entry| entry.is_of(&tuple)) else { continue };
+            let is_by = |time| {
+                at.is_none_or(|at| at.saturating_sub(arm.traces.begun) <= self.at.saturating_add(time))
+            };
             match event {
-                Event::Destroy(entry) => return last.or(Some(*entry)),
-                event => last = event.entry().copied(),
+                // What is picked up of the flow later, and goes, is another entry.
+                Event::Destroy(_) if is_by(REAPED) && gone.is_none() => {
+                    let last = last.filter(|last| last.original == entry.original);
+                    gone = Some(Forgotten { entry: last.unwrap_or(*entry), left: entry.timeout });
+                }
+                Event::New(_) | Event::Update(_) if is_by(Duration::ZERO) => {
+                    last = Some(*entry);
+                    // Without a time, it may have come later.
+                    gone = gone.filter(|gone| at.is_none() || gone.entry.original != entry.original);
+                }
+                _ => {}
             }
         }
-        None
+        gone
     }
 
     /// For how long no segment of the flow had been translated.
@@ -85,14 +127,25 @@ impl Untranslated<'_> {
     }
 }
 
+/// Whether a segment left a host as those before it did.
+pub(super) fn goes_on(arm: &Arm<'_>, host: &str, header: &Header) -> bool {
+    let mut all = arm.journeys.all.iter();
+    all.any(|journey| {
+        let at = journey.legs.iter().position(|leg| leg.to == Some(host) && same(&leg.header, header));
+        at.is_some_and(|at| at + 1 < journey.legs.len()) && untranslated(arm, journey).is_none()
+    })
+}
+
+/// Whether these are of one segment, by its addresses and numbers.
+fn same(one: &Header, other: &Header) -> bool {
+    (one.src, one.dst, one.seq, one.ack, one.flags)
+        == (other.src, other.dst, other.seq, other.ack, other.flags)
+}
+
 /// What the conntrack of a host said of a segment, by the headers that it came with.
 fn words<'a>(arm: &Arm<'a>, host: &str, header: &Header) -> Option<&'a str> {
-    let same = |other: &Header| {
-        (other.src, other.dst, other.seq, other.ack, other.flags)
-            == (header.src, header.dst, header.seq, header.ack, header.flags)
-    };
     let remarks = &arm.traces.host(host)?.remarks;
-    remarks.iter().find(|remark| same(&remark.header)).map(|remark| remark.words.as_str())
+    remarks.iter().find(|remark| same(&remark.header, header)).map(|remark| remark.words.as_str())
 }
 
 /// What the conntrack of a host on its way said of a segment.

@@ -71,11 +71,14 @@ impl Reasons {
         let journeys = Journeys::of(&traces.capture);
         let arm = Arm { traces, control, journeys: &journeys };
         let mut findings = hang::hangs(&arm);
-        findings.extend(answers::strange(&arm));
-        findings.extend(answers::none(&arm));
-        findings.extend(answers::late(&arm));
-        findings.extend(reset::resets(&arm));
-        findings.extend(silence::not_asked(&arm));
+        // What was not seen may have happened.
+        if !journeys.gaps {
+            findings.extend(answers::strange(&arm));
+            findings.extend(answers::none(&arm));
+            findings.extend(answers::late(&arm));
+            findings.extend(reset::resets(&arm));
+            findings.extend(silence::not_asked(&arm));
+        }
         findings.extend(counters::moved(&arm));
         // Sorting is stable: what is found first is more telling.
         findings.sort_by_key(|finding| (finding.rank, finding.at));

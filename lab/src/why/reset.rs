@@ -41,7 +41,7 @@ fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<F
     }
     let end = cause.last();
     let mut text = format!("{host} answered {} with a RST", name(&end.header, cause.length));
-    if let Some(reason) = counters::reason(arm, host, &end.header, cause.length) {
+    if let Some(reason) = counters::reason(arm, host, end, cause.length) {
         text.push_str(&format!(" ({reason})"));
     }
     if let Some(other) = other {

@@ -166,12 +166,21 @@ fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
             timestamps: None,
         };
         let reason = (!reason.is_empty()).then(|| reason.to_owned());
-        Dropped { at: Duration::ZERO, reason, function: function.to_owned(), segment: Some((header, 5)) }
+        Dropped {
+            at: Duration::from_secs(91),
+            reason,
+            function: function.to_owned(),
+            segment: Some((header, 5)),
+        }
     };
     let (mut arm, mut control) = (stranger(), traces(&connected()));
     arm.hosts[1].drops = vec![dropped(8, "NO_SOCKET", "tcp_v4_rcv")];
     let told_of = told(&arm, &control);
     assert_eq!(told_of, [RESET.replace("RST;", "RST (nat dropped it: NO_SOCKET in tcp_v4_rcv);")]);
+    // One with the same numbers, sent before.
+    let before = Dropped { at: Duration::from_secs(1), ..dropped(8, "NETFILTER_DROP", "nf_hook_slow") };
+    arm.hosts[1].drops.insert(0, before);
+    assert_eq!(told(&arm, &control)[0], told_of[0]);
     // Of another packet, as often as in the control, and without a reason.
     arm.hosts[1].drops = vec![
         dropped(9, "NETFILTER_DROP", "nf_hook_slow"),
@@ -197,13 +206,45 @@ fn a_forgotten_flow_is_told_with_its_silence_and_its_timeout() {
         tcp_state: Some(TcpState::CloseWait),
         id: 1,
     };
-    let (mut arm, control) = (stranger(), traces(&connected()));
-    arm.hosts[1].events = vec![Event::New(entry), Event::Destroy(entry)];
-    let forgotten = format!(
-        "{RESET}: its conntrack had forgotten the flow, which was silent for 90 s, and an entry in CLOSE_WAIT stayed \
-         for 60 s; the entry of 192.0.2.2:80 > 192.0.2.1:41000 is gone"
+    let expired = Event::Destroy(Entry { timeout: None, ..entry });
+    let control = traces(&connected());
+    let told_of = |events: &[(Option<u64>, Event)]| {
+        let mut arm = stranger();
+        arm.begun = Duration::from_secs(1000);
+        let at = |seconds: u64| arm.begun + Duration::from_secs(seconds);
+        arm.hosts[1].events = events.iter().map(|(time, event)| (time.map(at), *event)).collect();
+        told(&arm, &control)
+    };
+    let silent = format!("{RESET}: its conntrack had forgotten the flow, which was silent for 90 s");
+    let gone = "; the entry of 192.0.2.2:80 > 192.0.2.1:41000 is gone";
+    let forgotten = [format!("{silent}, and an entry in CLOSE_WAIT stayed for 60 s{gone}")];
+    assert_eq!(told_of(&[(None, Event::New(entry)), (None, expired)]), forgotten);
+    // It was reaped when the segment asked for it.
+    assert_eq!(told_of(&[(Some(0), Event::New(entry)), (Some(91), expired)]), forgotten);
+    // The server's words were picked up, and that entry went too.
+    let picked_up = Entry {
+        original: entry.reply,
+        reply: Tuple::tcp(end(OUTSIDE), end(SERVER)),
+        timeout: Some(Duration::from_secs(300)),
+        ..entry
+    };
+    let events = [Event::New(entry), expired, Event::New(picked_up), Event::Destroy(picked_up)]
+        .map(|event| (None, event));
+    assert_eq!(told_of(&events), forgotten);
+    // It cannot have been the last timeout.
+    let long = Event::New(Entry { timeout: Some(Duration::from_secs(432_000)), ..entry });
+    assert_eq!(told_of(&[(None, long), (None, expired)]), [format!("{silent}{gone}")]);
+    let deleted = format!(
+        "{RESET}: its conntrack had deleted the flow, with 60 s left of its life, which was silent for 90 s{gone}"
     );
-    assert_eq!(told(&arm, &control), [forgotten]);
+    assert_eq!(told_of(&[(None, Event::New(entry)), (None, Event::Destroy(entry))]), [deleted]);
+    // It expired later, or there was another since.
+    assert_eq!(told_of(&[(Some(0), Event::New(entry)), (Some(95), expired)]), [RESET]);
+    let again = Event::New(Entry { id: 2, ..entry });
+    let first = Event::New(entry);
+    assert_eq!(told_of(&[(Some(0), first), (Some(70), expired), (Some(80), again)]), [RESET]);
+    assert_eq!(told_of(&[(Some(0), first), (Some(70), expired), (Some(95), again)]), forgotten);
+    assert_eq!(told_of(&[(None, first), (None, expired), (None, again)]), forgotten);
 }
 
 #[test]

@@ -162,6 +162,8 @@ impl SharedDrops {
             while reader.next().is_some() {}
             noted.clear();
         }
+        // Nor does anybody ask how many of those had no room.
+        let _ = self.lost();
     }
 
     /// How many more were dropped for which the ring had no room, since it was

@@ -102,14 +102,15 @@ impl Ladder {
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
         for (number, (hop, (from, to))) in hops.iter().zip(&between).enumerate() {
             let (from_column, to_column) = (column(*from), column(*to));
-            if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
-                continue;
-            }
             let silence = last.map_or(Duration::ZERO, |last| hop.at().saturating_sub(last));
             if silence > SILENCE {
                 rows.push(Row::Silence(silence));
             }
             last = last.max(Some(hop.until()));
+            // Those without a column speak too.
+            if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
+                continue;
+            }
             let (mut label, addresses) = labels.of(&hop.packet, from.unwrap_or(""), to.unwrap_or(""));
             if hop.first.is_some() {
                 label.push_str(" again");
