@@ -117,6 +117,15 @@ pub fn has_something(scenario: &Scenario, ground: &Ground) -> Result<()> {
     }
 }
 
+/// What a check found.
+struct Verdict {
+    /// Whether the probes met in the symptom's row what they meet in a healthy
+    /// network.
+    solved: bool,
+    /// What they met.
+    met: String,
+}
+
 /// An exercise under way.
 pub(super) struct Exercise<'s, 'a> {
     scenario: &'s Scenario,
@@ -184,23 +193,34 @@ impl<'s, 'a> Exercise<'s, 'a> {
             Wish::Check => {
                 let takes = self.takes.as_secs() + 1;
                 let begun = if self.looks() {
-                    "What waits is looked at again.\n".to_owned()
+                    "What waits is looked at again.".to_owned()
                 } else {
-                    format!("The probes are played again; the first time it took {takes} s.\n")
+                    format!("The probes are played again; the first time it took {takes} s.")
                 };
-                say(&mut command, begun).await?;
+                say(&mut command, format!("{begun}\n")).await?;
+                // Before 6.0 a TIME_WAIT cannot be ended from outside.
+                if !self.looks() && !self.stage.ground.kernel.at_least(6, 0) {
+                    say(&mut command, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
+                        .await?;
+                }
                 let mut gone = [0];
                 let verdict = tokio::select! {
                     verdict = self.check() => verdict,
                     // It says nothing more: it was interrupted.
                     _ = tokio::io::AsyncReadExt::read(&mut command, &mut gone) => return Ok(()),
                 };
-                self.attempts += 1;
-                self.solved = verdict.is_ok();
+                let told = match verdict {
+                    // Nothing was tried.
+                    Err(error) => format!("It cannot be checked now: {error}"),
+                    Ok(Verdict { solved, met }) => {
+                        self.attempts += 1;
+                        self.solved = solved;
+                        let judged = if solved { "Solved" } else { "Not solved" };
+                        format!("{judged}, {}: {met}", self.tally())
+                    }
+                };
                 status = u8::from(!self.solved);
-                let met = verdict.unwrap_or_else(|met| met);
-                let judged = if self.solved { "Solved" } else { "Not solved" };
-                say(&mut command, style.paragraph("", &format!("{judged}, {}: {met}", self.tally()))).await?;
+                say(&mut command, style.paragraph("", &told)).await?;
             }
         }
         tell(&mut command, &Answer::Done(status)).await
@@ -215,27 +235,29 @@ impl<'s, 'a> Exercise<'s, 'a> {
         style.hanging(&format!("Hint {} of {}: ", self.hints, hints.len()), "  ", hint)
     }
 
-    /// Plays the probes on the network as it now is, or looks at them again. What
-    /// they met, and whether that is what they meet in a healthy network.
-    async fn check(&mut self) -> Result<String, String> {
+    /// Plays the probes on the network as it now is, or looks at them again.
+    ///
+    /// # Errors
+    /// Where they cannot be played.
+    async fn check(&mut self) -> Result<Verdict> {
         let played = if self.looks() {
             self.stage.look_again().await;
             Ok(())
         } else {
-            match self.stage.again() {
-                Ok(()) => play(self.scenario, self.stage).await.and_then(|()| self.stage.carried()),
-                failed => failed,
-            }
+            self.stage.again().await?;
+            play(self.scenario, self.stage).await.and_then(|()| self.stage.carried())
         };
         let seen = self.stage.played();
-        match played {
+        Ok(match played {
             // What failed behind the symptom leaned on what the trainee took away.
             Err(error) if seen.get(self.scenario.symptom.row).is_none() => {
-                Err(format!("the probes did not come to their end: {error}"))
+                Verdict { solved: false, met: format!("the probes did not come to their end: {error}") }
             }
-            _ if cured(self.scenario, self.stage) => Ok(report::symptom(self.scenario, &seen)),
-            _ => Err(report::symptom(self.scenario, &seen)),
-        }
+            _ => Verdict {
+                solved: cured(self.scenario, self.stage),
+                met: report::symptom(self.scenario, &seen),
+            },
+        })
     }
 
     /// Whether its play stays; else it is played again.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Missing, Result};
 use crate::evidence::conntrack::Conntrack;
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{Record, Waiting};
@@ -29,6 +29,9 @@ use beside::Beside;
 
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a connection that nobody holds may take to end by itself: 60 s in
+/// TIME_WAIT (include/net/tcp.h, TCP_TIMEWAIT_LEN), and what came before.
+const ORPHANED: Duration = Duration::from_secs(90);
 
 /// What becomes of what was seen of an arm beside what its probes met. An
 /// outcome that is not as expected is explained in any case.
@@ -296,18 +299,15 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Where the kernel does not forget.
-    pub(crate) fn again(&self) -> Result<()> {
+    pub(crate) async fn again(&self) -> Result<()> {
         self.wires.borrow_mut().clear();
         self.seen.take();
-        for host in self.network.hosts() {
-            // What nobody holds any more: TIME_WAITs, and what waits for a FIN.
-            for socket in sockets(host.namespace())?.iter().filter(|s| s.inode == 0) {
-                match destroy(host.namespace(), socket) {
-                    // It has ended by itself.
-                    Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
-                    done => done?,
-                }
+        let begun = Instant::now();
+        while let Some(missing) = self.end_orphans()? {
+            if begun.elapsed() > ORPHANED {
+                return Err(Error::Missing(missing));
             }
+            sleep(Duration::from_secs(1)).await;
         }
         // Where no rule asks for conntrack there is none to flush.
         for node in self.network.topology().nodes.iter().filter(|n| !n.rules.is_empty()) {
@@ -318,6 +318,23 @@ impl<'a> Stage<'a> {
         self.begun.set(Instant::now());
         self.logged.set(self.voice.log.count()?);
         Ok(())
+    }
+
+    /// Ends the connections that nobody holds any more: TIME_WAITs, and what waits
+    /// for a FIN. What is missing to end them at once, where any is left.
+    fn end_orphans(&self) -> Result<Option<Missing>> {
+        let mut left = None;
+        for host in self.network.hosts() {
+            for socket in sockets(host.namespace())?.iter().filter(|s| s.inode == 0) {
+                match destroy(host.namespace(), socket) {
+                    Err(Error::Missing(missing)) => left = Some(missing),
+                    // It has ended by itself.
+                    Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(left)
     }
 
     /// Whether the wires carried all that they were to carry.
