@@ -1,6 +1,6 @@
 //! Scenarios on one kernel: a guest is booted, told what to do, and listened to.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::command_line::Guest;
 use super::elf::Executable;
@@ -17,10 +17,6 @@ use crate::kernel::version_of;
 use crate::machine::worker::{Report, Task};
 use crate::outcome::Outcome;
 use crate::scenario::Clock;
-
-/// How long one scenario may take, on the wall's clock: twenty times what the
-/// longest needs on an idle machine.
-const BUDGET: Duration = Duration::from_secs(300);
 
 /// What is said of a kernel that says nothing.
 const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
@@ -90,8 +86,6 @@ impl Vm {
     pub async fn visit(&self, tasks: Vec<Task>, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<Visit> {
         let count = tasks.len();
         let archive = self.root(tasks)?.build()?;
-        let mut qemu = self.qemu.clone();
-        qemu.budget = BUDGET * u32::try_from(count.max(1)).unwrap_or(1);
         let guest = self.guest(&archive, None);
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
@@ -116,7 +110,7 @@ impl Vm {
             Ok(Report::Abilities(_) | Report::Left(_)) => {}
             Err(error) => failure = Some(error),
         };
-        let end = qemu.run(&guest, &mut hear).await?;
+        let end = self.qemu.run(&guest, &mut hear).await?;
         if failure.is_none() && outcomes.len() < count {
             failure = Some(ended(&end));
         }
@@ -134,8 +128,6 @@ impl Vm {
         let mut root = self.root(vec![task])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
-        let mut qemu = self.qemu.clone();
-        qemu.budget = BUDGET;
         let person = Person::default();
         let guest = self.guest(&archive, Some(&person));
         let mut left = None;
@@ -147,7 +139,7 @@ impl Vm {
             Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_)) => {}
             Err(error) => left = Some(Err(error)),
         };
-        let end = qemu.run(&guest, &mut hear).await?;
+        let end = self.qemu.run(&guest, &mut hear).await?;
         left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
     }
 
