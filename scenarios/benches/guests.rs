@@ -63,7 +63,7 @@ fn table(samples: usize) -> Result<()> {
             return Ok(());
         }
     };
-    let lane = Lane::new(store.find(&id)?)?;
+    let lane = Lane::new(Store::find(&id)?)?;
     println!("{id}, {samples} samples{:>29} {:>9}", "minimum", "median");
     match busybox("reboot -f")? {
         Some(archive) => row("floor: boot, busybox, power off", samples, || lane.floor(&archive))?,

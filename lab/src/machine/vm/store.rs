@@ -147,16 +147,18 @@ impl Store {
         serde_json::from_slice(&text).ok().filter(|entry: &Entry| entry.id == id)
     }
 
-    /// The kernel that a user names: one of the store, or the path of a
-    /// bzImage.
+    /// The kernel that a user names: one of the user's store, or the path of a
+    /// bzImage, for which there need be no store.
     ///
     /// # Errors
-    /// As [`Store::get`] and [`Kernel::from_image`].
-    pub fn find(&self, name: &str) -> Result<Kernel> {
-        if self.entry(name).is_none() && Path::new(name).is_file() {
-            return Kernel::from_image(Path::new(name), None);
+    /// As [`Store::open`], [`Store::get`] and [`Kernel::from_image`].
+    pub fn find(name: &str) -> Result<Kernel> {
+        let image = Path::new(name);
+        match Self::open() {
+            Ok(store) if !image.is_file() || store.entry(name).is_some() => store.get(name),
+            Err(error) if !image.is_file() => Err(error),
+            _ => Kernel::from_image(image, None),
         }
-        self.get(name)
     }
 
     /// The kernel of this name, its image checked against what was added. Its
