@@ -139,7 +139,10 @@ fn a_changed_kernel_is_not_run(dir: &Path) {
     let modules = store.get("6.1.0-test").unwrap().modules().unwrap();
     let error = modules.read("veth").unwrap_err().to_string();
     assert!(error.ends_with("veth.ko is not what was added; remove the kernel and add it again"), "{error}");
+    let found = store.get("6.1.0-test").unwrap();
+    assert_eq!(found.read_image().unwrap()[0x400], 1);
     fs::write(entry.join("kernel"), bzimage("6.1.0-test", 4096)).unwrap();
+    assert!(found.read_image().unwrap_err().to_string().contains("kernel is not what was added"));
     assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("kernel is not what was added"));
     // Adding it again repairs it; one changed module too.
     store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();

@@ -188,7 +188,8 @@ impl Lane {
     fn guest(&self, archive: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> Result<()> {
         let mut qemu = Qemu::find()?;
         qemu.clock = Clock::Virtual { seed: 1 };
-        let guest = Guest { kernel: &self.kernel.image, initramfs: archive, append: "", person: None };
+        let kernel = self.kernel.read_image()?;
+        let guest = Guest { kernel: &kernel, initramfs: archive, append: "", person: None };
         let end = self.runtime.block_on(qemu.run(&guest, on_frame))?;
         match end.how {
             End::PoweredOff => Ok(()),

@@ -128,12 +128,11 @@ impl Qemu {
     /// but a [`GuestEnd`].
     pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut dyn FnMut(&Frame)) -> Result<GuestEnd> {
         let kvm = self.clock == Clock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
-        let image = std::fs::read(guest.kernel)
-            .map_err(|e| Error::kernel("kernel image", format!("read {}", guest.kernel.display()), e))?;
-        let vmlinux = vmlinux::unpack(&image).map(|vmlinux| in_memory("vmlinux", &vmlinux)).transpose()?;
-        drop(image);
-        let initramfs = in_memory("initramfs", guest.initramfs)?;
-        let memory = Memory { vmlinux, initramfs };
+        let memory = Memory {
+            kernel: in_memory("kernel image", guest.kernel)?,
+            vmlinux: vmlinux::unpack(guest.kernel).map(|v| in_memory("vmlinux", &v)).transpose()?,
+            initramfs: in_memory("initramfs", guest.initramfs)?,
+        };
         let mut best: Option<GuestEnd> = None;
         for way in self.ways(kvm) {
             let end = self.run_once(way, guest, &memory, on_frame).await?;
@@ -173,6 +172,7 @@ impl Qemu {
         let files = Files {
             console: console_in.as_raw_fd(),
             results: results_in.as_raw_fd(),
+            kernel: memory.kernel.as_raw_fd(),
             vmlinux: memory.vmlinux.as_ref().map(AsRawFd::as_raw_fd),
             initramfs: memory.initramfs.as_raw_fd(),
         };
@@ -228,7 +228,8 @@ impl Qemu {
     }
 
     fn spawn(&self, way: Way, arguments: &[String], files: &Files) -> Result<Child> {
-        let handed = [Some(files.console), Some(files.results), files.vmlinux, Some(files.initramfs)];
+        let (console, results) = (Some(files.console), Some(files.results));
+        let handed = [console, results, Some(files.kernel), files.vmlinux, Some(files.initramfs)];
         let parent = nix::unistd::getpid();
         let mut command = Command::new(self.program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -274,6 +275,7 @@ fn stay_here() -> nix::Result<()> {
 
 /// What QEMU reads and no file holds.
 struct Memory {
+    kernel: File,
     vmlinux: Option<File>,
     initramfs: File,
 }
@@ -392,8 +394,7 @@ mod tests {
     async fn end_of(does: &str, on_frame: &mut dyn FnMut(&Frame)) -> GuestEnd {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let (program, image, frame) =
-            (dir.path().join("qemu"), dir.path().join("bzImage"), dir.path().join("frame"));
+        let (program, frame) = (dir.path().join("qemu"), dir.path().join("frame"));
         let script = format!(
             "#!/bin/sh
             [ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.0' && exit
@@ -408,12 +409,11 @@ mod tests {
         );
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::write(&image, b"no kernel").unwrap();
         std::fs::write(&frame, Frame::new(1, "ended").encode()).unwrap();
         let mut qemu = Qemu::at(program).unwrap();
         qemu.boot_budget = Duration::from_secs(2);
         qemu.frame_budget = Duration::from_secs(3);
-        let guest = Guest { kernel: &image, initramfs: b"", append: "", person: None };
+        let guest = Guest { kernel: b"no kernel", initramfs: b"", append: "", person: None };
         qemu.run(&guest, on_frame).await.unwrap()
     }
 

@@ -27,6 +27,9 @@ const SILENT: &str = "the guest printed and reported nothing: its kernel seems t
 pub struct Vm {
     qemu: Qemu,
     kernel: Kernel,
+    /// As its modules are read once: what is replaced or removed while guests
+    /// run makes no odd pair.
+    image: Vec<u8>,
     clock: Clock,
     seed: u64,
     modules: super::modules::LoadOrder,
@@ -58,19 +61,21 @@ pub struct Visit {
 }
 
 impl Vm {
-    /// Makes a kernel ready: finds QEMU, and which modules to load.
+    /// Makes a kernel ready: finds QEMU, reads the image, and finds which
+    /// modules to load. What happens to the files later is of no matter.
     ///
     /// # Errors
     /// [`Error::Missing`] without a QEMU that is new enough; where the kernel's
-    /// modules cannot be read.
+    /// image or modules cannot be read.
     pub fn new(kernel: Kernel, clock: Clock, seed: u64) -> Result<Self> {
         let mut qemu = Qemu::find()?;
         qemu.clock = match clock {
             Clock::Virtual => qemu::Clock::Virtual { seed },
             Clock::Real => qemu::Clock::Real,
         };
+        let image = kernel.read_image()?;
         let modules = kernel.modules()?.load_order(WANTED)?;
-        Ok(Self { qemu, kernel, clock, seed, modules })
+        Ok(Self { qemu, kernel, image, clock, seed, modules })
     }
 
     /// The kernel.
@@ -165,7 +170,7 @@ impl Vm {
             (_, Clock::Virtual) => "acpi=off",
             (_, Clock::Real) => "acpi=off lpj=4000000",
         };
-        Guest { kernel: &self.kernel.image, initramfs: archive, append, person }
+        Guest { kernel: &self.image, initramfs: archive, append, person }
     }
 
     /// The error, with the kernel that it is about.
