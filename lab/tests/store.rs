@@ -33,12 +33,16 @@ fn main() {
         Trial::test("a_changed_kernel_is_not_run", || run(a_changed_kernel_is_not_run)),
         Trial::test("what_a_dead_process_left_is_swept", || run(what_a_dead_process_left_is_swept)),
         Trial::test("many_may_add_at_once", || run(many_may_add_at_once)),
+        Trial::test("a_name_that_is_taken_is_passed_over", || run(a_name_that_is_taken_is_passed_over)),
         Trial::test("what_is_no_kernel_leaves_nothing", || run(what_is_no_kernel_leaves_nothing)),
     ];
     let may_mount = nix::unistd::geteuid().is_root();
-    trials.push(
-        Trial::test("a_full_disk_leaves_nothing", || run(a_full_disk_leaves_nothing))
-            .with_ignored_flag(!may_mount && !require_all()),
+    trials.extend(
+        [
+            Trial::test("a_full_disk_leaves_nothing", || run(a_full_disk_leaves_nothing)),
+            Trial::test("a_kernel_is_removed_from_a_full_disk", || run(a_kernel_is_removed_from_a_full_disk)),
+        ]
+        .map(|trial| trial.with_ignored_flag(!may_mount && !require_all())),
     );
     // The kernels that the user has; without any, one trial says so.
     let entries = Store::open().and_then(|store| store.list()).unwrap_or_default();
@@ -135,7 +139,10 @@ fn a_changed_kernel_is_not_run(dir: &Path) {
     let modules = store.get("6.1.0-test").unwrap().modules().unwrap();
     let error = modules.read("veth").unwrap_err().to_string();
     assert!(error.ends_with("veth.ko is not what was added; remove the kernel and add it again"), "{error}");
+    let found = store.get("6.1.0-test").unwrap();
+    assert_eq!(found.read_image().unwrap()[0x400], 1);
     fs::write(entry.join("kernel"), bzimage("6.1.0-test", 4096)).unwrap();
+    assert!(found.read_image().unwrap_err().to_string().contains("kernel is not what was added"));
     assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("kernel is not what was added"));
     // Adding it again repairs it; one changed module too.
     store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
@@ -171,6 +178,21 @@ fn many_may_add_at_once(dir: &Path) {
     store.get("6.1.0-test").unwrap().modules().unwrap();
 }
 
+fn a_name_that_is_taken_is_passed_over(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    // Of a process of this number in another pid namespace, which lives.
+    let taken = |number| {
+        let path = store.root().join(format!(".adding-{}-{number}", process::id()));
+        fs::create_dir(&path).unwrap();
+        Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap()
+    };
+    let alive: Vec<_> = (0..64).map(taken).collect();
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    assert_eq!(names(store.root()).len(), alive.len() + 1);
+    store.remove("6.1.0-test").unwrap();
+    assert_eq!(names(store.root()).len(), alive.len());
+}
+
 fn what_is_no_kernel_leaves_nothing(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
     let text = dir.join("text");
@@ -192,13 +214,29 @@ fn what_is_no_kernel_leaves_nothing(dir: &Path) {
     }
 }
 
-fn a_full_disk_leaves_nothing(dir: &Path) {
-    // Of this thread alone: the machine sees neither the mount nor the files.
+/// Makes a file system with these options, of this thread alone: the machine
+/// sees neither the mount nor the files.
+fn small_disk(root: &Path, options: &str) {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    fs::create_dir(root).unwrap();
+    mount(Some("small"), root, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
+}
+
+fn a_kernel_is_removed_from_a_full_disk(dir: &Path) {
     let root = dir.join("small");
-    fs::create_dir(&root).unwrap();
-    mount(Some("small"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
+    small_disk(&root, "size=1m,nr_inodes=64");
+    let store = Store::at(&root).unwrap();
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    let full = (0..64).find_map(|n| fs::create_dir(root.join(format!(".filler-{n}"))).err()).unwrap();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    store.remove("6.1.0-test").unwrap();
+    assert!(names(&root).iter().all(|name| name.starts_with(".filler-")), "{:?}", names(&root));
+}
+
+fn a_full_disk_leaves_nothing(dir: &Path) {
+    let root = dir.join("small");
+    small_disk(&root, "size=16k");
     let store = Store::at(&root).unwrap();
     let source = source(dir, "6.1.0-test", 1);
     fs::write(dir.join("bzImage-1"), bzimage("6.1.0-test", 65536)).unwrap();

@@ -63,7 +63,7 @@ fn table(samples: usize) -> Result<()> {
             return Ok(());
         }
     };
-    let lane = Lane::new(store.find(&id)?)?;
+    let lane = Lane::new(Store::find(&id)?)?;
     println!("{id}, {samples} samples{:>29} {:>9}", "minimum", "median");
     match busybox("reboot -f")? {
         Some(archive) => row("floor: boot, busybox, power off", samples, || lane.floor(&archive))?,
@@ -188,7 +188,8 @@ impl Lane {
     fn guest(&self, archive: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> Result<()> {
         let mut qemu = Qemu::find()?;
         qemu.clock = Clock::Virtual { seed: 1 };
-        let guest = Guest { kernel: &self.kernel.image, initramfs: archive, append: "", person: None };
+        let kernel = self.kernel.read_image()?;
+        let guest = Guest { kernel: &kernel, initramfs: archive, append: "", person: None };
         let end = self.runtime.block_on(qemu.run(&guest, on_frame))?;
         match end.how {
             End::PoweredOff => Ok(()),

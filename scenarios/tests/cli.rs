@@ -27,6 +27,7 @@ frame::tests![user::four_at_a_time:
     a_malformed_setting_says_what_it_should_be,
     an_unknown_arm_suggests_the_nearest,
     an_unknown_flag_is_named,
+    what_is_mistyped_is_no_bad_commit,
     list_names_every_scenario,
     show_tells_the_story,
     doctor_says_what_can_be_done,
@@ -105,6 +106,24 @@ fn an_unknown_flag_is_named() {
     assert!(err.contains("unexpected argument '--jsn'") && err.contains("'--json'"), "{err}");
     assert!(refusal("rnu").contains("unrecognized subcommand 'rnu'"));
     assert!(refusal("show").contains("<SCENARIO>"));
+}
+
+fn what_is_mistyped_is_no_bad_commit() {
+    // `git bisect run`: 2 would be a bad commit, 125 is one that cannot be judged.
+    for line in [
+        "run --bisect --jsn",
+        "run --jobs 0 --bisect=immune",
+        "run --bisect=perhaps",
+        "run --without-cause --bisect",
+        "run --bisect tw-recyle",
+        "rnu --bisect",
+    ] {
+        let Answer { status, out, err } = ask(line);
+        assert_eq!((status, out.as_str()), (Some(125), ""), "{line}: {err}");
+        assert_ne!(err, "", "{line}");
+    }
+    assert_eq!(ask("run --bisect --help").status, Some(0));
+    assert_eq!(ask("--version --bisect").status, Some(0));
 }
 
 fn names() -> Vec<&'static str> {

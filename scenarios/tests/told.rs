@@ -192,7 +192,7 @@ fn without_its_cause_a_fault_is_not_reproduced() {
     assert_eq!((&outcome["verdict"], &outcome["expected"]), (&Value::from("failed"), &Value::from(true)));
     let reason = outcome["reason"].as_str().expect("a reason");
     assert!(reason.starts_with("nothing was reproduced"), "{reason}");
-    assert!(refusal(&format!("run {SHORT} --without-cause --bisect")).contains("cannot be used with"));
+    assert!(refusal(&format!("run {SHORT} --without-cause --arm fault")).contains("cannot be used with"));
 }
 
 fn a_terminal_has_progress_on_stderr_only() {

@@ -39,7 +39,14 @@ fn what_is_no_kernel_is_one_sentence() {
     let refused = |kernel: &str| refusal(&mut faultlab(&format!("run {SHORT} --kernel {kernel}")));
     assert!(refused("no-such-kernel").contains("kernel no-such-kernel is missing"));
     let text = file("text", b"no kernel at all\n");
-    assert!(refused(&text).contains("text is no bzImage: it has no HdrS at 0x202"), "{}", refused(&text));
+    let no_bzimage = refused(&text);
+    assert!(no_bzimage.contains("text is no bzImage: it has no HdrS at 0x202"), "{no_bzimage}");
+    // A file needs no store.
+    let storeless = |verb: &str, kernel: &str| {
+        refusal(faultlab(&format!("{verb} {SHORT} --kernel {kernel}")).env("XDG_CACHE_HOME", "/dev/null"))
+    };
+    assert_eq!([storeless("run", &text), storeless("shell", &text)], [&*no_bzimage; 2]);
+    assert!(storeless("run", "no-such-kernel").contains("Not a directory"));
     let whole = broken_kernel();
     let cut = file("cut", &whole[..whole.len() / 2]);
     assert!(refused(&cut).contains("cut is no bzImage: it is cut short"), "{}", refused(&cut));

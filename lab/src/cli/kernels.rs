@@ -21,9 +21,8 @@ use crate::scenario::{Clock, Ground, Scenario};
 /// told before any is booted.
 pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
     let mut found: Vec<Kernel> = vec![];
-    let store = Store::open()?;
     for name in &options.kernels {
-        found.push(store.find(name)?);
+        found.push(Store::find(name)?);
     }
     let ready = |kernel| Vm::new(kernel, options.clock, options.seed);
     Ok(found.into_iter().map(ready).collect::<Result<_>>()?)

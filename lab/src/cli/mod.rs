@@ -147,7 +147,10 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     let done = if arguments.first().is_some_and(|program| Wish::asked(program).is_some()) {
         exercise::exercise(style())
     } else {
-        obey(catalogue, Arguments::parse().verb)
+        match Arguments::try_parse() {
+            Ok(arguments) => obey(catalogue, arguments.verb),
+            Err(error) => return told_to_type(&error, &arguments),
+        }
     };
     let (status, sentence) = match done {
         Ok(status) => return status,
@@ -164,6 +167,19 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     // Where nobody reads it, the status still says it.
     let _ = writeln!(io::stderr(), "faultlab: {sentence}");
     ExitCode::from(status)
+}
+
+/// Prints what clap answers to these arguments: what is wrong with them, or the
+/// help that they ask for.
+fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
+    let _ = error.print();
+    let bisecting = arguments.iter().any(|a| a == "--bisect" || a.starts_with("--bisect="));
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        // `git bisect run` would mark the commit bad.
+        _ if bisecting => ExitCode::from(125),
+        _ => ExitCode::from(2),
+    }
 }
 
 fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
@@ -21,8 +22,16 @@ use crate::report::{Style, junit, ktap, table};
 /// Runs what was asked for, unless a signal comes first.
 pub(super) fn run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let bisecting = raw.bisect.is_some();
-    let done = checked_and_run(catalogue, raw, style);
-    done.map_err(|stop| if bisecting { stop.for_bisect() } else { stop })
+    let run = || checked_and_run(catalogue, raw, style);
+    if bisecting { for_bisect(run) } else { run() }
+}
+
+/// Runs for `git bisect run`, which takes the status of a panic, 101, for a bad
+/// kernel.
+fn for_bisect(run: impl FnOnce() -> Result<ExitCode, Stop>) -> Result<ExitCode, Stop> {
+    let done = catch_unwind(AssertUnwindSafe(run));
+    let done = done.unwrap_or_else(|_| Err(Stop::CannotTell("the lab panicked".to_owned())));
+    done.map_err(Stop::for_bisect)
 }
 
 fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
@@ -201,5 +210,16 @@ impl Tally {
             n => format!("{n} NOT as expected"),
         };
         format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_a_bisection_nothing() {
+        let done = for_bisect(|| panic!("as a bug would"));
+        assert!(matches!(done, Err(Stop::CannotTell(_))), "{done:?}");
     }
 }

@@ -108,7 +108,7 @@ fn in_guest(
         descriptors: [0, 1, 2],
         seat: Seat { foreground: true, style, exercise: raw.exercise },
     };
-    let vm = Vm::new(Store::open()?.find(kernel)?, Clock::Real, 1)?;
+    let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
     if io::stderr().is_terminal() {
         let _ =
             writeln!(io::stderr(), "Booting {kernel}, and playing the arm there. Ctrl-] ends the machine.");

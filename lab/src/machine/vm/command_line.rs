@@ -8,7 +8,6 @@
 //! docs/system/i386/microvm.rst.
 
 use std::os::fd::RawFd;
-use std::path::Path;
 
 use super::person::Person;
 use super::qemu::{Accelerator, Board, Clock, Qemu, Way};
@@ -139,10 +138,10 @@ impl Qemu {
         // microvm makes one serial port only by itself; this is COM2 on both boards.
         words.option("-device", "isa-serial,chardev=results,iobase=0x2f8,irq=3");
         let kernel = match (way.board, files.vmlinux) {
-            (Board::Microvm, Some(fd)) => format!("/dev/fd/{fd}"),
-            _ => guest.kernel.display().to_string(),
+            (Board::Microvm, Some(vmlinux)) => vmlinux,
+            _ => files.kernel,
         };
-        words.option("-kernel", kernel);
+        words.option("-kernel", format!("/dev/fd/{kernel}"));
         words.option("-initrd", format!("/dev/fd/{}", files.initramfs));
         words.option("-append", self.kernel_command_line(way, guest.append));
         words.0
@@ -154,7 +153,7 @@ impl Qemu {
 pub struct Guest<'a> {
     /// A bzImage. It is unpacked here where it can be, which spares the guest
     /// that work under emulation: a third of its boot.
-    pub kernel: &'a Path,
+    pub kernel: &'a [u8],
     /// A cpio archive.
     pub initramfs: &'a [u8],
     /// What the kernel command line ends with.
@@ -170,6 +169,8 @@ pub struct Files {
     pub console: RawFd,
     /// Where ttyS1 is written to.
     pub results: RawFd,
+    /// Where the bzImage is read from.
+    pub kernel: RawFd,
     /// Where the unpacked kernel is read from; none where it could not be
     /// unpacked.
     pub vmlinux: Option<RawFd>,
@@ -197,9 +198,8 @@ mod tests {
     use super::*;
 
     fn arguments(clock: Clock, way: Way) -> String {
-        let guest =
-            Guest { kernel: Path::new("/k/vmlinuz"), initramfs: b"", append: "faultlab.more", person: None };
-        let files = Files { console: 7, results: 8, vmlinux: Some(6), initramfs: 9 };
+        let guest = Guest { kernel: b"", initramfs: b"", append: "faultlab.more", person: None };
+        let files = Files { console: 7, results: 8, kernel: 5, vmlinux: Some(6), initramfs: 9 };
         Qemu::unfound(clock).arguments(way, &guest, &files).join(" ")
     }
 
@@ -230,7 +230,7 @@ mod tests {
         let clock = Clock::Virtual { seed: 7 };
         let pc = Way { board: Board::Pc, accelerator: Accelerator::Tcg };
         assert_eq!(Qemu::unfound(clock).ways(true), [TCG, pc]);
-        assert!(arguments(clock, pc).contains("-kernel /k/vmlinuz "));
+        assert!(arguments(clock, pc).contains("-kernel /dev/fd/5 "));
     }
 
     #[test]

@@ -58,9 +58,9 @@ pub enum End {
         /// Seconds of the host's clock.
         waited: Duration,
     },
-    /// It ran past its budget.
+    /// It had booted, and reported nothing more in time.
     Hung {
-        /// Seconds of the host's clock.
+        /// Since its last frame, seconds of the host's clock.
         waited: Duration,
     },
     /// QEMU itself failed.
@@ -99,7 +99,7 @@ impl GuestEnd {
                 format!("the guest ({}) did not boot in {} s", self.way, waited.as_secs())
             }
             End::Hung { waited } => {
-                format!("the guest ({}) ran past its budget of {} s", self.way, waited.as_secs())
+                format!("the guest ({}) reported nothing more in {} s", self.way, waited.as_secs())
             }
             End::Died { status, said } => format!("QEMU ({}): {status}: {}", self.way, said.trim_end()),
         };
@@ -128,12 +128,11 @@ impl Qemu {
     /// but a [`GuestEnd`].
     pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut dyn FnMut(&Frame)) -> Result<GuestEnd> {
         let kvm = self.clock == Clock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
-        let image = std::fs::read(guest.kernel)
-            .map_err(|e| Error::kernel("kernel image", format!("read {}", guest.kernel.display()), e))?;
-        let vmlinux = vmlinux::unpack(&image).map(|vmlinux| in_memory("vmlinux", &vmlinux)).transpose()?;
-        drop(image);
-        let initramfs = in_memory("initramfs", guest.initramfs)?;
-        let memory = Memory { vmlinux, initramfs };
+        let memory = Memory {
+            kernel: in_memory("kernel image", guest.kernel)?,
+            vmlinux: vmlinux::unpack(guest.kernel).map(|v| in_memory("vmlinux", &v)).transpose()?,
+            initramfs: in_memory("initramfs", guest.initramfs)?,
+        };
         let mut best: Option<GuestEnd> = None;
         for way in self.ways(kvm) {
             let end = self.run_once(way, guest, &memory, on_frame).await?;
@@ -173,6 +172,7 @@ impl Qemu {
         let files = Files {
             console: console_in.as_raw_fd(),
             results: results_in.as_raw_fd(),
+            kernel: memory.kernel.as_raw_fd(),
             vmlinux: memory.vmlinux.as_ref().map(AsRawFd::as_raw_fd),
             initramfs: memory.initramfs.as_raw_fd(),
         };
@@ -182,22 +182,23 @@ impl Qemu {
 
         let mut ports = Ports::default();
         let (mut said, mut typing) = (Vec::new(), Vec::new());
-        let start = Instant::now();
+        let mut heard = Instant::now();
         let how = loop {
             let booted = !ports.frames.is_empty();
             let limit = match way.accelerator {
-                _ if booted => self.budget,
+                _ if booted => self.frame_budget,
                 Accelerator::Kvm if ports.console.is_empty() => KVM_SILENCE,
                 _ => self.boot_budget,
             };
-            let limit = limit.min(self.budget);
             // A person may take any time.
             let sits = guest.person.is_some_and(Person::sits);
             let (mut printed, mut reported) = ([0; 4096], [0; 4096]);
             tokio::select! {
                 // What was reported first is heard first: it may seat the person.
                 biased;
-                n = some(&mut results_out, &mut reported) => ports.report(&reported[..n], on_frame),
+                n = some(&mut results_out, &mut reported) => if ports.report(&reported[..n], on_frame) {
+                    heard = Instant::now();
+                },
                 n = some(&mut console_out, &mut printed) => {
                     ports.console.push(&printed[..n]);
                     guest.person.inspect(|person| person.show(&printed[..n]));
@@ -208,7 +209,7 @@ impl Qemu {
                     let status = status.map_err(|e| Error::kernel(PROGRAM, "wait", e))?;
                     break if status.success() { End::PoweredOff } else { End::Died { status, said: String::new() } };
                 }
-                () = sleep_until(start + limit), if !sits => {
+                () = sleep_until(heard + limit), if !sits => {
                     child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
                     break if booted { End::Hung { waited: limit } } else { End::NeverBooted { waited: limit } };
                 }
@@ -227,7 +228,8 @@ impl Qemu {
     }
 
     fn spawn(&self, way: Way, arguments: &[String], files: &Files) -> Result<Child> {
-        let handed = [Some(files.console), Some(files.results), files.vmlinux, Some(files.initramfs)];
+        let (console, results) = (Some(files.console), Some(files.results));
+        let handed = [console, results, Some(files.kernel), files.vmlinux, Some(files.initramfs)];
         let parent = nix::unistd::getpid();
         let mut command = Command::new(self.program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -273,6 +275,7 @@ fn stay_here() -> nix::Result<()> {
 
 /// What QEMU reads and no file holds.
 struct Memory {
+    kernel: File,
     vmlinux: Option<File>,
     initramfs: File,
 }
@@ -286,10 +289,13 @@ struct Ports {
 }
 
 impl Ports {
-    fn report(&mut self, bytes: &[u8], on_frame: &mut dyn FnMut(&Frame)) {
+    /// Whether a frame ended in these bytes.
+    fn report(&mut self, bytes: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> bool {
         let frames = self.decoder.push(bytes);
         frames.iter().for_each(on_frame);
+        let any = !frames.is_empty();
         self.frames.extend(frames);
+        any
     }
 
     fn end(mut self, way: Way, how: End, said: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> GuestEnd {
@@ -379,27 +385,54 @@ mod tests {
             noise: 0,
             console,
         };
-        assert_eq!(end.failure().unwrap(), "the guest (microvm) ran past its budget of 9 s\none\ntwo");
+        assert_eq!(end.failure().unwrap(), "the guest (microvm) reported nothing more in 9 s\none\ntwo");
+    }
+
+    /// The end of a guest that prints, does this, and then spins as a kernel
+    /// does that waits for a device; in the script `frame` is a frame's file,
+    /// `results` the second serial port.
+    async fn end_of(does: &str, on_frame: &mut dyn FnMut(&Frame)) -> GuestEnd {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (program, frame) = (dir.path().join("qemu"), dir.path().join("frame"));
+        let script = format!(
+            "#!/bin/sh
+            [ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.0' && exit
+            for word; do case $word in
+                file,id=console,*) echo Booting > \"${{word##*path=}}\" ;;
+                file,id=results,*) results=${{word##*path=}} ;;
+            esac; done
+            frame={}
+            {does}
+            while :; do :; done",
+            frame.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(&frame, Frame::new(1, "ended").encode()).unwrap();
+        let mut qemu = Qemu::at(program).unwrap();
+        qemu.boot_budget = Duration::from_secs(2);
+        qemu.frame_budget = Duration::from_secs(3);
+        let guest = Guest { kernel: b"no kernel", initramfs: b"", append: "", person: None };
+        qemu.run(&guest, on_frame).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_frame_gives_a_guest_its_time_anew() {
+        // The last of five comes after 4 s, past a budget of 3 s.
+        let does = "for n in 0 1 1 1 1; do sleep $n; cat $frame > $results; done";
+        let begun = Instant::now();
+        let mut frames = 0;
+        let end = end_of(does, &mut |_| frames += 1).await;
+        assert_eq!((end.how, frames), (End::Hung { waited: Duration::from_secs(3) }, 5));
+        let lived = begun.elapsed();
+        // 4 + 3 s, and not 5 * 3 s.
+        assert!((7..12).contains(&lived.as_secs()), "{lived:?}");
     }
 
     #[tokio::test]
     async fn what_hangs_is_ended_and_told_of() {
-        use std::os::unix::fs::PermissionsExt;
-        // It prints, and then spins as a kernel does that waits for a device.
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("qemu");
-        let script = "#!/bin/sh\n\
-                      [ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.0' && exit\n\
-                      for word; do case $word in file,id=console,*) echo Booting > \"${word##*path=}\" ;; esac; done\n\
-                      while :; do :; done\n";
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut qemu = Qemu::at(program).unwrap();
-        qemu.boot_budget = Duration::from_secs(2);
-        let image = dir.path().join("bzImage");
-        std::fs::write(&image, b"no kernel").unwrap();
-        let guest = Guest { kernel: &image, initramfs: b"", append: "", person: None };
-        let end = qemu.run(&guest, &mut |_| panic!("it reports nothing")).await.unwrap();
+        let end = end_of("", &mut |_| panic!("it reports nothing")).await;
         assert_eq!(end.how, End::NeverBooted { waited: Duration::from_secs(2) });
         assert_eq!(end.failure().unwrap(), "the guest (microvm) did not boot in 2 s\nBooting");
     }

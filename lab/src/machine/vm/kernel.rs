@@ -44,6 +44,21 @@ impl Kernel {
         })
     }
 
+    /// Reads its bzImage, which is checked where it is the store's.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is not what was added.
+    pub fn read_image(&self) -> Result<Vec<u8>> {
+        let bytes = fs::read(&self.image)
+            .map_err(|e| Error::kernel("kernel image", format!("read {}", self.image.display()), e))?;
+        if let (Some(sums), Some(entry), Some(name)) =
+            (&self.sums, self.image.parent(), self.image.file_name())
+        {
+            sums.check(entry, Path::new(name), &bytes)?;
+        }
+        Ok(bytes)
+    }
+
     /// An index of its modules, empty where it has none. Files of the store
     /// are checked when they are read.
     ///

@@ -1,6 +1,6 @@
 //! Scenarios on one kernel: a guest is booted, told what to do, and listened to.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::command_line::Guest;
 use super::elf::Executable;
@@ -18,10 +18,6 @@ use crate::machine::worker::{Report, Task};
 use crate::outcome::Outcome;
 use crate::scenario::Clock;
 
-/// How long one scenario may take, on the wall's clock: twenty times what the
-/// longest needs on an idle machine.
-const BUDGET: Duration = Duration::from_secs(300);
-
 /// What is said of a kernel that says nothing.
 const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
                       (CONFIG_SERIAL_8250=y, CONFIG_SERIAL_8250_CONSOLE=y)";
@@ -31,6 +27,9 @@ const SILENT: &str = "the guest printed and reported nothing: its kernel seems t
 pub struct Vm {
     qemu: Qemu,
     kernel: Kernel,
+    /// As its modules are read once: what is replaced or removed while guests
+    /// run makes no odd pair.
+    image: Vec<u8>,
     clock: Clock,
     seed: u64,
     modules: super::modules::LoadOrder,
@@ -62,19 +61,21 @@ pub struct Visit {
 }
 
 impl Vm {
-    /// Makes a kernel ready: finds QEMU, and which modules to load.
+    /// Makes a kernel ready: finds QEMU, reads the image, and finds which
+    /// modules to load. What happens to the files later is of no matter.
     ///
     /// # Errors
     /// [`Error::Missing`] without a QEMU that is new enough; where the kernel's
-    /// modules cannot be read.
+    /// image or modules cannot be read.
     pub fn new(kernel: Kernel, clock: Clock, seed: u64) -> Result<Self> {
         let mut qemu = Qemu::find()?;
         qemu.clock = match clock {
             Clock::Virtual => qemu::Clock::Virtual { seed },
             Clock::Real => qemu::Clock::Real,
         };
+        let image = kernel.read_image()?;
         let modules = kernel.modules()?.load_order(WANTED)?;
-        Ok(Self { qemu, kernel, clock, seed, modules })
+        Ok(Self { qemu, kernel, image, clock, seed, modules })
     }
 
     /// The kernel.
@@ -90,8 +91,6 @@ impl Vm {
     pub async fn visit(&self, tasks: Vec<Task>, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<Visit> {
         let count = tasks.len();
         let archive = self.root(tasks)?.build()?;
-        let mut qemu = self.qemu.clone();
-        qemu.budget = BUDGET * u32::try_from(count.max(1)).unwrap_or(1);
         let guest = self.guest(&archive, None);
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
@@ -116,7 +115,7 @@ impl Vm {
             Ok(Report::Abilities(_) | Report::Left(_)) => {}
             Err(error) => failure = Some(error),
         };
-        let end = qemu.run(&guest, &mut hear).await?;
+        let end = self.qemu.run(&guest, &mut hear).await?;
         if failure.is_none() && outcomes.len() < count {
             failure = Some(ended(&end));
         }
@@ -134,8 +133,6 @@ impl Vm {
         let mut root = self.root(vec![task])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
-        let mut qemu = self.qemu.clone();
-        qemu.budget = BUDGET;
         let person = Person::default();
         let guest = self.guest(&archive, Some(&person));
         let mut left = None;
@@ -147,7 +144,7 @@ impl Vm {
             Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_)) => {}
             Err(error) => left = Some(Err(error)),
         };
-        let end = qemu.run(&guest, &mut hear).await?;
+        let end = self.qemu.run(&guest, &mut hear).await?;
         left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
     }
 
@@ -173,7 +170,7 @@ impl Vm {
             (_, Clock::Virtual) => "acpi=off",
             (_, Clock::Real) => "acpi=off lpj=4000000",
         };
-        Guest { kernel: &self.kernel.image, initramfs: archive, append, person }
+        Guest { kernel: &self.image, initramfs: archive, append, person }
     }
 
     /// The error, with the kernel that it is about.

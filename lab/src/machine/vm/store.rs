@@ -8,7 +8,7 @@
 //!     kernel          the bzImage
 //!     config          the kernel's configuration, where its package has one
 //!     modules/        as under /lib/modules/RELEASE
-//!   .adding-4711-0/   of a process that is adding one, or that died of it
+//!   .adding-4711-0/   of a process that is adding or removing one, or that died of it
 //! ```
 //!
 //! An entry appears by one rename(2), whole or not at all. Every process
@@ -147,16 +147,18 @@ impl Store {
         serde_json::from_slice(&text).ok().filter(|entry: &Entry| entry.id == id)
     }
 
-    /// The kernel that a user names: one of the store, or the path of a
-    /// bzImage.
+    /// The kernel that a user names: one of the user's store, or the path of a
+    /// bzImage, for which there need be no store.
     ///
     /// # Errors
-    /// As [`Store::get`] and [`Kernel::from_image`].
-    pub fn find(&self, name: &str) -> Result<Kernel> {
-        if self.entry(name).is_none() && Path::new(name).is_file() {
-            return Kernel::from_image(Path::new(name), None);
+    /// As [`Store::open`], [`Store::get`] and [`Kernel::from_image`].
+    pub fn find(name: &str) -> Result<Kernel> {
+        let image = Path::new(name);
+        match Self::open() {
+            Ok(store) if !image.is_file() || store.entry(name).is_some() => store.get(name),
+            Err(error) if !image.is_file() => Err(error),
+            _ => Kernel::from_image(image, None),
         }
-        self.get(name)
     }
 
     /// The kernel of this name, its image checked against what was added. Its
@@ -196,14 +198,14 @@ impl Store {
         })
     }
 
-    /// Removes the kernel of this name: at once for others, then its files.
+    /// Removes the kernel of this name: at once for others, then its files. It
+    /// needs no space on the disk for that.
     ///
     /// # Errors
     /// Where there is none, or it cannot be removed.
     pub fn remove(&self, id: &str) -> Result<()> {
         let dir = self.directory(id).filter(|dir| dir.is_dir()).ok_or_else(|| self.unknown(id))?;
-        let temporary = self.temporary()?;
-        fs::rename(&dir, temporary.path.join("removed")).map_err(|e| self.failed(&format!("remove {id}"), e))
+        self.put_temporary(&format!("remove {id}"), |path| fs::rename(&dir, path)).map(drop)
     }
 
     fn unknown(&self, id: &str) -> Error {
@@ -247,13 +249,24 @@ impl Store {
 
     /// A directory in which to prepare an entry; gone when it is dropped.
     pub(super) fn temporary(&self) -> Result<Temporary> {
+        let create = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
+        self.put_temporary("make a temporary directory", create)
+    }
+
+    /// A temporary directory that `put` puts at the path it is given.
+    fn put_temporary(&self, tried: &str, put: impl FnOnce(&Path) -> io::Result<()>) -> Result<Temporary> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let lock = self.lock()?;
         self.sweep(&lock);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(format!("{TEMPORARY}{}-{number}", process::id()));
-        let made = fs::DirBuilder::new().mode(0o755).create(&path).and_then(|()| File::open(&path));
-        let dir = made.map_err(|e| self.failed("make a temporary directory", e))?;
+        let path = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(format!("{TEMPORARY}{}-{number}", process::id()));
+            // In another pid namespace another process has the same number.
+            if path.symlink_metadata().is_err() {
+                break path;
+            }
+        };
+        let dir = put(&path).and_then(|()| File::open(&path)).map_err(|e| self.failed(tried, e))?;
         let alive = Flock::lock(dir, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, e)| self.failed("lock a temporary directory", e.into()))?;
         Ok(Temporary { path, _alive: alive })
