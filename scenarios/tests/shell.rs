@@ -86,8 +86,9 @@ fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
 
 fn an_exercise_keeps_its_secret() {
     needs_namespaces();
-    let Answer { status, out, err } =
-        ask_shell(&format!("shell {SHORT} --exercise"), "hint; check; echo $?; exit 7");
+    // A command that nobody reads has nothing to say.
+    let commands = "hint; check; echo $?; (sleep 1; solution; echo $? >&2) | true; exit 7";
+    let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --exercise"), commands);
     assert_eq!(status, Some(7), "{err}");
     assert!(err.contains("What people saw") && err.contains("node (router)"), "{err}");
     let scenario = scenarios::CATALOGUE.find(SHORT).expect("it is in the catalogue");
@@ -106,7 +107,7 @@ fn an_exercise_keeps_its_secret() {
         "{out}"
     );
     assert!(out.ends_with("\n1\n"), "{out}");
-    assert!(err.contains("Left unsolved, 1 attempt and 1 hint."), "{err}");
+    assert!(err.contains("\n141\nLeft unsolved, 1 attempt and 1 hint."), "{err}");
 }
 
 fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {

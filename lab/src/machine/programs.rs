@@ -1,6 +1,7 @@
 //! The programs of this machine, and where a shell looks for them.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,10 @@ use nix::unistd::{AccessFlags, access};
 use crate::report::standing::Tools;
 
 /// PATH, and behind it where `ip`, `nft` and `tc` are, where a user's may not lead.
-pub(super) fn path() -> String {
-    let path = env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-    path + ":/usr/local/sbin:/usr/sbin:/sbin"
+pub(super) fn path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
 
 /// The programs of this name, in the order in which they would be found.

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -194,9 +195,10 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 /// The commands of an exercise are before all others.
-fn path(exercise: bool) -> String {
-    let first = if exercise { format!("{}:", exercise::PLACE) } else { String::new() };
-    first + &programs::path()
+fn path(exercise: bool) -> OsString {
+    let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
+    path.push(programs::path());
+    path
 }
 
 /// The terminal, while other processes may have it.
