@@ -25,8 +25,10 @@ const OWN_TOOLS: &str = "/usr/local/bin";
 pub(super) fn add(root: &mut Initramfs) -> Result<()> {
     root.file(BUSYBOX, 0o755, busybox()?);
     for name in OWN {
-        // A guest can do without any of them.
-        if let Some(tool) = programs::named(name).find_map(|program| Executable::at(&program).ok()) {
+        // A guest can do without any of them, and not with another C library than
+        // its init's.
+        let mut found = programs::named(name).filter_map(|program| Executable::at(&program).ok());
+        if let Some(tool) = found.find(|tool| root.fits(tool)) {
             root.program(&format!("{OWN_TOOLS}/{name}"), &tool);
         }
     }
