@@ -11,12 +11,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+use nix::sys::termios::LocalFlags;
 use user::{Answer, SHORT, Session, Terminal, answer, ask, faultlab, needs_namespaces, refusal};
 
 frame::tests![user::four_at_a_time:
     a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
     a_shell_that_cannot_be_is_one_sentence,
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
+    a_shell_that_is_ended_gives_the_terminal_back_as_it_was,
     an_exercise_keeps_its_secret,
     an_exercise_tells_a_wrong_remedy_from_a_right_one,
     a_hang_is_solved_by_the_end_of_who_holds_it,
@@ -84,10 +87,29 @@ fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
     }
 }
 
+fn a_shell_that_is_ended_gives_the_terminal_back_as_it_was() {
+    needs_namespaces();
+    let mut terminal = Terminal::new();
+    // Nor does this keep the worker, in the background, from a word.
+    let mut before = terminal.modes();
+    before.local_flags |= LocalFlags::TOSTOP;
+    terminal.set_modes(&before);
+    let mut command = faultlab(&format!("shell {SHORT}"));
+    command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+    let mut session = Session::start(command.env("SHELL", "/bin/bash"));
+    terminal.wait_for(&format!("({SHORT} fault) "));
+    assert_ne!(terminal.modes(), before, "bash reads key by key");
+    session.signal(Signal::SIGTERM);
+    assert_eq!(session.status(), Some(128 + Signal::SIGTERM as i32));
+    session.gone(Instant::now());
+    assert_eq!(terminal.modes(), before);
+}
+
 fn an_exercise_keeps_its_secret() {
     needs_namespaces();
-    let Answer { status, out, err } =
-        ask_shell(&format!("shell {SHORT} --exercise"), "hint; check; echo $?; exit 7");
+    // A command that nobody reads has nothing to say.
+    let commands = "hint; check; echo $?; (sleep 1; solution; echo $? >&2) | true; exit 7";
+    let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --exercise"), commands);
     assert_eq!(status, Some(7), "{err}");
     assert!(err.contains("What people saw") && err.contains("node (router)"), "{err}");
     let scenario = scenarios::CATALOGUE.find(SHORT).expect("it is in the catalogue");
@@ -106,7 +128,7 @@ fn an_exercise_keeps_its_secret() {
         "{out}"
     );
     assert!(out.ends_with("\n1\n"), "{out}");
-    assert!(err.contains("Left unsolved, 1 attempt and 1 hint."), "{err}");
+    assert!(err.contains("\n141\nLeft unsolved, 1 attempt and 1 hint."), "{err}");
 }
 
 fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {

@@ -7,10 +7,13 @@ mod stored;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Instant;
 
 use lab::machine::vm::tools;
+use tempfile::TempDir;
 
 use frame::leave_out;
 use stored::newest;
@@ -18,9 +21,21 @@ use user::{Answer, SHORT, Session, Terminal, answer, faultlab};
 
 frame::tests![user::two_at_a_time:
     a_shell_in_a_guest_has_the_terminal,
+    a_shell_in_a_guest_ends_with_a_pipe,
     an_exercise_has_a_kernel_of_its_own,
     a_shell_in_a_guest_needs_a_static_busybox,
 ];
+
+/// A directory with links to these programs, to be all of PATH.
+fn only(programs: &[&str]) -> TempDir {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = std::env::var_os("PATH").expect("cargo was found by it");
+    for name in programs {
+        let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.exists());
+        symlink(found.expect("it was found before"), place.path().join(name)).expect("a link");
+    }
+    place
+}
 
 /// A shell in a guest at a terminal, as soon as it prompts.
 fn at_a_guest(terminal: &mut Terminal, line: &str, prompt: &str) -> Session {
@@ -54,6 +69,26 @@ fn a_shell_in_a_guest_has_the_terminal() {
     session.gone(Instant::now());
 }
 
+fn a_shell_in_a_guest_ends_with_a_pipe() {
+    let kernel = newest().id;
+    if let Err(missing) = tools::busybox() {
+        leave_out(missing.to_string());
+    }
+    let of_busybox = only(&["qemu-system-x86_64", "busybox"]);
+    let every = std::env::var_os("PATH").expect("cargo was found by it");
+    // The last line's end is missing too.
+    for (commands, said, left) in [("echo h''i; exit 7", "hi\r\n", 7), ("", "$ ", 0)] {
+        for path in [Path::new(&every), of_busybox.path()] {
+            let (read, write) = io::pipe().expect("a pipe");
+            { write }.write_all(commands.as_bytes()).expect("a pipe has room for a command");
+            let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
+            let Answer { status, out, err } = answer(command.stdin(read).env("PATH", path));
+            assert_eq!(status, Some(left), "{}: {err}{out}", path.display());
+            assert!(out.contains(said), "{}: {err}{out}", path.display());
+        }
+    }
+}
+
 fn an_exercise_has_a_kernel_of_its_own() {
     let mut terminal = Terminal::new();
     let mut session = at_a_guest(&mut terminal, "rtnl-stall --exercise", "rtnl-stall exercise");
@@ -69,11 +104,7 @@ fn an_exercise_has_a_kernel_of_its_own() {
 
 fn a_shell_in_a_guest_needs_a_static_busybox() {
     let kernel = newest().id;
-    let place = tempfile::tempdir().expect("a directory");
-    let found = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let qemu =
-        found.into_iter().flatten().map(|dir| dir.join("qemu-system-x86_64")).find(|file| file.exists());
-    symlink(qemu.expect("a QEMU was found before"), place.path().join("qemu-system-x86_64")).expect("a link");
+    let place = only(&["qemu-system-x86_64"]);
     let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
     let Answer { status, out, err } = answer(command.env("PATH", place.path()));
     assert_eq!((status, out.as_str()), (Some(69), ""));

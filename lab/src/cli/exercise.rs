@@ -1,6 +1,6 @@
 //! The commands of an exercise: this program, started under their names.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -32,5 +32,7 @@ pub(super) fn exercise(style: Style) -> Result<ExitCode, Stop> {
         Command::Check => Wish::Check,
         Command::Solution => Wish::Solution,
     };
-    Ok(ExitCode::from(ask(wish, style, &mut io::stdout())?))
+    let mut out = io::stdout();
+    let tell = |text: &str| Ok::<_, Stop>(out.write_all(text.as_bytes()).and_then(|()| out.flush())?);
+    Ok(ExitCode::from(ask(wish, style, tell)?))
 }

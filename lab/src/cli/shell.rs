@@ -109,9 +109,11 @@ fn in_guest(
         seat: Seat { foreground: true, style, exercise: raw.exercise },
     };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
-    if io::stderr().is_terminal() {
-        let _ =
-            writeln!(io::stderr(), "Booting {kernel}, and playing the arm there. Ctrl-] ends the machine.");
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let _ = writeln!(
+            io::stderr(),
+            "Booting {kernel}, and playing the arm there. Ctrl-C ends the machine, and Ctrl-] from the prompt on."
+        );
     }
     super::on_runtime(async {
         tokio::select! {

@@ -78,12 +78,16 @@ enum Answer {
     Done(u8),
 }
 
-/// Asks the worker of the shell around this process, writes its answer as it
+/// Asks the worker of the shell around this process, tells its answer as it
 /// comes, and returns the exit status: for a check 1 where the fault is there.
 ///
 /// # Errors
-/// [`Error::Lab`] outside of an exercise; where `out` cannot be written.
-pub fn ask(wish: Wish, style: Style, out: &mut dyn Write) -> Result<u8> {
+/// [`Error::Lab`] outside of an exercise; what `tell` fails with.
+pub fn ask<E: From<Error>>(
+    wish: Wish,
+    style: Style,
+    mut tell: impl FnMut(&str) -> Result<(), E>,
+) -> Result<u8, E> {
     let failed = |tried: &str, e: io::Error| Error::kernel(wish.name(), tried, e);
     let mut worker = Client::connect(SOCKET).map_err(|_| {
         Error::Lab(format!("{} works in the shell of `faultlab shell SCENARIO --exercise` only", wish.name()))
@@ -93,14 +97,12 @@ pub fn ask(wish: Wish, style: Style, out: &mut dyn Write) -> Result<u8> {
     for line in io::BufReader::new(worker).lines() {
         let line = line.map_err(|e| failed("hear the worker", e))?;
         match serde_json::from_str(&line) {
-            Ok(Answer::Text(text)) => {
-                out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| failed("write", e))?;
-            }
+            Ok(Answer::Text(text)) => tell(&text)?,
             Ok(Answer::Done(status)) => return Ok(status),
-            Err(error) => return Err(Error::Lab(format!("the worker said {line:?}: {error}"))),
+            Err(error) => return Err(Error::Lab(format!("the worker said {line:?}: {error}")).into()),
         }
     }
-    Err(Error::Lab("the exercise has ended".into()))
+    Err(Error::Lab("the exercise has ended".into()).into())
 }
 
 /// Asks whether a kernel has something to find.

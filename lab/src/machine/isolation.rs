@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::process::exit;
 
+use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
@@ -58,9 +59,17 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
         flags |= CloneFlags::CLONE_NEWUSER;
     }
     unshare(flags).map_err(|errno| Error::Missing(why_not(errno)))?;
+    // AppArmor lets a user namespace be made, and nothing be done in it.
+    let powerless = |error: Error| match error.errno() {
+        Some(libc::EPERM | libc::EACCES) if privilege == Privilege::UserNamespace => {
+            forbidden().map_or(error, Error::Missing)
+        }
+        _ => error,
+    };
     if privilege == Privilege::UserNamespace {
         let map = |file: &str, text: String| {
-            fs::write(file, text).map_err(|e| Error::kernel("user namespace", format!("write {file}"), e))
+            let failed = |e| powerless(Error::kernel("user namespace", format!("write {file}"), e));
+            fs::write(file, text).map_err(failed)
         };
         // Without this an unprivileged process may not map its group
         // (user_namespaces(7)); the file is new in Linux 3.19.
@@ -74,7 +83,7 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     }
     become_first_process()?;
     let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
-    private.map_err(|e| Error::kernel("mount namespace", "make / private", e))?;
+    private.map_err(|e| powerless(Error::kernel("mount namespace", "make / private", e)))?;
     // A container that covers parts of /proc forbids this. Then the outer /proc
     // stays, in which /proc/thread-self is still right.
     let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, None::<&str>);

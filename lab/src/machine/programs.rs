@@ -1,6 +1,7 @@
 //! The programs of this machine, and where a shell looks for them.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,14 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::report::standing::Tools;
 
+/// The names of busybox; Alpine's static one has the second.
+pub(super) const BUSYBOX: [&str; 2] = ["busybox", "busybox.static"];
+
 /// PATH, and behind it where `ip`, `nft` and `tc` are, where a user's may not lead.
-pub(super) fn path() -> String {
-    let path = env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-    path + ":/usr/local/sbin:/usr/sbin:/sbin"
+pub(super) fn path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
 
 /// The programs of this name, in the order in which they would be found.
@@ -33,6 +38,7 @@ pub(super) fn tools() -> Tools {
 }
 
 /// Whether it is one of busybox's: its `ip` knows no netns.
-fn is_busybox(program: &Path) -> bool {
-    fs::canonicalize(program).is_ok_and(|file| file.file_name().is_some_and(|name| name == "busybox"))
+pub(super) fn is_busybox(program: &Path) -> bool {
+    let named = |file: PathBuf| BUSYBOX.iter().any(|name| file.ends_with(name));
+    fs::canonicalize(program).is_ok_and(named)
 }

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,7 +14,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -127,7 +129,7 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
     };
     let mut screen = File::from(stderr);
     // Where nobody reads it, the shell still works.
-    let _ = screen.write_all(told.as_bytes());
+    let _ = from_background(|| screen.write_all(told.as_bytes()));
 
     let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);
     let mut command = Command::new(&program);
@@ -168,7 +170,7 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
         failed = Played::go_on(rest) => match failed? {},
     };
     if let Some(exercise) = exercise {
-        let _ = screen.write_all(exercise.farewell(seat.style).as_bytes());
+        let _ = from_background(|| screen.write_all(exercise.farewell(seat.style).as_bytes()));
     }
     Ok(code(status.map_err(|e| failed("wait", e))?))
 }
@@ -194,22 +196,24 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 /// The commands of an exercise are before all others.
-fn path(exercise: bool) -> String {
-    let first = if exercise { format!("{}:", exercise::PLACE) } else { String::new() };
-    first + &programs::path()
+fn path(exercise: bool) -> OsString {
+    let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
+    path.push(programs::path());
+    path
 }
 
 /// The terminal, while other processes may have it.
 #[must_use = "it is given back when this is dropped"]
 #[derive(Debug)]
-pub(super) struct Terminal(Option<OwnedFd>);
+pub(super) struct Terminal(Option<(OwnedFd, Termios)>);
 
 impl Terminal {
-    /// Remembers the terminal behind a descriptor, if this process is in its
-    /// foreground.
+    /// Remembers the terminal behind a descriptor, and its modes, if this process
+    /// is in its foreground.
     pub(super) fn of(descriptor: &OwnedFd) -> Self {
         let ours = tcgetpgrp(descriptor).is_ok_and(|group| group == getpgrp());
-        Self(ours.then(|| descriptor.try_clone().ok()).flatten())
+        let remembered = || Some((descriptor.try_clone().ok()?, tcgetattr(descriptor).ok()?));
+        Self(ours.then(remembered).flatten())
     }
 
     /// Whether this process had it.
@@ -220,20 +224,27 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if let Some(terminal) = &self.0 {
-            // A terminal that hung up is nobody's.
+        if let Some((terminal, modes)) = &self.0 {
+            // A terminal that hung up is nobody's. A shell that is killed while it
+            // reads key by key leaves a terminal that does not show what is typed.
             let _ = take_terminal(terminal.as_fd(), getpgrp());
+            let _ = from_background(|| Ok(tcsetattr(terminal, SetArg::TCSANOW, modes)?));
         }
     }
 }
 
-/// Makes a process group the foreground of a terminal, from its background,
-/// where the kernel would stop the caller by SIGTTOU.
+/// Makes a process group the foreground of a terminal.
 fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
+    from_background(|| Ok(tcsetpgrp(terminal, group)?))
+}
+
+/// Does with a terminal what the kernel would stop a process in its background
+/// for, by SIGTTOU.
+fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTTOU);
-    let before = stop.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-    let taken = tcsetpgrp(terminal, group);
+    let before = stop.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let done = act();
     before.thread_set_mask()?;
-    Ok(taken?)
+    done
 }

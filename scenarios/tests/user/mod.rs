@@ -15,6 +15,7 @@ use libtest_mimic::Arguments;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -134,6 +135,16 @@ impl Terminal {
     /// The terminal as a program's stdin, stdout or stderr.
     pub fn side(&self) -> Stdio {
         self.side.try_clone().expect("a descriptor").into()
+    }
+
+    /// How it treats what is typed and written.
+    pub fn modes(&self) -> Termios {
+        tcgetattr(&self.side).expect("it is a terminal")
+    }
+
+    /// Has it treat what is typed and written so.
+    pub fn set_modes(&self, modes: &Termios) {
+        tcsetattr(&self.side, SetArg::TCSANOW, modes).expect("it is a terminal");
     }
 
     /// Waits until the text is seen.

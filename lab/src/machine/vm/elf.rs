@@ -124,7 +124,7 @@ impl Executable {
         if !told.status.success() {
             return Err(wrong(String::from_utf8_lossy(&told.stderr).trim()));
         }
-        let listed = listed_libraries(&String::from_utf8_lossy(&told.stdout));
+        let listed = listed_libraries(&String::from_utf8_lossy(&told.stdout)).map_err(|line| wrong(&line))?;
         let libraries = listed.into_iter().map(|(name, path)| Ok((name, read(&path)?)));
         let libraries = libraries.collect::<Result<_>>()?;
         let interpreter = Some((loader.clone(), read(&loader)?));
@@ -133,12 +133,16 @@ impl Executable {
 }
 
 /// What a loader lists, `NAME => PATH (ADDRESS)`, by name. It lists itself and
-/// the kernel's vDSO too, with no path of a file.
-fn listed_libraries(list: &str) -> Vec<(String, PathBuf)> {
+/// the kernel's vDSO too, with no path of a file. The error is the line of what
+/// it does not find: it may exit with 0 all the same.
+fn listed_libraries(list: &str) -> Result<Vec<(String, PathBuf)>, String> {
     let library = |line: &str| {
         let (name, path) = line.trim().split_once(" => ")?;
+        if path == "not found" {
+            return Some(Err(line.trim().to_owned()));
+        }
         let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
-        (path.starts_with('/') && !name.contains('/')).then(|| (name.to_owned(), PathBuf::from(path)))
+        (path.starts_with('/') && !name.contains('/')).then(|| Ok((name.to_owned(), PathBuf::from(path))))
     };
     list.lines().filter_map(library).collect()
 }
@@ -211,11 +215,13 @@ mod tests {
         let list = "\tlinux-vdso.so.1 (0x00007ffd8c5f2000)\n\
                     \tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x00007f1ce2c3a000)\n\
                     \tlibc.so.6 => /lib (x)/libc.so.6 (0x00007f1ce2a59000)\n\
-                    \tlibgone.so.1 => not found\n\
                     \t/lib64/ld-linux-x86-64.so.2 => /lib/ld-2.36.so (0x00007f1ce2d8d000)\n";
         let expected =
             [("libmnl.so.0", "/lib/x86_64-linux-gnu/libmnl.so.0"), ("libc.so.6", "/lib (x)/libc.so.6")];
-        assert_eq!(listed_libraries(list), expected.map(|(name, path)| (name.into(), path.into())));
+        let listed = listed_libraries(list).unwrap();
+        assert_eq!(listed, expected.map(|(name, path)| (name.into(), path.into())));
+        let gone = format!("{list}\tlibgone.so.1 => not found\n");
+        assert_eq!(listed_libraries(&gone).unwrap_err(), "libgone.so.1 => not found");
     }
 
     #[test]

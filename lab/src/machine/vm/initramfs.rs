@@ -63,22 +63,28 @@ impl Initramfs {
     }
 
     /// Puts an executable at an absolute path, with the directories above it,
-    /// and makes its shared objects findable: the first of a name is everybody's.
+    /// and makes its shared objects findable: those of one name are everybody's.
     pub fn program(&mut self, path: &str, executable: &Executable) {
         self.file(path, 0o755, executable.bytes.clone());
-        let Some((interpreter, loader)) = &executable.interpreter else { return };
+        let Some((interpreter, _)) = &executable.interpreter else { return };
         let home = interpreter.parent().and_then(Path::to_str).unwrap_or(LIBRARIES);
         for dir in LOADER_LOOKS_IN.into_iter().chain([home]).filter(|dir| *dir != LIBRARIES) {
             self.put(dir, Node::Link { target: LIBRARIES.to_owned() });
         }
-        let name = interpreter.file_name().unwrap_or_default().to_string_lossy();
-        self.file(&format!("{LIBRARIES}/{name}"), 0o755, loader.clone());
-        for (name, bytes) in &executable.libraries {
-            let path = format!("{LIBRARIES}/{name}");
-            if !self.nodes.contains_key(&path) {
-                self.file(&path, 0o644, bytes.clone());
-            }
+        for (path, mode, bytes) in shared_objects(executable) {
+            self.file(&path, mode, bytes.clone());
         }
+    }
+
+    /// Whether the executable's shared objects are those that are here already,
+    /// or have names of their own.
+    #[must_use]
+    pub fn fits(&self, executable: &Executable) -> bool {
+        shared_objects(executable).all(|(path, _, bytes)| match self.nodes.get(&path) {
+            Some(Node::File { bytes: here, .. }) => here == bytes,
+            Some(_) => false,
+            None => true,
+        })
     }
 
     /// Puts modules where the guest finds them.
@@ -145,6 +151,16 @@ impl Initramfs {
     }
 }
 
+/// The loader and the libraries of an executable: path, mode, and the file.
+fn shared_objects(executable: &Executable) -> impl Iterator<Item = (String, u32, &Vec<u8>)> {
+    let loader = executable.interpreter.iter().map(|(path, bytes)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        (format!("{LIBRARIES}/{name}"), 0o755, bytes)
+    });
+    let library = |(name, bytes)| (format!("{LIBRARIES}/{name}"), 0o644, bytes);
+    loader.chain(executable.libraries.iter().map(library))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,5 +209,26 @@ mod tests {
         assert_eq!(kind("store/abc-libc/lib"), Some(0o120_000));
         assert_eq!(kind("store/abc-libc"), Some(0o040_000));
         assert_eq!(archive, fs.build().unwrap());
+    }
+
+    #[test]
+    fn an_executable_of_another_c_library_does_not_fit() {
+        let linked = |loader: &[u8], libraries: &[(&str, &[u8])]| Executable {
+            bytes: b"exe".to_vec(),
+            interpreter: Some(("/lib64/ld.so".into(), loader.to_vec())),
+            libraries: libraries.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect(),
+        };
+        let mut fs = Initramfs::new();
+        let init = linked(b"ld", &[("libc.so.6", b"libc")]);
+        assert!(fs.fits(&init));
+        fs.program("/init", &init);
+        assert!(fs.fits(&linked(b"ld", &[("libc.so.6", b"libc"), ("libmnl.so.0", b"mnl")])));
+        assert!(!fs.fits(&linked(b"ld", &[("libc.so.6", b"another")])));
+        let of_a_store = Executable {
+            interpreter: Some(("/store/abc-libc/lib/ld.so".into(), b"another".to_vec())),
+            ..init.clone()
+        };
+        assert!(!fs.fits(&of_a_store));
+        assert!(fs.fits(&Executable { interpreter: None, libraries: [].into(), ..init }));
     }
 }

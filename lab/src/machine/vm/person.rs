@@ -7,16 +7,24 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::getpid;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// What ends a terminal's input, Ctrl-D.
 const END: u8 = 0x04;
+/// How often it is pressed. drivers/tty/n_tty.c stores it as NUL where a line is
+/// being gathered; a shell that then begins to read key by key, as readline does,
+/// reads NUL and waits on.
+const PRESSED_EVERY: Duration = Duration::from_secs(1);
 /// The one key of a terminal that is not the guest's, Ctrl-]: a guest may hang.
 const ESCAPE: u8 = 0x1d;
+/// How many reads of standard input may wait for the guest.
+const AHEAD: usize = 256;
 
 /// A person who is to sit down at a guest.
 #[derive(Debug, Default)]
@@ -26,7 +34,7 @@ pub struct Person {
 
 #[derive(Debug)]
 struct Seat {
-    keys: UnboundedReceiver<Vec<u8>>,
+    keys: Receiver<Vec<u8>>,
     /// The terminal, where there is one.
     _raw: Option<Raw>,
 }
@@ -35,24 +43,11 @@ impl Person {
     /// From now on what is typed goes to the guest, Ctrl-C too, and what the
     /// guest prints is shown. Ctrl-] at a terminal is SIGINT to this process.
     pub fn sit_down(&self) {
-        let (tell, keys) = unbounded_channel();
+        let (tell, keys) = channel(AHEAD);
         let raw = Raw::begin();
         let terminal = raw.is_some();
         // The thread may wait for a key when this process ends, and ends with it.
-        thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            while let Ok(length @ 1..) = io::stdin().lock().read(&mut buffer) {
-                if terminal && buffer[..length].contains(&ESCAPE) {
-                    // As Ctrl-C ends what runs on this machine.
-                    let _ = kill(getpid(), Signal::SIGINT);
-                    return;
-                }
-                if tell.send(buffer[..length].to_vec()).is_err() {
-                    return;
-                }
-            }
-            let _ = tell.send(vec![END]);
-        });
+        thread::spawn(move || if terminal { pass_on_keys(&tell) } else { pass_on_all(&tell) });
         *self.seat.borrow_mut() = Some(Seat { keys, _raw: raw });
     }
 
@@ -80,6 +75,41 @@ impl Person {
             // Where nobody reads it, the shell still works.
             let _ = screen.write_all(bytes).and_then(|()| screen.flush());
         }
+    }
+}
+
+/// Passes on what is typed at a terminal, as long as the guest takes it.
+fn pass_on_keys(tell: &Sender<Vec<u8>>) {
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = io::stdin().lock().read(&mut buffer) {
+        let keys = &buffer[..length];
+        if keys.contains(&ESCAPE) {
+            // As Ctrl-C ends what runs on this machine.
+            let _ = kill(getpid(), Signal::SIGINT);
+            return;
+        }
+        // Of a guest that hangs the keys are lost, and Ctrl-] is still seen.
+        if let Err(TrySendError::Closed(_)) = tell.try_send(keys.to_vec()) {
+            return;
+        }
+    }
+}
+
+/// Passes on a pipe or a file as fast as the guest takes it, and then its end
+/// until the guest has understood.
+fn pass_on_all(tell: &Sender<Vec<u8>>) {
+    let mut buffer = [0; 1024];
+    let mut last = b'\n';
+    while let Ok(length @ 1..) = io::stdin().lock().read(&mut buffer) {
+        last = buffer[length - 1];
+        if tell.blocking_send(buffer[..length].to_vec()).is_err() {
+            return;
+        }
+    }
+    let mut end = if last == b'\n' { vec![END] } else { vec![b'\n', END] };
+    while tell.blocking_send(end).is_ok() {
+        end = vec![END];
+        thread::sleep(PRESSED_EVERY);
     }
 }
 

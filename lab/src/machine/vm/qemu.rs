@@ -11,7 +11,8 @@ use crate::machine::programs;
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// How to get it.
-const INSTALL: &str = "install the package qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (Fedora, RHEL)";
+const INSTALL: &str =
+    "install the package qemu-system-x86 (Debian, Ubuntu, Fedora) or qemu-system-x86_64 (Alpine)";
 
 /// The first version whose microvm has ACPI and whose flags are all used here.
 const VERSION_MIN: (u32, u32) = (5, 2);

@@ -25,8 +25,11 @@ const OWN_TOOLS: &str = "/usr/local/bin";
 pub(super) fn add(root: &mut Initramfs) -> Result<()> {
     root.file(BUSYBOX, 0o755, busybox()?);
     for name in OWN {
-        // A guest can do without any of them.
-        if let Some(tool) = programs::named(name).find_map(|program| Executable::at(&program).ok()) {
+        // A guest can do without any of them, and not with another C library than
+        // its init's.
+        let own = programs::named(name).filter(|program| !programs::is_busybox(program));
+        let mut found = own.filter_map(|program| Executable::at(&program).ok());
+        if let Some(tool) = found.find(|tool| root.fits(tool)) {
             root.program(&format!("{OWN_TOOLS}/{name}"), &tool);
         }
     }
@@ -38,13 +41,15 @@ pub(super) fn add(root: &mut Initramfs) -> Result<()> {
 /// # Errors
 /// [`Error::Missing`] where there is none.
 pub fn busybox() -> Result<Vec<u8>> {
-    let found = programs::named("busybox")
+    let found = programs::BUSYBOX
+        .into_iter()
+        .flat_map(programs::named)
         .filter_map(|program| std::fs::read(program).ok())
         .find(|bytes| elf::is_static(bytes));
     found.ok_or_else(|| {
         Error::missing(
             "a static busybox, for the shell in the guest",
-            "install the package busybox-static (Debian, Ubuntu) or busybox (Alpine, Fedora)",
+            "install the package busybox-static (Debian, Ubuntu, Alpine) or busybox (Fedora)",
         )
     })
 }
