@@ -11,12 +11,12 @@ use crate::wire::{Fate, Origin, Record, Way};
 /// What tells segments apart that cross a link in one direction.
 type Segment = (Header, usize);
 
-/// Marks the frames that left the hosts at the ends of a wire with what it did
-/// with them. The first of equal segments to leave is the first that it met.
-pub(crate) fn mark(capture: &mut Capture, ends: &[String; 2], records: &[Record]) {
-    for (way, [from, to]) in [(Way::There, [&ends[0], &ends[1]]), (Way::Back, [&ends[1], &ends[0]])] {
-        // An interface is named after the node at the other end.
-        let Some(end) = capture.ends.iter().position(|e| e.host == *from && e.interface == *to) else {
+/// Marks the frames that left the ends of a wire, a host and an interface each,
+/// with what it did with them. The first of equal segments to leave is the first
+/// that it met.
+pub(crate) fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
+    for (way, (host, interface)) in [Way::There, Way::Back].into_iter().zip(ends) {
+        let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
             continue;
         };
         let mut met: HashMap<Segment, VecDeque<Fate>> = HashMap::new();
@@ -68,7 +68,7 @@ mod tests {
         };
         let reset = header(["10.0.0.1:1", "10.0.0.2:2"], Flags::RST, 5, 0);
         let mut capture = Capture {
-            ends: vec![end("a", "b"), end("b", "a")],
+            ends: vec![end("a", "eth0"), end("b", "eth1")],
             frames: [
                 crossing(0, Some(0), None, reset, b""),
                 crossing(10, Some(0), None, reset, b""),
@@ -87,7 +87,7 @@ mod tests {
             fate,
         };
         let records: Vec<_> = said.iter().map(record).collect();
-        mark(&mut capture, &["a".into(), "b".into()], &records);
+        mark(&mut capture, [("a", "eth0"), ("b", "eth1")], &records);
         hops(&capture).iter().map(|hop| hop.fate).collect()
     }
 

@@ -96,7 +96,10 @@ impl Stage<'_> {
         traces.log = self.voice.log.complaints(self.logged.get(), of_another)?;
         for (ends, wire) in self.wires.borrow().iter() {
             // Where the first records have given way nothing is known of the others.
-            if wire.forgotten() == 0 {
+            let [one, other] = ends;
+            let link = self.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
+            if let Some([here, there]) = link {
+                let ends = [(one.as_str(), here.interface.as_str()), (other, &there.interface)];
                 carried::mark(&mut traces.capture, ends, &wire.frames());
             }
             traces.wires.push(WireTraces { ends: ends.clone(), counted: wire.counted() });

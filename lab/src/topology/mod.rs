@@ -315,6 +315,17 @@ impl Topology {
         self.nodes.iter().position(|n| n.name == name).unwrap_or_else(|| panic!("no node is named {name:?}"))
     }
 
+    /// The two ends of the wired link between two nodes, in their order.
+    #[must_use]
+    pub fn wired(&self, one: &str, other: &str) -> Option<[&End; 2]> {
+        let nodes = [self.index(one), self.index(other)];
+        self.links.iter().filter(|link| link.wired).find_map(|link| {
+            let [here, there] = &link.ends;
+            let ends = if here.node == nodes[0] { [here, there] } else { [there, here] };
+            (ends.map(|end| end.node) == nodes).then_some(ends)
+        })
+    }
+
     fn last_link(&mut self) -> &mut Link {
         self.links.last_mut().expect("a link was added before")
     }
@@ -387,5 +398,14 @@ mod tests {
         let pins: Vec<_> = t.nodes[0].sysctls.iter().filter(|s| s.key == "net.ipv4.tcp_timestamps").collect();
         assert_eq!(pins.len(), 1);
         assert_eq!(pins[0].value, "0");
+    }
+
+    #[test]
+    fn a_wired_link_is_found_from_either_end() {
+        let t = behind_a_bridge().wire("a 10.0.1.1/24", "server 10.0.1.2/24").interfaces("near", "far");
+        let ends = |one, other| t.wired(one, other).map(|ends| ends.map(|end| end.interface.as_str()));
+        assert_eq!(ends("a", "server"), Some(["near", "far"]));
+        assert_eq!(ends("server", "a"), Some(["far", "near"]));
+        assert_eq!(ends("gw", "server"), None);
     }
 }
