@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::packet::{Content, Packet, What};
+use super::packet::{Content, What};
 use super::{Fate, Hop};
 use crate::capture::Capture;
 use crate::wire::segment::Flags;
@@ -56,31 +56,22 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
     let answered = answered(capture, hops);
     for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Dropped) {
         let host = hop.arrived.map(|(end, _)| capture.ends[end].host.as_str());
-        if host.zip(way(&hop.packet)).is_some_and(|to| answered.contains(&to)) {
+        if host.is_some_and(|host| answered.contains(&(host, hop.packet.ends()))) {
             hop.fate = Fate::Arrived;
         }
     }
 }
 
-/// From whom to whom a segment goes.
-type Way = (SocketAddrV4, SocketAddrV4);
-
-fn way(packet: &Packet) -> Option<Way> {
-    let What::Tcp(header, _) = &packet.what else { return None };
-    Some((header.src, header.dst))
-}
-
-/// The ways of segments that a host speaks to itself, whosever address they are
-/// for: it translates them to its own. A RST may be that of a rule.
-fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, Way)> {
-    let own = hops.iter().filter(|hop| hop.before.is_none());
-    let answers = own.filter_map(|hop| match (hop.left, &hop.packet.what) {
-        (Some((end, _)), What::Tcp(header, _)) if !header.flags.contains(Flags::RST) => {
-            Some((capture.ends[end].host.as_str(), (header.dst, header.src)))
-        }
-        _ => None,
+/// To whom a host speaks itself, whosever address it has as it does: that is
+/// translated to its own. A RST may be that of a rule.
+fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddrV4, SocketAddrV4))> {
+    let speaks = |what: &What| matches!(what, What::Tcp(header, _) if !header.flags.contains(Flags::RST));
+    let own = hops.iter().filter(|hop| hop.before.is_none() && speaks(&hop.packet.what));
+    let back = own.filter_map(|hop| {
+        let ((end, _), (src, dst)) = (hop.left?, hop.packet.ends());
+        Some((capture.ends[end].host.as_str(), (dst, src)))
     });
-    answers.collect()
+    back.collect()
 }
 
 /// The hop that a packet began with.
