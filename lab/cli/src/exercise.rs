@@ -1,0 +1,38 @@
+//! The commands of an exercise: this program, started under their names.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::Stop;
+use faultlab_machine::exercise::{Wish, ask};
+use faultlab_report::Style;
+
+/// A command of `faultlab shell SCENARIO --exercise`.
+#[derive(Debug, Parser)]
+#[command(multicall = true, max_term_width = 100)]
+enum Command {
+    /// Tell the next hint: the family of the fault and where to look, the kernel function that decides, the
+    /// cause, what people try against it
+    Hint,
+    /// Play the probes again on the network as it now is, with everything that you changed, and say whether
+    /// the symptom is gone
+    ///
+    /// The probes' own sockets and the conntrack entries of earlier flows are gone before they begin. Exits
+    /// with 0 where the network is cured, else with 1.
+    Check,
+    /// Tell why it happens and what cures it
+    Solution,
+}
+
+pub(super) fn exercise(style: Style) -> Result<ExitCode, Stop> {
+    let wish = match Command::parse() {
+        Command::Hint => Wish::Hint,
+        Command::Check => Wish::Check,
+        Command::Solution => Wish::Solution,
+    };
+    let mut out = io::stdout();
+    let tell = |text: &str| Ok::<_, Stop>(out.write_all(text.as_bytes()).and_then(|()| out.flush())?);
+    Ok(ExitCode::from(ask(wish, style, tell)?))
+}

@@ -1,0 +1,78 @@
+//! `faultlab run` without `--kernel`: scenarios on the running kernel.
+
+use std::cell::RefCell;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::Stop;
+use super::options::Options;
+use faultlab_base::error::Error;
+use faultlab_machine::check::Ability;
+use faultlab_machine::here::{Checked, Here};
+use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::scenario::{Clock, Ground, Need, Scenario};
+use faultlab_net::kernel::Kernel;
+use faultlab_report::matrix::Column;
+use faultlab_report::progress::{Display, Progress};
+
+/// Runs the scenarios, as many side by side as asked for, and hands each
+/// outcome on in the order of the catalogue.
+pub(super) async fn run(
+    options: &Options,
+    display: &RefCell<Display>,
+    on_outcome: &mut dyn FnMut(Column) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    display.borrow_mut().note(&Progress::Checking);
+    let checked = Here::find(&super::executable()?).await;
+    display.borrow_mut().note(&Progress::CheckingEnded);
+    let Checked { here, abilities } = checked?;
+    if let Some(reason) = missing(&abilities, &[Need::Veth]) {
+        return Err(Stop::Lab(Error::Lab(format!("nothing can run here: {reason}"))));
+    }
+    let kernel = Kernel::running();
+    let mine = |(at, _): &(usize, &&'static Scenario)| options.shard.is_none_or(|shard| shard.has(*at));
+    let scenarios = options.scenarios.iter().enumerate().filter(mine);
+    let runs = scenarios.map(|(_, scenario)| one(scenario, options, &here, &abilities, &kernel, display));
+    let mut outcomes = stream::iter(runs).buffered(options.jobs);
+    while let Some(outcome) = outcomes.next().await {
+        on_outcome(Column { kernel: "here".to_owned(), outcomes: vec![outcome] })?;
+    }
+    Ok(())
+}
+
+/// One scenario, from whether it can run here to its outcome.
+async fn one(
+    scenario: &'static Scenario,
+    options: &Options,
+    here: &Here,
+    abilities: &[Ability],
+    kernel: &Kernel,
+    display: &RefCell<Display>,
+) -> Outcome {
+    let name = scenario.card.name;
+    let set = options.set_for(scenario);
+    let ground = Ground::new(scenario, kernel.clone(), Clock::Real, &set);
+    let without = |verdict, reason| Outcome::without_run(scenario, &ground, verdict, reason);
+    if scenario.needs.contains(&Need::OwnKernel) {
+        let reason = "it needs a kernel of its own; run it with --kernel".to_owned();
+        return without(Verdict::NotApplicable, reason);
+    }
+    if let Some(reason) = missing(abilities, scenario.needs) {
+        return without(Verdict::NotApplicable, reason);
+    }
+    let arms = scenario.arms_on(&ground, &options.only).len();
+    display.borrow_mut().note(&Progress::Begun { scenario: name, arms });
+    let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::Arm { scenario: name, arm });
+    let result = here.run(options.task(scenario), &mut on_arm).await;
+    display.borrow_mut().note(&Progress::Ended(name));
+    result.unwrap_or_else(|error| match error {
+        Error::Missing(missing) => without(Verdict::NotApplicable, missing.to_string()),
+        error => without(Verdict::Failed, error.to_string()),
+    })
+}
+
+/// Why one of these needs is not met, if one is not.
+pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<String> {
+    let needed = |a: &&Ability| !a.optional && needs.iter().any(|n| n.to_string() == a.need);
+    abilities.iter().filter(needed).find_map(|a| a.missing.clone())
+}

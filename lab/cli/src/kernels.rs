@@ -1,0 +1,126 @@
+//! `faultlab run --kernel`: scenarios on kernels of their own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::Stop;
+use super::options::Options;
+use faultlab_base::error::{Error, Result};
+use faultlab_machine::vm::run::Heard;
+use faultlab_machine::vm::{Kernel, Store, Vm};
+use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::scenario::{Clock, Ground, Scenario};
+use faultlab_net::kernel::Kernel as Running;
+use faultlab_report::matrix::Column;
+use faultlab_report::progress::{Display, Progress};
+
+/// Makes the kernels ready that were asked for: whatever is wrong with one is
+/// told before any is booted.
+pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
+    let mut found: Vec<Kernel> = vec![];
+    for name in &options.kernels {
+        found.push(Store::find(name)?);
+    }
+    let ready = |kernel| Vm::new(kernel, options.clock, options.seed);
+    Ok(found.into_iter().map(ready).collect::<Result<_>>()?)
+}
+
+/// Runs the scenarios on every kernel, as many guests side by side as asked
+/// for, and hands each column on in the order of the kernels.
+pub(super) async fn run(
+    machines: &[Vm],
+    options: &Options,
+    display: &RefCell<Display>,
+    on_column: &mut dyn FnMut(Column) -> std::result::Result<(), Stop>,
+) -> std::result::Result<(), Stop> {
+    let columns = machines.iter().enumerate().map(|(number, vm)| column(vm, number, options, display));
+    let mut columns = stream::iter(columns).buffered(options.guests);
+    // As long as no kernel has booted there is nothing to tell but why.
+    let (mut held, mut why, mut one_booted) = (vec![], None, false);
+    while let Some(column) = columns.next().await {
+        let (column, never_booted) = column?;
+        one_booted |= never_booted.is_none();
+        why = why.or(never_booted);
+        held.push(column);
+        if one_booted {
+            held.drain(..).try_for_each(&mut *on_column)?;
+        }
+    }
+    match why {
+        Some(error) if !one_booted => Err(Stop::Lab(error)),
+        _ => Ok(()),
+    }
+}
+
+/// All that is asked of one kernel; and, where it never came to run anything,
+/// why.
+async fn column(
+    vm: &Vm,
+    number: usize,
+    options: &Options,
+    display: &RefCell<Display>,
+) -> Result<(Column, Option<Error>)> {
+    let mine = |(at, scenario): (usize, &&'static Scenario)| {
+        let place = at * options.kernels.len() + number;
+        options.shard.is_none_or(|shard| shard.has(place)).then_some(*scenario)
+    };
+    let mut left: Vec<&'static Scenario> = options.scenarios.iter().enumerate().filter_map(mine).collect();
+    let id = vm.kernel().id.clone();
+    let mut column = Column { kernel: id.clone(), outcomes: vec![] };
+    if left.is_empty() {
+        return Ok((column, None));
+    }
+    display.borrow_mut().note(&Progress::Begun { scenario: &id, arms: left.len() });
+    let mut console = String::new();
+    let mut never_booted = None;
+    while !left.is_empty() {
+        // A scenario that may wedge its kernel has a guest of its own.
+        let together = left.iter().position(|s| s.wedges).map_or(left.len(), |at| at.max(1));
+        let batch: Vec<_> = left[..together].to_vec();
+        let tasks = batch.iter().map(|s| options.task(s)).collect();
+        let mut hear = |heard: Heard<'_>| {
+            if let Heard::Outcome(outcome) = heard {
+                display.borrow_mut().note(&Progress::Arm { scenario: &id, arm: &outcome.scenario });
+            }
+        };
+        let mut visit = vm.visit(tasks, &mut hear).await?;
+        visit.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
+        console.push_str(&visit.console.text());
+        let done = visit.outcomes.len();
+        column.outcomes.extend(visit.outcomes);
+        left.drain(..done);
+        let Some(failure) = visit.failure.filter(|_| done < together) else { continue };
+        // A kernel that does not boot will not do so for the next scenario. Of
+        // what a guest died later the others know nothing: they go on.
+        let lost = if visit.booted { 1 } else { left.len() };
+        column.outcomes.extend(left.drain(..lost).map(|s| failed(s, vm, options.clock, &failure)));
+        if column.outcomes.len() == lost && !visit.booted {
+            never_booted = Some(failure);
+        }
+    }
+    if let Some(folder) = &options.console {
+        // An id may be a path.
+        let file = folder.join(format!("{}.log", id.replace('/', "_")));
+        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, console));
+        written.map_err(|e| Error::kernel(file.display().to_string(), "write the console", e))?;
+    }
+    display.borrow_mut().note(&Progress::Ended(&id));
+    Ok((column, never_booted))
+}
+
+fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome {
+    let ground = Ground::new(scenario, Running::running(), clock, &BTreeMap::new());
+    let verdict = match error {
+        Error::Missing(_) => Verdict::NotApplicable,
+        _ => Verdict::Failed,
+    };
+    let mut outcome = Outcome::without_run(scenario, &ground, verdict, error.to_string());
+    outcome.kernel.clone_from(&vm.kernel().release);
+    outcome.kernel_id = Some(vm.kernel().id.clone());
+    "vm".clone_into(&mut outcome.machine);
+    outcome.era = None;
+    outcome
+}

@@ -1,0 +1,55 @@
+//! `faultlab list`: the catalogue.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::Stop;
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_model::scenario::Shows;
+use faultlab_report::Style;
+
+pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<(), Stop> {
+    let mut out = io::stdout().lock();
+    if json {
+        for scenario in catalogue.scenarios {
+            let card = &scenario.card;
+            let line = json!({
+                "scenario": card.name,
+                "family": card.family,
+                "title": card.title,
+                "needs": scenario.needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "arms": scenario.arms.iter().map(|a| a.name).collect::<Vec<_>>(),
+                "eras": scenario.eras.iter().map(|e| json!({
+                    "name": e.name, "kernels": e.kernels, "reproduces": e.shows == Shows::Reproduced,
+                })).collect::<Vec<_>>(),
+            });
+            writeln!(out, "{line}")?;
+        }
+        return Ok(());
+    }
+    let mut family = "";
+    for scenario in catalogue.scenarios {
+        let card = &scenario.card;
+        if card.family != family {
+            if !family.is_empty() {
+                writeln!(out)?;
+            }
+            family = card.family;
+            writeln!(out, "{}", style.dim(family))?;
+        }
+        writeln!(out, "{}", style.bold(card.name))?;
+        write!(out, "{}", style.paragraph("    ", card.title))?;
+        let eras: Vec<_> = scenario
+            .eras
+            .iter()
+            .filter(|e| e.shows == Shows::Reproduced)
+            .map(|e| e.kernels.to_owned())
+            .collect();
+        write!(out, "{}", style.hanging("    reproduces on: ", "        ", &eras.join("; ")))?;
+        let needs: Vec<_> = scenario.needs.iter().map(ToString::to_string).collect();
+        write!(out, "{}", style.hanging("    needs: ", "        ", &needs.join(", ")))?;
+    }
+    writeln!(out, "\n`faultlab show SCENARIO` tells the story, `faultlab run SCENARIO` makes it happen.")?;
+    Ok(())
+}

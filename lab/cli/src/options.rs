@@ -1,0 +1,342 @@
+//! The arguments of `run`: as they are typed, and as they are used.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use faultlab_engine::catalogue::{Catalogue, nearest};
+use faultlab_engine::stage::Looks;
+use faultlab_machine::worker::Task;
+use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::scenario::{ArmKind, Clock, Scenario};
+
+/// A scenario mostly waits for the kernel's timers, so several run on one
+/// processor as fast as one.
+const JOBS: u16 = 8;
+
+/// What can be typed.
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag that is typed or is not")]
+pub struct Run {
+    /// Scenarios to run; all of them where none is named
+    #[arg(value_name = "SCENARIO")]
+    scenarios: Vec<String>,
+    /// Run in a virtual machine of this kernel: an id of `faultlab kernel list`, or a bzImage;
+    /// several make a matrix
+    #[arg(long, value_name = "ID|FILE")]
+    kernel: Vec<String>,
+    /// Run only this variant or remedy, beside control and fault
+    #[arg(long, value_name = "NAME")]
+    arm: Vec<String>,
+    /// Change a setting of a scenario; `faultlab show` lists them
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Let a virtual machine follow the wall's clock, with KVM where that works
+    #[arg(long, requires = "kernel")]
+    real_time: bool,
+    /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
+    seed: u64,
+    /// Write the frames of every arm into a pcapng file in this directory, for Wireshark
+    #[arg(long, value_name = "DIR")]
+    pcap: Option<PathBuf>,
+    /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
+    /// over it, and what that counted or said. An outcome that is not as expected says so unasked
+    #[arg(long)]
+    why: bool,
+    /// Do not look on: by default every arm's frames and conntrack's events are captured in memory, within
+    /// bounds, to explain what is not as expected
+    #[arg(long, conflicts_with_all = ["pcap", "why", "ladder", "report"])]
+    no_captures: bool,
+    /// Draw the packets of control and fault, or of the arms that --arm names
+    #[arg(long, conflicts_with_all = ["json", "ktap"])]
+    ladder: bool,
+    /// Write a report of one HTML file into this directory, with what --why says
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Take the cause away: the fault arm gets the control's network too, and must then reproduce nothing
+    #[arg(long, conflicts_with_all = ["arm", "bisect"])]
+    without_cause: bool,
+    /// Scenarios, or virtual machines, to run side by side
+    /// [default: 8 scenarios, or a virtual machine per processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
+    /// Run only the I-th of N equal parts of the matrix; `faultlab merge` puts the parts' JSON together
+    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    shard: Option<Shard>,
+    /// Print one JSON object per outcome and line
+    #[arg(long, conflicts_with = "ktap")]
+    json: bool,
+    /// Print KTAP, a kernel's test format
+    #[arg(long)]
+    ktap: bool,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write what each virtual machine's kernel printed into a file of this directory
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    console: Option<PathBuf>,
+    /// For `git bisect run`: exit 1 where the fault is reproduced (or, with `immune`, where it is not), 0 where it is
+    /// not, 125 where this kernel cannot tell
+    #[arg(long, value_name = "BAD", num_args = 0..=1, require_equals = true, default_missing_value = "reproduced")]
+    pub(super) bisect: Option<Bad>,
+}
+
+/// A part of the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
+            _ => Err("I/N with I from 1 to N, as 2/4".to_owned()),
+        }
+    }
+
+    /// Whether the n-th outcome of the matrix belongs to it.
+    #[must_use]
+    pub fn has(self, n: usize) -> bool {
+        n % self.count == self.index - 1
+    }
+}
+
+/// What is bad, for `git bisect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bad {
+    /// The fault is there.
+    Reproduced,
+    /// The fault is gone.
+    Immune,
+}
+
+impl Bad {
+    /// What `git bisect run` takes: 0 good, 1 bad, 125 cannot be told.
+    ///
+    /// Looks at what the fault arm met and not at what is expected of the
+    /// version: in the middle of a bisection the version says little.
+    #[must_use]
+    pub fn status(self, outcomes: &[&Outcome]) -> u8 {
+        let shown = |outcome: &&Outcome| match outcome.verdict {
+            Verdict::Reproduced => Some(true),
+            Verdict::Immune => Some(false),
+            Verdict::NotApplicable => None,
+            // A healthy control and a fault that made no difference.
+            Verdict::Failed => outcome.fault().and_then(|f| f.symptom).filter(|_| outcome.control_is_healthy),
+        };
+        let shown: Option<Vec<bool>> = outcomes.iter().map(shown).collect();
+        match shown.filter(|s| !s.is_empty()) {
+            None => 125,
+            Some(shown) => u8::from(shown.iter().any(|&s| s == (self == Self::Reproduced))),
+        }
+    }
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Tables.
+    Text,
+    /// A JSON object per outcome.
+    Json,
+    /// KTAP version 1.
+    Ktap,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Options {
+    /// The scenarios, in the order of the catalogue.
+    pub scenarios: Vec<&'static Scenario>,
+    /// The kernels to boot; none for the running one.
+    pub kernels: Vec<String>,
+    /// Which clock their timers follow.
+    pub clock: Clock,
+    /// Where their randomness begins.
+    pub seed: u64,
+    /// Variants and remedies to narrow to.
+    pub only: Vec<String>,
+    /// What was set.
+    pub set: BTreeMap<String, String>,
+    /// Whether the fault arms are given the control's network.
+    pub without_cause: bool,
+    /// How many scenarios run side by side on the running kernel.
+    pub jobs: usize,
+    /// How many guests run side by side.
+    pub guests: usize,
+    /// The part of the matrix to run.
+    pub shard: Option<Shard>,
+    /// How results are written.
+    pub format: Format,
+    /// Where a JUnit report goes.
+    pub junit: Option<PathBuf>,
+    /// Where captures go.
+    pub pcap: Option<PathBuf>,
+    /// What becomes of what is seen of arms; none where nobody is to look on.
+    pub looks: Option<Looks>,
+    /// Whether ladders are printed.
+    pub ladder: bool,
+    /// Where a report goes.
+    pub report: Option<PathBuf>,
+    /// Where the consoles of guests go.
+    pub console: Option<PathBuf>,
+    /// What is bad, where the exit status is for `git bisect run`.
+    pub bisect: Option<Bad>,
+    /// Whether what cannot run is a failure (FAULTLAB_REQUIRE_ALL=1).
+    pub require_all: bool,
+}
+
+impl Options {
+    /// What a worker or a guest is asked to do for a scenario.
+    #[must_use]
+    pub fn task(&self, scenario: &Scenario) -> Task {
+        Task::Run {
+            scenario: scenario.card.name.to_owned(),
+            only: self.only.clone(),
+            set: self.set_for(scenario),
+            without_cause: self.without_cause,
+            looks: self.looks,
+        }
+    }
+
+    /// What was set that a scenario knows.
+    #[must_use]
+    pub fn set_for(&self, scenario: &Scenario) -> BTreeMap<String, String> {
+        let known = |key: &str| scenario.settings.iter().any(|s| s.key == key);
+        self.set.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+}
+
+impl Run {
+    /// Checks everything that was typed, before anything runs.
+    ///
+    /// # Errors
+    /// One sentence that names what is wrong and what would be right.
+    pub fn options(self, catalogue: &Catalogue) -> Result<Options, String> {
+        let scenarios: Vec<&'static Scenario> = if self.scenarios.is_empty() {
+            catalogue.scenarios.iter().collect()
+        } else {
+            let named = self.scenarios.iter().map(|n| catalogue.find(n)).collect::<Result<Vec<_>, _>>()?;
+            let asked = |s: &&Scenario| named.iter().any(|n| n.card.name == s.card.name);
+            catalogue.scenarios.iter().filter(asked).collect()
+        };
+        for arm in &self.arm {
+            known_arm(&scenarios, arm)?;
+        }
+        let set = self.set.iter().map(|s| setting(&scenarios, s)).collect::<Result<_, _>>()?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut kernels = vec![];
+        for kernel in self.kernel {
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
+            }
+        }
+        Ok(Options {
+            scenarios,
+            clock: if self.real_time || kernels.is_empty() { Clock::Real } else { Clock::Virtual },
+            kernels,
+            seed: self.seed,
+            only: self.arm,
+            set,
+            without_cause: self.without_cause,
+            jobs: usize::from(self.jobs.unwrap_or(JOBS)),
+            guests: self.jobs.map_or(processors, usize::from),
+            shard: self.shard,
+            format: match (self.json, self.ktap) {
+                (true, _) => Format::Json,
+                (_, true) => Format::Ktap,
+                _ => Format::Text,
+            },
+            junit: self.junit,
+            looks: (!self.no_captures).then_some(Looks {
+                captures: self.pcap.is_some() || self.ladder || self.report.is_some(),
+                explains: self.why || self.report.is_some(),
+            }),
+            pcap: self.pcap,
+            ladder: self.ladder,
+            report: self.report,
+            console: self.console,
+            bisect: self.bisect,
+            require_all: std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1"),
+        })
+    }
+}
+
+pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
+    let arms = || scenarios.iter().flat_map(|s| s.arms);
+    if arms().any(|a| a.name == name) {
+        return Ok(());
+    }
+    let hint = if let Some(near) = nearest(name, arms().map(|a| a.name)) {
+        format!("did you mean {near}?")
+    } else {
+        let narrowable = arms().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
+        let mut names: Vec<_> = narrowable.map(|a| a.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        format!("there are {}", names.join(", "))
+    };
+    Err(format!("no arm is named {name:?}; {hint}"))
+}
+
+pub(super) fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(format!("--set takes KEY=VALUE, not {text:?}"));
+    };
+    let settings: Vec<_> = scenarios.iter().flat_map(|s| s.settings).filter(|s| s.key == key).collect();
+    if settings.is_empty() {
+        let mut known: Vec<_> = scenarios.iter().flat_map(|s| s.settings).map(|s| s.key).collect();
+        known.sort_unstable();
+        known.dedup();
+        return Err(match known.as_slice() {
+            [] => format!("no setting is named {key:?}; {} has none", scenarios[0].card.name),
+            known => format!("no setting is named {key:?}; there are {}", known.join(", ")),
+        });
+    }
+    settings.iter().try_for_each(|s| s.check(value))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use faultlab_report::matrix::tests::column;
+
+    #[test]
+    fn shards_share_the_matrix_without_a_gap() {
+        let shards: Vec<_> = ["1/3", "2/3", "3/3"].map(|s| Shard::parse(s).unwrap()).into();
+        for n in 0..20 {
+            assert_eq!(shards.iter().filter(|s| s.has(n)).count(), 1);
+        }
+        for wrong in ["0/3", "4/3", "1", "/", "a/b", "1/0"] {
+            assert!(Shard::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bisection_looks_at_the_fault_and_not_at_the_version() {
+        let of = |verdict, symptom, healthy| {
+            let mut outcome = column("k", verdict, "reset", true).outcomes.remove(0);
+            outcome.arms[1].symptom = symptom;
+            outcome.control_is_healthy = healthy;
+            outcome
+        };
+        for (outcome, reproduced_is_bad, immune_is_bad) in [
+            (of(Verdict::Reproduced, Some(true), true), 1, 0),
+            (of(Verdict::Immune, Some(false), true), 0, 1),
+            (of(Verdict::Failed, Some(false), true), 0, 1),
+            (of(Verdict::Failed, Some(false), false), 125, 125),
+            (of(Verdict::Failed, None, true), 125, 125),
+            (of(Verdict::NotApplicable, None, true), 125, 125),
+        ] {
+            assert_eq!(Bad::Reproduced.status(&[&outcome]), reproduced_is_bad);
+            assert_eq!(Bad::Immune.status(&[&outcome]), immune_is_bad);
+        }
+        assert_eq!(Bad::Reproduced.status(&[]), 125);
+    }
+}

@@ -1,0 +1,225 @@
+//! `faultlab run`: scenarios here or on kernels of their own, and what is
+//! said of them.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::options::{Format, Options};
+use super::{Stop, here, kernels, ladders, options, pcap, report};
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_report::html::{ByArm, Drawings};
+use faultlab_report::matrix::{self, Column};
+use faultlab_report::progress::Display;
+use faultlab_report::{Style, junit, ktap, table};
+
+/// Runs what was asked for, unless a signal comes first.
+pub(super) fn run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
+    let bisecting = raw.bisect.is_some();
+    let run = || checked_and_run(catalogue, raw, style);
+    if bisecting { for_bisect(run) } else { run() }
+}
+
+/// Runs for `git bisect run`, which takes the status of a panic, 101, for a bad
+/// kernel.
+fn for_bisect(run: impl FnOnce() -> Result<ExitCode, Stop>) -> Result<ExitCode, Stop> {
+    let done = catch_unwind(AssertUnwindSafe(run));
+    let done = done.unwrap_or_else(|_| Err(Stop::CannotTell("the lab panicked".to_owned())));
+    done.map_err(Stop::for_bisect)
+}
+
+fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
+    let options = raw.options(catalogue).map_err(Stop::Usage)?;
+    super::on_runtime(async {
+        tokio::select! {
+            // Dropping the run kills its workers and guests, and with them all
+            // they made.
+            stop = stopped() => Err(stop),
+            done = run_all(catalogue, &options, style) => done,
+        }
+    })
+}
+
+pub(super) async fn stopped() -> Stop {
+    let wait = |kind: SignalKind, name: Signal| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+                name
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let signal = tokio::select! {
+        name = wait(SignalKind::interrupt(), Signal::SIGINT) => name,
+        name = wait(SignalKind::terminate(), Signal::SIGTERM) => name,
+        name = wait(SignalKind::hangup(), Signal::SIGHUP) => name,
+    };
+    Stop::Interrupted(signal)
+}
+
+async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Result<ExitCode, Stop> {
+    let display = RefCell::new(Display::new(io::stderr().is_terminal()));
+    let mut columns: Vec<Column> = vec![];
+    let mut drawings = Drawings::new();
+    let mut tell = |mut column: Column| {
+        if let Some(folder) = &options.pcap {
+            column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
+        }
+        // Frames are many, and the drawings of them small.
+        let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
+        let text = told(catalogue, options, &column.outcomes, &drawn, style);
+        let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
+        drawings.extend(names.zip(drawn));
+        print(&display, &text)?;
+        match columns.iter_mut().find(|c| c.kernel == column.kernel) {
+            Some(known) => known.outcomes.extend(column.outcomes),
+            None => columns.push(column),
+        }
+        Ok(())
+    };
+    if options.kernels.is_empty() {
+        here::run(options, &display, &mut tell).await?;
+    } else {
+        let machines = kernels::ready(options)?;
+        kernels::run(&machines, options, &display, &mut tell).await?;
+    }
+    let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
+    let tally = Tally::of(&outcomes);
+    match options.format {
+        Format::Text => {
+            if options.kernels.len() > 1 {
+                print(&display, &matrix::matrix(&columns, style))?;
+                print(&display, "\n")?;
+            }
+            print(&display, &(tally.sentence() + "\n"))?;
+        }
+        Format::Ktap => print(&display, &ktap::ktap(&columns))?,
+        Format::Json => {}
+    }
+    if let Some(file) = &options.junit {
+        fs::write(file, junit::junit(&columns)?)
+            .map_err(|e| Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display()))))?;
+    }
+    if let Some(folder) = &options.report {
+        report::write(catalogue, options, &columns, &drawings, folder)?;
+    }
+    Ok(match options.bisect {
+        Some(bad) => ExitCode::from(bad.status(&outcomes)),
+        None => ExitCode::from(u8::from(tally.failed(options.require_all))),
+    })
+}
+
+/// What is said of outcomes when they come.
+fn told(
+    catalogue: &Catalogue,
+    options: &Options,
+    outcomes: &[Outcome],
+    drawn: &[ByArm],
+    style: Style,
+) -> String {
+    let mut text = String::new();
+    for (outcome, drawn) in outcomes.iter().zip(drawn) {
+        match options.format {
+            Format::Json => {
+                text.push_str(&serde_json::to_string(outcome).expect("outcomes are plain data"));
+                text.push('\n');
+            }
+            Format::Text if options.kernels.len() < 2 => {
+                if let Ok(scenario) = catalogue.find(&outcome.scenario) {
+                    text.push_str(&table::outcome(scenario, outcome, style));
+                    text.push('\n');
+                }
+            }
+            Format::Text => {
+                let why = table::why(outcome, style);
+                if !why.is_empty() {
+                    let kernel = outcome.kernel_id.as_deref().unwrap_or("here");
+                    text.push_str(&style.bold(&format!("{}, {kernel}", outcome.scenario)));
+                    text.push_str(&format!("\n{why}\n"));
+                }
+            }
+            Format::Ktap => {}
+        }
+        if options.ladder {
+            text.push_str(&ladders::text(outcome, drawn, options, style));
+        }
+    }
+    text
+}
+
+fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
+    let mut written = Ok(());
+    display.borrow().print(|| {
+        let mut out = io::stdout().lock();
+        written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    });
+    written
+}
+
+/// How many of which verdict.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    all: usize,
+    reproduced: usize,
+    immune: usize,
+    not_applicable: usize,
+    failed: usize,
+    unexpected: usize,
+}
+
+impl Tally {
+    pub(super) fn of(outcomes: &[&Outcome]) -> Self {
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            tally.all += 1;
+            match outcome.verdict {
+                Verdict::Reproduced => tally.reproduced += 1,
+                Verdict::Immune => tally.immune += 1,
+                Verdict::NotApplicable => tally.not_applicable += 1,
+                Verdict::Failed => tally.failed += 1,
+            }
+            tally.unexpected += usize::from(!outcome.expected);
+        }
+        tally
+    }
+
+    /// Whether the exit status is 1.
+    pub(super) fn failed(&self, require_all: bool) -> bool {
+        self.unexpected > 0 || (require_all && self.not_applicable > 0)
+    }
+
+    pub(super) fn sentence(&self) -> String {
+        let counts = [
+            (self.reproduced, "reproduced"),
+            (self.immune, "immune"),
+            (self.not_applicable, "not applicable"),
+            (self.failed, "failed"),
+        ];
+        let parts: Vec<_> =
+            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
+        let expected = match self.unexpected {
+            0 => "all as expected".to_owned(),
+            n => format!("{n} NOT as expected"),
+        };
+        format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_a_bisection_nothing() {
+        let done = for_bisect(|| panic!("as a bug would"));
+        assert!(matches!(done, Err(Stop::CannotTell(_))), "{done:?}");
+    }
+}

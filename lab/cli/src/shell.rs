@@ -1,0 +1,124 @@
+//! `faultlab shell`: a shell beside a network in which the fault has happened.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Stop, here, options, run};
+use faultlab_base::error::Error;
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_machine::exercise;
+use faultlab_machine::here::{Checked, Here};
+use faultlab_machine::shell::Seat;
+use faultlab_machine::vm::{Store, Vm};
+use faultlab_machine::worker::Task;
+use faultlab_model::scenario::{Clock, Ground, Need, Recheck, Scenario};
+use faultlab_net::kernel::Kernel;
+use faultlab_report::Style;
+
+/// What can be typed.
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// The scenario
+    scenario: String,
+    /// The arm to play
+    #[arg(long, value_name = "NAME", default_value = "fault")]
+    arm: String,
+    /// Change a setting of the scenario; `faultlab show` lists them
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
+    /// probes again on the network as you left it, or looks again at what hangs, and `solution` tells
+    /// the story
+    #[arg(long, conflicts_with = "arm")]
+    exercise: bool,
+    /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
+    /// list` or a bzImage, with this machine's static busybox, bash, ip, ss, tc, nft, conntrack and tcpdump.
+    /// It follows the wall's clock, not virtual time, in which days would pass while you think; Ctrl-] ends
+    /// a machine that hangs
+    #[arg(long, value_name = "ID|FILE")]
+    kernel: Option<String>,
+}
+
+pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
+    let scenario = catalogue.find(&raw.scenario).map_err(Stop::Usage)?;
+    options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
+    let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
+    let set = set.map_err(Stop::Usage)?;
+    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
+    if raw.exercise && scenario.recheck == Recheck::Never {
+        let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
+        return Err(Stop::Usage(format!(
+            "{} is no exercise: nothing ends the fault once it is there; there are {}",
+            scenario.card.name,
+            able.map(|s| s.card.name).collect::<Vec<_>>().join(", ")
+        )));
+    }
+    if let Some(kernel) = &raw.kernel {
+        return in_guest(scenario, raw, kernel, set, style);
+    }
+    super::on_runtime(async {
+        tokio::select! {
+            stop = run::stopped() => Err(stop),
+            done = beside(scenario, &raw.arm, raw.exercise, &ground, set, style) => done,
+        }
+    })
+}
+
+async fn beside(
+    scenario: &'static Scenario,
+    arm: &str,
+    exercise: bool,
+    ground: &Ground,
+    set: BTreeMap<String, String>,
+    style: Style,
+) -> Result<ExitCode, Stop> {
+    let name = scenario.card.name;
+    let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
+    if scenario.needs.contains(&Need::OwnKernel) {
+        return cannot("it needs a kernel of its own, which --kernel gives it".into());
+    }
+    if exercise {
+        exercise::has_something(scenario, ground)?;
+    }
+    if !scenario.arms_on(ground, &[]).iter().any(|a| a.name == arm) {
+        return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
+    }
+    let Checked { here, abilities } = Here::find(&super::executable()?).await?;
+    if let Some(reason) = here::missing(&abilities, scenario.needs) {
+        return cannot(reason);
+    }
+    Ok(ExitCode::from(here.shell(name, arm, exercise, set, style).await?))
+}
+
+/// A shell in a guest of that kernel.
+fn in_guest(
+    scenario: &Scenario,
+    raw: &Shell,
+    kernel: &str,
+    set: BTreeMap<String, String>,
+    style: Style,
+) -> Result<ExitCode, Stop> {
+    let task = Task::Shell {
+        scenario: scenario.card.name.to_owned(),
+        arm: raw.arm.clone(),
+        set,
+        descriptors: [0, 1, 2],
+        seat: Seat { foreground: true, style, exercise: raw.exercise },
+    };
+    let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let _ = writeln!(
+            io::stderr(),
+            "Booting {kernel}, and playing the arm there. Ctrl-C ends the machine, and Ctrl-] from the prompt on."
+        );
+    }
+    super::on_runtime(async {
+        tokio::select! {
+            stop = run::stopped() => Err(stop),
+            status = vm.shell(task) => Ok(ExitCode::from(status?)),
+        }
+    })
+}

@@ -1,0 +1,113 @@
+//! `faultlab show`: the story of one fault.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::Stop;
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground, Plan, Scenario, Setting, Shows, Values};
+use faultlab_net::kernel::Kernel;
+use faultlab_report::Style;
+
+pub(super) fn show(catalogue: &Catalogue, name: &str, json: bool, style: Style) -> Result<(), Stop> {
+    let scenario = catalogue.find(name).map_err(Stop::Usage)?;
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", as_json(scenario))?;
+    } else {
+        out.write_all(story(scenario, style).as_bytes())?;
+    }
+    Ok(())
+}
+
+fn drawing(scenario: &Scenario, arm: &Arm) -> String {
+    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
+    (scenario.topology)(&Plan { ground: &ground, arm, acts: arm.name }).to_string()
+}
+
+fn fault(scenario: &Scenario) -> &Arm {
+    scenario.arms.iter().find(|a| a.kind == ArmKind::Fault).unwrap_or(&scenario.arms[0])
+}
+
+fn story(scenario: &Scenario, style: Style) -> String {
+    let card = &scenario.card;
+    let mut text = format!("{}\n{}\n", style.bold(card.name), style.paragraph("", card.title));
+    let mut part = |heading: &str, body: String| {
+        text.push_str(&style.bold(heading));
+        text.push('\n');
+        text.push_str(&body);
+        text.push('\n');
+    };
+    part("What people saw", style.paragraph("  ", card.saw));
+    let network = textwrap::indent(&drawing(scenario, fault(scenario)), "  ");
+    part("The network, in the fault arm", network);
+    part("Why", style.paragraph("  ", card.cause) + &style.hanging("  Decided in: ", "    ", card.function));
+    let arm = |a: &Arm| {
+        let kind = match a.kind {
+            ArmKind::Control | ArmKind::Fault => "",
+            ArmKind::Variant => " (variant)",
+            ArmKind::Remedy => " (tried against it)",
+        };
+        style.hanging(&format!("  {}{kind}: ", a.name), "    ", a.change)
+    };
+    part("Arms", scenario.arms.iter().map(arm).collect());
+    part(
+        "The symptom",
+        style.paragraph(
+            "  ",
+            &format!(
+                "The row \"{}\": {:?} in a healthy network.",
+                scenario.symptom.row, scenario.symptom.healthy
+            ),
+        ),
+    );
+    let era = |e: &faultlab_model::scenario::Era| {
+        let shows = if e.shows == Shows::Reproduced { "reproduces" } else { "immune" };
+        style.hanging(&format!("  {}: ", e.name), "    ", &format!("{}; {shows}; {}", e.kernels, e.since))
+    };
+    part("Eras", scenario.eras.iter().map(era).collect());
+    part("What cures it", style.paragraph("  ", card.cure));
+    if !scenario.settings.is_empty() {
+        part("Settings (--set KEY=VALUE)", scenario.settings.iter().map(|s| setting(s, style)).collect());
+    }
+    part("Reading", card.reading.iter().map(|r| style.hanging("  ", "    ", r)).collect());
+    text
+}
+
+fn setting(setting: &Setting, style: Style) -> String {
+    let values = match setting.values {
+        Values::Choice(words) => format!("one of {}", words.join(", ")),
+        Values::Number { unit, least, most, short, real } => {
+            format!("{least} to {most} {unit}; {short} on this kernel's own clock, {real} in virtual time")
+        }
+    };
+    style.hanging(&format!("  {}: ", setting.key), "    ", &format!("{} ({values})", setting.about))
+}
+
+fn as_json(scenario: &Scenario) -> serde_json::Value {
+    let card = &scenario.card;
+    json!({
+        "scenario": card.name,
+        "family": card.family,
+        "title": card.title,
+        "saw": card.saw,
+        "cause": card.cause,
+        "function": card.function,
+        "cure": card.cure,
+        "reading": card.reading,
+        "symptom": {"row": scenario.symptom.row, "healthy": scenario.symptom.healthy},
+        "network": drawing(scenario, fault(scenario)),
+        "needs": scenario.needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "arms": scenario.arms.iter().map(|a| json!({
+            "name": a.name, "kind": a.kind, "change": a.change,
+        })).collect::<Vec<_>>(),
+        "eras": scenario.eras.iter().map(|e| json!({
+            "name": e.name, "kernels": e.kernels, "since": e.since, "reproduces": e.shows == Shows::Reproduced,
+        })).collect::<Vec<_>>(),
+        "settings": scenario.settings.iter().map(|s| json!({
+            "key": s.key, "about": s.about, "default": s.default(Clock::Real), "virtual_default": s.default(Clock::Virtual),
+        })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,64 @@
+//! The scenarios that a program brings, and their reviewed snapshots.
+
+use crate::perform::Snapshots;
+use faultlab_model::scenario::Scenario;
+
+/// The scenarios that a program brings.
+#[derive(Debug, Clone, Copy)]
+pub struct Catalogue {
+    /// In the order in which they are listed and run.
+    pub scenarios: &'static [Scenario],
+    /// Their reviewed snapshots.
+    pub snapshots: Snapshots,
+}
+
+impl Catalogue {
+    /// The scenario of that name.
+    ///
+    /// # Errors
+    /// One sentence that suggests the nearest.
+    pub fn find(&self, name: &str) -> Result<&'static Scenario, String> {
+        self.scenarios.iter().find(|s| s.card.name == name).ok_or_else(|| {
+            let names = self.scenarios.iter().map(|s| s.card.name);
+            match nearest(name, names) {
+                Some(near) => format!("no scenario is named {name:?}; did you mean {near}?"),
+                None => format!("no scenario is named {name:?}; `faultlab list` names them"),
+            }
+        })
+    }
+}
+
+/// The word that is most like another, where one is like it at all.
+#[must_use]
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |candidate: &str| {
+        let part = if candidate.contains(word) && word.len() > 2 { 0.5 } else { 0.0 };
+        strsim::jaro_winkler(word, candidate).max(strsim::normalized_damerau_levenshtein(word, candidate))
+            + part
+    };
+    words
+        .into_iter()
+        .map(|candidate| (likeness(candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typos_find_their_scenario() {
+        let names = ["tw-recycle-nat", "veth-teardown-hang", "keepalive-dead-peer"];
+        for (typo, meant) in [
+            ("tw-recyle-nat", Some("tw-recycle-nat")),
+            ("veth-teardwon", Some("veth-teardown-hang")),
+            ("recycle", Some("tw-recycle-nat")),
+            ("keepalive", Some("keepalive-dead-peer")),
+            ("xyzzy", None),
+        ] {
+            assert_eq!(nearest(typo, names), meant, "{typo}");
+        }
+    }
+}

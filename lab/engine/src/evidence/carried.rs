@@ -1,0 +1,106 @@
+//! What wires did with frames, marked in a capture: what a wire has dropped is
+//! lost, whatever else is seen, and what it has passed on is not.
+
+use std::collections::{HashMap, VecDeque};
+
+use faultlab_explain::hops::{Packet, What};
+use faultlab_net::capture::{Capture, Carried};
+use faultlab_net::wire::segment::Header;
+use faultlab_net::wire::{Fate, Origin, Record, Way};
+
+/// What tells segments apart that cross a link in one direction.
+type Segment = (Header, usize);
+
+/// Marks the frames that left the ends of a wire, a host and an interface each,
+/// with what it did with them. The first of equal segments to leave is the first
+/// that it met.
+pub(crate) fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
+    for (way, (host, interface)) in [Way::There, Way::Back].into_iter().zip(ends) {
+        let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
+            continue;
+        };
+        let mut met: HashMap<Segment, VecDeque<Fate>> = HashMap::new();
+        for record in records.iter().filter(|r| r.way == way && r.origin == Origin::End) {
+            if let Some(header) = record.header {
+                met.entry((header, record.length)).or_default().push_back(record.fate);
+            }
+        }
+        let mut since = vec![];
+        for frame in capture.frames.iter_mut().filter(|frame| frame.end == end && frame.outgoing) {
+            let Some(What::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) else {
+                continue;
+            };
+            frame.carried = match met.get_mut(&(header, length)).and_then(VecDeque::pop_front) {
+                None => {
+                    since.push(frame);
+                    continue;
+                }
+                Some(Fate::Passed { .. }) => Some(Carried::Passed),
+                Some(Fate::Held) => Some(Carried::Held),
+                Some(Fate::Dropped | Fate::Unsent) => Some(Carried::Lost),
+            };
+            since.clear();
+        }
+        // Those that left after the last that it met.
+        for frame in since {
+            frame.carried = Some(Carried::Waits);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use faultlab_explain::hops::hops;
+    use faultlab_explain::hops::made::{crossing, header};
+    use faultlab_net::capture::End;
+    use faultlab_net::wire::segment::Flags;
+
+    /// What became of the first and of the second of two equal resets, by hops,
+    /// where one arrives and the wire says this.
+    fn fates(said: &[Fate]) -> Vec<faultlab_explain::hops::Fate> {
+        let end = |host: &str, interface: &str| End {
+            host: host.into(),
+            interface: interface.into(),
+            address: None,
+        };
+        let reset = header(["10.0.0.1:1", "10.0.0.2:2"], Flags::RST, 5, 0);
+        let mut capture = Capture {
+            ends: vec![end("a", "eth0"), end("b", "eth1")],
+            frames: [
+                crossing(0, Some(0), None, reset, b""),
+                crossing(10, Some(0), None, reset, b""),
+                crossing(20, None, Some(1), reset, b""),
+            ]
+            .concat(),
+            until: Duration::from_secs(60),
+            ..Capture::default()
+        };
+        let record = |&fate: &Fate| Record {
+            at: Duration::ZERO,
+            way: Way::There,
+            origin: Origin::End,
+            header: Some(reset),
+            length: 0,
+            fate,
+        };
+        let records: Vec<_> = said.iter().map(record).collect();
+        mark(&mut capture, [("a", "eth0"), ("b", "eth1")], &records);
+        hops(&capture).iter().map(|hop| hop.fate).collect()
+    }
+
+    #[test]
+    fn what_the_wire_dropped_is_lost_and_the_other_arrived() {
+        use faultlab_explain::hops::Fate::{Arrived, Lost, UnderWay};
+        let passed = Fate::Passed { at: Duration::ZERO };
+        assert_eq!(fates(&[Fate::Dropped, passed]), [Lost, Arrived]);
+        assert_eq!(fates(&[passed, Fate::Dropped]), [Arrived, Lost]);
+        assert_eq!(fates(&[passed, Fate::Held]), [Arrived, Lost]);
+        // What the wire passed on is not lost: it keeps their order.
+        assert_eq!(fates(&[passed, passed]), [Arrived, UnderWay]);
+        // It has not met the second yet.
+        assert_eq!(fates(&[passed]), [Arrived, UnderWay]);
+    }
+}

@@ -1,0 +1,264 @@
+//! The kernel's counters of one network namespace, and how they changed.
+//!
+//! Reading list: net/ipv4/proc.c, where the names are; RFC 1213 for the groups
+//! Ip, Icmp, Tcp and Udp; `nstat -az` shows the same.
+//!
+//! Names come and go with kernels: `PAWSPassive` went in 4.12. So a counter
+//! that this kernel does not have is None, and one that did not move is 0.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+
+use faultlab_base::error::{Error, Result};
+use faultlab_net::network::Namespace;
+use faultlab_net::network::namespace::of_this_thread;
+
+/// A short name that several groups have means the first of these.
+const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
+
+/// A reading of /proc/net/netstat and /proc/net/snmp.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    values: BTreeMap<Name, i64>,
+}
+
+/// A counter's name. The order is that of the short names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    short: String,
+    group: String,
+}
+
+impl Counters {
+    /// Reads the counters of a namespace.
+    ///
+    /// # Errors
+    /// Where /proc is not mounted.
+    pub fn read(namespace: &Namespace) -> Result<Self> {
+        let read = |file: &str| {
+            namespace
+                .enter(|| fs::read_to_string(of_this_thread(file)))
+                .map_err(|source| Error::kernel(namespace.name(), format!("read {file}"), source))
+        };
+        Ok(Self::parse(&read("net/netstat")?, &read("net/snmp")?))
+    }
+
+    /// Reads the text of /proc/net/netstat and /proc/net/snmp. Each group is
+    /// two lines that begin alike, one of names and one of values. What is not
+    /// so is left out.
+    #[must_use]
+    pub fn parse(netstat: &str, snmp: &str) -> Self {
+        let mut values = BTreeMap::new();
+        for text in [netstat, snmp] {
+            let mut lines = text.lines().peekable();
+            while let Some(line) = lines.next() {
+                let Some((group, names)) = line.split_once(": ") else { continue };
+                let Some(numbers) =
+                    lines.peek().and_then(|next| next.strip_prefix(group)?.strip_prefix(": "))
+                else {
+                    continue;
+                };
+                for (short, number) in names.split_whitespace().zip(numbers.split_whitespace()) {
+                    if let Some(number) = number_of(number) {
+                        values.insert(Name { short: short.to_owned(), group: group.to_owned() }, number);
+                    }
+                }
+                lines.next();
+            }
+        }
+        Self { values }
+    }
+
+    /// The value of a counter, by its short name (`PAWSPassive`) or with its
+    /// group (`TcpExt.PAWSPassive`). None where this kernel has no such counter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<i64> {
+        find(&self.values, name)
+    }
+
+    /// How the counters changed from one reading to a later one.
+    #[must_use]
+    pub fn changes(before: &Self, after: &Self) -> Changes {
+        let mut deltas = BTreeMap::new();
+        // The columns of IcmpMsg appear when they first count something, so a
+        // name that is in one reading only was 0 in the other.
+        for name in before.values.keys().chain(after.values.keys()) {
+            let value = |reading: &Self| reading.values.get(name).copied().unwrap_or(0);
+            deltas.insert(name.clone(), value(after).wrapping_sub(value(before)));
+        }
+        Changes { deltas }
+    }
+}
+
+/// The kernel prints 64 bits, signed for a few (`Tcp.MaxConn` is -1).
+fn number_of(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| text.parse().ok().map(u64::cast_signed))
+}
+
+fn find(values: &BTreeMap<Name, i64>, name: &str) -> Option<i64> {
+    let value = |group: &str, short: &str| {
+        values.get(&Name { short: short.to_owned(), group: group.to_owned() }).copied()
+    };
+    if let Some((group, short)) = name.split_once('.') {
+        return value(group, short);
+    }
+    PRECEDENCE.iter().find_map(|group| value(group, name)).or_else(|| {
+        let (_, value) = values.iter().find(|(other, _)| other.short == name)?;
+        Some(*value)
+    })
+}
+
+/// Counters that healthy traffic moves.
+const TRAFFIC: [&str; 25] = [
+    "ActiveOpens",
+    "CurrEstab",
+    "DelayedACKs",
+    "ForwDatagrams",
+    "InBcastPkts",
+    "InDelivers",
+    "InNoECTPkts",
+    "InOctets",
+    "InReceives",
+    "InSegs",
+    "OutForwDatagrams",
+    "OutOctets",
+    "OutRequests",
+    "OutSegs",
+    "OutTransmits",
+    "PassiveOpens",
+    "TCPAutoCorking",
+    "TCPDelivered",
+    "TCPHPAcks",
+    "TCPHPHits",
+    "TCPHystartTrainDetect",
+    "TCPOrigDataSent",
+    "TCPPureAcks",
+    "TW",
+    "TcpTimeoutRehash",
+];
+
+/// What the counters of a namespace did between two readings.
+///
+/// Displays as `ListenDrops +1, PAWSPassive +1`: what moved, sorted, in the
+/// kernel's spelling, with the group where the short name is not enough
+/// (`Tcp.InCsumErrors +1`); `none` where nothing moved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    deltas: BTreeMap<Name, i64>,
+}
+
+impl Changes {
+    /// The change of one counter, named as for [`Counters::get`]. None where
+    /// this kernel has no such counter, `Some(0)` where it did not move.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<i64> {
+        find(&self.deltas, name)
+    }
+
+    /// What moved, sorted: the name as displayed and the change.
+    pub fn moved(&self) -> impl Iterator<Item = (String, i64)> {
+        self.deltas.iter().filter(|(_, delta)| **delta != 0).map(|(name, delta)| (self.label(name), *delta))
+    }
+
+    /// The same without the counters that any traffic moves: how much came and
+    /// went, and how many connections began.
+    #[must_use]
+    pub fn telling(&self) -> Self {
+        let deltas = self.deltas.iter().filter(|(name, _)| !TRAFFIC.contains(&name.short.as_str()));
+        Self { deltas: deltas.map(|(name, delta)| (name.clone(), *delta)).collect() }
+    }
+
+    /// The short name where it means this counter and no other.
+    fn label(&self, name: &Name) -> String {
+        let least = Name { short: name.short.clone(), group: String::new() };
+        let namesakes = self.deltas.range(least..).take_while(|(other, _)| other.short == name.short);
+        if namesakes.count() > 1 { format!("{}.{}", name.group, name.short) } else { name.short.clone() }
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moved: Vec<_> = self.moved().map(|(name, delta)| format!("{name} {delta:+}")).collect();
+        if moved.is_empty() { write!(f, "none") } else { write!(f, "{}", moved.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SNMP: &str = "\
+Tcp: RtoAlgorithm RtoMin MaxConn RetransSegs InCsumErrors
+Tcp: 1 200 -1 7 0
+Udp: InDatagrams InCsumErrors
+Udp: 5 2
+";
+
+    fn reading(paws_passive: u64, listen_drops: u64, snmp: &str) -> Counters {
+        let netstat = format!(
+            "TcpExt: SyncookiesSent PAWSPassive ListenDrops\nTcpExt: 4 {paws_passive} {listen_drops}\n\
+             IpExt: InNoRoutes\nIpExt: 0\n"
+        );
+        Counters::parse(&netstat, snmp)
+    }
+
+    #[test]
+    fn what_moved_is_displayed_sorted() {
+        let changes = Counters::changes(&reading(1, 10, SNMP), &reading(2, 11, SNMP));
+        assert_eq!(changes.to_string(), "ListenDrops +1, PAWSPassive +1");
+        assert_eq!(changes.moved().count(), 2);
+        assert_eq!(Changes::default().to_string(), "none");
+    }
+
+    #[test]
+    fn unmoved_and_unknown_differ() {
+        let changes = Counters::changes(&reading(1, 10, SNMP), &reading(2, 10, SNMP));
+        assert_eq!(changes.get("PAWSPassive"), Some(1));
+        assert_eq!(changes.get("TcpExt.ListenDrops"), Some(0));
+        assert_eq!(changes.get("PAWSTimewait"), None);
+        assert_eq!(changes.get("Ip.ListenDrops"), None);
+    }
+
+    #[test]
+    fn namesakes_are_displayed_with_their_group() {
+        let after = SNMP.replace("7 0", "8 3").replace("5 2", "5 1");
+        let changes = Counters::changes(&reading(1, 1, SNMP), &reading(1, 1, &after));
+        assert_eq!(changes.to_string(), "Tcp.InCsumErrors +3, Udp.InCsumErrors -1, RetransSegs +1");
+        assert_eq!(changes.get("InCsumErrors"), Some(3));
+    }
+
+    #[test]
+    fn a_column_that_appears_was_0() {
+        let after = format!("{SNMP}IcmpMsg: OutType3\nIcmpMsg: 6\n");
+        let changes = Counters::changes(&reading(1, 1, SNMP), &reading(1, 1, &after));
+        assert_eq!(changes.to_string(), "OutType3 +6");
+    }
+
+    #[test]
+    fn values_are_signed_or_64_bits() {
+        let counters = reading(u64::MAX, 0, SNMP);
+        assert_eq!(counters.get("MaxConn"), Some(-1));
+        let changes = Counters::changes(&counters, &reading(1, 0, SNMP));
+        assert_eq!(changes.get("PAWSPassive"), Some(2));
+    }
+
+    #[test]
+    fn ragged_text_gives_what_it_has() {
+        let ragged = "TcpExt: A B C\nTcpExt: 1 x\nlonely\nIpExt: D\nTcpExt: E\nTcpExt: 5 6\n";
+        let counters = Counters::parse(ragged, "");
+        assert_eq!((counters.get("A"), counters.get("B"), counters.get("C")), (Some(1), None, None));
+        assert_eq!((counters.get("D"), counters.get("E")), (None, Some(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(netstat in "([A-C:]{0,3}[ \n0-9-]{0,4}){0,20}", snmp in any::<String>()) {
+            let counters = Counters::parse(&netstat, &snmp);
+            let _ = Counters::changes(&Counters::default(), &counters).to_string();
+            let _ = Counters::changes(&counters, &Counters::default()).to_string();
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The packets that the kernel dropped, where in its code, and why: what the
+//! tracepoint skb:kfree_skb says, with the packet.
+//!
+//! A program of BPF notes them in a ring that nobody is woken up for. It may be
+//! attached by one who has CAP_BPF and CAP_PERFMON on the machine, which asks
+//! for nothing later: a process that has them attaches it and then leaves the
+//! machine's namespaces. It is gone when its last descriptor is closed.
+//!
+//! Kernels have reasons since Linux 5.17 (c504e5c2f964, "net: skb: introduce
+//! kfree_skb_reason()"), most of them since 6.0.
+//!
+//! - include/net/dropreason-core.h, what each means
+//! - include/trace/events/skb.h; kernel/trace/bpf_trace.c
+
+mod bpf;
+mod btf;
+pub(super) mod mark;
+mod program;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use bpf::{Reader, Ring, Value};
+use btf::Btf;
+use faultlab_base::error::{Error, Result};
+use faultlab_net::network::Namespace;
+use faultlab_net::wire::segment::Header;
+use program::{Maps, Offsets, note};
+
+const PLACE: &str = "drop reasons";
+/// Notes of 216 bytes: some 4,800 packets.
+const RING: u32 = 1 << 20;
+/// What the names of reasons begin with.
+const PREFIX: &str = "SKB_DROP_REASON_";
+
+/// A packet that the kernel dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// When, on CLOCK_MONOTONIC.
+    pub at: Duration,
+    /// Why, as in enum skb_drop_reason: `NO_SOCKET`. None where the kernel gave
+    /// no reason.
+    pub reason: Option<String>,
+    /// The kernel's function that dropped it.
+    pub function: String,
+    /// Its headers, and how much it carried in bytes, where it was a segment.
+    pub segment: Option<(Header, usize)>,
+}
+
+/// What drops packets of one user namespace, until it is dropped.
+#[derive(Debug)]
+pub struct Attached {
+    notes: Ring,
+    settings: Value<16>,
+    reasons: Vec<(u32, String)>,
+    _program: OwnedFd,
+}
+
+impl Attached {
+    /// Has the kernel note what it drops. Nothing is noted before
+    /// [`Attached::here`].
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the kernel has no drop reasons, does not
+    /// describe its types, or does not let this process look.
+    pub fn attach() -> Result<Self> {
+        let described = fs::read(btf::OF_THE_KERNEL).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Error::missing(
+                "the kernel's description of its types (/sys/kernel/btf/vmlinux)",
+                "run on a kernel that was built with CONFIG_DEBUG_INFO_BTF",
+            ),
+            _ => Error::kernel(PLACE, format!("read {}", btf::OF_THE_KERNEL), e),
+        })?;
+        let btf = Btf::parse(described)?;
+        let named = |(value, name): (u32, &str)| Some((value, name.strip_prefix(PREFIX)?.to_owned()));
+        let reasons: Vec<_> = btf.enumerators("skb_drop_reason").into_iter().filter_map(named).collect();
+        let (Some(offsets), false) = (Offsets::of(&btf), reasons.is_empty()) else {
+            return Err(Error::missing("the kernel's drop reasons", "run on Linux 5.17 or later"));
+        };
+        let failed = |tried: &'static str| move |e: io::Error| refused(tried, e);
+        let notes = Ring::new(RING).map_err(failed("make a ring"))?;
+        let settings = Value::new().map_err(failed("make an array"))?;
+        let format = Value::constant(program::FORMAT).map_err(failed("make a constant"))?;
+        let maps =
+            Maps { settings: settings.descriptor(), format: format.descriptor(), notes: notes.descriptor() };
+        let program = bpf::attach(c"kfree_skb", &program::program(&offsets, maps))
+            .map_err(failed("attach a program to kfree_skb"))?;
+        Ok(Self { notes, settings, reasons, _program: program })
+    }
+
+    /// Reads from now on what is dropped in the network namespaces of the user
+    /// namespace that this process is in.
+    ///
+    /// # Errors
+    /// Where the kernel does not allow it: up to 5.18 it does not in a user
+    /// namespace.
+    pub fn here(self) -> Result<SharedDrops> {
+        let own = fs::metadata("/proc/self/ns/user").map_err(|e| Error::kernel(PLACE, "stat ns/user", e))?;
+        let mut settings = [0; 16];
+        settings[..8].copy_from_slice(&own.ino().to_ne_bytes());
+        let reader = self.notes.reader().map_err(|e| Error::kernel(PLACE, "mmap the ring", e))?;
+        self.settings.set(&settings).map_err(|e| Error::kernel(PLACE, "say whose packets", e))?;
+        let reading = RefCell::new(Reading { reader, attached: self, noted: vec![], lost: 0 });
+        Ok(SharedDrops(Some(reading)))
+    }
+}
+
+/// Why the kernel does not let this process look.
+fn refused(tried: &'static str, error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => Error::missing(
+            format!("the permission to see what the kernel drops ({tried}: {error})"),
+            "run as root, or with CAP_BPF and CAP_PERFMON",
+        ),
+        _ => Error::kernel(PLACE, tried, error),
+    }
+}
+
+/// What the kernel drops, as all arms of a worker share it.
+#[derive(Debug, Default)]
+pub struct SharedDrops(Option<RefCell<Reading>>);
+
+#[derive(Debug)]
+struct Reading {
+    reader: Reader,
+    attached: Attached,
+    /// What was read and not taken, by the number of its namespace.
+    noted: Vec<(u64, Dropped)>,
+    /// How many had no room when it was last asked.
+    lost: u64,
+}
+
+impl SharedDrops {
+    /// What was dropped in a namespace `since` then, of CLOCK_MONOTONIC, and since
+    /// it was last asked for, in the order in which it was. Another namespace may
+    /// have had its number before.
+    ///
+    /// # Errors
+    /// Where the namespace's number cannot be had.
+    pub fn take(&self, namespace: &Namespace, since: Duration) -> Result<Vec<Dropped>> {
+        let Some(reading) = &self.0 else { return Ok(vec![]) };
+        let Reading { reader, attached, noted, .. } = &mut *reading.borrow_mut();
+        while let Some(bytes) = reader.next() {
+            noted.extend(Dropped::decode(&bytes, &attached.reasons));
+        }
+        let number = namespace.inode()?;
+        let (taken, left) = std::mem::take(noted).into_iter().partition(|(of, _)| *of == number);
+        *noted = left;
+        Ok(Vec::into_iter(taken).map(|(_, dropped)| dropped).filter(|d| d.at >= since).collect())
+    }
+
+    /// Forgets what nobody has asked for: what was dropped by namespaces that are
+    /// no hosts.
+    pub fn forget(&self) {
+        if let Some(reading) = &self.0 {
+            let Reading { reader, noted, .. } = &mut *reading.borrow_mut();
+            while reader.next().is_some() {}
+            noted.clear();
+        }
+        // Nor does anybody ask how many of those had no room.
+        let _ = self.lost();
+    }
+
+    /// How many more were dropped for which the ring had no room, since it was
+    /// last asked.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub fn lost(&self) -> Result<u64> {
+        let Some(reading) = &self.0 else { return Ok(0) };
+        let mut reading = reading.borrow_mut();
+        let settings = reading.attached.settings.get();
+        let settings = settings.map_err(|e| Error::kernel(PLACE, "ask for what had no room", e))?;
+        let lost = u64::from_ne_bytes(settings[8..].try_into().expect("eight bytes"));
+        Ok(lost - std::mem::replace(&mut reading.lost, lost))
+    }
+}
+
+/// `NO_SOCKET in tcp_v4_rcv`, or `in tcp_v4_rcv, no reason given`.
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "{reason} in {}", self.function),
+            None => write!(f, "in {}, no reason given", self.function),
+        }
+    }
+}
+
+/// How many packets were dropped for each reason that the kernel gave, as
+/// `2 packets: NO_SOCKET in tcp_v4_rcv`: the number and the reason.
+#[must_use]
+pub fn tally<'a>(drops: impl IntoIterator<Item = &'a Dropped>) -> Vec<(usize, String)> {
+    let mut tally: Vec<(usize, String)> = vec![];
+    for dropped in drops.into_iter().filter(|dropped| dropped.reason.is_some()) {
+        let text = dropped.to_string();
+        match tally.iter_mut().find(|(_, known)| *known == text) {
+            Some((count, _)) => *count += 1,
+            None => tally.push((1, text)),
+        }
+    }
+    tally
+}
+
+impl Dropped {
+    /// A note, and the number of the network namespace that it is from.
+    fn decode(note: &[u8], reasons: &[(u32, String)]) -> Option<(u64, Self)> {
+        let note: &[u8; note::LENGTH] = note.try_into().ok()?;
+        let word = |at: usize| u32::from_ne_bytes(note[at..at + 4].try_into().expect("four bytes"));
+        let at = u64::from_ne_bytes(note[note::AT..note::AT + 8].try_into().expect("eight bytes"));
+        let name = &note[note::FUNCTION..note::PACKET];
+        let name = String::from_utf8_lossy(name.split(|&b| b == 0).next()?);
+        let reason = reasons.iter().find(|(value, _)| *value == word(note::REASON));
+        let ip = note[note::PROTOCOL..note::PROTOCOL + 2] == [8, 0];
+        let segment = ip.then(|| Header::of_packet(&note[note::PACKET..])).flatten();
+        let dropped = Self {
+            at: Duration::from_nanos(at),
+            reason: reason.map(|(_, name)| name.clone()).filter(|name| name != "NOT_SPECIFIED"),
+            function: name.into_owned(),
+            segment,
+        };
+        Some((word(note::NAMESPACE).into(), dropped))
+    }
+}

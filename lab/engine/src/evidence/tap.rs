@@ -1,0 +1,104 @@
+//! The frames on every interface of a network, as tcpdump would see them.
+//!
+//! A packet socket in each namespace looks on; its ring is read when the arm
+//! has ended, so that nothing wakes up for a frame. A ring that is full loses
+//! the frames that come then, and the capture says how many.
+
+use std::time::Duration;
+
+use faultlab_base::error::{Error, Result};
+use faultlab_net::capture::{Capture, End, Frame};
+use faultlab_net::network::Host;
+use faultlab_net::network::lookout::Lookout;
+use faultlab_net::network::ring::{ahead, now};
+
+/// How far the wall's clock may be slewed meanwhile: 500 ppm for minutes.
+const SLEWED: Duration = Duration::from_millis(250);
+
+/// The capture of a network that is under way.
+#[derive(Debug)]
+pub struct Tap {
+    begun: Duration,
+    /// By how much the wall's clock, which frames are stamped with, was ahead then.
+    ahead: Duration,
+    lookouts: Vec<Lookout>,
+}
+
+impl Tap {
+    /// Begins to look on at these hosts.
+    ///
+    /// # Errors
+    /// Where no packet socket can be had.
+    pub fn on(hosts: &[Host]) -> Result<Self> {
+        let lookouts = hosts.iter().map(|host| Lookout::begin(host.namespace())).collect::<Result<_>>()?;
+        Ok(Self { begun: now(), ahead: ahead(), lookouts })
+    }
+
+    /// When it began, on the kernel's clock.
+    #[must_use]
+    pub fn begun(&self) -> Duration {
+        self.begun
+    }
+
+    /// Waits until every frame is seen that is sent from now on.
+    pub fn ready(&self) {
+        self.lookouts.iter().for_each(Lookout::ready);
+    }
+
+    /// Ends the capture. Frames that were seen after `until`, of the kernel's
+    /// clock, are of the end of the arm and not kept.
+    ///
+    /// # Errors
+    /// Where a socket does not answer, or the wall's clock was set meanwhile.
+    pub fn end(self, hosts: &[Host], until: Duration) -> Result<Capture> {
+        let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
+        let ahead = ahead();
+        if ahead.abs_diff(self.ahead) > SLEWED {
+            return Err(Error::Lab("the wall's clock was set, and frames are stamped by it".into()));
+        }
+        self.lookouts.iter().for_each(|lookout| lookout.stop(ahead));
+        for (host, lookout) in hosts.iter().zip(self.lookouts) {
+            let first = capture.ends.len();
+            let end = |name: &str, address| End {
+                host: host.name().to_owned(),
+                interface: name.to_owned(),
+                address,
+            };
+            capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.address)));
+            let mut others: Vec<u32> = vec![];
+            let looked = lookout.end()?;
+            for seen in looked.frames {
+                let known = host.interfaces().iter().position(|i| i.index == seen.interface);
+                let at = known.unwrap_or_else(|| {
+                    // The loopback, or one that was made later.
+                    let before = host.interfaces().len();
+                    before
+                        + others.iter().position(|&i| i == seen.interface).unwrap_or_else(|| {
+                            let name = if seen.interface == 1 {
+                                "lo".to_owned()
+                            } else {
+                                format!("if{}", seen.interface)
+                            };
+                            capture.ends.push(end(&name, None));
+                            others.push(seen.interface);
+                            others.len() - 1
+                        })
+                });
+                capture.frames.push(Frame {
+                    at: seen.at.saturating_sub(self.begun),
+                    end: first + at,
+                    outgoing: seen.outgoing,
+                    length: seen.length,
+                    bytes: seen.bytes,
+                    comment: None,
+                    carried: None,
+                });
+            }
+            capture.lost += looked.lost;
+        }
+        capture.frames.retain(|frame| frame.at <= capture.until);
+        // What leaves an end is older than what arrives at the other.
+        capture.frames.sort_by_key(|frame| frame.at);
+        Ok(capture)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the lab waits for, looked at while it waits: which task sleeps where.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::task::Task;
+use faultlab_net::network::Network;
+use faultlab_net::network::pending::Wanted;
+
+/// What is done sooner is not waited for.
+const SOON: Duration = Duration::from_secs(1);
+/// The longest time between two looks.
+const SELDOM: Duration = Duration::from_secs(64);
+
+/// Something that was waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// At which host.
+    pub host: String,
+    /// What it was.
+    pub what: String,
+    /// For how long when it was last looked at, by the machine's clock.
+    pub waited: Duration,
+    /// The task that waited, where one did.
+    pub task: Option<Task>,
+}
+
+/// What was seen of the waits of a network.
+#[derive(Debug, Default)]
+pub struct Waits {
+    waits: RefCell<Vec<(Weak<Wanted>, Wait)>>,
+    kernel: RefCell<Vec<Task>>,
+}
+
+impl Waits {
+    /// Looks at what is waited for as long as anything is: after a second, two,
+    /// four. Wakes up for nothing else.
+    pub async fn look(&self, network: &Network) -> Infallible {
+        let Some(pending) = network.pending() else { return std::future::pending().await };
+        loop {
+            pending.more().await;
+            let mut pause = SOON;
+            loop {
+                sleep(pause).await;
+                if pending.now().iter().filter(|wanted| self.see(wanted)).count() == 0 {
+                    break;
+                }
+                for task in Task::of_kernel() {
+                    let mut known = self.kernel.borrow_mut();
+                    known.retain(|other| other.stack != task.stack);
+                    known.push(task);
+                }
+                pause = (2 * pause).min(SELDOM);
+            }
+        }
+    }
+
+    /// Notes a wait. Says whether it goes on.
+    fn see(&self, one: &Rc<Wanted>) -> bool {
+        let task = one.task.get().map(|place| Task::at(place));
+        if task == Some(None) {
+            return false;
+        }
+        let waited = one.since.elapsed();
+        if waited >= SOON {
+            let (host, what) = (one.host.clone(), one.what.clone());
+            let wait = Wait { host, what, waited, task: task.flatten() };
+            let mut waits = self.waits.borrow_mut();
+            let same = |known: &&mut (Weak<Wanted>, Wait)| known.0.as_ptr() == Rc::as_ptr(one);
+            match waits.iter_mut().find(same) {
+                Some(known) => known.1 = wait,
+                None => waits.push((Rc::downgrade(one), wait)),
+            }
+        }
+        true
+    }
+
+    /// What was waited for, and the kernel's own tasks that slept meanwhile.
+    #[must_use]
+    pub fn end(self) -> (Vec<Wait>, Vec<Task>) {
+        let waits = self.waits.into_inner().into_iter().map(|(_, wait)| wait).collect();
+        (waits, self.kernel.into_inner())
+    }
+}

@@ -1,0 +1,104 @@
+//! What looks on at a network for the sake of captures and explanations, from
+//! before an arm begins. It alters nothing but conntrack's logging, and wakes
+//! nobody but where a capture is to say when conntrack's entries changed.
+
+use std::time::Duration;
+
+use super::counters::Changes;
+use super::drops::{SharedDrops, mark};
+use super::tap::Tap;
+use super::tracker::Tracker;
+use super::waits::Waits;
+use faultlab_base::error::Result;
+use faultlab_model::traces::{HostTraces, Traces};
+use faultlab_net::network::firewall::RuleCounter;
+use faultlab_net::network::{Host, Network};
+use faultlab_net::topology::rule::Action;
+
+/// What looks on at a network.
+#[derive(Debug)]
+pub struct Witness {
+    tap: Tap,
+    /// By host; none where there is no conntrack.
+    trackers: Vec<Option<Tracker>>,
+    waits: Waits,
+}
+
+/// What a host has counted.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// How its counters changed.
+    pub changes: Changes,
+    /// What its rules counted.
+    pub rules: Vec<RuleCounter>,
+}
+
+impl Witness {
+    /// Begins to look on; `timed` where it is to be known when conntrack's
+    /// entries changed.
+    ///
+    /// # Errors
+    /// Where no packet socket can be had.
+    ///
+    /// # Panics
+    /// Where it is timed, outside of a [`LocalSet`](tokio::task::LocalSet).
+    pub fn on(network: &Network, timed: bool) -> Result<Self> {
+        let tracker = |host: &Host| host.has_rules().then(|| Tracker::of(host, timed).ok()).flatten();
+        Ok(Self {
+            tap: Tap::on(network.hosts())?,
+            trackers: network.hosts().iter().map(tracker).collect(),
+            waits: Waits::default(),
+        })
+    }
+
+    /// Waits until nothing that happens from now on escapes it.
+    pub fn ready(&self) {
+        self.tap.ready();
+    }
+
+    /// What it sees of waits.
+    #[must_use]
+    pub fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    /// What was seen until `until`, of the kernel's clock. `counted` is what each
+    /// host's counters and rules say, `drops` what the kernel does.
+    ///
+    /// # Errors
+    /// Where the kernel's tables cannot be read.
+    pub fn end(
+        self,
+        network: &Network,
+        counted: Vec<Counted>,
+        drops: &SharedDrops,
+        until: Duration,
+    ) -> Result<Traces> {
+        let (begun, mut hosts) = (self.tap.begun(), vec![]);
+        let mut capture = self.tap.end(network.hosts(), until)?;
+        for ((host, tracker), counted) in network.hosts().iter().zip(self.trackers).zip(counted) {
+            let mut traces = HostTraces {
+                name: host.name().to_owned(),
+                counted: counted.changes.moved().collect(),
+                dropped: counted.rules,
+                drops: drops.take(host.namespace(), begun)?,
+                ..HostTraces::default()
+            };
+            let drops = |name: &str| {
+                let rules = &network.topology().nodes[network.topology().index(host.name())].rules;
+                rules.iter().any(|rule| rule.name() == name && *rule.action() == Action::Drop)
+            };
+            traces.dropped.retain(|counter| counter.packets > 0 && drops(&counter.rule));
+            if let Some(tracker) = tracker {
+                tracker.end(&mut traces, &mut capture, begun)?;
+            }
+            hosts.push(traces);
+        }
+        capture.tracked.retain(|tracked| tracked.at <= capture.until);
+        capture.tracked.sort_by_key(|tracked| tracked.at);
+        let (waits, kernel) = self.waits.end();
+        let drops = hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
+        mark::frames(&mut capture, begun, drops);
+        Ok(Traces { capture, begun, hosts, waits, kernel, ..Traces::default() })
+    }
+}

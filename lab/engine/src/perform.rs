@@ -1,0 +1,192 @@
+//! Runs a scenario: its arms side by side, each in a network of its own, then
+//! the verdict and the comparison with the reviewed snapshot.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use crate::evidence::voice::Voice;
+use crate::stage::{Looks, Stage};
+use faultlab_base::error::{Error, Result};
+use faultlab_explain::why::Reasons;
+use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
+use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
+use faultlab_model::snapshot;
+use faultlab_model::traces::Traces;
+
+/// What is asked of a scenario, beside its ground.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// Variants and remedies to narrow to; all where it is empty.
+    pub only: &'a [String],
+    /// Gives the fault arm the control's network, and plays no other arm: a way
+    /// to see that without its cause nothing is reproduced.
+    pub without_cause: bool,
+    /// What becomes of what is seen of arms; none where nobody is to look on.
+    pub looks: Option<Looks>,
+}
+
+/// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
+pub type Snapshots = fn(&str) -> Option<&'static str>;
+
+/// Runs the arms of a scenario and judges them. Never fails: what went wrong
+/// is the outcome's reason.
+///
+/// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread, in
+/// namespaces that it may fill. `on_arm` is told the name of each arm that
+/// ends.
+pub async fn perform(
+    scenario: &Scenario,
+    ground: &Ground,
+    order: Order<'_>,
+    voice: &Voice,
+    snapshots: Snapshots,
+    on_arm: &dyn Fn(&str),
+) -> Outcome {
+    let begun = Instant::now();
+    let mut outcome = Outcome::without_run(scenario, ground, Verdict::Failed, String::new());
+    outcome.reason = None;
+    outcome.settings = Map(ground.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    match scenario.era(ground) {
+        None => {
+            outcome.verdict = Verdict::NotApplicable;
+            outcome.reason = Some("no era of this scenario recognises the kernel".into());
+        }
+        Some(era) => {
+            let mut arms = scenario.arms_on(ground, order.only);
+            if order.without_cause {
+                arms.retain(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault));
+            }
+            let logged = voice.log.count().unwrap_or_default();
+            voice.drops.forget();
+            let results = all(scenario, ground, &arms, order, voice, on_arm).await;
+            let looks = order.looks.unwrap_or_default();
+            if looks.captures {
+                outcome.log = voice.log.lines_since(logged);
+            }
+            if let Ok(lost @ 1..) = voice.drops.lost() {
+                outcome
+                    .log
+                    .push(format!("faultlab: no room for {lost} more packets that the kernel dropped"));
+            }
+            match results {
+                Ok(played) => {
+                    let (arms, traces): (_, Vec<_>) = played.into_iter().unzip();
+                    outcome.arms = arms;
+                    (outcome.verdict, outcome.reason) =
+                        judge(&scenario.symptom, era.shows, &mut outcome.arms);
+                    outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
+                        let cell = arm.observations.get(scenario.symptom.row);
+                        arm.kind == ArmKind::Control && cell.is_some_and(|c| c == scenario.symptom.healthy)
+                    });
+                    if order.without_cause {
+                        let reproduced = outcome.fault().and_then(|fault| fault.symptom);
+                        outcome.expected = outcome.control_is_healthy && reproduced == Some(false);
+                    } else {
+                        compare(&mut outcome, scenario, snapshots);
+                    }
+                    if looks.explains || !outcome.expected {
+                        explain(&mut outcome, &traces);
+                    }
+                    if looks.captures {
+                        let captures = traces.into_iter().map(|traces| traces.map(|t| t.capture));
+                        outcome.arms.iter_mut().zip(captures).for_each(|(arm, c)| arm.capture = c);
+                    }
+                }
+                Err(Error::Missing(missing)) => {
+                    outcome.verdict = Verdict::NotApplicable;
+                    outcome.reason = Some(missing.to_string());
+                }
+                Err(error) => outcome.reason = Some(error.to_string()),
+            }
+        }
+    }
+    // What cannot run here is no difference from what is expected here.
+    outcome.expected |= outcome.verdict == Verdict::NotApplicable;
+    let milliseconds = begun.elapsed().as_millis();
+    outcome.seconds.wall = f64::from(u32::try_from(milliseconds).unwrap_or(u32::MAX)) / 1000.0;
+    outcome
+}
+
+/// Sets all arms up, then plays them side by side: while a network is built the
+/// thread waits for the kernel, and the wires of arms that play would stand still.
+async fn all(
+    scenario: &Scenario,
+    ground: &Ground,
+    arms: &[&'static Arm],
+    order: Order<'_>,
+    voice: &Voice,
+    on_arm: &dyn Fn(&str),
+) -> Result<Vec<Played>> {
+    let plan = |arm: &'static Arm| {
+        let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
+        Plan { ground, arm, acts }
+    };
+    let mut outcomes = vec![];
+    if (scenario.apart)(ground) {
+        for arm in arms {
+            let stage = Stage::set_up(scenario, plan(arm), voice, order.looks).await?;
+            stage.looked_on();
+            outcomes.push(play(scenario, stage, on_arm).await?);
+        }
+        return Ok(outcomes);
+    }
+    let mut stages = vec![];
+    for arm in arms {
+        stages.push(Stage::set_up(scenario, plan(arm), voice, order.looks).await?);
+    }
+    // The kernel has those of all arms wait at once.
+    stages.iter().for_each(Stage::looked_on);
+    let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
+    join_all(plays).await.into_iter().collect()
+}
+
+/// An arm that has ended, and what was seen of it where somebody looked on.
+type Played = (ArmOutcome, Option<Traces>);
+
+async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
+    let arm = stage.arm.name;
+    let played = tokio::select! {
+        biased;
+        played = (scenario.play)(&stage) => played,
+        never = stage.look_on() => match never {},
+    };
+    played.map_err(|error| match error {
+        Error::Missing(missing) => Error::Missing(missing),
+        error => Error::Lab(format!("{arm} arm: {error}")),
+    })?;
+    on_arm(arm);
+    stage.finish()
+}
+
+/// Explains the arms by what the control shows not; a control that is not
+/// healthy by what it shows.
+fn explain(outcome: &mut Outcome, traces: &[Option<Traces>]) {
+    let control = outcome.arms.iter().zip(traces).find(|(arm, _)| arm.kind == ArmKind::Control);
+    let control = control.and_then(|(_, traces)| traces.as_ref());
+    let shown = control.map(|traces| Reasons::of(traces, None));
+    for (arm, traces) in outcome.arms.iter_mut().zip(traces) {
+        let Some(traces) = traces else { continue };
+        if arm.kind != ArmKind::Control {
+            arm.why = Reasons::of(traces, control).beside(shown.as_ref());
+        } else if !outcome.control_is_healthy {
+            arm.why = shown.iter().flat_map(|reasons| reasons.beside(None)).collect();
+        }
+    }
+}
+
+fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
+    let Some(name) = outcome.snapshot_name(scenario.has_timers()) else { return };
+    if outcome.verdict == Verdict::Failed {
+        return;
+    }
+    let differences = match snapshots(&name).map(snapshot::read) {
+        Some(Ok(snapshot)) => snapshot::differences(outcome, &snapshot),
+        Some(Err(error)) => vec![format!("snapshots/{name}.snap: {error}")],
+        None => vec![format!("there is no reviewed snapshot {name}")],
+    };
+    outcome.expected = differences.is_empty();
+    if !differences.is_empty() {
+        outcome.reason = Some(differences.join("; "));
+    }
+}

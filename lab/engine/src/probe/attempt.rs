@@ -1,0 +1,61 @@
+//! A request that the kernel may keep waiting for ever.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::task::Task;
+use faultlab_base::error::{Error, Result};
+use faultlab_net::network::pending::Wanted;
+use faultlab_net::network::{Host, Namespace};
+
+/// Work on a thread of its own, so that the lab can watch while the kernel
+/// keeps it waiting in an uninterruptible sleep.
+#[derive(Debug)]
+#[must_use = "an attempt is watched with `within`"]
+pub struct Attempt<T> {
+    done: oneshot::Receiver<T>,
+    result: Option<T>,
+    _wanted: Rc<Wanted>,
+}
+
+impl<T: Send + 'static> Attempt<T> {
+    /// Begins `work`, which is given the host's namespace.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn begin(at: &Host, work: impl FnOnce(&Namespace) -> T + Send + 'static) -> Result<Self> {
+        let (sender, done) = oneshot::channel();
+        let namespace = at.namespace().try_clone()?;
+        let wanted = at.wants("a request");
+        let task = Arc::clone(&wanted.task);
+        let body = move || {
+            Task::place_of_this().map(|place| task.set(place));
+            // The scenario may have lost interest: then nobody listens.
+            let _ = sender.send(work(&namespace));
+        };
+        thread::Builder::new()
+            .name("attempt".into())
+            .spawn(body)
+            .map_err(|e| Error::kernel(at.name(), "start a thread", e))?;
+        Ok(Self { done, result: None, _wanted: wanted })
+    }
+
+    /// Whether the work was done within this much more time, and its result.
+    pub async fn within(&mut self, patience: Duration) -> Option<&T> {
+        if self.result.is_none()
+            && let Ok(Ok(result)) = timeout(patience, &mut self.done).await
+        {
+            self.result = Some(result);
+        }
+        self.result.as_ref()
+    }
+    /// The result, if the work is done by now.
+    pub fn take(mut self) -> Option<T> {
+        self.result.take().or_else(|| self.done.try_recv().ok())
+    }
+}

@@ -1,0 +1,263 @@
+//! A process of its own, for what happens to processes only: the kernel keeps
+//! it waiting in state D, it is killed, nobody waits for its end.
+//!
+//! Reading list: fork(2); signal-safety(7); waitid(2), WNOWAIT; proc(5),
+//! /proc/PID/status.
+
+use std::cell::{Cell, OnceCell};
+use std::ffi::CStr;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, getpid};
+use tokio::time::{Instant, sleep};
+
+use crate::task::{self, Task};
+use faultlab_net::network::Host;
+use faultlab_net::network::pending::Wanted;
+
+/// How long a process may be on its way to its next sleep, on a busy machine.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A child of this process. It dies with this process, and is killed when it is
+/// dropped, as far as the kernel lets it be.
+#[derive(Debug)]
+#[must_use = "a child that is dropped is killed"]
+pub struct Child {
+    pid: Pid,
+    name: String,
+    reaped: Cell<bool>,
+    wanted: OnceCell<Rc<Wanted>>,
+}
+
+/// What a process is doing. Displays as ps(1) has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It lives.
+    Alive {
+        /// The letter of proc(5): `D` is an uninterruptible sleep.
+        state: char,
+        /// Whether it was sent a SIGKILL that it could not yet die of.
+        kill_pending: bool,
+    },
+    /// It has ended, and nobody has waited for it.
+    Zombie,
+    /// It has ended, and its parent knows how.
+    Reaped,
+    /// /proc here is of another pid namespace and does not know it.
+    Unknown,
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alive { state, kill_pending: false } => write!(f, "{state}"),
+            Self::Alive { state, kill_pending: true } => write!(f, "{state}, SIGKILL pending"),
+            Self::Zombie => f.write_str("Z"),
+            Self::Reaped => f.write_str("reaped"),
+            Self::Unknown => f.write_str("?"),
+        }
+    }
+}
+
+impl Child {
+    /// Forks; the child is called `name` (at most 15 bytes), does `work` in the
+    /// namespaces of the calling thread, and exits with its result, an errno or 0.
+    ///
+    /// It has copies of all descriptors of this process.
+    ///
+    /// # Safety
+    /// This process may have other threads, of which the child has none: `work`
+    /// may only make system calls (signal-safety(7)), in memory that was made
+    /// before; it may not allocate, lock or panic.
+    ///
+    /// # Errors
+    /// Where no process can be had.
+    #[allow(unsafe_code, reason = "what a forked child may do is the caller's promise, see Safety")]
+    pub(super) unsafe fn begin(name: &CStr, work: impl FnOnce() -> i32) -> io::Result<Self> {
+        let parent = getpid().as_raw();
+        // SAFETY: the child makes system calls only, as its caller promised.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: all four calls are system calls; `name` is a C string.
+            0 => unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+                let orphan = libc::getppid() != parent;
+                libc::_exit(if orphan { libc::ESRCH } else { work() })
+            },
+            pid => Ok(Self {
+                pid: Pid::from_raw(pid),
+                name: name.to_string_lossy().into_owned(),
+                reaped: Cell::new(false),
+                wanted: OnceCell::new(),
+            }),
+        }
+    }
+
+    /// Notes that it is waited for at a host.
+    pub(super) fn wanted_at(&self, host: &Host, what: impl Into<String>) {
+        let wanted = host.wants(what);
+        self.place().map(|place| wanted.task.set(place));
+        let _ = self.wanted.set(wanted);
+    }
+
+    /// Its directory in /proc, also where that is of an outer pid namespace: by the
+    /// name of a child of this thread.
+    pub(super) fn place(&self) -> Option<PathBuf> {
+        let by_name = || {
+            let children = fs::read_to_string("/proc/thread-self/children").ok()?;
+            let mut places = children.split_whitespace().map(|child| Path::new("/proc").join(child));
+            places.find(|place| {
+                fs::read_to_string(place.join("comm")).is_ok_and(|comm| comm.trim_end() == self.name)
+            })
+        };
+        Task::place_of(u32::try_from(self.pid.as_raw()).ok()?).or_else(by_name)
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        if self.reaped.get() {
+            return Life::Reaped;
+        }
+        if self.has_ended() {
+            return Life::Zombie;
+        }
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        match parse_status(&status) {
+            Some((name, state, kill_pending)) if name == self.name => Life::Alive { state, kill_pending },
+            _ => Life::Unknown,
+        }
+    }
+
+    /// What it is doing when it does nothing: a process that sleeps looks around
+    /// now and then, and may wait for a processor.
+    pub async fn at_rest(&self) -> Life {
+        let begun = Instant::now();
+        loop {
+            match self.life() {
+                Life::Alive { state: 'R', .. } if begun.elapsed() < BUSY => {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                life => return life,
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        !matches!(waitid(Id::Pid(self.pid), flags), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
+    }
+
+    /// The functions of the kernel that it sleeps in, innermost first; none
+    /// without the privilege to see them.
+    #[must_use]
+    pub fn sleeps_in(&self) -> Option<String> {
+        let functions = task::stack(Path::new(&format!("/proc/{}", self.pid)));
+        (!functions.is_empty()).then(|| functions.join(" <- "))
+    }
+
+    /// Waits until it has ended, but does not wait for it: it is a zombie then.
+    /// False where it still lives after `patience`.
+    pub async fn ends_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        while !self.reaped.get() && !self.has_ended() {
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(Duration::from_millis(250));
+        }
+        true
+    }
+
+    /// Sends SIGKILL, which a process in state D dies of when it wakes.
+    pub fn kill(&self) {
+        if !self.reaped.get() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Waits for it, if it has ended: what it met, or EINTR where a signal ended
+    /// it. None where it still lives.
+    pub fn reap(&self) -> Option<io::Result<()>> {
+        if self.reaped.get() {
+            return None;
+        }
+        let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
+        self.reaped.set(!matches!(status, Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)));
+        match status {
+            Ok(WaitStatus::Exited(_, 0)) => Some(Ok(())),
+            Ok(WaitStatus::Exited(_, errno)) => Some(Err(io::Error::from_raw_os_error(errno))),
+            Ok(WaitStatus::Signaled(..)) => Some(Err(io::Error::from_raw_os_error(libc::EINTR))),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+        // One that cannot die yet ends with this process.
+        let _ = self.reap();
+    }
+}
+
+/// Name, state and whether SIGKILL is pending, of /proc/PID/status.
+fn parse_status(text: &str) -> Option<(&str, char, bool)> {
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let pending = |key: &str| value(key).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    // SIGKILL is the ninth bit.
+    let kill = |mask: u64| mask & (1 << (libc::SIGKILL - 1)) != 0;
+    let state = value("State:")?.chars().next()?;
+    Some((
+        value("Name:")?,
+        state,
+        pending("SigPnd:").is_some_and(kill) || pending("ShdPnd:").is_some_and(kill),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_cannot_be_killed_displays_as_such() {
+        let text = "Name:\tplugin\nUmask:\t0022\nState:\tD (disk sleep)\nSigPnd:\t0000000000000100\n\
+                    ShdPnd:\t0000000000000100\n";
+        assert_eq!(parse_status(text), Some(("plugin", 'D', true)));
+        assert_eq!(Life::Alive { state: 'D', kill_pending: true }.to_string(), "D, SIGKILL pending");
+        assert_eq!(parse_status(&text.replace("100", "000")), Some(("plugin", 'D', false)));
+    }
+
+    #[tokio::test]
+    async fn an_end_that_nobody_waits_for_is_a_zombie() {
+        // SAFETY: the child does nothing.
+        #[allow(unsafe_code, reason = "see SAFETY")]
+        let child = unsafe { Child::begin(c"nothing", || libc::ENODEV) }.expect("a process");
+        assert!(child.ends_within(Duration::from_secs(10)).await);
+        assert_eq!(child.life(), Life::Zombie);
+        let met = child.reap().expect("an end").expect_err("ENODEV");
+        assert_eq!(met.raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(child.life(), Life::Reaped);
+        assert!(child.reap().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_status_panics(text in "((Name|State|SigPnd|ShdPnd):[\t ]?[0-9a-gA-Z]{0,20}\n?){0,6}") {
+            let _ = parse_status(&text);
+        }
+    }
+}

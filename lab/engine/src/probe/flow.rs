@@ -1,0 +1,403 @@
+//! One TCP connection, held at both ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+
+use super::tcp::{Answer, Connect, accept, connect, dial, listen, receive, send};
+use faultlab_base::error::{Error, Result};
+use faultlab_net::capture::Act;
+use faultlab_net::network::Host;
+use faultlab_net::network::journal::{Journal, Noted};
+
+/// How long a healthy network may take for one exchange on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+mod ioctl {
+    #![allow(missing_docs, reason = "the macro writes the function")]
+    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
+}
+
+/// An end of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The end that connected.
+    Client,
+    /// The end that accepted.
+    Server,
+}
+
+impl Side {
+    /// The end on the other side.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// An established connection whose two sockets this process holds.
+#[derive(Debug)]
+pub struct Flow {
+    client: End,
+    server: End,
+    journal: Rc<Journal>,
+}
+
+/// A socket, its host's name, and the connection as the host knows it.
+#[derive(Debug)]
+struct End {
+    place: String,
+    stream: TcpStream,
+    own: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl End {
+    fn of(host: &Host, stream: TcpStream) -> Result<Self> {
+        let addresses = stream.local_addr().and_then(|own| Ok((own, stream.peer_addr()?)));
+        let (own, peer) = addresses.map_err(|e| Error::kernel(host.name(), "ask a socket's addresses", e))?;
+        Ok(Self { place: host.name().to_owned(), stream, own, peer })
+    }
+}
+
+impl Flow {
+    /// Connects `client` to `service`, which reaches `port` of `server`.
+    ///
+    /// # Errors
+    /// Where the healthy network does not carry the handshake.
+    pub async fn open(
+        client: &Host,
+        service: impl Into<SocketAddr>,
+        server: &Host,
+        port: u16,
+    ) -> Result<Self> {
+        Self::open_from(client, 0, service, server, port).await
+    }
+
+    /// The same from a source port of the caller's choice.
+    ///
+    /// # Errors
+    /// Where the healthy network does not carry the handshake.
+    pub async fn open_from(
+        client: &Host,
+        source_port: u16,
+        service: impl Into<SocketAddr>,
+        server: &Host,
+        port: u16,
+    ) -> Result<Self> {
+        let listener = listen(server, port)?;
+        let met = dial(client, source_port, service.into(), PATIENCE, |_| {}).await?;
+        let flow = Self::of(client, met, server, &listener).await?;
+        flow.map_err(|met| Error::Lab(format!("{}: connect: {met}", client.name())))
+    }
+
+    /// The same where the network may not carry the handshake: then it tells
+    /// what the client met within its patience.
+    ///
+    /// # Errors
+    /// Where no socket can be had, or the kernel gives an answer that no network
+    /// can cause.
+    pub async fn try_open(
+        client: &Host,
+        source_port: u16,
+        service: impl Into<SocketAddr>,
+        server: &Host,
+        port: u16,
+        patience: Duration,
+    ) -> Result<std::result::Result<Self, Connect>> {
+        let listener = listen(server, port)?;
+        let met = connect(client, source_port, service, patience).await?;
+        Self::of(client, met, server, &listener).await
+    }
+
+    async fn of(
+        client: &Host,
+        met: Connect,
+        server: &Host,
+        listener: &TcpListener,
+    ) -> Result<std::result::Result<Self, Connect>> {
+        let connected = match met {
+            Connect::Connected { stream, .. } => stream,
+            met => return Ok(Err(met)),
+        };
+        let accepted = accept(server.name(), listener, PATIENCE).await?;
+        accepted.set_nodelay(true).map_err(|e| Error::kernel(server.name(), "TCP_NODELAY", e))?;
+        Ok(Ok(Self {
+            client: End::of(client, connected)?,
+            server: End::of(server, accepted)?,
+            journal: Rc::clone(client.journal()),
+        }))
+    }
+
+    fn side(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// Begins the note of a probe.
+    fn tries(&mut self, side: Side, act: Act) -> Noted {
+        let journal = Rc::clone(&self.journal);
+        let End { place, own, peer, .. } = self.side(side);
+        let noted = journal.begin(place, act, *peer);
+        noted.local(Some(*own));
+        noted
+    }
+
+    /// The socket of a side.
+    pub fn stream(&mut self, side: Side) -> &mut TcpStream {
+        &mut self.side(side).stream
+    }
+
+    /// Has `side` say a few bytes and the other side wait for them.
+    ///
+    /// Tells what happened first: the words arrived, or the speaker met
+    /// something. Where the listener is gone, it tells what the speaker met.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let probe = self.tries(side, Act::Speaks);
+        Ok(probe.met(self.words(side, patience).await?))
+    }
+
+    async fn words(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let End { place, stream, .. } = self.side(side);
+        let said = send(place, stream, b"hello").await?;
+        if said != Answer::Received {
+            return Ok(said);
+        }
+        let (speaker, listener) = match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        tokio::select! {
+            biased;
+            heard = receive(&listener.place, &mut listener.stream, patience) => match heard? {
+                Answer::Received => Ok(Answer::Received),
+                Answer::Nothing => Ok(Answer::Nothing),
+                gone => match receive(&speaker.place, &mut speaker.stream, patience).await? {
+                    Answer::Nothing => Ok(gone),
+                    met => Ok(met),
+                },
+            },
+            met = receive(&speaker.place, &mut speaker.stream, 2 * patience) => met,
+        }
+    }
+
+    /// Has `side` say a few bytes, and tells what the other side met in its
+    /// wait for them: the one way that is left where `side` has seen the other's FIN.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let probe = self.tries(side, Act::Speaks);
+        let End { place, stream, .. } = self.side(side);
+        let met = match send(place, stream, b"hello").await? {
+            Answer::Received => self.wait(side.other(), patience).await?,
+            met => met,
+        };
+        Ok(probe.met(met))
+    }
+
+    /// Has `side` say that it will say no more (shutdown(SHUT_WR)) and the
+    /// other side read that. The other direction stays open.
+    ///
+    /// # Errors
+    /// Where the FIN does not arrive.
+    pub async fn half_close(&mut self, side: Side) -> Result<()> {
+        let End { place, stream, .. } = self.side(side);
+        stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;
+        let met = self.wait(side.other(), PATIENCE).await?;
+        if met == Answer::Closed {
+            return Ok(());
+        }
+        let place = self.side(side.other()).place.clone();
+        Err(Error::Lab(format!("{place}: waited for a FIN and met: {met}")))
+    }
+
+    /// What has ended a side's connection (socket(7): SO_ERROR), for a side that
+    /// has read the other's FIN and so reads nothing else; [`Answer::Nothing`]
+    /// where nothing has.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub fn ended(&mut self, side: Side) -> Result<Answer> {
+        let End { place, stream, .. } = self.side(side);
+        match stream.take_error() {
+            Ok(None) => Ok(Answer::Nothing),
+            Ok(Some(error)) | Err(error) => Answer::of(place, Err(error)),
+        }
+    }
+
+    /// One question and its answer: both sides speak once, `first` first.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Answer> {
+        let probe = self.tries(first, Act::Speaks);
+        let met = match self.words(first, patience).await? {
+            Answer::Received => self.words(first.other(), patience).await?,
+            met => met,
+        };
+        Ok(probe.met(met))
+    }
+
+    /// Has `side` send this many bytes while the other side receives them.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where they do not all arrive; where the connection
+    /// ends on the way.
+    pub async fn transfer(&mut self, side: Side, bytes: usize) -> Result<()> {
+        match self.carry(side, bytes, PATIENCE * 4).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) => {
+                Err(Error::kernel(self.side(side).place.as_str(), format!("transfer {bytes} bytes"), e))
+            }
+            None => Err(Error::Deadline {
+                place: self.side(side.other()).place.clone(),
+                condition: format!("{bytes} bytes to arrive"),
+                waited: PATIENCE * 4,
+            }),
+        }
+    }
+
+    /// The same over a network that may not carry them: what the receiver met.
+    /// [`Answer::Received`] is for all of them, [`Answer::Nothing`] where some
+    /// were still missing when the caller's patience ended.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn try_transfer(&mut self, side: Side, bytes: usize, patience: Duration) -> Result<Answer> {
+        let probe = self.tries(side, Act::Speaks);
+        let met = match self.carry(side, bytes, patience).await {
+            Some(Ok(())) => Answer::Received,
+            Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Answer::Closed,
+            Some(Err(error)) => Answer::of(&self.side(side).place, Err(error))?,
+            None => Answer::Nothing,
+        };
+        Ok(probe.met(met))
+    }
+
+    /// Has `side` send while the other receives; none where the patience ends.
+    async fn carry(&mut self, side: Side, bytes: usize, patience: Duration) -> Option<io::Result<()>> {
+        let (speaker, listener) = match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        let data = vec![b'.'; bytes];
+        let mut arrived = vec![0; bytes];
+        let both = async {
+            tokio::try_join!(speaker.stream.write_all(&data), listener.stream.read_exact(&mut arrived))
+        };
+        timeout(patience, both).await.ok().map(|carried| carried.map(|_| ()))
+    }
+
+    /// Waits until each side has the other's acknowledgement of all it sent.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where one does not come.
+    pub async fn settle(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        for side in [Side::Client, Side::Server] {
+            while self.unacknowledged(side)? > 0 {
+                if begun.elapsed() > PATIENCE {
+                    return Err(Error::Deadline {
+                        place: self.side(side).place.clone(),
+                        condition: "an acknowledgement of all it sent".into(),
+                        waited: PATIENCE,
+                    });
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a side has sent and the other has not acknowledged
+    /// (tcp(7): SIOCOUTQ).
+    fn unacknowledged(&mut self, side: Side) -> Result<libc::c_int> {
+        let End { place, stream, .. } = self.side(side);
+        let mut bytes = 0;
+        // SAFETY: the descriptor is open, and SIOCOUTQ writes one int.
+        #[allow(unsafe_code, reason = "an ioctl, see SAFETY")]
+        unsafe { ioctl::siocoutq(stream.as_raw_fd(), &raw mut bytes) }
+            .map_err(|e| Error::kernel(place.as_str(), "SIOCOUTQ", e))?;
+        Ok(bytes)
+    }
+
+    /// Waits until something happens to an idle side's connection.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let probe = self.tries(side, Act::Waits);
+        Ok(probe.met(self.wait(side, patience).await?))
+    }
+
+    async fn wait(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+        let End { place, stream, .. } = self.side(side);
+        receive(place, stream, patience).await
+    }
+
+    /// Turns SO_KEEPALIVE on at a side; the kernel's sysctls say when and how
+    /// often where a value is not given.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a value.
+    pub fn keep_alive(
+        &mut self,
+        side: Side,
+        time: Option<Duration>,
+        intvl: Option<Duration>,
+        probes: Option<u32>,
+    ) -> Result<()> {
+        let End { place, stream, .. } = self.side(side);
+        let socket = SockRef::from(&*stream);
+        let failed = |e| Error::kernel(place.as_str(), "SO_KEEPALIVE", e);
+        socket.set_keepalive(true).map_err(failed)?;
+        let mut options = TcpKeepalive::new();
+        if let Some(time) = time {
+            options = options.with_time(time);
+        }
+        if let Some(intvl) = intvl {
+            options = options.with_interval(intvl);
+        }
+        if let Some(probes) = probes {
+            options = options.with_retries(probes);
+        }
+        socket.set_tcp_keepalive(&options).map_err(failed)
+    }
+
+    /// Sets TCP_USER_TIMEOUT at a side.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it.
+    pub fn user_timeout(&mut self, side: Side, timeout: Duration) -> Result<()> {
+        let End { place, stream, .. } = self.side(side);
+        SockRef::from(&*stream)
+            .set_tcp_user_timeout(Some(timeout))
+            .map_err(|e| Error::kernel(place.as_str(), "TCP_USER_TIMEOUT", e))
+    }
+
+    /// Closes both ends, `first` first, and waits until each has seen the
+    /// other's FIN: the first goes through TIME_WAIT.
+    ///
+    /// # Errors
+    /// Where the FINs do not arrive.
+    pub async fn close(mut self, first: Side) -> Result<()> {
+        self.half_close(first).await?;
+        self.half_close(first.other()).await
+    }
+}

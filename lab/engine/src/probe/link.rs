@@ -1,0 +1,185 @@
+//! Links, their addresses and routes by rtnetlink, as a thread or a process
+//! that may be kept waiting asks for them.
+//!
+//! These block for as long as the kernel likes: call them in an
+//! [`Attempt`](super::Attempt).
+
+use std::ffi::CStr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use tokio::time::{Instant, sleep};
+
+use super::Child;
+use faultlab_base::error::{Error, Result};
+use faultlab_net::network::{Host, Namespace, netlink};
+
+/// Deletes a link; ENODEV where there is none.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn delete(namespace: &Namespace, name: &str) -> io::Result<()> {
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelLink(named(name)))
+}
+
+/// What a request met, in a word: none yet, done, or which error.
+#[must_use]
+pub fn met(answer: Option<&io::Result<()>>) -> &'static str {
+    match answer {
+        None => "waits",
+        Some(Ok(())) => "done",
+        Some(Err(e)) if e.raw_os_error() == Some(libc::ENODEV) => "no such device",
+        Some(Err(_)) => "another error",
+    }
+}
+
+/// Has a process called `name` (at most 15 bytes) delete a link: it ends with
+/// what [`delete`] would have met.
+///
+/// # Errors
+/// Where no process can be had.
+pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
+    let failed = |tried: &str, e: io::Error| Error::kernel(at.name(), tried, e);
+    let wish = RouteNetlinkMessage::DelLink(named(link));
+    let (socket, request) = netlink::prepare(at.namespace(), NETLINK_ROUTE, NLM_F_ACK, wish)
+        .map_err(|e| failed("netlink socket (NETLINK_ROUTE)", e))?;
+    let fd = socket.as_raw_fd();
+    let ask = || {
+        // struct nlmsghdr, then struct nlmsgerr, which begins with the errno.
+        let mut answer = [0_u8; 1024];
+        // SAFETY: send and recv are system calls, in buffers that live as long.
+        #[allow(unsafe_code, reason = "a forked child makes system calls only")]
+        let length = unsafe {
+            libc::send(fd, request.as_ptr().cast(), request.len(), 0);
+            libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0)
+        };
+        let [.., a, b, c, d] = *answer.first_chunk::<20>().unwrap_or(&[0; 20]);
+        if length < 20 { libc::EIO } else { i32::from_ne_bytes([a, b, c, d]).wrapping_neg() }
+    };
+    // SAFETY: `ask` makes system calls only, and what it reads was made before.
+    #[allow(unsafe_code, reason = "see SAFETY")]
+    let child = unsafe { Child::begin(name, ask) };
+    let child = child.map_err(|e| failed("fork", e))?;
+    child.wanted_at(at, format!("the delete of {link}"));
+    Ok(child)
+}
+
+/// Moves a link to another namespace.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn move_to(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::NewLink(message))
+}
+
+/// Makes a veth pair with its other end in `there`.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn add_veth(namespace: &Namespace, name: &str, there: &Namespace, peer: &str) -> io::Result<()> {
+    let mut far = named(peer);
+    far.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+    ]));
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewLink(message))
+}
+
+/// Moves a link into another namespace. It keeps its name.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn give(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::SetLink(message))
+}
+
+/// The names of the links.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn list(namespace: &Namespace) -> io::Result<Vec<String>> {
+    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let links = netlink::dump(namespace, NETLINK_ROUTE, question)?;
+    let name = |message: RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewLink(link) => link.attributes.into_iter().find_map(|a| match a {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        }),
+        _ => None,
+    };
+    Ok(links.into_iter().filter_map(name).collect())
+}
+
+/// The IPv4 addresses of the links.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Ipv4Addr>> {
+    let mut question = AddressMessage::default();
+    question.header.family = AddressFamily::Inet;
+    let answers = netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question))?;
+    let local = |message: RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewAddress(address) => address.attributes.into_iter().find_map(|a| match a {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        }),
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(local).collect())
+}
+
+/// How many IPv4 routes there are, in all tables.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn routes(namespace: &Namespace) -> io::Result<usize> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    Ok(netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question))?.len())
+}
+
+/// Looks up which way packets to an address go.
+///
+/// # Errors
+/// ENETUNREACH where no route leads there; the kernel's answer.
+pub fn route_to(namespace: &Namespace, address: Ipv4Addr) -> io::Result<()> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    question.header.destination_prefix_length = 32;
+    question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::GetRoute(question))
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+/// Whether a link of a host goes within a time of the machine's clock. Where
+/// links cannot be listed, it is still there.
+pub async fn vanishes(at: &Host, name: &str, within: Duration) -> bool {
+    let (begun, _wanted) = (Instant::now(), at.wants(format!("the end of its link {name}")));
+    while !list(at.namespace()).is_ok_and(|links| links.iter().all(|link| link != name)) {
+        if begun.elapsed() >= within {
+            return false;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    true
+}

@@ -1,0 +1,223 @@
+//! Connect, send and receive over TCP.
+//!
+//! A socket is made inside its host's namespace and awaited outside it.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
+
+use faultlab_base::error::{Error, Result};
+use faultlab_net::capture::Act;
+use faultlab_net::network::Host;
+
+/// What a connect() met.
+#[derive(Debug)]
+pub enum Connect {
+    /// The handshake was done.
+    Connected {
+        /// The socket.
+        stream: TcpStream,
+        /// Time from the first SYN to the end of the handshake.
+        after: Duration,
+    },
+    /// ECONNREFUSED: a RST answered the SYN.
+    Refused,
+    /// EHOSTUNREACH or ENETUNREACH.
+    Unreachable,
+    /// Nothing decisive came within the caller's patience or the kernel's
+    /// (ETIMEDOUT).
+    TimedOut {
+        /// How long it was waited.
+        after: Duration,
+    },
+}
+
+impl fmt::Display for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connected { .. } => "connected",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut { .. } => "timed out",
+        })
+    }
+}
+
+impl Connect {
+    /// The socket of a connection that a scenario cannot go on without.
+    ///
+    /// # Errors
+    /// A sentence that says what it met instead.
+    pub fn stream(self, place: &str) -> Result<TcpStream> {
+        match self {
+            Self::Connected { stream, .. } => Ok(stream),
+            other => Err(Error::Lab(format!("{place}: connect: {other}"))),
+        }
+    }
+}
+
+/// What a send and a receive met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The bytes arrived.
+    Received,
+    /// The peer closed the connection.
+    Closed,
+    /// ECONNRESET or EPIPE: a RST ended the connection.
+    Reset,
+    /// ETIMEDOUT: the kernel gave the connection up.
+    TimedOut,
+    /// Nothing happened within the caller's patience.
+    Nothing,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Received => "received",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::TimedOut => "ETIMEDOUT",
+            Self::Nothing => "no answer",
+        })
+    }
+}
+
+impl Answer {
+    /// What an I/O result of a connected socket means.
+    ///
+    /// # Errors
+    /// Where the kernel's answer is none that a network can cause.
+    pub fn of(place: &str, result: io::Result<usize>) -> Result<Self> {
+        match result {
+            Ok(0) => Ok(Self::Closed),
+            Ok(_) => Ok(Self::Received),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECONNRESET | libc::EPIPE) => Ok(Self::Reset),
+                Some(libc::ETIMEDOUT) => Ok(Self::TimedOut),
+                _ => Err(Error::kernel(place, "send or receive", error)),
+            },
+        }
+    }
+}
+
+/// Listens on a port of a host, on every address it has.
+///
+/// # Errors
+/// Where the port is taken.
+pub fn listen(at: &Host, port: u16) -> Result<TcpListener> {
+    let failed = |e: io::Error| Error::kernel(at.name(), format!("listen on port {port}"), e);
+    at.namespace()
+        .enter(|| {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+            Ok(socket)
+        })
+        .and_then(|socket| socket.listen(128))
+        .map_err(failed)
+}
+
+/// Accepts the next connection.
+///
+/// # Errors
+/// [`Error::Deadline`] when none came.
+pub async fn accept(place: &str, listener: &TcpListener, patience: Duration) -> Result<TcpStream> {
+    match timeout(patience, listener.accept()).await {
+        Ok(Ok((stream, _))) => Ok(stream),
+        Ok(Err(error)) => Err(Error::kernel(place, "accept", error)),
+        Err(_) => Err(Error::Deadline {
+            place: place.into(),
+            condition: "a connection to accept".into(),
+            waited: patience,
+        }),
+    }
+}
+
+/// Connects from a host, from a source port of its own or of the kernel's
+/// choice (0), and waits no longer than the caller's patience.
+///
+/// # Errors
+/// Where no socket can be had, or the kernel gives an answer that no network
+/// can cause.
+pub async fn connect(
+    from: &Host,
+    source_port: u16,
+    to: impl Into<SocketAddr>,
+    patience: Duration,
+) -> Result<Connect> {
+    let to = to.into();
+    let probe = from.journal().begin(from.name(), Act::Connects, to);
+    let met = dial(from, source_port, to, patience, |local| probe.local(local)).await?;
+    Ok(probe.met(met))
+}
+
+/// The same without a note; `local` is told the address that it has at its host.
+pub(super) async fn dial(
+    from: &Host,
+    source_port: u16,
+    to: SocketAddr,
+    patience: Duration,
+    local: impl FnOnce(Option<SocketAddr>),
+) -> Result<Connect> {
+    let failed = |e: io::Error| Error::kernel(from.name(), format!("connect to {to}"), e);
+    let socket = from
+        .namespace()
+        .enter(|| {
+            let socket =
+                Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+            socket.set_tcp_nodelay(true)?;
+            if source_port != 0 {
+                socket.set_reuse_address(true)?;
+                socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, source_port).into())?;
+            }
+            Ok(socket)
+        })
+        .map_err(failed)?;
+    let begun = Instant::now();
+    let handshake = async {
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => local(socket.local_addr().ok().and_then(|address| address.as_socket())),
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(stream), Err)
+    };
+    match timeout(patience, handshake).await {
+        Ok(Ok(stream)) => Ok(Connect::Connected { stream, after: begun.elapsed() }),
+        Err(_) => Ok(Connect::TimedOut { after: begun.elapsed() }),
+        Ok(Err(error)) => match error.raw_os_error() {
+            Some(libc::ECONNREFUSED | libc::ECONNRESET) => Ok(Connect::Refused),
+            Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => Ok(Connect::Unreachable),
+            Some(libc::ETIMEDOUT) => Ok(Connect::TimedOut { after: begun.elapsed() }),
+            _ => Err(failed(error)),
+        },
+    }
+}
+
+/// Receives once.
+///
+/// # Errors
+/// Where the kernel's answer is none that a network can cause.
+pub async fn receive(place: &str, stream: &mut TcpStream, patience: Duration) -> Result<Answer> {
+    let mut bytes = [0; 4096];
+    match timeout(patience, stream.read(&mut bytes)).await {
+        Ok(result) => Answer::of(place, result),
+        Err(_) => Ok(Answer::Nothing),
+    }
+}
+
+/// Sends a few bytes.
+///
+/// # Errors
+/// Where the kernel's answer is none that a network can cause.
+pub async fn send(place: &str, stream: &mut TcpStream, bytes: &[u8]) -> Result<Answer> {
+    Answer::of(place, stream.write_all(bytes).await.map(|()| bytes.len()))
+}

@@ -1,0 +1,111 @@
+//! The end of an arm: what the kernel's tables say then, and all that was seen.
+
+use std::time::Duration;
+
+use super::Stage;
+use crate::evidence::carried;
+use crate::evidence::drops::tally;
+use crate::evidence::sockets::sockets;
+use crate::evidence::witness::{Counted, Witness};
+use faultlab_base::error::Result;
+use faultlab_model::outcome::{ArmOutcome, Map};
+use faultlab_model::traces::{Traces, WireTraces};
+use faultlab_net::conntrack::Conntrack;
+use faultlab_net::network::{Host, ring};
+use faultlab_net::topology::Kind;
+
+impl Stage<'_> {
+    /// Ends the arm: what the kernel's tables say now, and all that was seen;
+    /// also by who looked on, if anybody did. Who could not changes no outcome.
+    ///
+    /// # Errors
+    /// Where evidence cannot be read, or a wire lost a frame that it was not
+    /// told to lose.
+    pub fn finish(mut self) -> Result<(ArmOutcome, Option<Traces>)> {
+        let ended = ring::now();
+        let (mut evidence, counted) = self.tables()?;
+        self.carried()?;
+        let seen_by =
+            |witness: Result<Witness>| witness?.end(&self.network, counted, &self.voice.drops, ended);
+        let (mut traces, unwatched) = match self.witness.take().map(seen_by) {
+            None => (None, None),
+            Some(Ok(traces)) => {
+                let lost = traces.capture.lost;
+                (Some(traces), (lost > 0).then(|| format!("{lost} frames, for which there was no room")))
+            }
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
+        if let Some(traces) = &mut traces {
+            self.complete(traces, ended)?;
+            for host in &traces.hosts {
+                let lines = tally(&host.drops).into_iter();
+                let lines = lines.map(|(count, reason)| format!("dropped by the kernel: {count} x {reason}"));
+                evidence.extend(&host.name, lines);
+            }
+        }
+        // Wires end before their network does.
+        self.wires.take();
+        let seen = self.seen.take();
+        let outcome = ArmOutcome {
+            name: self.plan.arm.name.to_owned(),
+            kind: self.plan.arm.kind,
+            change: self.plan.arm.change.to_owned(),
+            symptom: None,
+            observations: seen.observations,
+            unseen: seen.unseen,
+            because: seen.because,
+            evidence,
+            why: vec![],
+            unwatched,
+            capture: None,
+        };
+        Ok((outcome, traces))
+    }
+
+    /// What the kernel's tables say of each host, and what it has counted.
+    fn tables(&self) -> Result<(Map<Vec<String>>, Vec<Counted>)> {
+        let (mut evidence, mut counted) = (Map::default(), vec![]);
+        for host in self.network.hosts() {
+            let (mut lines, mut rules) = (vec![], vec![]);
+            let changes = self.counters(host.name())?;
+            if changes.moved().next().is_some() {
+                lines.push(changes.to_string());
+            }
+            if host.has_rules() {
+                let entries = Conntrack::of(host.namespace())?.entries()?;
+                lines.extend(entries.iter().map(ToString::to_string));
+                rules = host.firewall().counters()?;
+                lines.extend(rules.iter().map(ToString::to_string));
+            }
+            if host.kind() != Kind::Bridge {
+                lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
+            }
+            counted.push(Counted { changes, rules });
+            evidence.extend(host.name(), lines);
+        }
+        Ok((evidence, counted))
+    }
+
+    /// Adds what a witness does not see: the kernel's log, what wires did, and
+    /// what probes noted of themselves.
+    fn complete(&self, traces: &mut Traces, ended: Duration) -> Result<()> {
+        let of_another = |device: &str| {
+            let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
+            !self.network.hosts().iter().any(own)
+        };
+        traces.log = self.voice.log.complaints(self.logged.get(), of_another)?;
+        for (ends, wire) in self.wires.borrow().iter() {
+            // Where the first records have given way nothing is known of the others.
+            let [one, other] = ends;
+            let link = self.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
+            if let Some([here, there]) = link {
+                let ends = [(one.as_str(), here.interface.as_str()), (other, &there.interface)];
+                carried::mark(&mut traces.capture, ends, &wire.frames());
+            }
+            traces.wires.push(WireTraces { ends: ends.clone(), counted: wire.counted() });
+        }
+        let begun = ended.saturating_sub(traces.capture.until);
+        traces.capture.probes = self.network.journal().map_or(vec![], |journal| journal.since(begun));
+        Ok(())
+    }
+}

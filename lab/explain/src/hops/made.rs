@@ -1,0 +1,38 @@
+//! Frames as tests need them: a segment on a link, seen at both ends or at one.
+
+use std::time::Duration;
+
+use faultlab_net::capture::Frame;
+use faultlab_net::wire::segment::{Flags, Header, Macs, Segment, Timestamps};
+
+/// The headers of a segment from one address to another.
+pub(crate) fn header(way: [&str; 2], flags: Flags, seq: u32, tsval: u32) -> Header {
+    let [src, dst] = way.map(|address| address.parse().unwrap());
+    let timestamps = Some(Timestamps { tsval, tsecr: 0 });
+    Header { src, dst, seq, ack: 0, flags, window: 1, timestamps }
+}
+
+/// A segment that leaves one end of a link after `at` milliseconds, and arrives
+/// at the other a millisecond later; or does one of both. The ends of a link are
+/// 0 and 1, 2 and 3, and so on.
+pub(crate) fn crossing(
+    at: u64,
+    from: Option<usize>,
+    to: Option<usize>,
+    header: Header,
+    payload: &[u8],
+) -> Vec<Frame> {
+    let [left, arrives] = [from.or(to.map(|to| to ^ 1)).unwrap(), to.or(from.map(|from| from ^ 1)).unwrap()];
+    let mac = |end: usize| [2, 0, 0, 0, 0, u8::try_from(end).unwrap()];
+    let bytes = Segment { header, payload }.frame(Macs { src: mac(left), dst: mac(arrives) }).unwrap();
+    let frame = |end: usize, after: u64, outgoing| Frame {
+        at: Duration::from_millis(at + after),
+        end,
+        outgoing,
+        length: u32::try_from(bytes.len()).unwrap(),
+        bytes: bytes.clone(),
+        comment: None,
+        carried: None,
+    };
+    from.map(|end| frame(end, 0, true)).into_iter().chain(to.map(|end| frame(end, 1, false))).collect()
+}

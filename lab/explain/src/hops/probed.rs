@@ -1,0 +1,51 @@
+//! Which packets are those of the probes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Hop, What};
+use faultlab_net::capture::{Act, Capture, Probe};
+
+/// The clocks of frames and of processes are one, but a frame's is converted.
+const SLACK: Duration = Duration::from_millis(1);
+
+/// Where a probe shows.
+#[derive(Debug)]
+pub struct Probed<'a> {
+    /// The probe.
+    pub probe: &'a Probe,
+    /// Its packet's hop, as a position among all.
+    pub hop: usize,
+    /// The frame of that at the probe's host, as a position in [`Capture::frames`].
+    pub frame: usize,
+}
+
+/// Where the probes of a capture show, in their order, as far as they do: the SYN of
+/// a connect, the first new bytes of who speaks, the SYN of the connection on
+/// which somebody waits.
+#[must_use]
+pub fn probed<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Probed<'a>> {
+    let at_host = |end: usize, probe: &Probe| capture.ends[end].host == probe.host;
+    let is_it = |probe: &Probe, hop: &Hop| {
+        let What::Tcp(header, length) = &hop.packet.what else { return None };
+        let sent = hop.left.filter(|(end, _)| at_host(*end, probe));
+        let arrived = hop.arrived.filter(|(end, _)| at_host(*end, probe));
+        let (own, peer, frame) = match (sent, arrived) {
+            (Some(_), _) => (header.src, header.dst, hop.frames[0]),
+            (None, Some(_)) if probe.act == Act::Waits => (header.dst, header.src, hop.frames[1]),
+            _ => return None,
+        };
+        let theirs = (Some(own.into()), SocketAddr::from(peer)) == (probe.local, probe.remote);
+        let shows = match probe.act {
+            Act::Connects | Act::Asks | Act::Waits => header.flags.opens(),
+            Act::Speaks => *length > 0 && hop.at() + SLACK >= probe.at,
+        };
+        frame.filter(|_| theirs && shows && hop.first.is_none())
+    };
+    let shown = |probe: &'a Probe| {
+        let mut found =
+            hops.iter().enumerate().filter_map(|(hop, packet)| Some((hop, is_it(probe, packet)?)));
+        found.next().map(|(hop, frame)| Probed { probe, hop, frame })
+    };
+    capture.probes.iter().filter_map(shown).collect()
+}

@@ -1,0 +1,147 @@
+//! The way of a packet from link to link, and what goes it once more.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use super::packet::{Content, What};
+use super::{Fate, Hop};
+use faultlab_net::capture::Capture;
+use faultlab_net::wire::segment::Flags;
+
+/// Links every hop with the one before it, and finds what arrived where it
+/// should have been passed on, and was not.
+pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Duration) -> bool) {
+    let mut places: HashMap<&str, (usize, Vec<Ipv4Addr>)> = HashMap::new();
+    for end in capture.ends.iter().filter(|e| e.interface != "lo") {
+        let place = places.entry(&end.host).or_default();
+        place.0 += 1;
+        place.1.extend(end.address);
+    }
+    let mut departures: HashMap<(&str, Content), Vec<usize>> = HashMap::new();
+    for (number, hop) in hops.iter().enumerate() {
+        if let Some((end, _)) = hop.left {
+            let key = (capture.ends[end].host.as_str(), hop.packet.content());
+            departures.entry(key).or_default().push(number);
+        }
+    }
+    for number in 0..hops.len() {
+        let hop = &hops[number];
+        let Some((end, at)) = hop.arrived else { continue };
+        let host = capture.ends[end].host.as_str();
+        let Some((links, own)) = places.get(host) else { continue };
+        let dst = hop.packet.dst;
+        let is_own = own.contains(&dst);
+        // What is translated back arrives at the router's own address. Only a
+        // segment is known by its numbers, whatever its addresses are.
+        let other = is_own && !matches!(hop.packet.what, What::Tcp(..));
+        if *links < 2 || other || dst.is_multicast() || dst.is_broadcast() {
+            continue;
+        }
+        let departures = departures.entry((host, hop.packet.content())).or_default();
+        let later = |next: &usize| hops[*next].left.is_some_and(|(_, left)| left >= at);
+        match departures.iter().position(later) {
+            Some(next) => hops[departures.remove(next)].before = Some(number),
+            // What was not seen is not known to be dropped.
+            None if capture.lost > 0 || (is_own && ending(at)) => {}
+            None if ending(at) => hops[number].fate = Fate::UnderWay,
+            None => {
+                hops[number].stays = true;
+                if !is_own {
+                    hops[number].fate = Fate::Dropped;
+                }
+            }
+        }
+    }
+    let answered = answered(capture, hops);
+    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Dropped) {
+        let host = hop.arrived.map(|(end, _)| capture.ends[end].host.as_str());
+        if host.is_some_and(|host| answered.contains(&(host, hop.packet.ends()))) {
+            hop.fate = Fate::Arrived;
+        }
+    }
+}
+
+/// To whom a host speaks itself, whosever address it has as it does: that is
+/// translated to its own. A RST may be that of a rule.
+fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddrV4, SocketAddrV4))> {
+    let speaks = |what: &What| matches!(what, What::Tcp(header, _) if !header.flags.contains(Flags::RST));
+    let own = hops.iter().filter(|hop| hop.before.is_none() && speaks(&hop.packet.what));
+    let back = own.filter_map(|hop| {
+        let ((end, _), (src, dst)) = (hop.left?, hop.packet.ends());
+        Some((capture.ends[end].host.as_str(), (dst, src)))
+    });
+    back.collect()
+}
+
+/// The hop that a packet began with.
+pub(crate) fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
+    let mut origin = hop;
+    // At one instant a packet may seem to go in a circle.
+    for _ in 0..hops.len() {
+        let Some(before) = origin.before else { break };
+        origin = &hops[before];
+    }
+    origin
+}
+
+/// Finds what is sent again, RFC 9293 3.8.1: what the link has carried in the
+/// same direction before, or the sender's. An ACK without data takes no number,
+/// and is none.
+pub(super) fn again(hops: &mut [Hop]) {
+    let mut sent: HashMap<_, Vec<(u32, u32, usize)>> = HashMap::new();
+    for (number, hop) in hops.iter_mut().enumerate() {
+        let (Some((end, _)), What::Tcp(header, _)) = (hop.left, &hop.packet.what) else { continue };
+        let (seq, length) = (header.seq, hop.packet.sequence_length());
+        if length == 0 {
+            continue;
+        }
+        let sent = sent.entry((end, header.src, header.dst)).or_default();
+        hop.first = sent.iter().find(|(from, many, _)| seq.wrapping_sub(*from) < *many).map(|sent| sent.2);
+        if hop.first.is_none() {
+            sent.push((seq, length, number));
+        }
+    }
+    let senders: Vec<_> = hops.iter().map(|hop| origin(hops, hop).first).collect();
+    for (hop, first) in hops.iter_mut().zip(senders) {
+        hop.first = hop.first.or(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hops::hops;
+    use crate::hops::made::{crossing, header};
+    use faultlab_net::capture::End;
+
+    /// What became of a segment to a router whose address it does not have, and
+    /// that speaks these flags back.
+    fn fate(flags: Flags) -> Fate {
+        let end = |host: &str, interface: &str, last| End {
+            host: host.into(),
+            interface: interface.into(),
+            address: Some([10, 0, 0, last].into()),
+        };
+        let segment = header(["10.0.0.2:1", "10.96.0.1:80"], Flags::SYN, 5, 0);
+        let answer = header(["10.96.0.1:80", "10.0.0.2:1"], flags, 9, 0);
+        let capture = Capture {
+            ends: vec![end("a", "nat", 2), end("nat", "a", 1), end("nat", "b", 3), end("b", "nat", 4)],
+            frames: [
+                crossing(0, Some(0), Some(1), segment, b""),
+                crossing(10, Some(1), Some(0), answer, b""),
+            ]
+            .concat(),
+            until: Duration::from_secs(60),
+            ..Capture::default()
+        };
+        hops(&capture)[0].fate
+    }
+
+    #[test]
+    fn what_a_router_answers_itself_is_not_dropped() {
+        assert_eq!(fate(Flags::SYN_ACK), Fate::Arrived);
+        // A rule refuses what it drops.
+        assert_eq!(fate(Flags::RST), Fate::Dropped);
+    }
+}

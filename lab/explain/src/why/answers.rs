@@ -1,0 +1,214 @@
+//! Segments that met no answer, a strange one, or one that came too late.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::journey::Journey;
+use super::{Arm, Finding, Rank, counters, flow, name, seconds};
+use crate::hops::Fate;
+use faultlab_net::wire::segment::{Flags, Header};
+
+/// What comes later is no answer, and connections that end with the arm get none.
+const AFTERMATH: Duration = Duration::from_secs(5);
+/// What is sent as the arm ends is not waited for.
+const ENDING: Duration = Duration::from_secs(2);
+/// Who closes sooner did not wait.
+const WAITED: Duration = Duration::from_millis(500);
+
+/// What was sent, as a SYN or again and again, and nothing came back after it.
+pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
+    let journeys = arm.journeys;
+    let mut groups: Vec<Vec<&Journey<'_>>> = vec![];
+    let mut by_number: HashMap<u32, Vec<usize>> = HashMap::new();
+    for one in journeys.all.iter().filter(|j| j.sender().is_some() && !j.has(Flags::RST)) {
+        let key = |j: &Journey<'_>| {
+            let Header { ack, flags, .. } = j.first().header;
+            (j.way(), ack, flags, j.length)
+        };
+        let known = by_number.entry(one.first().header.seq).or_default();
+        let same = |&&n: &&usize| groups[n][0].sender() == one.sender() && key(groups[n][0]) == key(one);
+        if let Some(&n) = known.iter().find(same) {
+            groups[n].push(one);
+        } else {
+            known.push(groups.len());
+            groups.push(vec![one]);
+        }
+    }
+    let mut found: Vec<Finding> = vec![];
+    for group in groups {
+        let (host, syn) = (group[0].sender().unwrap_or_default(), group[0].first().header.flags.opens());
+        let kind = format!("no answer to {} of {host}", if syn { "SYN" } else { "segment" });
+        // The first of a kind tells of all.
+        if !found.iter().any(|finding| finding.kind == kind) && is_unanswered(arm, &group) {
+            found.push(unanswered(arm, &group, kind));
+        }
+    }
+    found
+}
+
+fn is_unanswered<'a>(arm: &Arm<'a>, group: &[&Journey<'a>]) -> bool {
+    let (first, syn) = (group[0], group[0].first().header.flags.opens());
+    let at = first.first().at;
+    let ending = if first.has(Flags::FIN) { AFTERMATH } else { ENDING };
+    let closing = !syn && at + ending >= arm.journeys.until;
+    if closing || group.iter().any(|j| j.is_under_way()) || (!syn && group.len() < 2) {
+        return false;
+    }
+    let host = first.sender().unwrap_or_default();
+    let last = group[group.len() - 1].last().until + AFTERMATH;
+    let answers = |answer: &Journey<'_>| {
+        (at..=last).contains(&answer.last().until)
+            && (!syn || answer.has(Flags::RST) || answer.has(Flags::SYN))
+    };
+    !arm.journeys.arrivals(host, first.way_back()).any(answers)
+}
+
+fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
+    let (first, last) = (group[0], group[group.len() - 1]);
+    let (leg, end) = (first.first(), first.last());
+    let mut text = name(&leg.header, first.length);
+    if group.len() > 1 {
+        let time = last.first().at.saturating_sub(leg.at);
+        text.push_str(&format!(", sent {} times in {},", group.len(), seconds(time)));
+    }
+    text.push_str(" got no answer: ");
+    let other = end.to.unwrap_or("?");
+    text.push_str(&match end.fate {
+        Fate::Dropped => format!("{other} took it and did not pass it on"),
+        Fate::Lost => format!("it left {} and was lost on its way to {other}", end.from.unwrap_or("?")),
+        _ if (end.header.src, end.header.dst) == first.way() => format!("it ended at {other}"),
+        _ => format!("it ended at {other}, as {} > {}", end.header.src, end.header.dst),
+    });
+    let mut judges: Vec<String> = vec![];
+    if end.fate == Fate::Lost {
+        let counted = counters::of_wire(arm, [end.from.unwrap_or_default(), other]);
+        if !counted.is_empty() {
+            judges.push(format!("the wire counted {}, as a kernel would", counted.join(", ")));
+        }
+    } else {
+        let counted: Vec<_> = counters::of(arm, other).iter().map(counters::Moved::text).collect();
+        if !counted.is_empty() {
+            judges.push(format!("{other} counted {}", counted.join(", ")));
+        }
+    }
+    judges.extend(older(arm, first));
+    let because = match flow::untranslated(arm, first) {
+        Some(stranger) => Some(stranger.why(arm, &end.header)),
+        None => flow::said(arm, first),
+    };
+    if end.fate != Fate::Lost {
+        judges.extend(counters::reason(arm, other, end, first.length));
+        judges.extend(counters::dropped(arm, other));
+    }
+    for judge in judges {
+        text.push_str(&format!("; {judge}"));
+    }
+    Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) }
+}
+
+/// That a SYN is older than what last came from its address on the same link,
+/// or has no timestamp as that had.
+fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
+    let there = syn.last();
+    if !syn.has(Flags::SYN) {
+        return None;
+    }
+    let from = there.header.src.ip();
+    let legs = arm.journeys.all.iter().flat_map(|journey| &journey.legs);
+    let before = legs.filter(|leg| {
+        (leg.from, leg.to) == (there.from, there.to)
+            && leg.header.src.ip() == from
+            && leg.at < there.at
+            && leg.header.seq != there.header.seq
+            && !leg.header.flags.contains(Flags::RST)
+            && leg.fate == Fate::Arrived
+    });
+    let stamps = before.filter_map(|leg| Some((leg.at, leg.header.timestamps?.tsval)));
+    let (at, last) = stamps.reduce(|_, later| later)?;
+    let before = format!(
+        "{last}, the last from {from} to {}, {} before",
+        there.to.unwrap_or("?"),
+        seconds(there.at.saturating_sub(at))
+    );
+    let Some(tsval) = there.header.timestamps.map(|stamps| stamps.tsval) else {
+        return Some(format!("it came without a TS val, after {before}"));
+    };
+    // RFC 7323 5.2: s < t where 0 < (t - s) < 2^31.
+    let behind = last.wrapping_sub(tsval);
+    (behind > 0 && behind < 1 << 31).then(|| format!("its TS val {tsval} is {behind} behind {before}"))
+}
+
+/// SYNs that met an ACK: of a connection that the other end still has.
+pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
+    let mut found: Vec<Finding> = vec![];
+    for syn in arm.journeys.all.iter().filter(|j| j.first().header.flags.opens()) {
+        let (leg, Some(host)) = (syn.first(), syn.sender()) else { continue };
+        let kind = format!("ACK for a SYN of {host}");
+        if found.iter().any(|finding| finding.kind == kind) {
+            continue;
+        }
+        let first = arm.journeys.arrivals(host, syn.way_back()).find(|j| j.last().until >= leg.at);
+        let Some(answer) = first.filter(|answer| answer.first().header.flags == Flags::ACK) else { continue };
+        let by = answer.sender().unwrap_or("the wire");
+        let theirs = &answer.first().header;
+        let mut text = format!(
+            "{} was met by an ACK of {by} (seq {}, ack {}): to {by}, {} is a connection that it still has",
+            name(&leg.header, syn.length),
+            theirs.seq,
+            theirs.ack,
+            theirs.dst,
+        );
+        if let Some(judge) = older(arm, syn) {
+            text.push_str(&format!("; {judge}"));
+        }
+        let counted: Vec<_> = counters::of(arm, by).iter().map(counters::Moved::text).collect();
+        if !counted.is_empty() {
+            text.push_str(&format!("; {by} counted {}", counted.join(", ")));
+        }
+        if let Some(reason) = counters::reason(arm, by, syn.last(), syn.length) {
+            text.push_str(&format!("; {reason}"));
+        }
+        found.push(Finding::new(Rank::Packet, leg.at, kind, text));
+    }
+    found
+}
+
+/// Answers that came when the asker had closed, and met a RST.
+pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
+    let mut found: Vec<(&str, Finding, usize)> = vec![];
+    for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {
+        let Some(host) = reset.sender() else { continue };
+        let before = |j: &&Journey<'_>| j.first().at <= reset.first().at;
+        let sent = || arm.journeys.departures(host, reset.way());
+        let close = sent().filter(before).find(|j| j.has(Flags::FIN));
+        let request = sent().rfind(|j| j.length > 0 && close.is_some_and(|c| j.first().at <= c.first().at));
+        let (Some(close), Some(request)) = (close, request) else { continue };
+        let asked = request.first().at;
+        let closed = close.first().at.saturating_sub(asked);
+        let mut came = arm.journeys.arrivals(host, reset.way_back());
+        let answer = came.rfind(|j| j.length > 0 && j.last().until <= reset.first().at);
+        let Some(answer) = answer.filter(|a| a.last().until > close.first().at && closed >= WAITED) else {
+            continue;
+        };
+        if let Some(known) = found.iter_mut().find(|known| known.0 == host) {
+            known.2 += 1;
+            continue;
+        }
+        let text = format!(
+            "{host} asked {} and closed after {}; the answer, {}, came {} after the question and met a RST",
+            reset.way().1,
+            seconds(closed),
+            name(&answer.last().header, answer.length),
+            seconds(answer.last().until.saturating_sub(asked)),
+        );
+        let kind = format!("late answer to {host}");
+        found.push((host, Finding::new(Rank::Packet, asked, kind, text), 1));
+    }
+    let told = |(_, mut finding, times): (&str, Finding, usize)| {
+        if times > 1 {
+            finding.text.push_str(&format!("; {times} such answers"));
+        }
+        finding
+    };
+    found.into_iter().map(told).collect()
+}

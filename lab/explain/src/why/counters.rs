@@ -1,0 +1,174 @@
+//! The counters that tell of a fault, and what each means.
+
+use std::time::Duration;
+
+use super::journey::Leg;
+use super::{Arm, Finding, Rank, flow};
+use faultlab_engine::evidence::drops::{Dropped, tally};
+use faultlab_engine::evidence::invalid::Remark;
+use faultlab_model::traces::Traces;
+use faultlab_net::conntrack::Statistic;
+use faultlab_net::wire::segment::{Flags, Header};
+
+/// A counter, and what it counts with the function that does.
+///
+/// net/ipv4/proc.c has the names; that a packet moves them at all is the news.
+const MEANINGS: [(&str, &str); 18] = [
+    ("PAWSPassive", "SYNs older than the last of their address (tcp_conn_request, tcp_tw_recycle)"),
+    (
+        "PAWSTimewait",
+        "segments older than the last of a connection that is in TIME_WAIT (tcp_timewait_state_process)",
+    ),
+    (
+        "PAWSEstab",
+        "segments older than the last of their connection (tcp_validate_incoming, tcp_timewait_state_process)",
+    ),
+    ("PAWSActive", "answers to a SYN with an impossible timestamp (tcp_rcv_synsent_state_process)"),
+    ("PAWSOldAck", "old ACKs with a timestamp older than the last (tcp_validate_incoming)"),
+    ("TCPACKSkippedTimeWait", "ACKs not sent, one was sent just before (tcp_timewait_state_process)"),
+    ("ListenOverflows", "SYNs and ACKs dropped, the accept queue was full (tcp_conn_request)"),
+    ("ListenDrops", "SYNs and ACKs that a listener dropped (tcp_conn_request, tcp_v4_syn_recv_sock)"),
+    ("TCPAbortOnTimeout", "connections given up, all they sent unanswered (tcp_write_err)"),
+    ("TCPKeepAlive", "keepalive probes sent (tcp_keepalive_timer)"),
+    ("TCPBacklogDrop", "segments dropped, the socket's backlog was full (tcp_add_backlog)"),
+    ("TCPTimeWaitOverflow", "TIME_WAITs not kept, there were tcp_max_tw_buckets (tcp_time_wait)"),
+    ("InNoRoutes", "packets that there was no route for (ip_rcv_finish)"),
+    ("OutNoRoutes", "own packets that there was no route for (ip_route_output_flow)"),
+    ("InAddrErrors", "packets for an address that is nobody's (ip_route_input_noref)"),
+    ("FragFails", "packets too large for the next link that may not be cut (ip_forward)"),
+    ("InDiscards", "packets discarded (ip_rcv_core)"),
+    ("OutDiscards", "own packets discarded (ip_finish_output2)"),
+];
+
+/// How far apart the times of a frame and of its end may be read.
+const CLOCKS: Duration = Duration::from_millis(1);
+
+/// A counter that moved more than in the control, and by how much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    pub name: &'static str,
+    pub by: i64,
+    pub meaning: &'static str,
+}
+
+impl Moved {
+    pub(super) fn text(&self) -> String {
+        format!("{} +{}", self.name, self.by)
+    }
+}
+
+/// The counters of a host, most telling first, that moved more than in the
+/// control.
+pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
+    let moved = |&(name, meaning): &(&'static str, &'static str)| {
+        let now = arm.traces.counted(host, name);
+        let more = now > arm.control.map_or(0, |control| control.counted(host, name));
+        more.then_some(Moved { name, by: now, meaning })
+    };
+    MEANINGS.iter().filter_map(moved).collect()
+}
+
+/// What counted at the end of a wire, as a kernel would have.
+pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
+    let between = |wire: &&[String; 2]| ends.iter().all(|end| wire.iter().any(|other| other == end));
+    let wires = arm.traces.wires.iter().filter(|wire| between(&&wire.ends));
+    let counted = wires.flat_map(|wire| &wire.counted).filter(|(_, by)| *by > 0);
+    counted.map(|(name, by)| format!("{name} +{by}")).collect()
+}
+
+/// What the kernel says why a host dropped a segment that ended its way there,
+/// if it did.
+pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>, length: usize) -> Option<String> {
+    let numbers = |header: &Header, length: usize| (header.seq, header.ack, header.flags, length);
+    let came = arm.traces.begun + end.until;
+    let same = |dropped: &&Dropped| {
+        // What was sent again has the same numbers.
+        dropped.at + CLOCKS >= came
+            && dropped
+                .segment
+                .is_some_and(|(other, its)| numbers(&other, its) == numbers(&end.header, length))
+    };
+    let dropped = arm.traces.host(host)?.drops.iter().find(same)?;
+    Some(format!("{host} dropped it: {dropped}"))
+}
+
+/// What the kernel of a host gave as reasons for dropping segments, more often
+/// than in the control.
+fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
+    let reasons = |traces: &Traces| {
+        let drops = traces.host(host).into_iter().flat_map(|host| &host.drops);
+        tally(drops.filter(|dropped| dropped.segment.is_some()))
+    };
+    let before = arm.control.map(reasons).unwrap_or_default();
+    let more = |(count, reason): &(usize, String)| {
+        before.iter().find(|(_, known)| known == reason).is_none_or(|(before, _)| count > before)
+    };
+    reasons(arm.traces).into_iter().filter(more).collect()
+}
+
+/// What conntrack and the rules of a host dropped, and what the kernel said of it.
+pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
+    let Some(traces) = arm.traces.host(host) else { return vec![] };
+    let drops = |statistic| matches!(statistic, Statistic::Drop | Statistic::InsertFailed);
+    let mut told: Vec<_> = traces
+        .conntrack
+        .iter()
+        .filter(|change| drops(change.statistic))
+        .map(|change| format!("its conntrack counted {change}"))
+        .collect();
+    if traces.conntrack.iter().any(|change| change.statistic == Statistic::Drop) {
+        let full = arm.traces.log.iter().find(|text| text.contains("table full"));
+        told.extend(full.map(|text| format!("the kernel says: {text}")));
+    }
+    told.extend(traces.dropped.iter().map(|rule| {
+        format!("its rule {:?} dropped {} packet{}", rule.rule, rule.packets, plural(rule.packets))
+    }));
+    told
+}
+
+/// What is said of the end of a connection is about what came before it, what is
+/// ignored in a state stays in its flow, and so does, from 6.1 on, an old segment
+/// of which it is not said: one that goes its way nevertheless.
+fn is_news(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
+    let ends = [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag));
+    !ends && !remark.words.contains("ignored") && !flow::goes_on(arm, host, &remark.header)
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// What moved, host by host, and what the kernel complained of.
+pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
+    let mut found = vec![];
+    let mut find = |rank, kind: String, text: String| {
+        found.push(Finding::new(rank, Duration::ZERO, kind, text));
+    };
+    for host in &arm.traces.hosts {
+        let moved = of(arm, &host.name);
+        if !moved.is_empty() {
+            let told: Vec<_> = moved.iter().map(|m| format!("{}, {}", m.text(), m.meaning)).collect();
+            let names: Vec<_> = moved.iter().map(|m| m.name).collect();
+            let kind = format!("{} counted {}", host.name, names.join(" "));
+            find(Rank::Counter, kind, format!("{} counted {}", host.name, told.join("; ")));
+        }
+        for (times, reason) in reasons(arm, &host.name) {
+            let kind = format!("{} dropped it: {reason}", host.name);
+            let packets = format!("{times} packet{}", plural(times as u64));
+            find(Rank::Drop, kind, format!("{} dropped {packets}: {reason}", host.name));
+        }
+        for remark in host.remarks.iter().filter(|remark| is_news(arm, &host.name, remark)) {
+            let header = super::name(&remark.header, remark.length);
+            find(
+                Rank::Words,
+                format!("said {}", host.name),
+                format!("conntrack on {} said of {header}: {}", host.name, remark.words),
+            );
+        }
+    }
+    for text in &arm.traces.log {
+        let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        find(Rank::Words, kind, format!("the kernel logged: {text}"));
+    }
+    found
+}

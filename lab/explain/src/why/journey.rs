@@ -1,0 +1,160 @@
+//! The way of each segment, from the host that sent it to where it ended.
+
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use crate::hops::{Content, Fate, Hop, Sides, What, hops};
+use faultlab_net::capture::Capture;
+use faultlab_net::wire::segment::{Flags, Header};
+
+/// From whom to whom a segment goes.
+pub(super) type Way = (SocketAddrV4, SocketAddrV4);
+
+/// All segments of an arm.
+#[derive(Debug)]
+pub(super) struct Journeys<'a> {
+    /// In the order in which they were sent.
+    pub all: Vec<Journey<'a>>,
+    /// When the capture ended.
+    pub until: Duration,
+    /// Whether frames were not kept: then what was not seen may have happened.
+    pub gaps: bool,
+    /// Positions in `all` by the ports at the last leg, and at the first.
+    arrived: HashMap<u32, Vec<usize>>,
+    sent: HashMap<u32, Vec<usize>>,
+}
+
+/// A segment on its way.
+#[derive(Debug)]
+pub(super) struct Journey<'a> {
+    /// Bytes of payload.
+    pub length: usize,
+    /// Its links, at least one.
+    pub legs: Vec<Leg<'a>>,
+}
+
+/// A segment on a link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leg<'a> {
+    /// Where it left; none where a wire made it.
+    pub from: Option<&'a str>,
+    /// Where it was to arrive, if that is known.
+    pub to: Option<&'a str>,
+    /// When it left.
+    pub at: Duration,
+    /// When it was over.
+    pub until: Duration,
+    /// Its headers there.
+    pub header: Header,
+    /// What became of it there.
+    pub fate: Fate,
+}
+
+impl<'a> Journeys<'a> {
+    pub(super) fn of(capture: &'a Capture) -> Self {
+        let hops = hops(capture);
+        let sides = Sides::of(capture, &hops);
+        let mut all: Vec<Journey<'a>> = vec![];
+        let mut open: HashMap<Content, Vec<usize>> = HashMap::new();
+        for hop in &hops {
+            let What::Tcp(header, length) = &hop.packet.what else { continue };
+            let (from, to) = sides.between(capture, hop);
+            let leg = leg(hop, *header, (from, to));
+            let going = open.entry(hop.packet.content()).or_default();
+            // Who passes a segment on is where another of its legs has ended.
+            let goes_on = |&n: &usize| {
+                let last = all[n].last();
+                matches!(last.fate, Fate::Arrived | Fate::Made)
+                    && last.to == from
+                    && from.is_some()
+                    && last.until <= leg.at
+            };
+            if let Some(n) = going.iter().copied().find(goes_on) {
+                all[n].legs.push(leg);
+            } else {
+                going.push(all.len());
+                all.push(Journey { length: *length, legs: vec![leg] });
+            }
+        }
+        let (mut arrived, mut sent) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for (n, journey) in all.iter().enumerate() {
+            arrived.entry(ports(journey.last().way())).or_default().push(n);
+            sent.entry(ports(journey.way())).or_default().push(n);
+        }
+        Self { all, until: capture.until, gaps: capture.lost > 0, arrived, sent }
+    }
+
+    /// What arrived at a host, addressed to `dst` by `src`.
+    pub(super) fn arrivals(&self, host: &'a str, way: Way) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
+        let near = self.arrived.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
+        near.filter(move |journey| journey.ended_at() == Some(host) && journey.last().way() == way)
+    }
+
+    /// What a host sent from `src` to `dst` that was its own.
+    pub(super) fn departures(
+        &self,
+        host: &'a str,
+        way: Way,
+    ) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
+        let near = self.sent.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
+        near.filter(move |journey| journey.sender() == Some(host) && journey.way() == way)
+    }
+}
+
+/// The ports of both, which are hashed sooner than all of it.
+fn ports(way: Way) -> u32 {
+    u32::from(way.0.port()) << 16 | u32::from(way.1.port())
+}
+
+impl Leg<'_> {
+    /// From whom to whom it was there.
+    pub(super) fn way(&self) -> Way {
+        (self.header.src, self.header.dst)
+    }
+}
+
+fn leg<'a>(hop: &Hop, header: Header, (from, to): (Option<&'a str>, Option<&'a str>)) -> Leg<'a> {
+    let from = from.filter(|_| hop.fate != Fate::Made);
+    Leg { from, to, at: hop.at(), until: hop.until(), header, fate: hop.fate }
+}
+
+impl<'a> Journey<'a> {
+    pub(super) fn first(&self) -> &Leg<'a> {
+        &self.legs[0]
+    }
+
+    pub(super) fn last(&self) -> &Leg<'a> {
+        self.legs.last().expect("a journey has a leg")
+    }
+
+    /// The host that sent it; none where a wire did.
+    pub(super) fn sender(&self) -> Option<&'a str> {
+        self.first().from
+    }
+
+    /// The host that it arrived at last; none where it was lost on a link.
+    pub(super) fn ended_at(&self) -> Option<&'a str> {
+        let last = self.last();
+        last.to.filter(|_| matches!(last.fate, Fate::Arrived | Fate::Dropped | Fate::Made))
+    }
+
+    /// Whether it is of the end of the arm.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.last().fate == Fate::UnderWay
+    }
+
+    pub(super) fn has(&self, flags: Flags) -> bool {
+        self.first().header.flags.contains(flags)
+    }
+
+    /// From whom to whom, as its sender had it.
+    pub(super) fn way(&self) -> Way {
+        self.first().way()
+    }
+
+    /// The way of an answer to it, as its sender would get that.
+    pub(super) fn way_back(&self) -> Way {
+        (self.first().header.dst, self.first().header.src)
+    }
+}

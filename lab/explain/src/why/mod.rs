@@ -1,0 +1,150 @@
+//! Why an arm met what the control did not: the packet, the part of the kernel
+//! that decided over it, and the number or the words that bear that out.
+//!
+//! Nothing here knows a scenario, nor which fault was planted. It reads what
+//! is seen of every arm, tells only what stands there, and leaves out what the
+//! control shows too.
+
+mod answers;
+mod counters;
+mod flow;
+mod hang;
+mod journey;
+mod reset;
+mod silence;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use faultlab_model::traces::Traces;
+use faultlab_net::wire::segment::{Flags, Header};
+use journey::Journeys;
+
+/// How many lines bear a reason out.
+const LINES: usize = 3;
+
+/// How much something explains, the most telling first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// A task that waits in the kernel.
+    Hang,
+    /// What became of a packet.
+    Packet,
+    /// What was not asked.
+    Silence,
+    /// A counter that moved.
+    Counter,
+    /// What the kernel says that it dropped.
+    Drop,
+    /// What the kernel said.
+    Words,
+}
+
+/// Something that may be a reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    rank: Rank,
+    /// When it happened; zero where that is not known.
+    at: Duration,
+    /// What kind of thing it is, whatever its ports and numbers.
+    kind: String,
+    text: String,
+    /// What another finding may have told already.
+    because: Option<String>,
+}
+
+impl Finding {
+    fn new(rank: Rank, at: Duration, kind: String, text: String) -> Self {
+        Self { rank, at, kind, text, because: None }
+    }
+}
+
+/// What may be the reasons of an arm's outcome.
+#[derive(Debug)]
+pub struct Reasons(Vec<Finding>);
+
+impl Reasons {
+    /// Reads what was seen of an arm, and what its control counted.
+    #[must_use]
+    pub fn of(traces: &Traces, control: Option<&Traces>) -> Self {
+        let journeys = Journeys::of(&traces.capture);
+        let arm = Arm { traces, control, journeys: &journeys };
+        let mut findings = hang::hangs(&arm);
+        // What was not seen may have happened.
+        if !journeys.gaps {
+            findings.extend(answers::strange(&arm));
+            findings.extend(answers::none(&arm));
+            findings.extend(answers::late(&arm));
+            findings.extend(reset::resets(&arm));
+            findings.extend(silence::not_asked(&arm));
+        }
+        findings.extend(counters::moved(&arm));
+        // Sorting is stable: what is found first is more telling.
+        findings.sort_by_key(|finding| (finding.rank, finding.at));
+        Self(findings)
+    }
+
+    /// The reason, and then what bears it out, without what the control shows
+    /// too.
+    #[must_use]
+    pub fn beside(&self, control: Option<&Self>) -> Vec<String> {
+        let shown = |kind: &str| control.is_some_and(|control| control.0.iter().any(|f| f.kind == kind));
+        let mut told: Vec<(&Finding, String)> = vec![];
+        for finding in self.0.iter().filter(|finding| !shown(&finding.kind)) {
+            // One of a kind tells of all, and packets tell the words that are about them.
+            let known = |(other, text): &(&Finding, String)| match finding.rank {
+                Rank::Words => other.kind == finding.kind || other.rank < Rank::Counter,
+                Rank::Drop => text.contains(&finding.kind),
+                _ => other.kind == finding.kind,
+            };
+            if told.len() > LINES || told.iter().any(known) {
+                continue;
+            }
+            let mut text = finding.text.clone();
+            let new =
+                |because: &&String| !told.iter().any(|(other, _)| other.because.as_ref() == Some(because));
+            if let Some(because) = finding.because.as_ref().filter(new) {
+                text.push_str(&format!("; {because}"));
+            }
+            told.push((finding, text));
+        }
+        told.into_iter().map(|(_, text)| text).collect()
+    }
+}
+
+/// What is read of an arm.
+#[derive(Debug, Clone, Copy)]
+struct Arm<'a> {
+    traces: &'a Traces,
+    control: Option<&'a Traces>,
+    journeys: &'a Journeys<'a>,
+}
+
+/// A segment in a few words: `SYN 10.0.2.2:41000 > 192.0.2.2:80, TS val 1000`.
+fn name(header: &Header, length: usize) -> String {
+    let kind = match header.flags {
+        f if f.contains(Flags::RST) => "RST",
+        f if f.contains(Flags::SYN_ACK) => "SYN-ACK",
+        f if f.contains(Flags::SYN) => "SYN",
+        _ if length > 0 => "data",
+        f if f.contains(Flags::FIN) => "FIN",
+        _ => "ACK",
+    };
+    let mut text = format!("{kind} {} > {}, seq {}", header.src, header.dst, header.seq);
+    if let (true, Some(stamps)) = (header.flags.contains(Flags::SYN), header.timestamps) {
+        text.push_str(&format!(", TS val {}", stamps.tsval));
+    }
+    if length > 0 {
+        text.push_str(&format!(", {length} bytes"));
+    }
+    text
+}
+
+fn seconds(time: Duration) -> String {
+    if time < Duration::from_secs(60) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        format!("{:.0} s", time.as_secs_f64())
+    }
+}

@@ -1,0 +1,55 @@
+//! Resets: who sent one, and what for.
+
+use super::journey::Journey;
+use super::{Arm, Finding, Rank, counters, flow, name};
+use faultlab_net::wire::segment::Flags;
+
+/// The resets of strangers: the answer of a host to a segment of a connection
+/// that it does not have.
+pub(super) fn resets(arm: &Arm<'_>) -> Vec<Finding> {
+    let mut found: Vec<Finding> = vec![];
+    for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {
+        let Some(host) = reset.sender() else { continue };
+        let kind = format!("reset of a stranger by {host}");
+        // The first of a kind tells of all.
+        if !found.iter().any(|finding| finding.kind == kind) {
+            found.extend(of_stranger(arm, reset, kind));
+        }
+    }
+    found
+}
+
+fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<Finding> {
+    let (host, leg) = (reset.sender()?, reset.first());
+    let mut came = arm.journeys.arrivals(host, reset.way_back());
+    let cause = came.rfind(|j| j.last().until <= leg.at)?;
+    let spoke = |j: &&Journey<'_>| !j.has(Flags::RST) && j.first().at < leg.at;
+    if arm.journeys.departures(host, reset.way()).any(|j| spoke(&j)) {
+        return None;
+    }
+    // Whom it does speak with from there.
+    let own = |j: &&Journey<'_>| j.sender() == Some(host) && j.way().0 == leg.header.src && spoke(j);
+    let other = arm.journeys.all.iter().rev().find(own);
+    if cause.has(Flags::SYN) && !cause.has(Flags::ACK) {
+        let text =
+            format!("{host} refused {}: nobody listened there", name(&cause.last().header, cause.length));
+        return Some(Finding::new(Rank::Packet, leg.at, format!("refused by {host}"), text));
+    }
+    let stranger = flow::untranslated(arm, cause);
+    if other.is_none() && stranger.is_none() {
+        return None;
+    }
+    let end = cause.last();
+    let mut text = format!("{host} answered {} with a RST", name(&end.header, cause.length));
+    if let Some(reason) = counters::reason(arm, host, end, cause.length) {
+        text.push_str(&format!(" ({reason})"));
+    }
+    if let Some(other) = other {
+        text.push_str(&format!(": its connection is with {}", other.way().1));
+    }
+    let because = match stranger {
+        Some(stranger) => Some(stranger.why(arm, &end.header)),
+        None => flow::said(arm, cause),
+    };
+    Some(Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) })
+}

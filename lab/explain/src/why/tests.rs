@@ -1,0 +1,338 @@
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::hops::made;
+use faultlab_engine::evidence::drops::Dropped;
+use faultlab_engine::evidence::invalid::Remark;
+use faultlab_engine::evidence::waits::Wait;
+use faultlab_engine::task::Task;
+use faultlab_model::traces::{HostTraces, WireTraces};
+use faultlab_net::capture::{Capture, End, Frame};
+use faultlab_net::conntrack::{Entry, Event, Status, TcpState, Tuple};
+
+const HOSTS: [&str; 3] = ["client", "nat", "server"];
+const INSIDE: &str = "10.0.1.2:41000";
+const OUTSIDE: &str = "192.0.2.1:41000";
+const SERVER: &str = "192.0.2.2:80";
+
+/// A segment on the link between two neighbours of [`HOSTS`], from `from` to
+/// `to`, which it may not reach.
+struct On {
+    at: u64,
+    from: usize,
+    to: usize,
+    lost: bool,
+}
+
+const fn on(at: u64, from: usize, to: usize) -> On {
+    On { at, from, to, lost: false }
+}
+
+fn frames(way: [&str; 2], flags: Flags, seq: u32, tsval: u32, payload: &[u8], legs: &[On]) -> Vec<Frame> {
+    let header = made::header(way, flags, seq, tsval);
+    // Each link has two ends, in the order of the hosts.
+    let end = |leg: &On, host: usize| 2 * leg.from.min(leg.to) + usize::from(host == leg.from.max(leg.to));
+    let crossed = |leg: &On| {
+        let arrives = (!leg.lost).then(|| end(leg, leg.to));
+        made::crossing(leg.at, Some(end(leg, leg.from)), arrives, header, payload)
+    };
+    legs.iter().flat_map(crossed).collect()
+}
+
+fn traces(frames: &[Vec<Frame>]) -> Traces {
+    let end = |host: &str, interface: &str| End {
+        host: host.into(),
+        interface: interface.into(),
+        address: match (host, interface) {
+            ("nat", "server") => Some(Ipv4Addr::new(192, 0, 2, 1)),
+            ("server", _) => Some(Ipv4Addr::new(192, 0, 2, 2)),
+            _ => None,
+        },
+    };
+    let ends =
+        [("client", "nat"), ("nat", "client"), ("nat", "server"), ("server", "nat")].map(|(h, i)| end(h, i));
+    let capture = Capture {
+        ends: ends.into(),
+        frames: frames.concat(),
+        until: Duration::from_secs(100),
+        ..Capture::default()
+    };
+    let hosts = HOSTS.map(|name| HostTraces { name: name.into(), ..HostTraces::default() });
+    Traces { capture, hosts: hosts.into(), ..Traces::default() }
+}
+
+fn count(traces: &mut Traces, host: usize, name: &str, by: i64) {
+    traces.hosts[host].counted = vec![(name.to_owned(), by)];
+}
+
+fn told(arm: &Traces, control: &Traces) -> Vec<String> {
+    Reasons::of(arm, Some(control)).beside(Some(&Reasons::of(control, None)))
+}
+
+/// A connection that was translated, and one segment of the server's to it.
+fn connected() -> Vec<Vec<Frame>> {
+    vec![
+        frames([INSIDE, SERVER], Flags::SYN, 1, 5000, b"", &[on(0, 0, 1)]),
+        frames([OUTSIDE, SERVER], Flags::SYN, 1, 5000, b"", &[on(2, 1, 2)]),
+        frames([SERVER, OUTSIDE], Flags::SYN_ACK, 7, 9, b"", &[on(4, 2, 1)]),
+        frames([SERVER, INSIDE], Flags::SYN_ACK, 7, 9, b"", &[on(6, 1, 0)]),
+    ]
+}
+
+#[test]
+fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
+    let syn = |at| {
+        let other = frames(["10.0.9.9:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(at, 0, 1)]);
+        [other, frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(at + 2, 1, 2)])]
+    };
+    let all = [connected(), syn(2000).into(), syn(3000).into()].concat();
+    let (mut arm, control) = (traces(&all), traces(&connected()));
+    count(&mut arm, 2, "PAWSPassive", 2);
+    let behind = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000, sent 2 times in 1.0 s, got no answer: it ended \
+                  at server, as 192.0.2.1:9 > 192.0.2.2:80; server counted PAWSPassive +2; its TS val 1000 is 4000 \
+                  behind 5000, the last from 192.0.2.1 to server, 2.0 s before";
+    let meaning = "server counted PAWSPassive +2, SYNs older than the last of their address (tcp_conn_request, \
+                   tcp_tw_recycle)";
+    assert_eq!(told(&arm, &control), [behind, meaning]);
+
+    // Lost on a wire that counts in a kernel's place.
+    let lost = |at| {
+        let wire = [On { lost: true, ..on(at + 2, 1, 2) }];
+        [
+            frames(["10.0.9.9:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(at, 0, 1)]),
+            frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &wire),
+        ]
+    };
+    let mut arm = traces(&[connected(), lost(2000).into()].concat());
+    arm.wires = vec![WireTraces { ends: ["server".into(), "nat".into()], counted: vec![("PAWSPassive", 1)] }];
+    let wire = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000 got no answer: it left nat and was lost on its way to \
+                server; the wire counted PAWSPassive +1, as a kernel would; its TS val 1000 is 4000 behind 5000, the \
+                last from 192.0.2.1 to server, 2.0 s before";
+    assert_eq!(told(&arm, &control), [wire]);
+}
+
+#[test]
+fn a_syn_without_a_timestamp_is_told_after_one_that_had_one() {
+    let mut bare = frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(2000, 1, 2)]);
+    for frame in &mut bare {
+        assert!(faultlab_net::wire::segment::remove_timestamps(&mut frame.bytes));
+    }
+    let told = told(&traces(&[connected(), vec![bare]].concat()), &traces(&connected()));
+    let text = "SYN 192.0.2.1:9 > 192.0.2.2:80, seq 9 got no answer: it ended at server; it came without a TS val, after \
+                5000, the last from 192.0.2.1 to server, 2.0 s before";
+    assert_eq!(told, [text]);
+}
+
+/// The server's words come untranslated to the NAT, which resets them.
+fn stranger() -> Traces {
+    let words = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"hello", &[on(90_000, 2, 1)]);
+    let reset = frames([OUTSIDE, SERVER], Flags::RST, 3, 9, b"", &[on(90_002, 1, 2)]);
+    traces(&[connected(), vec![words, reset]].concat())
+}
+
+const RESET: &str = "nat answered data 192.0.2.2:80 > 192.0.2.1:41000, seq 8, 5 bytes with a RST; nat did not translate \
+                     it to 192.0.2.2:80 > 10.0.1.2:41000 as before";
+
+#[test]
+fn a_stranger_is_told_with_conntracks_words() {
+    let (mut arm, control) = (stranger(), traces(&connected()));
+    assert_eq!(told(&arm, &control), [RESET]);
+    let header = Header {
+        src: SERVER.parse().unwrap(),
+        dst: OUTSIDE.parse().unwrap(),
+        seq: 8,
+        ack: 0,
+        flags: Flags::PSH | Flags::ACK,
+        window: 9,
+        timestamps: None,
+    };
+    arm.hosts[1].remarks = vec![Remark { header, length: 5, words: "SEQ is over upper bound 7".into() }];
+    let said = format!("{RESET}: to its conntrack it was INVALID: SEQ is over upper bound 7");
+    assert_eq!(told(&arm, &control), [said]);
+}
+
+#[test]
+fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
+    let dropped = |seq, reason: &str, function: &str| {
+        let header = Header {
+            src: SERVER.parse().unwrap(),
+            dst: OUTSIDE.parse().unwrap(),
+            seq,
+            ack: 0,
+            flags: Flags::PSH | Flags::ACK,
+            window: 9,
+            timestamps: None,
+        };
+        let reason = (!reason.is_empty()).then(|| reason.to_owned());
+        Dropped {
+            at: Duration::from_secs(91),
+            reason,
+            function: function.to_owned(),
+            segment: Some((header, 5)),
+        }
+    };
+    let (mut arm, mut control) = (stranger(), traces(&connected()));
+    arm.hosts[1].drops = vec![dropped(8, "NO_SOCKET", "tcp_v4_rcv")];
+    let told_of = told(&arm, &control);
+    assert_eq!(told_of, [RESET.replace("RST;", "RST (nat dropped it: NO_SOCKET in tcp_v4_rcv);")]);
+    // One with the same numbers, sent before.
+    let before = Dropped { at: Duration::from_secs(1), ..dropped(8, "NETFILTER_DROP", "nf_hook_slow") };
+    arm.hosts[1].drops.insert(0, before);
+    assert_eq!(told(&arm, &control)[0], told_of[0]);
+    // Of another packet, as often as in the control, and without a reason.
+    arm.hosts[1].drops = vec![
+        dropped(9, "NETFILTER_DROP", "nf_hook_slow"),
+        dropped(10, "NETFILTER_DROP", "nf_hook_slow"),
+        dropped(11, "NO_SOCKET", "tcp_v4_rcv"),
+        dropped(12, "", "tcp_v4_rcv"),
+    ];
+    control.hosts[1].drops = vec![dropped(1, "NO_SOCKET", "tcp_v4_rcv")];
+    assert_eq!(told(&arm, &control), [RESET, "nat dropped 2 packets: NETFILTER_DROP in nf_hook_slow"]);
+}
+
+#[test]
+fn a_forgotten_flow_is_told_with_its_silence_and_its_timeout() {
+    let end = |text: &str| {
+        let address: SocketAddrV4 = text.parse().unwrap();
+        (*address.ip(), address.port())
+    };
+    let entry = Entry {
+        original: Tuple::tcp(end(INSIDE), end(SERVER)),
+        reply: Tuple::tcp(end(SERVER), end(OUTSIDE)),
+        status: Status::CONFIRMED,
+        timeout: Some(Duration::from_secs(60)),
+        tcp_state: Some(TcpState::CloseWait),
+        id: 1,
+    };
+    let expired = Event::Destroy(Entry { timeout: None, ..entry });
+    let control = traces(&connected());
+    let told_of = |events: &[(Option<u64>, Event)]| {
+        let mut arm = stranger();
+        arm.begun = Duration::from_secs(1000);
+        let at = |seconds: u64| arm.begun + Duration::from_secs(seconds);
+        arm.hosts[1].events = events.iter().map(|(time, event)| (time.map(at), *event)).collect();
+        told(&arm, &control)
+    };
+    let silent = format!("{RESET}: its conntrack had forgotten the flow, which was silent for 90 s");
+    let gone = "; the entry of 192.0.2.2:80 > 192.0.2.1:41000 is gone";
+    let forgotten = [format!("{silent}, and an entry in CLOSE_WAIT stayed for 60 s{gone}")];
+    assert_eq!(told_of(&[(None, Event::New(entry)), (None, expired)]), forgotten);
+    // It was reaped when the segment asked for it.
+    assert_eq!(told_of(&[(Some(0), Event::New(entry)), (Some(91), expired)]), forgotten);
+    // The server's words were picked up, and that entry went too.
+    let picked_up = Entry {
+        original: entry.reply,
+        reply: Tuple::tcp(end(OUTSIDE), end(SERVER)),
+        timeout: Some(Duration::from_secs(300)),
+        ..entry
+    };
+    let events = [Event::New(entry), expired, Event::New(picked_up), Event::Destroy(picked_up)]
+        .map(|event| (None, event));
+    assert_eq!(told_of(&events), forgotten);
+    // It cannot have been the last timeout.
+    let long = Event::New(Entry { timeout: Some(Duration::from_secs(432_000)), ..entry });
+    assert_eq!(told_of(&[(None, long), (None, expired)]), [format!("{silent}{gone}")]);
+    let deleted = format!(
+        "{RESET}: its conntrack had deleted the flow, with 60 s left of its life, which was silent for 90 s{gone}"
+    );
+    assert_eq!(told_of(&[(None, Event::New(entry)), (None, Event::Destroy(entry))]), [deleted]);
+    // It expired later, or there was another since.
+    assert_eq!(told_of(&[(Some(0), Event::New(entry)), (Some(95), expired)]), [RESET]);
+    let again = Event::New(Entry { id: 2, ..entry });
+    let first = Event::New(entry);
+    assert_eq!(told_of(&[(Some(0), first), (Some(70), expired), (Some(80), again)]), [RESET]);
+    assert_eq!(told_of(&[(Some(0), first), (Some(70), expired), (Some(95), again)]), forgotten);
+    assert_eq!(told_of(&[(None, first), (None, expired), (None, again)]), forgotten);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_told_with_its_delay() {
+    let ask = frames([OUTSIDE, SERVER], Flags::PSH | Flags::ACK, 2, 9, b"GET", &[on(1000, 1, 2)]);
+    let close = frames([OUTSIDE, SERVER], Flags::FIN_ACK, 5, 9, b"", &[on(2000, 1, 2)]);
+    let answer = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"OK", &[on(2500, 2, 1)]);
+    let reset = frames([OUTSIDE, SERVER], Flags::RST, 5, 9, b"", &[on(2502, 1, 2)]);
+    let late = "nat asked 192.0.2.2:80 and closed after 1.0 s; the answer, data 192.0.2.2:80 > 192.0.2.1:41000, seq 8, \
+                2 bytes, came 1.5 s after the question and met a RST";
+    let asked = told(&traces(&[ask, close, answer, reset]), &traces(&[]));
+    assert_eq!(asked, [late]);
+}
+
+#[test]
+fn what_nobody_asked_after_is_told_with_the_silence() {
+    let (arm, mut control) = (traces(&connected()), traces(&connected()));
+    count(&mut control, 2, "TCPKeepAlive", 35);
+    let silent = "nothing was sent for 100 s, and server asked after no connection: TCPKeepAlive did not move, in the \
+                  control TCPKeepAlive +35";
+    assert_eq!(told(&arm, &control), [silent]);
+}
+
+#[test]
+fn a_hang_is_told_with_who_keeps_what_it_waits_for() {
+    let task = |name: &str, state, stack: &str| {
+        let stack = stack.split(' ').map(str::to_owned).collect();
+        Some(Task { name: name.into(), state, stack })
+    };
+    let wait = |what: &str, waited, task| Wait {
+        host: "node".into(),
+        what: what.into(),
+        waited: Duration::from_secs(waited),
+        task,
+    };
+    let mut arm = traces(&[]);
+    let delete = task("plugin", 'D', "msleep netdev_run_todo rtnetlink_rcv_msg netlink_rcv_skb");
+    let sender = task("sender", 'S', "sock_alloc_send_pskb packet_sendmsg __sys_sendto");
+    arm.waits = vec![wait("the delete of veth0", 7, delete), wait("a frame to veth0", 8, sender)];
+    arm.log = vec!["unregister_netdevice: waiting for veth0 to become free. Usage count = 2".into()];
+    let hung = "the delete of veth0 at node hung for 7.0 s: plugin (D) in msleep <- netdev_run_todo <- \
+                rtnetlink_rcv_msg waits until every reference to a device is given back; sender (S) in \
+                sock_alloc_send_pskb <- packet_sendmsg sleeps with a reference to the device that it sends to, for \
+                8.0 s; the kernel says: unregister_netdevice: waiting for veth0 to become free. Usage count = 2";
+    assert_eq!(told(&arm, &traces(&[])), [hung]);
+    // Without the privilege to see stacks, and without a task.
+    arm.waits = vec![wait("the end of its link veth0", 2, None)];
+    arm.log.clear();
+    assert_eq!(told(&arm, &traces(&[])), ["node waited 2.0 s for the end of its link veth0"]);
+}
+
+#[test]
+fn what_the_control_shows_too_is_no_reason() {
+    assert_eq!(told(&stranger(), &stranger()), Vec::<String>::new());
+    assert_eq!(told(&traces(&connected()), &traces(&[])), Vec::<String>::new());
+    let (mut arm, mut control) = (traces(&[]), traces(&[]));
+    count(&mut arm, 2, "ListenDrops", 2);
+    count(&mut control, 2, "ListenDrops", 2);
+    assert_eq!(told(&arm, &control), Vec::<String>::new());
+}
+
+proptest! {
+    #[test]
+    fn any_frames_are_read(
+        seen in proptest::collection::vec(
+            (any::<u64>(), 0..5_usize, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..80)),
+            0..5,
+        ),
+    ) {
+        let frame = |(at, end, outgoing, bytes)| Frame {
+            at: Duration::from_millis(at), end, outgoing, length: 0, bytes, comment: None, carried: None,
+        };
+        let arm = traces(&[seen.into_iter().map(frame).collect()]);
+        let _ = told(&arm, &traces(&connected()));
+    }
+
+    #[test]
+    fn any_segments_are_read(
+        sent in proptest::collection::vec((0..9000_u64, 0..3_usize, 0..2_usize, any::<u8>(), 0..3_u32), 0..12),
+    ) {
+        let flags = [Flags::SYN, Flags::ACK, Flags::RST, Flags::FIN_ACK, Flags::SYN_ACK];
+        let segment = |&(at, from, way, flag, seq): &(u64, usize, usize, u8, u32)| {
+            let to = if from == 1 { 2 * way } else { 1 };
+            let ends = if way == 0 { [INSIDE, SERVER] } else { [SERVER, OUTSIDE] };
+            let lost = flag & 8 != 0;
+            frames(ends, flags[usize::from(flag) % 5], seq, 7, &b"hello"[..usize::from(flag % 6)], &[On { at, from, to, lost }])
+        };
+        let arm = traces(&sent.iter().map(segment).collect::<Vec<_>>());
+        let _ = told(&arm, &traces(&connected()));
+    }
+}

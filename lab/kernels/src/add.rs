@@ -1,0 +1,250 @@
+//! How a kernel comes into the store: from a suite, from packages, from an
+//! image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::apt::Apt;
+use super::image::Image;
+use super::kernel::{modules_beside, modules_of};
+use super::modules;
+use super::package::{self, Contents};
+use super::store::{Entry, Store};
+use super::suite::{self, Suite};
+use faultlab_base::error::{Error, Result};
+
+/// Where a kernel comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A suite of a distribution, from the machine's mirror.
+    Suite(Suite),
+    /// Package files: one, or the parts of a split image.
+    Packages(Vec<PathBuf>),
+    /// A bzImage.
+    Image {
+        /// The bzImage.
+        image: PathBuf,
+        /// Its modules; those beside the image where it is `None`.
+        modules: Option<PathBuf>,
+    },
+}
+
+impl Source {
+    /// Tells what the words of a command line mean: `debian:SUITE`, package
+    /// files, or one bzImage with perhaps its modules.
+    ///
+    /// # Errors
+    /// Where the words do not go together.
+    pub fn parse(words: &[String], modules: Option<&Path>) -> Result<Self> {
+        let is_deb = |word: &String| Path::new(word).extension().is_some_and(|end| end == "deb");
+        let lone_modules =
+            || Err(Error::Lab("modules go with a bzImage only; packages bring their own".into()));
+        match words {
+            [] => Err(Error::Lab("a suite, package files or a bzImage are wanted".into())),
+            [word] if Suite::is_meant(word) && !Path::new(word).exists() => match modules {
+                None => Ok(Self::Suite(word.parse()?)),
+                Some(_) => lone_modules(),
+            },
+            words if words.iter().all(is_deb) => match modules {
+                None => Ok(Self::Packages(words.iter().map(PathBuf::from).collect())),
+                Some(_) => lone_modules(),
+            },
+            [image] => Ok(Self::Image { image: image.into(), modules: modules.map(Path::to_owned) }),
+            [first, ..] => Err(Error::Lab(format!(
+                "{first}: several files can be added as one kernel only if all are .deb"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Suite(suite) => suite.fmt(f),
+            Self::Packages(files) => f.write_str(&names(files).join(" ")),
+            Self::Image { image, .. } => image.display().fmt(f),
+        }
+    }
+}
+
+/// How far adding a kernel has come. The rate is for the reader to work out,
+/// by the clock at which it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The next step begins: a clause such as `fetching linux-image-...`.
+    Step(String),
+    /// Of this step, so many bytes are done.
+    Bytes {
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all, where that is known.
+        total: Option<u64>,
+    },
+}
+
+fn names(files: &[PathBuf]) -> Vec<String> {
+    files
+        .iter()
+        .map(|file| file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Adds `source` to `store`.
+pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
+    let temporary = store.temporary()?;
+    let prepared = temporary.path.join("entry");
+    fs::create_dir(&prepared).map_err(|e| store.failed("make a directory", e))?;
+    let mut entry = Entry {
+        id: String::new(),
+        release: String::new(),
+        version: None,
+        source: vec![source.to_string()],
+        modules: 0,
+        sums: String::new(),
+    };
+    match source {
+        Source::Suite(suite) => {
+            let apt = temporary.path.join("apt");
+            fs::create_dir(&apt).map_err(|e| store.failed("make a directory", e))?;
+            let apt = Apt::prepare(&apt, suite)?;
+            apt.update(progress)?;
+            let records = apt.records()?;
+            let parts = suite::choose(suite, &records)?;
+            entry.id = suite.to_string();
+            entry.version = Some(parts[0].version.clone());
+            if let Some(there) = store.entry(&entry.id)
+                && there.version == entry.version
+                && store.is_intact(&entry.id)
+            {
+                return Ok(there);
+            }
+            let files = apt.download(&parts, progress)?;
+            entry.release = unpack(&files, &prepared, progress)?;
+        }
+        Source::Packages(files) => {
+            entry.source = names(files);
+            entry.release = unpack(files, &prepared, progress)?;
+            entry.id.clone_from(&entry.release);
+        }
+        Source::Image { image, modules } => {
+            entry.release = copy(image, modules.as_deref(), &prepared, progress)?;
+            entry.id.clone_from(&entry.release);
+        }
+    }
+    progress(Progress::Step(format!("checking in {}", entry.id)));
+    store.publish(&prepared, entry)
+}
+
+/// Unpacks packages that together are one kernel; returns its release.
+fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)) -> Result<String> {
+    let mut sizes = BTreeMap::new();
+    for file in files {
+        let size = fs::metadata(file)
+            .map_err(|e| Error::kernel("kernel package", format!("read {}", file.display()), e))?;
+        sizes.insert(file, size.len());
+    }
+    let total = sizes.values().sum();
+    progress(Progress::Step(format!("unpacking {}", names(files).join(" "))));
+    let mut found = Contents::default();
+    let mut before = 0;
+    for file in files {
+        package::unpack(file, prepared, &mut found, &mut |read| {
+            progress(Progress::Bytes { done: before + read, total: Some(total) });
+        })?;
+        before += sizes[file];
+    }
+    let what = names(files).join(", ");
+    let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" and ");
+    match (found.images.len(), found.modules.len()) {
+        (0, 0) => return Err(Error::Lab(format!("{what}: no kernel in it, neither image nor modules"))),
+        (0, _) => {
+            let modules = list(&found.modules);
+            return Err(Error::Lab(format!(
+                "{what}: the modules of {modules} without its image; add the package with the image too (linux-binary-{modules})"
+            )));
+        }
+        (1, 0) => {
+            let image = list(&found.images);
+            return Err(Error::Lab(format!(
+                "{what}: the image of {image} without its modules; add the package with the modules too (linux-modules-{image})"
+            )));
+        }
+        (1, 1) if found.images == found.modules => {}
+        _ => {
+            return Err(Error::Lab(format!(
+                "{what}: more than one kernel, images of {} and modules of {}",
+                list(&found.images),
+                list(&found.modules)
+            )));
+        }
+    }
+    check_configuration(&what, prepared)?;
+    let release = Image::open(&prepared.join("kernel")).map_err(|e| in_package(&what, &e))?.release;
+    if found.images.contains(&release) {
+        Ok(release)
+    } else {
+        Err(Error::Lab(format!(
+            "{what}: the image says that it is {release}, its package {}",
+            list(&found.images)
+        )))
+    }
+}
+
+/// What a guest cannot do without; arch/x86 and drivers/tty/serial/8250/Kconfig.
+const CONFIGURED: [(&str, &str); 2] =
+    [("CONFIG_SERIAL_8250_CONSOLE", "console on a serial port"), ("CONFIG_BLK_DEV_INITRD", "initramfs")];
+
+/// Checks what a package tells of the configuration, if it does.
+fn check_configuration(what: &str, prepared: &Path) -> Result<()> {
+    let Ok(config) = fs::read_to_string(prepared.join("config")) else { return Ok(()) };
+    match CONFIGURED.iter().find(|(name, _)| !config.lines().any(|line| line == format!("{name}=y"))) {
+        None => Ok(()),
+        Some((name, feature)) => Err(Error::missing(
+            format!("{what}: {name}=y in the kernel's configuration"),
+            format!("without it the guest has no {feature}"),
+        )),
+    }
+}
+
+/// The user knows the package, not the place where it was unpacked.
+fn in_package(what: &str, error: &Error) -> Error {
+    let text = error.to_string();
+    let why = text.split_once(" is no bzImage: ").map_or(text.as_str(), |(_, why)| why);
+    Error::Lab(format!("{what}: its image is no bzImage: {why}"))
+}
+
+/// Copies an image and its modules; returns its release.
+fn copy(
+    image: &Path,
+    dir: Option<&Path>,
+    prepared: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<String> {
+    let release = Image::open(image)?.release;
+    let modules_dir = match dir {
+        Some(dir) => Some(modules_of(dir, &release)?),
+        None => modules_beside(image, &release),
+    };
+    progress(Progress::Step(format!("copying {}", image.display())));
+    let failed = |path: &Path| {
+        let tried = format!("copy {}", path.display());
+        move |e| Error::kernel("kernel store", tried, e)
+    };
+    fs::copy(image, prepared.join("kernel")).map_err(failed(image))?;
+    let Some(modules_dir) = modules_dir else { return Ok(release) };
+    let files = modules::files(&modules_dir)?;
+    if files.is_empty() && dir.is_some() {
+        return Err(Error::Lab(format!("{}: no kernel modules in it", modules_dir.display())));
+    }
+    let mut done = 0;
+    for file in files {
+        let from = modules_dir.join(&file);
+        let to = prepared.join("modules").join(&file);
+        fs::create_dir_all(to.parent().unwrap_or(prepared)).map_err(failed(&from))?;
+        done += fs::copy(&from, &to).map_err(failed(&from))?;
+        progress(Progress::Bytes { done, total: None });
+    }
+    Ok(release)
+}

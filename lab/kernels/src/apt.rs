@@ -1,0 +1,293 @@
+//! The machine's apt, in a private state directory.
+//!
+//! Mirrors, keys and proxies are those that the machine is configured with;
+//! lists, caches and packages lie in a directory of our own, and no hook of
+//! the machine's configuration runs. Works without privileges.
+//!
+//! Reading: apt.conf(5), sources.list(5), apt-get(8), apt-cache(8).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::add::Progress;
+use super::mirror::Mirror;
+use super::suite::{self, Record, Suite};
+use crate::programs;
+use faultlab_base::error::{Error, Result};
+
+/// How often a running download is looked at, in milliseconds.
+const LOOK_EVERY: u16 = 200;
+
+/// apt with one suite in its sources and nothing else.
+#[derive(Debug)]
+pub struct Apt {
+    dir: PathBuf,
+    suite: Suite,
+}
+
+impl Apt {
+    /// Prepares apt for `suite` in the empty directory `dir`.
+    ///
+    /// # Errors
+    /// Where there is no apt, or its configuration names no mirror of the
+    /// distribution.
+    pub fn prepare(dir: &Path, suite: &Suite) -> Result<Self> {
+        let mirror = Mirror::of(suite)?;
+        let apt = Self { dir: dir.to_owned(), suite: suite.clone() };
+        apt.configure(&mirror).map_err(|e| Error::kernel(dir.display().to_string(), "prepare apt", e))?;
+        Ok(apt)
+    }
+
+    fn configure(&self, mirror: &Mirror) -> io::Result<()> {
+        for sub in ["state/lists/partial", "cache/archives/partial", "debs"] {
+            fs::create_dir_all(self.dir.join(sub))?;
+        }
+        let signed_by = match &mirror.signed_by {
+            Some(key) if key.contains("BEGIN PGP") => {
+                let path = self.dir.join("key.asc");
+                fs::write(&path, key)?;
+                format!(" signed-by={}", path.display())
+            }
+            Some(keyring) => {
+                format!(" signed-by={}", keyring.split_whitespace().collect::<Vec<_>>().join(","))
+            }
+            None => String::new(),
+        };
+        fs::write(
+            self.dir.join("sources.list"),
+            format!("deb [arch=amd64 target=Packages{signed_by}] {} {} main\n", mirror.uri, self.suite.name),
+        )?;
+        fs::write(self.dir.join("status"), "")?;
+        fs::write(
+            self.dir.join("apt.conf"),
+            format!(
+                r#"Dir::State "{dir}/state";
+Dir::State::status "{dir}/status";
+Dir::Cache "{dir}/cache";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "srcpkgcache.bin";
+Dir::Etc::sourcelist "{dir}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Architecture "amd64";
+#clear APT::Architectures;
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Update::Error-Mode "any";
+Acquire::GzipIndexes "false";
+Acquire::Languages "none";
+"#,
+                dir = self.dir.display()
+            ),
+        )
+    }
+
+    /// Fetches the suite's lists and checks their signatures.
+    ///
+    /// # Errors
+    /// One sentence with what apt objected to.
+    pub fn update(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        progress(Progress::Step(format!("reading the package lists of {}", self.suite.name)));
+        let partial = self.dir.join("state/lists/partial");
+        let mut seen = Seen::default();
+        let mut look = || {
+            seen.look(&partial, |name| !name.ends_with("_Packages"));
+            progress(Progress::Bytes { done: seen.bytes(), total: None });
+        };
+        self.run(self.apt("apt-get", &["update", "-q"]), &mut look).map(drop)
+    }
+
+    /// What the suite has of kernels; after [`Apt::update`].
+    ///
+    /// # Errors
+    /// One sentence with what apt objected to.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let names = self.run(self.apt("apt-cache", &["pkgnames", "linux-"]), &mut || ())?;
+        let names: Vec<_> = names.lines().filter(|name| suite::is_kernel_package(name)).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut show = self.apt("apt-cache", &["show", "-a"]);
+        show.args(names);
+        Ok(suite::parse_records(&self.run(show, &mut || ())?))
+    }
+
+    /// Downloads packages; apt checks them against the signed lists.
+    ///
+    /// # Errors
+    /// One sentence with what apt objected to.
+    pub fn download(&self, packages: &[&Record], progress: &mut dyn FnMut(Progress)) -> Result<Vec<PathBuf>> {
+        progress(Progress::Step(format!("fetching {}", packages[0].name)));
+        let total = packages.iter().map(|p| p.size).sum();
+        let (partial, debs) = (self.dir.join("cache/archives/partial"), self.dir.join("debs"));
+        let mut download = self.apt("apt-get", &["download", "-q"]);
+        download.current_dir(&debs).args(packages.iter().map(|p| format!("{}={}", p.name, p.version)));
+        let mut seen = Seen::default();
+        let mut look = || {
+            seen.look(&partial, |_| true);
+            seen.look(&debs, |_| true);
+            progress(Progress::Bytes { done: seen.bytes().min(total), total: Some(total) });
+        };
+        self.run(download, &mut look)?;
+        let tried = || format!("read {}", debs.display());
+        let mut files = Vec::new();
+        for file in fs::read_dir(&debs).map_err(|e| Error::kernel("apt", tried(), e))? {
+            files.push(file.map_err(|e| Error::kernel("apt", tried(), e))?.path());
+        }
+        files.sort();
+        if files.len() == packages.len() {
+            Ok(files)
+        } else {
+            Err(Error::Lab(format!(
+                "{}: apt fetched {} packages of {}",
+                self.suite,
+                files.len(),
+                packages.len()
+            )))
+        }
+    }
+
+    fn apt(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-c").arg(self.dir.join("apt.conf")).args(arguments);
+        command
+    }
+
+    fn run(&self, command: Command, look: &mut dyn FnMut()) -> Result<String> {
+        let output = run(command, look)?;
+        if output.success {
+            return Ok(output.stdout);
+        }
+        if output.stderr.contains("No space left on device") || output.stderr.contains("enough free space") {
+            let full = io::Error::from_raw_os_error(nix::libc::ENOSPC);
+            return Err(Error::kernel(self.dir.display().to_string(), "fetch", full));
+        }
+        Err(Error::Lab(format!("{}: apt: {}", self.suite, objection(&output.stderr))))
+    }
+}
+
+/// The first thing that apt calls an error, without its mark; before it a
+/// missing key, which apt only warns of.
+fn objection(stderr: &str) -> String {
+    let marked = |mark: &str| stderr.lines().find_map(|line| line.strip_prefix(mark)).map(str::trim);
+    if let Some(key) = stderr.lines().find(|line| line.contains("NO_PUBKEY")) {
+        let why = key.trim_start_matches("W: ").trim();
+        return format!("{why}; a newer debian-archive-keyring may have it");
+    }
+    let line = marked("E: ").or_else(|| marked("W: ")).or_else(|| stderr.lines().next());
+    line.unwrap_or("it failed without a word").to_owned()
+}
+
+/// The largest size at which each file was seen: what has been fetched, also
+/// after a finished file was moved or unpacked.
+#[derive(Default)]
+struct Seen(HashMap<std::ffi::OsString, u64>);
+
+impl Seen {
+    fn look(&mut self, dir: &Path, counts: impl Fn(&str) -> bool) {
+        for file in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if counts(&name.to_string_lossy())
+                && let Ok(metadata) = file.metadata()
+                && metadata.is_file()
+            {
+                let largest = self.0.entry(name).or_default();
+                *largest = metadata.len().max(*largest);
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// What a program said in the end.
+pub(super) struct Output {
+    pub(super) success: bool,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+/// Runs a program that dies with us, and looks up every now and then.
+pub(super) fn run(mut command: Command, look: &mut dyn FnMut()) -> Result<Output> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    #[allow(unsafe_code, reason = "a child can ask for its own death signal only between fork and exec")]
+    // SAFETY: prctl is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from)
+        });
+    }
+    let mut child = command.spawn().map_err(|e| {
+        // EACCES too may say only that PATH leads where this user may not look.
+        if programs::named(&program).next().is_none() {
+            Error::missing(program.clone(), "without apt, add the .deb files or the image itself")
+        } else {
+            Error::kernel(program.clone(), "start", e)
+        }
+    })?;
+    let failed = |e: io::Error| Error::kernel(program.clone(), "read what it prints", e);
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut printed, mut complained) = (Vec::new(), Vec::new());
+    while stdout.is_some() || stderr.is_some() {
+        let mut ready = Vec::new();
+        ready.extend(stdout.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        ready.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut ready, PollTimeout::from(LOOK_EVERY)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(failed(e.into())),
+        }
+        let mut ready = ready.iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>().into_iter();
+        if stdout.is_some() && ready.next() == Some(true) {
+            drain(&mut stdout, &mut printed).map_err(failed)?;
+        }
+        if stderr.is_some() && ready.next() == Some(true) {
+            drain(&mut stderr, &mut complained).map_err(failed)?;
+        }
+        look();
+    }
+    let status = child.wait().map_err(failed)?;
+    Ok(Output {
+        success: status.success(),
+        stdout: String::from_utf8_lossy(&printed).into_owned(),
+        stderr: String::from_utf8_lossy(&complained).into_owned(),
+    })
+}
+
+/// Takes what a pipe has; `None` once it has ended.
+fn drain(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    let n = pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut buffer))?;
+    into.extend_from_slice(&buffer[..n]);
+    if n == 0 {
+        *pipe = None;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_is_kept_apart() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo out; echo 'W: careful' >&2; echo 'E: it broke' >&2; exit 3"]);
+        let output = run(command, &mut || ()).unwrap();
+        assert_eq!((output.stdout.as_str(), output.success), ("out\n", false));
+        assert_eq!(objection(&output.stderr), "it broke");
+        let error = run(Command::new("no-such-program"), &mut || ()).map(drop).unwrap_err().to_string();
+        assert_eq!(error, "no-such-program is missing; without apt, add the .deb files or the image itself");
+    }
+}

@@ -1,0 +1,299 @@
+//! An exercise: a trainee in a shell looks for the cause of a fault, and asks for
+//! hints and for a verdict by commands on the shell's PATH.
+//!
+//! The commands are this program under their names. They ask the worker by a
+//! socket beside them, and it answers in lines of JSON.
+
+use std::convert::Infallible;
+use std::io::{self, BufRead, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream as Client;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::names;
+use super::shell::play;
+use faultlab_base::error::{Error, Result};
+use faultlab_engine::stage::Stage;
+use faultlab_model::scenario::{Ground, Recheck, Scenario, Shows};
+use faultlab_report::standing::Tools;
+use faultlab_report::{Style, exercise as report};
+
+/// Where the commands are, and the socket.
+pub(super) const PLACE: &str = "/run/faultlab";
+const SOCKET: &str = "/run/faultlab/.worker";
+
+/// What a trainee can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// The next hint.
+    Hint,
+    /// The probes again, on the network as it now is.
+    Check,
+    /// The story.
+    Solution,
+}
+
+impl Wish {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Hint, Self::Check, Self::Solution];
+
+    /// The name of its command.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hint => "hint",
+            Self::Check => "check",
+            Self::Solution => "solution",
+        }
+    }
+
+    /// The wish whose command a program was started as.
+    #[must_use]
+    pub fn asked(program: &str) -> Option<Self> {
+        let name = Path::new(program).file_name()?;
+        Self::ALL.into_iter().find(|wish| name == wish.name())
+    }
+}
+
+/// What a command asks the worker.
+#[derive(Debug, Serialize, Deserialize)]
+struct Question {
+    wish: Wish,
+    style: Style,
+}
+
+/// What the worker answers, one a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Answer {
+    /// For the trainee to read.
+    Text(String),
+    /// The command's exit status; the last.
+    Done(u8),
+}
+
+/// Asks the worker of the shell around this process, tells its answer as it
+/// comes, and returns the exit status: for a check 1 where the fault is there.
+///
+/// # Errors
+/// [`Error::Lab`] outside of an exercise; what `tell` fails with.
+pub fn ask<E: From<Error>>(
+    wish: Wish,
+    style: Style,
+    mut tell: impl FnMut(&str) -> Result<(), E>,
+) -> Result<u8, E> {
+    let failed = |tried: &str, e: io::Error| Error::kernel(wish.name(), tried, e);
+    let mut worker = Client::connect(SOCKET).map_err(|_| {
+        Error::Lab(format!("{} works in the shell of `faultlab shell SCENARIO --exercise` only", wish.name()))
+    })?;
+    let question = serde_json::to_string(&Question { wish, style }).expect("plain data");
+    writeln!(worker, "{question}").map_err(|e| failed("ask the worker", e))?;
+    for line in io::BufReader::new(worker).lines() {
+        let line = line.map_err(|e| failed("hear the worker", e))?;
+        match serde_json::from_str(&line) {
+            Ok(Answer::Text(text)) => tell(&text)?,
+            Ok(Answer::Done(status)) => return Ok(status),
+            Err(error) => return Err(Error::Lab(format!("the worker said {line:?}: {error}")).into()),
+        }
+    }
+    Err(Error::Lab("the exercise has ended".into()).into())
+}
+
+/// Asks whether a kernel has something to find.
+///
+/// # Errors
+/// [`Error::Lab`] where it does not show the fault.
+pub fn has_something(scenario: &Scenario, ground: &Ground) -> Result<()> {
+    match scenario.era(ground).filter(|era| era.shows == Shows::Immune) {
+        Some(era) => Err(Error::Lab(format!(
+            "{}: there is nothing to find, this kernel does not show it ({})",
+            scenario.card.name, era.kernels
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What a check found.
+struct Verdict {
+    /// Whether the probes met in the symptom's row what they meet in a healthy
+    /// network.
+    solved: bool,
+    /// What they met.
+    met: String,
+}
+
+/// An exercise under way.
+pub(super) struct Exercise<'s, 'a> {
+    scenario: &'s Scenario,
+    stage: &'s Stage<'a>,
+    commands: UnixListener,
+    /// How long the probes take in the network with the fault.
+    takes: Duration,
+    hints: usize,
+    attempts: usize,
+    solved: bool,
+}
+
+impl<'s, 'a> Exercise<'s, 'a> {
+    /// Makes an exercise of a fault arm that was just played, or whose play
+    /// stays, and puts the commands where only this mount namespace has them.
+    ///
+    /// # Errors
+    /// [`Error::Lab`] where the probes met nothing, or what the trainee does could
+    /// not be checked.
+    pub(super) fn begin(scenario: &'s Scenario, stage: &'s Stage<'a>, stays: bool) -> Result<Self> {
+        let takes = stage.elapsed();
+        if cured(scenario, stage) {
+            let met = report::symptom(scenario, &stage.played());
+            return Err(Error::Lab(format!("there is nothing to find, the fault did not show: {met}")));
+        }
+        if stays != (scenario.recheck == Recheck::Look) {
+            return Err(Error::Lab("it is no exercise: what a trainee does could not be checked".into()));
+        }
+        let commands = install().map_err(|e| Error::kernel("exercise", format!("make {PLACE}"), e))?;
+        Ok(Self { scenario, stage, commands, takes, hints: 0, attempts: 0, solved: false })
+    }
+
+    /// What a trainee reads first.
+    pub(super) fn greeting(&self, tools: Tools, style: Style) -> String {
+        let topology = self.stage.network().topology();
+        let met = self.stage.played();
+        report::greeting(self.scenario, self.stage.ground, topology, &met, tools, style)
+    }
+
+    /// What a trainee reads last.
+    pub(super) fn farewell(&self, style: Style) -> String {
+        let name = self.scenario.card.name;
+        let left = format!("Left unsolved, {}. `faultlab show {name}` tells the story.", self.tally());
+        if self.solved { String::new() } else { style.paragraph("", &left) }
+    }
+
+    /// Answers commands, one after the other.
+    pub(super) async fn serve(&mut self) -> Result<Infallible> {
+        loop {
+            let (command, _) =
+                self.commands.accept().await.map_err(|e| Error::kernel("exercise", "accept", e))?;
+            // A command that was interrupted hears no answer.
+            let _ = self.answer(BufReader::new(command)).await;
+        }
+    }
+
+    async fn answer(&mut self, mut command: BufReader<UnixStream>) -> io::Result<()> {
+        let mut line = String::new();
+        command.read_line(&mut line).await?;
+        let Question { wish, style } = serde_json::from_str(&line)?;
+        let mut status = 0;
+        match wish {
+            Wish::Hint => say(&mut command, self.hint(style)).await?,
+            Wish::Solution => say(&mut command, report::solution(self.scenario, style)).await?,
+            Wish::Check => {
+                let takes = self.takes.as_secs() + 1;
+                let begun = if self.looks() {
+                    "What waits is looked at again.".to_owned()
+                } else {
+                    format!("The probes are played again; the first time it took {takes} s.")
+                };
+                say(&mut command, format!("{begun}\n")).await?;
+                // Before 6.0 a TIME_WAIT cannot be ended from outside.
+                if !self.looks() && !self.stage.ground.kernel.at_least(6, 0) {
+                    say(&mut command, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
+                        .await?;
+                }
+                let mut gone = [0];
+                let verdict = tokio::select! {
+                    verdict = self.check() => verdict,
+                    // It says nothing more: it was interrupted.
+                    _ = tokio::io::AsyncReadExt::read(&mut command, &mut gone) => return Ok(()),
+                };
+                let told = match verdict {
+                    // Nothing was tried.
+                    Err(error) => format!("It cannot be checked now: {error}"),
+                    Ok(Verdict { solved, met }) => {
+                        self.attempts += 1;
+                        self.solved = solved;
+                        let judged = if solved { "Solved" } else { "Not solved" };
+                        format!("{judged}, {}: {met}", self.tally())
+                    }
+                };
+                status = u8::from(!self.solved);
+                say(&mut command, style.paragraph("", &told)).await?;
+            }
+        }
+        tell(&mut command, &Answer::Done(status)).await
+    }
+
+    fn hint(&mut self, style: Style) -> String {
+        let hints = report::hints(self.scenario, self.stage.ground);
+        let Some(hint) = hints.get(self.hints) else {
+            return "There are no more hints; `solution` tells the story.\n".to_owned();
+        };
+        self.hints += 1;
+        style.hanging(&format!("Hint {} of {}: ", self.hints, hints.len()), "  ", hint)
+    }
+
+    /// Plays the probes on the network as it now is, or looks at them again.
+    ///
+    /// # Errors
+    /// Where they cannot be played.
+    async fn check(&mut self) -> Result<Verdict> {
+        let played = if self.looks() {
+            self.stage.look_again().await;
+            Ok(())
+        } else {
+            self.stage.again().await?;
+            play(self.scenario, self.stage).await.and_then(|()| self.stage.carried())
+        };
+        let seen = self.stage.played();
+        Ok(match played {
+            // What failed behind the symptom leaned on what the trainee took away.
+            Err(error) if seen.get(self.scenario.symptom.row).is_none() => {
+                Verdict { solved: false, met: format!("the probes did not come to their end: {error}") }
+            }
+            _ => Verdict {
+                solved: cured(self.scenario, self.stage),
+                met: report::symptom(self.scenario, &seen),
+            },
+        })
+    }
+
+    /// Whether its play stays; else it is played again.
+    fn looks(&self) -> bool {
+        self.scenario.recheck == Recheck::Look
+    }
+
+    fn tally(&self) -> String {
+        let of = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        format!("{} and {}", of(self.attempts, "attempt"), of(self.hints, "hint"))
+    }
+}
+
+/// Whether the probes met in the symptom's row what they meet in a healthy network.
+fn cured(scenario: &Scenario, stage: &Stage<'_>) -> bool {
+    stage.played().get(scenario.symptom.row).is_some_and(|cell| cell == scenario.symptom.healthy)
+}
+
+fn install() -> io::Result<UnixListener> {
+    let place = Path::new(PLACE);
+    names::make(place)?;
+    let program = std::env::current_exe()?;
+    for wish in Wish::ALL {
+        symlink(&program, place.join(wish.name()))?;
+    }
+    UnixListener::bind(SOCKET)
+}
+
+async fn say(command: &mut BufReader<UnixStream>, text: String) -> io::Result<()> {
+    tell(command, &Answer::Text(text)).await
+}
+
+async fn tell(command: &mut BufReader<UnixStream>, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer).expect("plain data");
+    line.push(b'\n');
+    command.write_all(&line).await
+}

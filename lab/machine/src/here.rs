@@ -1,0 +1,195 @@
+//! The running kernel, in namespaces that a worker process makes for itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::check::Ability;
+use super::isolation::Privilege;
+use super::shell::{Seat, Terminal};
+use super::worker::{Report, Request, Task, WORD};
+use faultlab_base::error::{Error, Result};
+use faultlab_model::outcome::Outcome;
+use faultlab_report::Style;
+
+/// How long a scenario may take before it is given up.
+pub(super) const BUDGET: Duration = Duration::from_secs(120);
+
+/// The running kernel, ready to run scenarios.
+#[derive(Debug, Clone)]
+pub struct Here {
+    executable: PathBuf,
+    privilege: Privilege,
+}
+
+/// What a machine can do, and with which privileges.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// The machine.
+    pub here: Here,
+    /// What it can do.
+    pub abilities: Vec<Ability>,
+}
+
+impl Here {
+    /// Finds out with which privileges this machine lets scenarios run, and
+    /// what it can do: in a user namespace if that has power, else as root.
+    ///
+    /// `executable` is a program that hands its arguments to
+    /// [`worker`](super::worker), by default this one.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where it cannot work, with the cause and the way out.
+    pub async fn find(executable: &Path) -> Result<Checked> {
+        let rootless = Self { executable: executable.into(), privilege: Privilege::UserNamespace };
+        let found = rootless.check().await;
+        let powerless = match &found {
+            Ok(abilities) => abilities.iter().any(|a| !a.optional && a.missing.is_some()),
+            Err(_) => true,
+        };
+        if powerless && nix::unistd::geteuid().is_root() {
+            let root = Self { privilege: Privilege::Root, ..rootless };
+            let abilities = root.check().await?;
+            return Ok(Checked { here: root, abilities });
+        }
+        Ok(Checked { here: rootless, abilities: found? })
+    }
+
+    /// With which privileges scenarios run.
+    #[must_use]
+    pub fn privilege(&self) -> Privilege {
+        self.privilege
+    }
+
+    async fn check(&self) -> Result<Vec<Ability>> {
+        match self.ask(Task::Check, &mut |_| {}).await? {
+            Report::Abilities(abilities) => Ok(abilities),
+            other => Err(Error::Lab(format!("the check answered {other:?}"))),
+        }
+    }
+
+    /// Runs a scenario, telling the name of each arm that ends.
+    ///
+    /// # Errors
+    /// Where no outcome came: the worker could not start, died, or took longer
+    /// than two minutes.
+    pub async fn run(&self, task: Task, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
+        match self.ask(task, on_arm).await? {
+            Report::Outcome(outcome) => Ok(*outcome),
+            other => Err(Error::Lab(format!("the worker answered {other:?}"))),
+        }
+    }
+
+    /// Plays an arm and starts a shell beside its network, on this process's
+    /// own standard input, output and error; as an exercise it keeps the cause
+    /// secret. Returns the shell's exit status.
+    ///
+    /// # Errors
+    /// Where the arm could not be played or no shell started.
+    pub async fn shell(
+        &self,
+        scenario: &str,
+        arm: &str,
+        exercise: bool,
+        set: BTreeMap<String, String>,
+        style: Style,
+    ) -> Result<u8> {
+        let failed = |e| Error::kernel("faultlab", "dup", e);
+        // Unlike these, their copies stay open in the worker.
+        let streams = [
+            nix::unistd::dup(io::stdin()).map_err(failed)?,
+            nix::unistd::dup(io::stdout()).map_err(failed)?,
+            nix::unistd::dup(io::stderr()).map_err(failed)?,
+        ];
+        let terminal = Terminal::of(&streams[0]);
+        let task = Task::Shell {
+            scenario: scenario.to_owned(),
+            arm: arm.to_owned(),
+            set,
+            descriptors: streams.each_ref().map(AsRawFd::as_raw_fd),
+            seat: Seat { foreground: terminal.is_ours(), style, exercise },
+        };
+        match self.ask(task, &mut |_| {}).await? {
+            Report::Left(status) => Ok(status),
+            other => Err(Error::Lab(format!("the worker answered {other:?}"))),
+        }
+    }
+
+    async fn ask(&self, task: Task, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
+        let failed = |tried: &str, e: std::io::Error| Error::kernel("worker", tried, e);
+        let mut child = Command::new(&self.executable)
+            .args([WORD, &std::process::id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C at a terminal reaches the whole process group: the worker
+            // is ended by its starter, who knows how.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| failed(&format!("start {}", self.executable.display()), e))?;
+        let lasts = matches!(task, Task::Shell { .. });
+        let request = serde_json::to_vec(&Request { privilege: self.privilege, task }).expect("plain data");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // A worker that has died says why on standard error.
+        let _ = stdin.write_all(&request).await;
+        drop(stdin);
+        if lasts {
+            return follow(&mut child, on_arm).await;
+        }
+        if let Ok(result) = timeout(BUDGET, follow(&mut child, on_arm)).await {
+            result
+        } else {
+            let _ = child.kill().await;
+            Err(Error::Deadline { place: "worker".into(), condition: "an outcome".into(), waited: BUDGET })
+        }
+    }
+}
+
+/// Reads a worker's reports until its end.
+async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
+    let mut reports = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let mut complaints = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    let listen = async {
+        let mut last: VecDeque<String> = VecDeque::new();
+        while let Ok(Some(line)) = complaints.next_line().await {
+            last.push_back(line);
+            if last.len() > 10 {
+                last.pop_front();
+            }
+        }
+        last
+    };
+    let read = async {
+        let mut end = None;
+        while let Ok(Some(line)) = reports.next_line().await {
+            match serde_json::from_str(&line) {
+                Ok(Report::Arm(arm)) => on_arm(&arm),
+                Ok(report) => end = Some(report),
+                Err(error) => end = Some(Report::Failed(format!("the worker said {line:?}: {error}"))),
+            }
+        }
+        end
+    };
+    let (end, complaints) = tokio::join!(read, listen);
+    let status = child.wait().await.map_err(|e| Error::kernel("worker", "wait", e))?;
+    match end {
+        Some(Report::Missing { what, way_out }) => Err(Error::missing(what, way_out)),
+        Some(Report::Failed(sentence)) => Err(Error::Lab(sentence)),
+        Some(report) => Ok(report),
+        None => Err(died(status, complaints)),
+    }
+}
+
+fn died(status: ExitStatus, complaints: VecDeque<String>) -> Error {
+    let said = Vec::from(complaints).join(" | ");
+    let said = if said.is_empty() { "and said nothing".to_owned() } else { format!("and said: {said}") };
+    Error::Lab(format!("the worker ended without an outcome ({status}) {said}"))
+}

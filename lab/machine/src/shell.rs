@@ -1,0 +1,250 @@
+//! A shell beside an arm's network: the arm is played, and nothing is torn
+//! down before the shell is left.
+//!
+//! The hosts get names for `ip netns` (`names`), in a mount namespace that only
+//! this worker and its shell are in.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::exercise::{self, Exercise};
+use super::here::BUDGET;
+use super::{names, programs};
+use faultlab_base::error::{Error, Result};
+use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::stage::Stage;
+use faultlab_model::scenario::{Plan, Play, Scenario};
+use faultlab_report::Style;
+use faultlab_report::standing;
+
+/// What bash runs before it prompts: says where one is, also where a start-up
+/// file has made another prompt than that of the environment.
+const PROMPT: &str =
+    r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
+
+/// Who a shell is for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Seat {
+    /// Whether the shell takes the terminal: its starter had it.
+    pub foreground: bool,
+    /// How wide the terminal is, and whether it has colours.
+    pub style: Style,
+    /// Whether the cause is kept from who sits there, who is to find it.
+    pub exercise: bool,
+}
+
+/// Where a shell reads and writes, to be its descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub(super) struct Streams([OwnedFd; 3]);
+
+impl Streams {
+    /// Those that a worker inherited.
+    pub(super) fn inherited(descriptors: [RawFd; 3]) -> Self {
+        // SAFETY: the starter made these three for this process to have, and
+        // nothing else in it knows of them.
+        #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
+        Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// A terminal, three times.
+    pub(super) fn of(terminal: OwnedFd) -> Result<Self> {
+        let again = || terminal.try_clone().map_err(|e| Error::kernel("shell", "dup", e));
+        Ok(Self([again()?, again()?, terminal]))
+    }
+}
+
+/// An arm that was played, or stays where its fault stands.
+pub(super) struct Played<'s> {
+    scenario: &'s Scenario,
+    stage: &'s Stage<'s>,
+    /// The rest of a play that stays.
+    rest: Option<Play<'s>>,
+}
+
+impl<'s> Played<'s> {
+    /// Sets a stage up for somebody who sits beside it.
+    pub(super) async fn stage<'a>(
+        scenario: &Scenario,
+        plan: Plan<'a>,
+        voice: &'a Voice,
+    ) -> Result<Stage<'a>> {
+        let mut stage = Stage::set_up(scenario, plan, voice, None).await?;
+        stage.sit_down();
+        Ok(stage)
+    }
+
+    /// Plays the arm.
+    pub(super) async fn on(scenario: &'s Scenario, stage: &'s Stage<'s>) -> Result<Self> {
+        let mut play = (scenario.play)(stage);
+        let stays = async {
+            tokio::select! {
+                biased;
+                played = &mut play => played.map(|()| false),
+                () = stage.has_come_to_stay() => Ok(true),
+            }
+        };
+        let stays = within_budget(stage, stays).await?;
+        Ok(Self { scenario, stage, rest: stays.then_some(play) })
+    }
+
+    /// Goes on with it for ever.
+    async fn go_on(rest: Option<Play<'s>>) -> Result<Infallible> {
+        if let Some(rest) = rest {
+            rest.await?;
+        }
+        std::future::pending().await
+    }
+}
+
+/// Starts a shell beside an arm that was played, and waits for its end. Returns
+/// the shell's exit status, for one that a signal ended 128 and its number.
+pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> Result<u8> {
+    let Played { scenario, stage, rest } = played;
+    let Streams([stdin, stdout, stderr]) = streams;
+    let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
+    names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
+    let (role, told, mut exercise) = if seat.exercise {
+        let exercise = Exercise::begin(scenario, stage, rest.is_some())?;
+        ("exercise", exercise.greeting(programs::tools(), seat.style), Some(exercise))
+    } else {
+        let (arm, topology) = (stage.arm, stage.network().topology());
+        let seen = stage.played();
+        let told =
+            standing::standing(scenario, arm, topology, &seen, rest.is_some(), programs::tools(), seat.style);
+        (arm.name, told, None)
+    };
+    let mut screen = File::from(stderr);
+    // Where nobody reads it, the shell still works.
+    let _ = from_background(|| screen.write_all(told.as_bytes()));
+
+    let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);
+    let mut command = Command::new(&program);
+    command
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(screen.try_clone().map_err(|e| failed("dup", e))?)
+        .env("FAULTLAB_SCENARIO", scenario.card.name)
+        .env("FAULTLAB_ARM", role)
+        .env("PS1", format!("({} {role}) $ ", scenario.card.name))
+        .env("PROMPT_COMMAND", PROMPT)
+        .env("PATH", path(seat.exercise))
+        .kill_on_drop(true)
+        .process_group(0);
+    if !seat.style.colour {
+        // A guest's console is a terminal, whatever shows it.
+        command.env("NO_COLOR", "1");
+    }
+    if seat.foreground {
+        // SAFETY: descriptor 0 is the seat's by then; `take_terminal` makes a
+        // few system calls and allocates nothing.
+        #[allow(unsafe_code, reason = "code between fork and exec, see SAFETY")]
+        unsafe {
+            command.pre_exec(|| take_terminal(BorrowedFd::borrow_raw(0), getpid()));
+        }
+    }
+    let mut child = command.spawn().map_err(|e| failed(&format!("start {}", program.display()), e))?;
+    let serve = async {
+        match &mut exercise {
+            Some(exercise) => exercise.serve().await,
+            None => std::future::pending().await,
+        }
+    };
+    // The runtime goes on meanwhile: wires carry their frames.
+    let status = tokio::select! {
+        status = child.wait() => status,
+        failed = serve => match failed? {},
+        failed = Played::go_on(rest) => match failed? {},
+    };
+    if let Some(exercise) = exercise {
+        let _ = from_background(|| screen.write_all(exercise.farewell(seat.style).as_bytes()));
+    }
+    Ok(code(status.map_err(|e| failed("wait", e))?))
+}
+
+/// Plays an arm once more.
+pub(super) async fn play(scenario: &Scenario, stage: &Stage<'_>) -> Result<()> {
+    within_budget(stage, (scenario.play)(stage)).await
+}
+
+async fn within_budget<T>(stage: &Stage<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(BUDGET, played).await.unwrap_or_else(|_| {
+        Err(Error::Deadline {
+            place: stage.arm.name.into(),
+            condition: "the arm to be played".into(),
+            waited: BUDGET,
+        })
+    })
+}
+
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// The commands of an exercise are before all others.
+fn path(exercise: bool) -> OsString {
+    let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
+    path.push(programs::path());
+    path
+}
+
+/// The terminal, while other processes may have it.
+#[must_use = "it is given back when this is dropped"]
+#[derive(Debug)]
+pub(super) struct Terminal(Option<(OwnedFd, Termios)>);
+
+impl Terminal {
+    /// Remembers the terminal behind a descriptor, and its modes, if this process
+    /// is in its foreground.
+    pub(super) fn of(descriptor: &OwnedFd) -> Self {
+        let ours = tcgetpgrp(descriptor).is_ok_and(|group| group == getpgrp());
+        let remembered = || Some((descriptor.try_clone().ok()?, tcgetattr(descriptor).ok()?));
+        Self(ours.then(remembered).flatten())
+    }
+
+    /// Whether this process had it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some((terminal, modes)) = &self.0 {
+            // A terminal that hung up is nobody's. A shell that is killed while it
+            // reads key by key leaves a terminal that does not show what is typed.
+            let _ = take_terminal(terminal.as_fd(), getpgrp());
+            let _ = from_background(|| Ok(tcsetattr(terminal, SetArg::TCSANOW, modes)?));
+        }
+    }
+}
+
+/// Makes a process group the foreground of a terminal.
+fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
+    from_background(|| Ok(tcsetpgrp(terminal, group)?))
+}
+
+/// Does with a terminal what the kernel would stop a process in its background
+/// for, by SIGTTOU.
+fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTTOU);
+    let before = stop.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let done = act();
+    before.thread_set_mask()?;
+    done
+}

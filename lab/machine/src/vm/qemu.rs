@@ -1,0 +1,209 @@
+//! QEMU: where it is, and the ways in which it can start a guest.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use faultlab_base::error::{Error, Result};
+use faultlab_kernels::programs;
+
+/// The emulator's name on PATH.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// How to get it.
+const INSTALL: &str =
+    "install the package qemu-system-x86 (Debian, Ubuntu, Fedora) or qemu-system-x86_64 (Alpine)";
+
+/// The first version whose microvm has ACPI and whose flags are all used here.
+const VERSION_MIN: (u32, u32) = (5, 2);
+
+/// How long a guest may go without a frame: it sends one when an arm has ended.
+/// Five idle days take 230 s of an idle machine on 4.9, whose conntrack's garbage
+/// collection never rests, and seconds since 4.10.
+const FRAME_BUDGET: Duration = Duration::from_secs(900);
+
+/// How time passes in a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Time is instructions, and jumps to the next timer when all sleep. The
+    /// seed is all the randomness that the guest has: the same seed, the same
+    /// bytes.
+    Virtual {
+        /// Another seed: other ports, hash keys and races.
+        seed: u64,
+    },
+    /// The host's time.
+    Real,
+}
+
+/// The board that QEMU emulates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Board {
+    /// No firmware worth the name, no PCI: the fastest to boot.
+    Microvm,
+    /// The i440FX of 1996, which every kernel knows.
+    Pc,
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// QEMU itself.
+    Tcg,
+    /// The host's processor.
+    Kvm,
+}
+
+/// One way to start a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The board.
+    pub board: Board,
+    /// The processor.
+    pub accelerator: Accelerator,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.board {
+            Board::Microvm => "microvm",
+            Board::Pc => "pc",
+        })?;
+        f.write_str(match self.accelerator {
+            Accelerator::Tcg => "",
+            Accelerator::Kvm => " with KVM",
+        })
+    }
+}
+
+/// A QEMU that was found, and the guests it shall run.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    program: PathBuf,
+    version: (u32, u32),
+    /// The guest's memory, MiB.
+    pub memory: u32,
+    /// How time passes.
+    pub clock: Clock,
+    /// How long a guest may take from one frame to the next, seconds of the
+    /// host's clock.
+    pub frame_budget: Duration,
+    /// How long a guest may take to its first frame, seconds of the host's
+    /// clock: what hangs as it boots is started again, another way.
+    pub boot_budget: Duration,
+}
+
+impl Qemu {
+    /// Looks for QEMU on PATH.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is none, or an old one.
+    pub fn find() -> Result<Self> {
+        let program = programs::named(PROGRAM).next().ok_or_else(|| Error::missing(PROGRAM, INSTALL))?;
+        Self::at(program)
+    }
+
+    /// Takes this program for QEMU.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where it is an old one.
+    pub fn at(program: PathBuf) -> Result<Self> {
+        let output = std::process::Command::new(&program)
+            .arg("--version")
+            .output()
+            .map_err(|e| Error::kernel(program.display().to_string(), "exec", e))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = parse_version(&text)
+            .ok_or_else(|| Error::Lab(format!("{} --version said {text:?}", program.display())))?;
+        if version < VERSION_MIN {
+            let what = format!(
+                "QEMU {}.{} or later (this is {}.{})",
+                VERSION_MIN.0, VERSION_MIN.1, version.0, version.1
+            );
+            return Err(Error::missing(what, INSTALL));
+        }
+        Ok(Self {
+            program,
+            version,
+            memory: 256,
+            clock: Clock::Virtual { seed: 1 },
+            frame_budget: FRAME_BUDGET,
+            boot_budget: Duration::from_secs(60),
+        })
+    }
+
+    /// Where it was found.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Major and minor version.
+    #[must_use]
+    pub fn version(&self) -> (u32, u32) {
+        self.version
+    }
+
+    /// The ways to start a guest, best first; the next one is tried when a
+    /// guest did not get as far as its first frame.
+    ///
+    /// Without instruction counting a guest under TCG calibrates its clock
+    /// against one that the host may stop at any time, and one boot in ten
+    /// fails of it: it gets several chances.
+    #[must_use]
+    pub fn ways(&self, kvm: bool) -> Vec<Way> {
+        let tcg = |board| Way { board, accelerator: Accelerator::Tcg };
+        let with_kvm = Way { board: Board::Microvm, accelerator: Accelerator::Kvm };
+        match self.clock {
+            Clock::Virtual { .. } => vec![tcg(Board::Microvm), tcg(Board::Pc)],
+            Clock::Real => kvm
+                .then_some(with_kvm)
+                .into_iter()
+                .chain([tcg(Board::Microvm), tcg(Board::Microvm), tcg(Board::Pc), tcg(Board::Pc)])
+                .collect(),
+        }
+    }
+
+    /// One that is not here.
+    #[cfg(test)]
+    pub(super) fn unfound(clock: Clock) -> Self {
+        Self {
+            program: PROGRAM.into(),
+            version: VERSION_MIN,
+            memory: 256,
+            clock,
+            frame_budget: Duration::from_secs(1),
+            boot_budget: Duration::from_secs(1),
+        }
+    }
+}
+
+/// "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_once("version ")?.1.split(['.', ' ', '\n', '-', '(']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtual_time_never_asks_for_kvm() {
+        let ways = Qemu::unfound(Clock::Virtual { seed: 0 }).ways(true);
+        assert!(ways.iter().all(|way| way.accelerator == Accelerator::Tcg));
+        assert_eq!(Qemu::unfound(Clock::Real).ways(true)[0].accelerator, Accelerator::Kvm);
+        assert_eq!(Qemu::unfound(Clock::Real).ways(false)[0].accelerator, Accelerator::Tcg);
+    }
+
+    #[test]
+    fn versions_are_read_as_distributions_print_them() {
+        assert_eq!(
+            parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright"),
+            Some((7, 2))
+        );
+        assert_eq!(parse_version("QEMU emulator version 10.0.0\n"), Some((10, 0)));
+        assert_eq!(parse_version("QEMU emulator version 4.2-50.module (qemu-kvm)"), Some((4, 2)));
+        assert_eq!(parse_version("usage:"), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! Scenarios on one kernel: a guest is booted, told what to do, and listened to.
+
+use std::time::Instant;
+
+use super::command_line::Guest;
+use super::elf::Executable;
+use super::guest::GuestEnd;
+use super::init::{Orders, REPORT};
+use super::initramfs::Initramfs;
+use super::person::Person;
+use super::qemu::{self, Qemu};
+use super::tools;
+use super::{Console, Frame, Kernel};
+use crate::worker::{Report, Task};
+use faultlab_base::error::{Error, Result};
+use faultlab_kernels::modules::WANTED;
+use faultlab_model::outcome::Outcome;
+use faultlab_model::scenario::Clock;
+use faultlab_net::kernel::version_of;
+
+/// What is said of a kernel that says nothing.
+const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
+                      (CONFIG_SERIAL_8250=y, CONFIG_SERIAL_8250_CONSOLE=y)";
+
+/// A kernel that is ready to be booted.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Qemu,
+    kernel: Kernel,
+    /// As its modules are read once: what is replaced or removed while guests
+    /// run makes no odd pair.
+    image: Vec<u8>,
+    clock: Clock,
+    seed: u64,
+    modules: faultlab_kernels::modules::LoadOrder,
+}
+
+/// What is told of a guest while it runs.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// Its init runs.
+    Booted,
+    /// An arm of the scenario that runs has ended.
+    Arm(&'a str),
+    /// A scenario has ended.
+    Outcome(&'a Outcome),
+}
+
+/// The end of a guest.
+#[derive(Debug)]
+pub struct Visit {
+    /// The outcomes, in the order of the tasks; fewer than tasks where the
+    /// guest ended early.
+    pub outcomes: Vec<Outcome>,
+    /// Whether its init came to run the first task.
+    pub booted: bool,
+    /// Why it ended early, if it did.
+    pub failure: Option<Error>,
+    /// What its kernel printed.
+    pub console: Console,
+}
+
+impl Vm {
+    /// Makes a kernel ready: finds QEMU, reads the image, and finds which
+    /// modules to load. What happens to the files later is of no matter.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without a QEMU that is new enough; where the kernel's
+    /// image or modules cannot be read.
+    pub fn new(kernel: Kernel, clock: Clock, seed: u64) -> Result<Self> {
+        let mut qemu = Qemu::find()?;
+        qemu.clock = match clock {
+            Clock::Virtual => qemu::Clock::Virtual { seed },
+            Clock::Real => qemu::Clock::Real,
+        };
+        let image = kernel.read_image()?;
+        let modules = kernel.modules()?.load_order(WANTED)?;
+        Ok(Self { qemu, kernel, image, clock, seed, modules })
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Boots the kernel once and has it do all tasks.
+    ///
+    /// # Errors
+    /// Where the guest cannot be started at all.
+    pub async fn visit(&self, tasks: Vec<Task>, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<Visit> {
+        let count = tasks.len();
+        let archive = self.root(tasks)?.build()?;
+        let guest = self.guest(&archive, None);
+        let mut outcomes: Vec<Outcome> = vec![];
+        let mut failure = None;
+        let mut booted = false;
+        let mut begun = Instant::now();
+        let mut hear = |frame: &Frame| match report(frame) {
+            Ok(Report::Booted { .. }) => {
+                begun = Instant::now();
+                booted = true;
+                on_heard(Heard::Booted);
+            }
+            Ok(Report::Arm(arm)) => on_heard(Heard::Arm(&arm)),
+            Ok(Report::Outcome(outcome)) => {
+                let mut outcome = *outcome;
+                outcome.seconds.wall = begun.elapsed().as_secs_f64();
+                begun = Instant::now();
+                on_heard(Heard::Outcome(&outcome));
+                outcomes.push(outcome);
+            }
+            Ok(Report::Missing { what, way_out }) => failure = Some(Error::missing(what, way_out)),
+            Ok(Report::Failed(sentence)) => failure = Some(Error::Lab(sentence)),
+            Ok(Report::Abilities(_) | Report::Left(_)) => {}
+            Err(error) => failure = Some(error),
+        };
+        let end = self.qemu.run(&guest, &mut hear).await?;
+        if failure.is_none() && outcomes.len() < count {
+            failure = Some(ended(&end));
+        }
+        let failure = failure.map(|error| self.of_kernel(error));
+        Ok(Visit { outcomes, booted, failure, console: end.console })
+    }
+
+    /// Boots the kernel, plays an arm there, and seats a person before a shell
+    /// beside its network. Returns the shell's exit status.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without a static busybox; where the guest cannot be
+    /// started, or ends before the shell does.
+    pub async fn shell(&self, task: Task) -> Result<u8> {
+        let mut root = self.root(vec![task])?;
+        tools::add(&mut root)?;
+        let archive = root.build()?;
+        let person = Person::default();
+        let guest = self.guest(&archive, Some(&person));
+        let mut left = None;
+        let mut hear = |frame: &Frame| match report(frame) {
+            Ok(Report::Arm(_)) => person.sit_down(),
+            Ok(Report::Left(status)) => left = Some(Ok(status)),
+            Ok(Report::Missing { what, way_out }) => left = Some(Err(Error::missing(what, way_out))),
+            Ok(Report::Failed(sentence)) => left = Some(Err(Error::Lab(sentence))),
+            Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_)) => {}
+            Err(error) => left = Some(Err(error)),
+        };
+        let end = self.qemu.run(&guest, &mut hear).await?;
+        left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
+    }
+
+    /// The root file system of a guest that is told to do these.
+    fn root(&self, tasks: Vec<Task>) -> Result<Initramfs> {
+        let orders = Orders { tasks, clock: self.clock, seed: self.seed };
+        let mut initramfs = Initramfs::new();
+        initramfs.program("/init", &Executable::running()?);
+        initramfs.modules(&self.modules);
+        let orders = serde_json::to_vec(&orders).expect("orders are plain data");
+        initramfs.file(super::init::ORDERS, 0o444, orders);
+        Ok(initramfs)
+    }
+
+    fn guest<'a>(&'a self, archive: &'a [u8], person: Option<&'a Person>) -> Guest<'a> {
+        // Before 5.0 a kernel hangs on the ACPI of a microvm. Before 5.10 none is told
+        // the rate of its TSC: it measures that, and where a busy machine spoils the
+        // measure it counts loops (calibrate_delay) by ticks, which begin only later.
+        // This is a loop count of 1 GHz at HZ=250: emulated devices do not mind.
+        let append = match (version_of(&self.kernel.release), self.clock) {
+            ((5, 10..) | (6.., _), _) | ((5, _), Clock::Virtual) => "",
+            ((5, _), Clock::Real) => "lpj=4000000",
+            (_, Clock::Virtual) => "acpi=off",
+            (_, Clock::Real) => "acpi=off lpj=4000000",
+        };
+        Guest { kernel: &self.image, initramfs: archive, append, person }
+    }
+
+    /// The error, with the kernel that it is about.
+    fn of_kernel(&self, error: Error) -> Error {
+        match error {
+            Error::Missing(missing) => Error::Missing(missing),
+            error => Error::Lab(format!("{}: {error}", self.kernel.id)),
+        }
+    }
+}
+
+/// Why a guest ended that had not done all.
+fn ended(end: &GuestEnd) -> Error {
+    Error::Lab(match end.failure() {
+        // An init that cannot report ends its machine.
+        None if end.frames.is_empty() && end.console.is_empty() => SILENT.to_owned(),
+        None => "the guest ended without an outcome".to_owned(),
+        Some(why) => why,
+    })
+}
+
+fn report(frame: &Frame) -> Result<Report> {
+    if frame.kind != REPORT {
+        return Err(Error::Lab(format!("the guest sent a frame of unknown kind {}", frame.kind)));
+    }
+    serde_json::from_slice(&frame.body).map_err(|e| Error::Lab(format!("the guest sent: {e}")))
+}

@@ -1,0 +1,342 @@
+//! What happened: a table of arms and rows, a verdict by difference, and the
+//! comparison with the reviewed snapshot.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::{ArmKind, Clock, Ground, Scenario, Shows, Symptom};
+use faultlab_net::capture::Capture;
+
+/// What a scenario showed on one kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// What the kernel was asked for by, an id of the store or a file; none
+    /// where it is the running one.
+    #[serde(default)]
+    pub kernel_id: Option<String>,
+    /// `here` or `vm`.
+    pub machine: String,
+    /// Which clock the timers followed.
+    pub clock: Clock,
+    /// The kernel's era in this scenario; none where nothing could run.
+    pub era: Option<String>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Whether it equals the reviewed snapshot of its era.
+    pub expected: bool,
+    /// Why not, or what is missing.
+    pub reason: Option<String>,
+    /// The settings that the arms ran with.
+    pub settings: Map<String>,
+    /// The row that people noticed.
+    pub symptom: String,
+    /// Whether the control arm showed in it what a healthy network shows.
+    #[serde(default)]
+    pub control_is_healthy: bool,
+    /// One column of the table each.
+    pub arms: Vec<ArmOutcome>,
+    /// What the kernel logged meanwhile, where captures were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+    /// How long it took.
+    pub seconds: Seconds,
+}
+
+/// One column of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmOutcome {
+    /// The arm's name.
+    pub name: String,
+    /// What it is for.
+    pub kind: ArmKind,
+    /// The one thing in which it differs.
+    pub change: String,
+    /// Whether its symptom row differs from the control's.
+    pub symptom: Option<bool>,
+    /// The cells by row; a row that could not be seen is not here.
+    pub observations: Map<String>,
+    /// Rows that could not be seen, and why.
+    pub unseen: Map<String>,
+    /// What explains it, a sentence each.
+    pub because: Vec<String>,
+    /// What the kernel's own tables said, by host.
+    pub evidence: Map<Vec<String>>,
+    /// Why it met what the control did not, where that was asked for or the
+    /// outcome is not as expected: the reason first, then what bears it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<String>,
+    /// What its capture misses, if it misses anything: frames, or all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwatched: Option<String>,
+    /// The frames, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+}
+
+/// How long a scenario took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// On the wall's clock.
+    pub wall: f64,
+    /// On the guest's clock, where that is another.
+    #[serde(rename = "virtual")]
+    pub virtual_time: Option<f64>,
+}
+
+/// What a scenario says of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The fault arm met what the control did not.
+    Reproduced,
+    /// This era does not show it.
+    Immune,
+    /// Something named is missing.
+    NotApplicable,
+    /// The lab failed, or nothing was reproduced where it should have been.
+    Failed,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Reproduced => "reproduced",
+            Self::Immune => "immune",
+            Self::NotApplicable => "not-applicable",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// A map that keeps the order in which it was filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Map<V>(pub Vec<(String, V)>);
+
+impl<V> Default for Map<V> {
+    fn default() -> Self {
+        Self(vec![])
+    }
+}
+
+impl<V> Map<V> {
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&V> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+    }
+
+    /// The keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// Sets the value of a key, in its old place where it had one.
+    pub fn insert(&mut self, key: impl Into<String>, value: V) {
+        let key = key.into();
+        match self.0.iter_mut().find(|(k, _)| *k == key) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((key, value)),
+        }
+    }
+}
+
+impl<V> Map<Vec<V>> {
+    /// Adds to the values of a key.
+    pub fn extend(&mut self, key: &str, values: impl IntoIterator<Item = V>) {
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_none() {
+            return;
+        }
+        match self.0.iter_mut().find(|(k, _)| k == key) {
+            Some((_, known)) => known.extend(values),
+            None => self.0.push((key.to_owned(), values.collect())),
+        }
+    }
+}
+
+impl<V: Serialize> Serialize for Map<V> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(k, v)| (k, v)))
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Map<V> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<V>(std::marker::PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<V> {
+            type Value = Map<V>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Map<V>, A::Error> {
+                let mut map = Map::default();
+                while let Some((key, value)) = access.next_entry::<String, V>()? {
+                    map.0.push((key, value));
+                }
+                Ok(map)
+            }
+        }
+        deserializer.deserialize_map(Visitor(std::marker::PhantomData))
+    }
+}
+
+/// The verdict by difference, and its reason where it is `failed`.
+///
+/// Marks in every arm whether its symptom row differs from the control's.
+pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdict, Option<String>) {
+    let cell = |arms: &[ArmOutcome], kind: ArmKind| {
+        arms.iter().find(|a| a.kind == kind).and_then(|a| a.observations.get(symptom.row)).cloned()
+    };
+    let failed = |reason: String| (Verdict::Failed, Some(reason));
+    let Some(control) = cell(arms, ArmKind::Control) else {
+        return failed(format!("the control arm has no row {:?}", symptom.row));
+    };
+    for arm in arms.iter_mut() {
+        arm.symptom = arm.observations.get(symptom.row).map(|seen| *seen != control);
+    }
+    if control != symptom.healthy {
+        return failed(format!(
+            "the control arm is not healthy: {} is {control:?}, not {:?}",
+            symptom.row, symptom.healthy
+        ));
+    }
+    let Some(fault) = cell(arms, ArmKind::Fault) else {
+        return failed(format!("the fault arm has no row {:?}", symptom.row));
+    };
+    match (fault != control, shows) {
+        (true, _) => (Verdict::Reproduced, None),
+        (false, Shows::Immune) => (Verdict::Immune, None),
+        (false, Shows::Reproduced) => failed(format!(
+            "nothing was reproduced: {} is {fault:?} with the fault and without it",
+            symptom.row
+        )),
+    }
+}
+
+impl Outcome {
+    /// The outcome of a scenario that did not run, and why.
+    #[must_use]
+    pub fn without_run(scenario: &Scenario, ground: &Ground, verdict: Verdict, reason: String) -> Self {
+        Self {
+            scenario: scenario.card.name.to_owned(),
+            kernel: ground.kernel.release.clone(),
+            kernel_id: None,
+            machine: "here".to_owned(),
+            clock: ground.clock,
+            era: scenario.era(ground).map(|e| e.name.to_owned()),
+            verdict,
+            expected: verdict == Verdict::NotApplicable,
+            reason: Some(reason),
+            settings: Map::default(),
+            symptom: scenario.symptom.row.to_owned(),
+            control_is_healthy: false,
+            arms: vec![],
+            log: vec![],
+            seconds: Seconds { wall: 0.0, virtual_time: None },
+        }
+    }
+
+    /// All rows: the symptom, then the others in the order in which the arms
+    /// met them.
+    #[must_use]
+    pub fn rows(&self) -> Vec<&str> {
+        let mut rows = vec![self.symptom.as_str()];
+        for arm in &self.arms {
+            for row in arm.observations.keys().chain(arm.unseen.keys()) {
+                if !rows.contains(&row) {
+                    rows.push(row);
+                }
+            }
+        }
+        rows
+    }
+
+    /// The arm that the fault is shown in.
+    #[must_use]
+    pub fn fault(&self) -> Option<&ArmOutcome> {
+        self.arms.iter().find(|a| a.kind == ArmKind::Fault)
+    }
+
+    /// The name of its snapshot: scenario, era, and `+short` where the timers
+    /// were shortened.
+    #[must_use]
+    pub fn snapshot_name(&self, has_timers: bool) -> Option<String> {
+        let short = if has_timers && self.clock == Clock::Real { "+short" } else { "" };
+        self.era.as_ref().map(|era| format!("{}@{era}{short}", self.scenario))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYMPTOM: Symptom = Symptom { row: "connects", healthy: "connected" };
+
+    fn arms(control: &str, fault: &str, remedy: &str) -> Vec<ArmOutcome> {
+        [(ArmKind::Control, control), (ArmKind::Fault, fault), (ArmKind::Remedy, remedy)]
+            .into_iter()
+            .map(|(kind, cell)| ArmOutcome {
+                name: format!("{kind:?}"),
+                kind,
+                change: String::new(),
+                symptom: None,
+                observations: Map(vec![("connects".into(), cell.into())]),
+                unseen: Map::default(),
+                because: vec![],
+                evidence: Map::default(),
+                why: vec![],
+                unwatched: None,
+                capture: None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_difference_is_a_fault_and_a_remedy_is_judged_by_the_control() {
+        let mut a = arms("connected", "timed out", "connected");
+        assert_eq!(judge(&SYMPTOM, Shows::Reproduced, &mut a), (Verdict::Reproduced, None));
+        assert_eq!(a.iter().map(|a| a.symptom).collect::<Vec<_>>(), [Some(false), Some(true), Some(false)]);
+        // An era that was thought immune and is not says so.
+        assert_eq!(judge(&SYMPTOM, Shows::Immune, &mut a).0, Verdict::Reproduced);
+    }
+
+    #[test]
+    fn no_difference_is_immune_only_where_the_era_says_so() {
+        let mut a = arms("connected", "connected", "connected");
+        assert_eq!(judge(&SYMPTOM, Shows::Immune, &mut a).0, Verdict::Immune);
+        let (verdict, reason) = judge(&SYMPTOM, Shows::Reproduced, &mut a);
+        assert_eq!(verdict, Verdict::Failed);
+        assert!(reason.is_some_and(|r| r.starts_with("nothing was reproduced")));
+    }
+
+    #[test]
+    fn a_sick_control_proves_nothing() {
+        for shows in [Shows::Immune, Shows::Reproduced] {
+            let mut a = arms("timed out", "timed out", "connected");
+            let (verdict, reason) = judge(&SYMPTOM, shows, &mut a);
+            assert_eq!(verdict, Verdict::Failed);
+            assert!(reason.is_some_and(|r| r.contains("not healthy")));
+        }
+    }
+
+    #[test]
+    fn a_missing_row_is_no_verdict() {
+        let mut a = arms("connected", "timed out", "connected");
+        a[1].observations = Map::default();
+        assert_eq!(judge(&SYMPTOM, Shows::Immune, &mut a).0, Verdict::Failed);
+        assert_eq!(judge(&SYMPTOM, Shows::Immune, &mut []).0, Verdict::Failed);
+    }
+
+    #[test]
+    fn json_keeps_the_order_of_rows() {
+        let map = Map(vec![("z".to_owned(), 1), ("a".to_owned(), 2)]);
+        let text = serde_json::to_string(&map).unwrap();
+        assert_eq!(text, r#"{"z":1,"a":2}"#);
+        assert_eq!(serde_json::from_str::<Map<i32>>(&text).unwrap(), map);
+    }
+}

@@ -1,0 +1,64 @@
+//! What a scenario stands on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Scenario, Setting};
+use faultlab_net::kernel::Kernel;
+
+/// Which clock the kernel's timers follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// The wall's: timers that take minutes are shortened by sysctl.
+    Real,
+    /// A guest's, which jumps to the next timer when all sleep.
+    Virtual,
+}
+
+/// What a scenario stands on: a kernel, its clock, and the settings.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its clock.
+    pub clock: Clock,
+    /// Every setting of the scenario with its value.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Ground {
+    /// The ground of a scenario: defaults, replaced by what was set.
+    #[must_use]
+    pub fn new(scenario: &Scenario, kernel: Kernel, clock: Clock, set: &BTreeMap<String, String>) -> Self {
+        let value = |s: &Setting| set.get(s.key).cloned().unwrap_or_else(|| s.default(clock));
+        let settings = scenario.settings.iter().map(|s| (s.key.to_owned(), value(s))).collect();
+        Self { kernel, clock, settings }
+    }
+
+    /// A setting as a word.
+    ///
+    /// # Panics
+    /// When the scenario has no such setting.
+    #[must_use]
+    pub fn word(&self, key: &str) -> &str {
+        self.settings.get(key).unwrap_or_else(|| panic!("the scenario has no setting {key:?}"))
+    }
+
+    /// A setting as a number.
+    ///
+    /// # Panics
+    /// When the scenario has no such setting or it is no number.
+    #[must_use]
+    pub fn number(&self, key: &str) -> u64 {
+        self.word(key).parse().unwrap_or_else(|_| panic!("setting {key:?} is no number"))
+    }
+
+    /// A setting as a number of seconds of the machine's clock.
+    #[must_use]
+    pub fn seconds(&self, key: &str) -> Duration {
+        Duration::from_secs(self.number(key))
+    }
+}

@@ -1,0 +1,120 @@
+//! What conntrack knows of the flows of a namespace, over ctnetlink. IPv4 only.
+//!
+//! Since Linux 4.10 a namespace tracks nothing until a rule in it asks for
+//! conntrack (`ct state`, NAT).
+//!
+//! - net/netfilter/nf_conntrack_netlink.c
+//! - include/uapi/linux/netfilter/nfnetlink_conntrack.h
+
+mod entry;
+mod events;
+mod recorder;
+mod stats;
+mod tuple;
+
+use std::io;
+
+use netlink_packet_netfilter::conntrack::ConntrackMessage;
+
+pub use self::entry::{Entry, Status, TcpState};
+pub use self::events::{Event, Events};
+pub use self::recorder::Recorder;
+pub use self::stats::{Change, Statistic, Stats};
+pub use self::tuple::{Transport, Tuple};
+use crate::network::Namespace;
+use crate::network::nfnetlink::Nfnetlink;
+use faultlab_base::error::{Error, Result};
+
+/// The conntrack table of a namespace. It holds the namespace alive.
+#[derive(Debug)]
+pub struct Conntrack {
+    nfnetlink: Nfnetlink,
+}
+
+impl Conntrack {
+    /// The table of `namespace`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the kernel has no ctnetlink.
+    pub fn of(namespace: &Namespace) -> Result<Self> {
+        let conntrack = Self { nfnetlink: Nfnetlink::open(namespace)? };
+        conntrack.read_stats().map_err(|e| match e.raw_os_error() {
+            // nfnetlink_rcv_msg: no such subsystem.
+            Some(libc::EINVAL) => Error::missing(
+                "nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)",
+                format!("{} needs it to look at conntrack", namespace.name()),
+            ),
+            _ => conntrack.error("read the conntrack statistics", e),
+        })?;
+        Ok(conntrack)
+    }
+
+    /// All entries, sorted by protocol and original direction.
+    ///
+    /// # Errors
+    /// Where the kernel does not list them.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        self.nfnetlink
+            .dump(ConntrackMessage::Get(vec![]), |message| entries.extend(Entry::decode(&message)))
+            .map_err(|e| self.error("list the conntrack entries", e))?;
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    /// The entry of a flow, found by the tuple of either direction.
+    ///
+    /// # Errors
+    /// Where the kernel does not look it up.
+    pub fn entry(&self, tuple: &Tuple) -> Result<Option<Entry>> {
+        let mut entry = None;
+        let request = ConntrackMessage::Get(vec![tuple.attribute()]);
+        match self.nfnetlink.request(request, |message| entry = Entry::decode(&message)) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                Err(self.error(&format!("look up the conntrack entry {tuple}"), e))
+            }
+            _ => Ok(entry),
+        }
+    }
+
+    /// Deletes the entry of a flow, found by the tuple of either direction.
+    /// False where there was none.
+    ///
+    /// # Errors
+    /// Where the kernel does not delete it.
+    pub fn delete(&self, tuple: &Tuple) -> Result<bool> {
+        match self.nfnetlink.request(ConntrackMessage::Delete(vec![tuple.attribute()]), |_| {}) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(e) => Err(self.error(&format!("delete the conntrack entry {tuple}"), e)),
+        }
+    }
+
+    /// Deletes all entries.
+    ///
+    /// # Errors
+    /// Where the kernel does not.
+    pub fn flush(&self) -> Result<()> {
+        self.nfnetlink
+            .request(ConntrackMessage::Delete(vec![]), |_| {})
+            .map_err(|e| self.error("flush the conntrack table", e))
+    }
+
+    /// What was counted so far, summed over the CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn stats(&self) -> Result<Stats> {
+        self.read_stats().map_err(|e| self.error("read the conntrack statistics", e))
+    }
+
+    fn read_stats(&self) -> io::Result<Stats> {
+        let mut stats = Stats::default();
+        self.nfnetlink.dump(Stats::request(), |message| stats.add(&message))?;
+        Ok(stats)
+    }
+
+    fn error(&self, tried: &str, error: io::Error) -> Error {
+        Error::kernel(self.nfnetlink.place(), tried, error)
+    }
+}

@@ -1,0 +1,93 @@
+//! Conntrack's events with the time at which they came.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::events::readable;
+use super::{Event, Events};
+use crate::network::Namespace;
+use crate::network::ring::now;
+use faultlab_base::error::{Error, Result};
+
+/// How many events are kept: as many as the socket of [`Events`] has room for.
+const MOST: usize = 8192;
+
+/// Listens to a namespace until it is ended or dropped.
+///
+/// A message of ctnetlink does not say when it was sent, so that what reads it
+/// wakes up for it.
+#[derive(Debug)]
+pub struct Recorder {
+    record: Rc<RefCell<Record>>,
+    task: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Record {
+    /// None when enough was heard.
+    events: Option<Events>,
+    heard: Vec<(Duration, Event)>,
+}
+
+impl Recorder {
+    /// Listens to what happens from now on.
+    ///
+    /// # Errors
+    /// As [`Events::listen`].
+    ///
+    /// # Panics
+    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    pub fn start(namespace: &Namespace) -> Result<Self> {
+        let events = Events::listen(namespace)?;
+        let socket = events
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| Error::kernel(namespace.name(), "dup the socket of conntrack's events", e))?;
+        let record = Rc::new(RefCell::new(Record { events: Some(events), heard: vec![] }));
+        let shared = Rc::clone(&record);
+        let listen = async move {
+            // What fails here fails again when the record is ended, which tells it.
+            while readable(socket.as_fd()).await.is_ok() && shared.borrow_mut().hear().is_ok_and(|more| more)
+            {
+            }
+        };
+        Ok(Self { record, task: tokio::task::spawn_local(listen).abort_handle() })
+    }
+
+    /// Ends the record: the events and their times on CLOCK_MONOTONIC, and
+    /// whether there may have been more.
+    ///
+    /// # Errors
+    /// Where the socket cannot be read.
+    pub fn end(self) -> Result<(Vec<(Duration, Event)>, bool)> {
+        let mut record = self.record.borrow_mut();
+        let all = record.hear()?;
+        let heard = std::mem::take(&mut record.heard);
+        let more = !all || heard.iter().any(|(_, event)| *event == Event::Lost);
+        Ok((heard, more))
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Record {
+    /// Keeps what came; false when that is enough.
+    fn hear(&mut self) -> Result<bool> {
+        let Some(events) = &mut self.events else { return Ok(false) };
+        let at = now();
+        self.heard.extend(events.take()?.into_iter().map(|event| (at, event)));
+        if self.heard.len() > MOST {
+            self.heard.truncate(MOST);
+            self.events = None;
+        }
+        Ok(self.events.is_some())
+    }
+}

@@ -1,0 +1,268 @@
+//! How a network is built: all namespaces, then all links, then what is on
+//! them, then their carriers, then rules.
+//!
+//! Each step visits one namespace after the other and leaves no connection
+//! behind: the kernel works requests off one at a time anyway (the rtnl mutex),
+//! and a connection to each of 1,000 hosts would be memory for nothing.
+
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use netlink_packet_route::link::LinkMessage;
+use tokio::time::Instant;
+
+use super::firewall::Firewall;
+use super::journal::Journal;
+use super::pending::Pending;
+use super::ring::{self, Ring};
+use super::rtnl::{self, VethEnd, answered};
+use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
+use crate::topology::{Kind, Link, Net, Route, Topology, no_ipv6};
+use faultlab_base::error::{Error, Result};
+
+/// The index of a bridge; links count up from the one after it. Indices that
+/// the lab sets are the same on every run and every kernel.
+const BRIDGE_INDEX: u32 = 2;
+
+/// How long a link may take until it carries.
+const CARRIER: Duration = Duration::from_secs(5);
+
+pub(super) async fn build(topology: Topology) -> Result<Network> {
+    let kernel =
+        topology.kernel.iter().map(|s| sysctl::set_of_kernel(&s.key, &s.value)).collect::<Result<_>>()?;
+    let mut hosts = namespaces(&topology)?;
+    let wired = topology.links.iter().any(|l| l.wired);
+    let workshop = wired.then(|| Namespace::new("the wires' workshop")).transpose()?;
+    if let Some(workshop) = &workshop {
+        sysctl::pin(workshop, &no_ipv6())?;
+    }
+    let (plans, mut wired) = plan(&topology, &mut hosts, workshop.as_ref());
+    let places = || hosts.iter().map(Host::namespace).chain(&workshop).zip(&plans);
+    for (place, plan) in places() {
+        make(place, plan).await?;
+    }
+    for (place, plan) in places() {
+        configure(place, plan).await?;
+    }
+    for wire in topology.links.iter().filter(|l| l.wired) {
+        for end in &wire.ends {
+            // A wire carries what a cable would: whole frames, full checksums.
+            offload::switch_off(&hosts[end.node].namespace, &end.interface)?;
+        }
+    }
+    for host in &hosts {
+        carriers(host).await?;
+    }
+    open(workshop.as_ref(), &mut wired, &hosts)?;
+    for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
+        if !node.rules.is_empty() {
+            host.firewall = Some(Firewall::install(&host.namespace, &node.rules)?);
+        }
+    }
+    Ok(Network { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
+}
+
+fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
+    let (pending, journal) = (Rc::new(Pending::default()), Rc::new(Journal::default()));
+    let make = |node: &crate::topology::Node| {
+        let namespace = Namespace::new(&node.name)?;
+        // Before any link: IPv6 off, or the kernel begins to look for duplicates.
+        sysctl::pin(&namespace, &node.sysctls)?;
+        Ok(Host {
+            namespace,
+            kind: node.kind,
+            interfaces: vec![],
+            firewall: None,
+            pending: Rc::clone(&pending),
+            journal: Rc::clone(&journal),
+        })
+    };
+    topology.nodes.iter().map(make).collect()
+}
+
+/// What rtnetlink is asked for in one namespace.
+#[derive(Default)]
+struct Plan<'a> {
+    /// New links, up: a bridge, and veth pairs with their far ends elsewhere.
+    make: Vec<LinkMessage>,
+    /// Links to bring up: the loopback interface, and far ends.
+    raise: Vec<LinkMessage>,
+    /// Addresses, by the index and the name of their interface.
+    addresses: Vec<(u32, &'a str, Net)>,
+    /// The far ends of links that lead to one host alone.
+    neighbours: Vec<Neighbour>,
+    routes: Vec<Route>,
+}
+
+/// What would be asked by ARP, told. All namespaces share one table of
+/// neighbours, and when that is full (net.ipv4.neigh.default.gc_thresh3, 1024)
+/// a healthy host cannot be reached. What is permanent is not counted
+/// (net/core/neighbour.c: neigh_alloc, exempt_from_gc, since 5.0).
+struct Neighbour {
+    index: u32,
+    address: Ipv4Addr,
+    mac: [u8; 6],
+}
+
+/// Plans every node and, behind them, the workshop. Gives the hosts their
+/// interfaces.
+fn plan<'a>(
+    topology: &'a Topology,
+    hosts: &mut [Host],
+    workshop: Option<&Namespace>,
+) -> (Vec<Plan<'a>>, Vec<Wired>) {
+    let mut plans: Vec<Plan<'_>> = vec![];
+    for (n, host) in hosts.iter().enumerate() {
+        let bridge = (host.kind == Kind::Bridge).then(|| rtnl::bridge(host.name(), BRIDGE_INDEX));
+        plans.push(Plan {
+            make: bridge.into_iter().collect(),
+            raise: vec![rtnl::up(1, None)],
+            routes: topology.routes_of(n),
+            ..Plan::default()
+        });
+    }
+    plans.extend(workshop.map(|_| Plan::default()));
+    let mut wired = vec![];
+    for (number, link) in topology.links.iter().enumerate() {
+        let nodes = [link.ends[0].node, link.ends[1].node];
+        let [near, far] = [0, 1].map(|end| add_interface(&mut hosts[nodes[end]], number, link, end));
+        for (end, (interface, _)) in link.ends.iter().zip([&near, &far]) {
+            plans[end.node].addresses.extend(end.net.map(|net| (interface.index, &*end.interface, net)));
+        }
+        for (node, (here, _), (there, _)) in [(nodes[0], &near, &far), (nodes[1], &far, &near)] {
+            let neighbour = there.address.filter(|_| here.address.is_some());
+            plans[node].neighbours.extend(neighbour.map(|address| Neighbour {
+                index: here.index,
+                address,
+                mac: there.mac,
+            }));
+        }
+        let outer = [&near, &far].map(|(interface, bridge)| VethEnd {
+            name: &interface.name,
+            index: interface.index,
+            mac: interface.mac,
+            bridge: *bridge,
+        });
+        if let (true, Some(workshop)) = (link.wired, workshop) {
+            let interfaces = [format!("w{number}-0"), format!("w{number}-1")];
+            for side in 0..2 {
+                let inner = VethEnd {
+                    name: &interfaces[side],
+                    index: nth(2 * number + side),
+                    mac: mac(0xffff - side, number),
+                    bridge: None,
+                };
+                plans[nodes[side]].make.push(rtnl::veth(&outer[side], &inner, link.mtu, workshop.as_fd()));
+                plans[hosts.len()].raise.push(rtnl::up(inner.index, None));
+            }
+            wired.push(Wired { nodes, interfaces, rings: None, wire: Weak::new() });
+        } else {
+            let there = hosts[nodes[1]].namespace.as_fd();
+            plans[nodes[0]].make.push(rtnl::veth(&outer[0], &outer[1], link.mtu, there));
+            plans[nodes[1]].raise.push(rtnl::up(outer[1].index, outer[1].bridge));
+        }
+    }
+    (plans, wired)
+}
+
+/// 02:00:00 (locally administered), then the node and the link.
+fn mac(node: usize, link: usize) -> [u8; 6] {
+    let (node, link) = (node.to_be_bytes(), link.to_be_bytes());
+    [2, node[6], node[7], link[5], link[6], link[7]]
+}
+
+/// The index of the n-th link of a namespace.
+fn nth(n: usize) -> u32 {
+    BRIDGE_INDEX + 1 + u32::try_from(n).expect("a namespace has fewer than 2^32 links")
+}
+
+/// Notes an end of a link in its host, and the bridge it is to join.
+fn add_interface(host: &mut Host, number: usize, link: &Link, end: usize) -> (Interface, Option<u32>) {
+    let end = &link.ends[end];
+    let interface = Interface {
+        name: end.interface.clone(),
+        index: nth(host.interfaces.len()),
+        mac: mac(end.node, number),
+        address: end.net.map(|n| n.address),
+    };
+    host.interfaces.push(interface.clone());
+    (interface, (host.kind == Kind::Bridge).then_some(BRIDGE_INDEX))
+}
+
+async fn make(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
+    if plan.make.is_empty() {
+        return Ok(());
+    }
+    let links = rtnl::connect(place)?.link();
+    for message in &plan.make {
+        let request = links.add(message.clone()).execute().await;
+        answered(place.name(), || format!("make link {}", message.header.index), request)?;
+    }
+    Ok(())
+}
+
+async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
+    let handle = rtnl::connect(place)?;
+    for message in &plan.raise {
+        let request = handle.link().set(message.clone()).execute().await;
+        answered(place.name(), || format!("bring link {} up", message.header.index), request)?;
+    }
+    for (index, interface, net) in &plan.addresses {
+        let request = handle.address().add(*index, net.address.into(), net.prefix).execute().await;
+        answered(place.name(), || format!("add address {} to {interface}", net.address), request)?;
+    }
+    for neighbour in &plan.neighbours {
+        let request = handle.neighbours().add(neighbour.index, neighbour.address.into());
+        let request = request.link_layer_address(&neighbour.mac).execute().await;
+        answered(place.name(), || format!("add neighbour {}", neighbour.address), request)?;
+    }
+    for route in &plan.routes {
+        let request = handle.route().add(rtnl::route(route)).execute().await;
+        let what = || format!("add route to {}/{} via {}", route.to.address, route.to.prefix, route.via);
+        answered(place.name(), what, request)?;
+    }
+    Ok(())
+}
+
+/// Opens the inner ends of wired links: what takes time is done before the
+/// first probe, and no frame is lost that comes before there is a policy.
+pub(super) fn open(workshop: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
+    let Some(workshop) = workshop else { return Ok(()) };
+    let mut places = vec![];
+    for link in &*wired {
+        let [one, other] = link.nodes.map(|node| hosts[node].name());
+        for interface in &link.interfaces {
+            offload::switch_off(workshop, interface)?;
+            places.push((format!("{one}-{other}"), interface));
+        }
+    }
+    let open = |(wire, interface): (String, &String)| Ring::open(&wire, workshop, interface);
+    let mut rings = ring::open_all(places, open)?.into_iter();
+    for link in wired {
+        link.rings = rings.next().zip(rings.next()).map(|(one, other)| [one, other]);
+    }
+    Ok(())
+}
+
+async fn carriers(host: &Host) -> Result<()> {
+    let handle = rtnl::connect(&host.namespace)?;
+    for interface in &host.interfaces {
+        let begun = Instant::now();
+        // Before 6.8 nothing can be asked that hurries the kernel's linkwatch,
+        // which runs at most once a second.
+        while !rtnl::operational(&handle, host.name(), interface.index).await? {
+            if begun.elapsed() > CARRIER {
+                return Err(Error::Deadline {
+                    place: host.name().to_owned(),
+                    condition: format!("interface {} to carry (operstate up)", interface.name),
+                    waited: CARRIER,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
+}

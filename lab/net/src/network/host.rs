@@ -1,0 +1,120 @@
+//! A node of a network that exists.
+
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use super::firewall::Firewall;
+use super::journal::Journal;
+use super::pending::{Pending, Wanted};
+use super::{Namespace, rtnl};
+use crate::topology::Kind;
+use faultlab_base::error::Result;
+
+/// A host, router or bridge: a namespace with what was set up in it.
+#[derive(Debug)]
+pub struct Host {
+    pub(super) namespace: Namespace,
+    pub(super) kind: Kind,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) firewall: Option<Firewall>,
+    pub(super) pending: Rc<Pending>,
+    pub(super) journal: Rc<Journal>,
+}
+
+/// An interface of a host, under the index that the lab gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The name, by default that of the neighbour.
+    pub name: String,
+    /// The interface index, set by the lab and not by the kernel.
+    pub index: u32,
+    /// The Ethernet address, set by the lab.
+    pub mac: [u8; 6],
+    /// The IPv4 address, if it has one.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl Host {
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.namespace.name()
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its first address.
+    ///
+    /// # Panics
+    /// When it has none, as a bridge.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.interfaces
+            .iter()
+            .find_map(|i| i.address)
+            .unwrap_or_else(|| panic!("{} has no address", self.name()))
+    }
+
+    /// Its interfaces, without the loopback.
+    #[must_use]
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
+    }
+
+    /// The interface of that name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> &Interface {
+        self.interfaces
+            .iter()
+            .find(|i| i.name == name)
+            .unwrap_or_else(|| panic!("{} has no interface {name:?}", self.name()))
+    }
+
+    /// Its firewall and NAT, where it has rules.
+    ///
+    /// # Panics
+    /// When its topology gave it no rule.
+    #[must_use]
+    pub fn firewall(&self) -> &Firewall {
+        self.firewall.as_ref().unwrap_or_else(|| panic!("{} has no rules", self.name()))
+    }
+
+    /// What it does with a packet.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether its topology gave it rules.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        self.firewall.is_some()
+    }
+
+    /// Notes that something is waited for here, until the note is dropped.
+    #[must_use = "what nobody keeps is not waited for"]
+    pub fn wants(&self, what: impl Into<String>) -> Rc<Wanted> {
+        self.pending.begin(self.name(), what.into())
+    }
+
+    /// What the probes of its network note of themselves.
+    #[must_use]
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.journal
+    }
+
+    /// A connection to the kernel's rtnetlink in this host.
+    ///
+    /// # Errors
+    /// Where no netlink socket can be had.
+    pub fn rtnetlink(&self) -> Result<rtnetlink::Handle> {
+        rtnl::connect(&self.namespace)
+    }
+}

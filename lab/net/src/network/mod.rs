@@ -1,0 +1,158 @@
+//! A topology made real: namespaces, links, routes, rules, pinned sysctls.
+//!
+//! Everything hangs on file descriptors of this process. Nothing has a name
+//! outside it, and nothing survives it.
+
+mod build;
+pub mod firewall;
+mod host;
+pub mod journal;
+pub(crate) mod lookout;
+pub mod namespace;
+pub(crate) mod netlink;
+pub(crate) mod nfnetlink;
+pub mod offload;
+pub mod pending;
+pub mod qdisc;
+pub(crate) mod ring;
+mod rtnl;
+mod slots;
+pub mod sysctl;
+
+pub use host::{Host, Interface};
+pub use namespace::Namespace;
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use self::journal::Journal;
+use self::pending::Pending;
+use self::ring::Ring;
+use self::sysctl::OfKernel;
+use crate::topology::Topology;
+use crate::wire::segment::Macs;
+use crate::wire::{Policy, Wire};
+use faultlab_base::error::Result;
+
+/// A network that exists. Dropping it lets the kernel free it; the kernel
+/// does so in its own time, 20 to 100 ms later.
+#[derive(Debug)]
+#[must_use = "a network that is dropped is gone"]
+pub struct Network {
+    topology: Topology,
+    hosts: Vec<Host>,
+    /// Where the inner ends of wired links are, if any link is wired.
+    workshop: Option<Namespace>,
+    wired: RefCell<Vec<Wired>>,
+    /// What the kernel has for all namespaces, until this network is gone.
+    #[allow(dead_code, reason = "held to be dropped")]
+    kernel: Vec<OfKernel>,
+}
+
+/// A link whose frames wait for a [`Wire`](crate::wire::Wire).
+#[derive(Debug)]
+struct Wired {
+    nodes: [usize; 2],
+    interfaces: [String; 2],
+    /// What the frames will be read from, until a wire takes it.
+    rings: Option<[Ring; 2]>,
+    /// The last wire that took it.
+    wire: Weak<Wire>,
+}
+
+impl Network {
+    /// Makes a topology real and waits until every link carries.
+    ///
+    /// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the node and the request; what it lacks.
+    pub async fn build(topology: Topology) -> Result<Self> {
+        build::build(topology).await
+    }
+
+    /// The node of that name.
+    ///
+    /// # Panics
+    /// When the topology has none.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        &self.hosts[self.topology.index(name)]
+    }
+
+    /// All nodes, in the order of the topology.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Lets the frames of a wired link between two nodes pass under a policy,
+    /// until the wire is dropped; then another may take the link. Way
+    /// [`There`](crate::wire::Way::There) is from `one` to `other`.
+    ///
+    /// # Errors
+    /// Where no packet socket can be had.
+    ///
+    /// # Panics
+    /// When there is no wired link between the two, or it is carried already.
+    pub fn wire(&self, one: &str, other: &str, policy: Box<dyn Policy>) -> Result<Rc<Wire>> {
+        let nodes = [self.topology.index(one), self.topology.index(other)];
+        let mut wired = self.wired.borrow_mut();
+        let waiting = wired.iter_mut().find(|w| {
+            let ours = w.nodes == nodes || w.nodes == [nodes[1], nodes[0]];
+            ours && w.wire.strong_count() == 0
+        });
+        let link = waiting.unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
+        if link.rings.is_none() {
+            build::open(self.workshop.as_ref(), std::slice::from_mut(link), &self.hosts)?;
+        }
+        let mut rings = link.rings.take().expect("it is open");
+        if link.nodes != nodes {
+            rings.reverse();
+        }
+        let wire = Rc::new(Wire::between(rings, policy)?);
+        link.wire = Rc::downgrade(&wire);
+        Ok(wire)
+    }
+
+    /// The Ethernet addresses of a frame from one node to a neighbour.
+    ///
+    /// # Panics
+    /// When the two are not linked.
+    #[must_use]
+    pub fn macs(&self, from: &str, to: &str) -> Macs {
+        let nodes = [self.topology.index(from), self.topology.index(to)];
+        let link = self
+            .topology
+            .links
+            .iter()
+            .find(|l| {
+                let ends = [l.ends[0].node, l.ends[1].node];
+                ends == nodes || ends == [nodes[1], nodes[0]]
+            })
+            .unwrap_or_else(|| panic!("{from} and {to} are not linked"));
+        let mac = |node: usize| {
+            let end = link.ends.iter().find(|e| e.node == node).expect("the link has this end");
+            self.hosts[node].interface(&end.interface).mac
+        };
+        Macs { src: mac(nodes[0]), dst: mac(nodes[1]) }
+    }
+
+    /// What is being waited for at its hosts; none where it has none.
+    #[must_use]
+    pub fn pending(&self) -> Option<&Pending> {
+        self.hosts.first().map(|host| &*host.pending)
+    }
+
+    /// What its probes noted of themselves; none where it has no hosts.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Journal> {
+        self.hosts.first().map(|host| &**host.journal())
+    }
+
+    /// The value that this network was made from.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+}

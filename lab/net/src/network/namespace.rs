@@ -1,0 +1,262 @@
+//! A network namespace, held by a file descriptor and by nothing else.
+//!
+//! It has no name under /run/netns: when the process ends, however it ends,
+//! the kernel frees the namespace and everything in it.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use faultlab_base::error::{Error, Result};
+
+thread_local! {
+    /// The namespace this thread is in now; -1 until it first enters one.
+    static INSIDE: Cell<RawFd> = const { Cell::new(-1) };
+    /// The namespace this thread started in.
+    static HOME: File = open_current().expect("the thread's ns/net can be opened");
+}
+
+/// A file of this thread in /proc. Never /proc/self, which is of the process's
+/// first thread: another one may be in another namespace.
+///
+/// /proc/thread-self is new in Linux 3.17.
+pub(crate) fn of_this_thread(file: &str) -> PathBuf {
+    static KNOWN: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/thread-self").exists());
+    if *KNOWN { Path::new("/proc/thread-self").join(file) } else { in_task(file) }
+}
+
+/// The same where the kernel is older.
+fn in_task(file: &str) -> PathBuf {
+    Path::new("/proc/self/task").join(nix::unistd::gettid().to_string()).join(file)
+}
+
+fn open_current() -> std::io::Result<File> {
+    File::open(of_this_thread("ns/net"))
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    fd: OwnedFd,
+}
+
+impl Namespace {
+    /// Makes a new, empty network namespace. `name` is for messages only.
+    ///
+    /// # Errors
+    /// Where the process may not (CAP_SYS_ADMIN in its user namespace), or
+    /// where user.max_net_namespaces is used up (ENOSPC).
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let failed = |source: nix::Error| Error::kernel(&name, "unshare(CLONE_NEWNET)", source);
+        let back = Inside::leave_to_here();
+        unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
+        let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
+        drop(back);
+        Ok(Self { fd: fd.into(), name })
+    }
+
+    /// The namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// Where /proc is not mounted.
+    pub fn current(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
+        Ok(Self { fd: fd.into(), name })
+    }
+
+    /// Another handle of the same namespace, for a thread of its own.
+    ///
+    /// # Errors
+    /// Where no descriptor is left (EMFILE).
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?;
+        Ok(Self { name: self.name.clone(), fd })
+    }
+
+    /// The name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `work` with this thread in the namespace, then comes back.
+    ///
+    /// Sockets made in `work` stay in the namespace and can be awaited outside.
+    /// Threads and processes started in `work` start in the namespace.
+    /// The process aborts if the thread cannot come back: to go on in the
+    /// wrong namespace would be to change another machine.
+    ///
+    /// # Panics
+    /// When the thread cannot enter, which a held descriptor rules out.
+    pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
+        let back = Inside::leave_to_here();
+        setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|errno| panic!("{}: setns: {errno}", self.name));
+        INSIDE.set(self.fd.as_raw_fd());
+        let result = work();
+        drop(back);
+        result
+    }
+
+    /// The inode number that identifies the namespace in the kernel.
+    ///
+    /// # Errors
+    /// Where fstat fails.
+    pub fn inode(&self) -> Result<u64> {
+        let file = File::from(self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?);
+        Ok(file.metadata().map_err(|e| Error::kernel(&self.name, "fstat", e))?.ino())
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Brings the thread back to where it was, also when `work` panics.
+struct Inside {
+    outer: RawFd,
+}
+
+impl Inside {
+    fn leave_to_here() -> Self {
+        HOME.with(|_| ());
+        Self { outer: INSIDE.get() }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let result = if self.outer < 0 {
+            HOME.with(|home| setns(home, CloneFlags::CLONE_NEWNET))
+        } else {
+            // SAFETY: `outer` is the descriptor of a Namespace whose `enter` is
+            // still on this thread's stack, so it is open.
+            #[allow(unsafe_code, reason = "the descriptor of an enclosing enter, see SAFETY")]
+            let fd = unsafe { BorrowedFd::borrow_raw(self.outer) };
+            setns(fd, CloneFlags::CLONE_NEWNET)
+        };
+        if result.is_err() {
+            eprintln!("faultlab: cannot come back from a network namespace");
+            std::process::abort();
+        }
+        INSIDE.set(self.outer);
+    }
+}
+
+/// Bytes of the stack of a thread with a table of its own; there may be many.
+const STACK: usize = 1 << 17;
+
+/// Starts a thread whose table of descriptors is its own and has nothing but
+/// `kept`, which the table of the others has no longer.
+///
+/// The descriptors of a table are closed one after the other when a process is
+/// killed, and those of several tables side by side.
+///
+/// # Errors
+/// Where no thread or no table is to be had (EAGAIN, ENOMEM).
+pub(crate) fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::Result<()> {
+    let number = kept.as_raw_fd();
+    let (tell, told) = channel();
+    let live = move || {
+        let own = table_of(number);
+        let failure = own.as_ref().err().map(|errno| io::Error::from(*errno));
+        // The starter waits for it.
+        let _ = tell.send(failure);
+        drop(tell);
+        if let Ok(own) = own {
+            work(own);
+        }
+    };
+    thread::Builder::new().name("apart".into()).stack_size(STACK).spawn(live)?;
+    let failure = told.recv().map_err(io::Error::other)?;
+    drop(kept);
+    failure.map_or(Ok(()), Err)
+}
+
+/// Gives this thread a table of its own with this descriptor in it, which must
+/// be open, and no other.
+fn table_of(kept: RawFd) -> nix::Result<OwnedFd> {
+    unshare(CloneFlags::CLONE_FILES)?;
+    close_all_but(kept);
+    // SAFETY: it is open in this table, which nothing else knows of.
+    #[allow(unsafe_code, reason = "a descriptor of a new table, see SAFETY")]
+    Ok(unsafe { OwnedFd::from_raw_fd(kept) })
+}
+
+/// Closes what is open in this thread's table, which must be new: no value owns
+/// a descriptor in it.
+fn close_all_but(kept: RawFd) {
+    #[allow(unsafe_code, reason = "close_range(2), which glibc has since 2.34; see SAFETY")]
+    let closed = |first: RawFd, last: RawFd| {
+        // SAFETY: numbers only; what they name is owned by nobody.
+        first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
+    };
+    // Before Linux 5.9 there is no such call.
+    if !(closed(0, kept - 1) && closed(kept + 1, RawFd::MAX)) {
+        close_each_but(kept);
+    }
+}
+
+/// The same, one by one.
+fn close_each_but(kept: RawFd) {
+    let names = fs::read_dir(of_this_thread("fd")).into_iter().flatten().flatten();
+    let numbers = names.filter_map(|name| name.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| *number != kept) {
+        // That of the directory is not open any more.
+        let _ = nix::unistd::close(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_apart_has_one_descriptor_and_the_others_do_not() {
+        let (read, write) = nix::unistd::pipe().expect("a pipe");
+        let number = write.as_raw_fd();
+        let (tell, told) = channel();
+        apart(write, move |kept| {
+            // The directory is read through a descriptor of its own.
+            let all = || fs::read_dir(of_this_thread("fd")).expect("a directory").count() - 1;
+            for _ in 0..2 {
+                // Nobody owns it.
+                let _ = nix::unistd::dup(&kept).expect("a copy").into_raw_fd();
+            }
+            let with_copies = all();
+            close_each_but(kept.as_raw_fd());
+            tell.send((kept.as_raw_fd(), with_copies, all())).expect("it is waited for");
+        })
+        .expect("a thread");
+        assert_eq!(told.recv(), Ok((number, 3, 1)));
+        // Nobody has the end that is written to when the thread has ended.
+        assert_eq!(nix::unistd::read(&read, &mut [0; 1]), Ok(0));
+    }
+
+    #[test]
+    fn both_ways_lead_to_this_thread() {
+        std::thread::spawn(|| {
+            let inode = |path: PathBuf| std::fs::metadata(path).expect("a thread has such a file").ino();
+            assert_eq!(inode(of_this_thread("ns/net")), inode(in_task("ns/net")));
+            let name = std::fs::read_to_string(in_task("comm")).expect("a thread has a name");
+            assert_eq!(name, std::fs::read_to_string(of_this_thread("comm")).expect("a thread has a name"));
+        })
+        .join()
+        .expect("the thread ends well");
+    }
+}

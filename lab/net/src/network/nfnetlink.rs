@@ -1,0 +1,328 @@
+//! The netlink socket of netfilter in one namespace: requests, batches, dumps.
+//!
+//! The kernel answers inside send(2), so every read here is non-blocking: an
+//! answer is there already, or there is none.
+//!
+//! - net/netfilter/nfnetlink.c: nfnetlink_rcv_batch
+//! - include/uapi/linux/netfilter/nfnetlink.h
+//! - net/netlink/af_netlink.c: netlink_ack, netlink_dump
+
+use std::cell::Cell;
+use std::io;
+
+use netlink_packet_core::{
+    NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::errno::Errno;
+
+use crate::network::Namespace;
+use faultlab_base::error::{Error, Result};
+
+/// The kernel makes no message of a dump larger than 32 KiB (netlink_dump); an
+/// error repeats the request, and no request here comes near the rest.
+const DATAGRAM_MAX: usize = 64 * 1024;
+
+/// The subsystem that a batch is for. include/uapi/linux/netfilter/nfnetlink.h: NFNL_SUBSYS_NFTABLES.
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+
+/// Length of struct nfgenmsg.
+const NFGENMSG_LEN: usize = 4;
+
+/// A netlink socket of netfilter. It holds its namespace alive.
+#[derive(Debug)]
+pub(crate) struct Nfnetlink {
+    place: String,
+    socket: Socket,
+    sequence: Cell<u32>,
+}
+
+/// What the kernel refused of a batch.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The message, counted from 0; none where the batch as a whole was refused.
+    pub message: Option<usize>,
+    pub errno: Errno,
+}
+
+impl Nfnetlink {
+    /// Opens a socket in the namespace.
+    pub fn open(namespace: &Namespace) -> Result<Self> {
+        let place = namespace.name().to_owned();
+        let open = || {
+            let mut socket = Socket::new(NETLINK_NETFILTER)?;
+            socket.bind_auto()?;
+            socket.set_non_blocking(true)?;
+            Ok(socket)
+        };
+        let socket = namespace.enter(open).map_err(|e: io::Error| match e.raw_os_error() {
+            Some(libc::EPROTONOSUPPORT) => {
+                Error::missing("nfnetlink (CONFIG_NETFILTER_NETLINK)", "load it, or use a kernel that has it")
+            }
+            _ => Error::kernel(&place, "socket(AF_NETLINK, NETLINK_NETFILTER)", e),
+        })?;
+        Ok(Self { place, socket, sequence: Cell::new(0) })
+    }
+
+    /// The namespace's name, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Sends one request and hands what comes back, before the acknowledgement, to `each`.
+    pub fn request(
+        &self,
+        inner: impl Into<NetfilterMessageInner>,
+        each: impl FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        self.converse(inner.into(), NLM_F_ACK, each)
+    }
+
+    /// Sends one request for a dump and hands every entry to `each`.
+    pub fn dump(
+        &self,
+        inner: impl Into<NetfilterMessageInner>,
+        each: impl FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        self.converse(inner.into(), NLM_F_DUMP, each)
+    }
+
+    fn converse(
+        &self,
+        inner: NetfilterMessageInner,
+        flags: u16,
+        mut each: impl FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        let sequence = self.take_sequences(1);
+        let mut bytes = Vec::new();
+        write(&mut bytes, inner, 0, flags, sequence);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            let datagram = self.receive()?;
+            for message in messages(&datagram).filter(|message| message.sequence == sequence) {
+                match message.end() {
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(errno)) => return Err(errno.into()),
+                    None => each(message),
+                }
+            }
+        }
+    }
+
+    /// Sends one nf_tables transaction: all of the messages take effect, or none.
+    ///
+    /// `requests` come with their flags beside NLM_F_REQUEST.
+    pub fn commit(&self, requests: Vec<(NetfilterMessageInner, u16)>) -> Result<(), Refusal> {
+        self.batch(requests, true)
+    }
+
+    /// Sends a transaction without its end: the kernel tries it and undoes it.
+    pub fn rehearse(&self, requests: Vec<(NetfilterMessageInner, u16)>) -> Result<(), Refusal> {
+        self.batch(requests, false)
+    }
+
+    fn batch(&self, requests: Vec<(NetfilterMessageInner, u16)>, commit: bool) -> Result<(), Refusal> {
+        let count = requests.len();
+        let begin = self.take_sequences(u32::try_from(count + 2).expect("a batch is short"));
+        let mut bytes = Vec::new();
+        write(&mut bytes, ControlMessage::BatchBegin.into(), NFNL_SUBSYS_NFTABLES, 0, begin);
+        let mut sequence = begin;
+        for (i, (inner, flags)) in requests.into_iter().enumerate() {
+            sequence += 1;
+            // One acknowledgement, of the last message: errors come without being asked for.
+            let flags = if i + 1 == count { flags | NLM_F_ACK } else { flags };
+            write(&mut bytes, inner, 0, flags, sequence);
+        }
+        if commit {
+            write(&mut bytes, ControlMessage::BatchEnd.into(), NFNL_SUBSYS_NFTABLES, 0, sequence + 1);
+        }
+
+        let whole = |e: io::Error| Refusal { message: None, errno: errno(&e) };
+        self.socket.send(&bytes, 0).map_err(whole)?;
+        let mut answer = None;
+        loop {
+            let datagram = match self.receive() {
+                Ok(datagram) => datagram,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(whole(e)),
+            };
+            for message in messages(&datagram).filter(|message| message.sequence >= begin) {
+                match (message.end(), &answer) {
+                    (Some(Err(errno)), None | Some(Ok(()))) => {
+                        // Sequences are one more than positions: the first is that of the batch itself.
+                        let position = (message.sequence - begin).checked_sub(1);
+                        answer = Some(Err(Refusal { message: position.map(|p| p as usize), errno }));
+                    }
+                    (Some(Ok(())), None) => answer = Some(Ok(())),
+                    _ => {}
+                }
+            }
+        }
+        answer.unwrap_or(Err(Refusal { message: None, errno: Errno::ENOMSG }))
+    }
+
+    /// One datagram, if there is one: else WouldBlock.
+    pub fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut datagram = Vec::with_capacity(DATAGRAM_MAX);
+        self.socket.recv(&mut datagram, 0)?;
+        Ok(datagram)
+    }
+
+    fn take_sequences(&self, count: u32) -> u32 {
+        let first = self.sequence.get() + 1;
+        self.sequence.set(first + count);
+        first
+    }
+}
+
+/// The errno of a failed call of this file, which makes no other errors.
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn write(bytes: &mut Vec<u8>, inner: NetfilterMessageInner, resource: u16, flags: u16, sequence: u32) {
+    let family = match inner {
+        NetfilterMessageInner::None(_) => NetfilterProtoFamily::Unspec,
+        _ => NetfilterProtoFamily::IPv4,
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let body = NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), inner);
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(body));
+    message.finalize();
+    let start = bytes.len();
+    bytes.resize((start + message.buffer_len()).next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+/// A message from the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message<'a> {
+    /// Subsystem in the high byte, message in the low one.
+    pub kind: u16,
+    pub flags: u16,
+    pub sequence: u32,
+    payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Whether the message ends an answer, and how.
+    fn end(&self) -> Option<Result<(), Errno>> {
+        // NLMSG_DONE has a code too: a dump that failed on its way.
+        if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
+            return None;
+        }
+        let code = self.payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+        Some(if code < 0 { Err(Errno::from_raw(code.wrapping_neg())) } else { Ok(()) })
+    }
+
+    /// nfgen_family: AF_INET for IPv4.
+    pub fn family(&self) -> u8 {
+        self.payload.first().copied().unwrap_or(0)
+    }
+
+    /// The attributes behind struct nfgenmsg.
+    pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
+        attributes(self.payload.get(NFGENMSG_LEN..).unwrap_or_default())
+    }
+}
+
+/// The messages of a datagram, up to one that does not fit.
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
+        let message = Message {
+            kind: buffer.message_type(),
+            flags: buffer.flags(),
+            sequence: buffer.sequence_number(),
+            payload: buffer.payload(),
+        };
+        let length = (buffer.length() as usize).next_multiple_of(4);
+        datagram = datagram.get(length..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// A netlink attribute: its type without flags, and its value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attribute<'a> {
+    pub kind: u16,
+    pub value: &'a [u8],
+}
+
+impl<'a> Attribute<'a> {
+    /// The attributes nested in this one.
+    pub fn nested(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
+        attributes(self.value)
+    }
+
+    /// The value as N bytes, if it has so many.
+    pub fn bytes<const N: usize>(&self) -> Option<[u8; N]> {
+        self.value.first_chunk().copied()
+    }
+
+    /// The value as text without its NUL.
+    pub fn text(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.value.strip_suffix(&[0]).unwrap_or(self.value)).ok()
+    }
+}
+
+/// The attributes in `bytes`, up to one that does not fit.
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+    NlasIterator::new(bytes).map_while(|nla| {
+        let nla = nla.ok()?;
+        let (kind, end) = (nla.kind(), usize::from(nla.length()));
+        Some(Attribute { kind, value: &nla.into_inner()[NLA_HEADER_SIZE..end] })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_may_end_without_padding() {
+        let mut datagram = vec![17, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
+        datagram.push(0xff);
+        let all: Vec<_> = messages(&datagram).collect();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].sequence.to_le(), 7);
+        assert_eq!(all[0].family(), 0xff);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_walked(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for message in messages(&bytes) {
+                let _ = (message.end(), message.family());
+                for attribute in message.attributes() {
+                    let _ = (attribute.bytes::<4>(), attribute.text(), attribute.nested().count());
+                }
+            }
+        }
+
+        /// Lengths that are nearly right reach further than random ones.
+        #[test]
+        fn any_lengths_are_walked(length in 0u32..80, inner in 0u16..80, filler in any::<u8>()) {
+            let mut bytes = vec![filler; 64];
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            bytes[20..22].copy_from_slice(&inner.to_ne_bytes());
+            for message in messages(&bytes) {
+                prop_assert!(message.attributes().flat_map(|a| a.nested()).count() <= 16);
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the lab asks of rtnetlink: links, addresses and routes.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage, State,
+};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+use super::Namespace;
+use crate::topology::Route;
+use faultlab_base::error::{Error, Result};
+
+/// Opens a connection in a namespace and lets it run until its handle is
+/// dropped.
+pub(super) fn connect(namespace: &Namespace) -> Result<Handle> {
+    let (connection, handle, _) = namespace
+        .enter(rtnetlink::new_connection)
+        .map_err(|e| Error::kernel(namespace.name(), "netlink socket (NETLINK_ROUTE)", e))?;
+    tokio::task::spawn_local(connection);
+    Ok(handle)
+}
+
+/// Turns an answer of rtnetlink into an error that names place and attempt.
+pub(super) fn answered<T>(
+    place: &str,
+    tried: impl FnOnce() -> String,
+    result: std::result::Result<T, rtnetlink::Error>,
+) -> Result<T> {
+    result.map_err(|error| match error {
+        rtnetlink::Error::NetlinkError(message) => Error::kernel(place, tried(), message.to_io()),
+        other => Error::Lab(format!("{place}: {}: {other}", tried())),
+    })
+}
+
+/// One end of a veth pair to be made.
+pub(super) struct VethEnd<'a> {
+    pub name: &'a str,
+    pub index: u32,
+    pub mac: [u8; 6],
+    pub bridge: Option<u32>,
+}
+
+impl VethEnd<'_> {
+    fn message(&self, mtu: u32, namespace: Option<BorrowedFd<'_>>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header = LinkHeader { index: self.index, ..LinkHeader::default() };
+        message.attributes = vec![
+            LinkAttribute::IfName(self.name.to_owned()),
+            LinkAttribute::Address(self.mac.to_vec()),
+            LinkAttribute::Mtu(mtu),
+        ];
+        message.attributes.extend(self.bridge.map(LinkAttribute::Controller));
+        message.attributes.extend(namespace.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
+        message
+    }
+}
+
+/// The request that makes a veth pair: one end here and up, the other in
+/// `there`, which [`up`] brings up. The far end cannot be made up, as it does
+/// not know its peer yet, nor in a bridge (drivers/net/veth.c: veth_open,
+/// ENOTCONN; veth_newlink does not look at the peer's IFLA_MASTER).
+pub(super) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: BorrowedFd<'_>) -> LinkMessage {
+    let mut message = near.message(mtu, None);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far.message(mtu, Some(there))))),
+    ]));
+    message
+}
+
+/// The request that makes a bridge, up.
+pub(super) fn bridge(name: &str, index: u32) -> LinkMessage {
+    let mut message = LinkUnspec::new_with_index(index).name(name.to_owned()).up().build();
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    message
+}
+
+/// The request that brings a link up, and into its bridge where it has one;
+/// the loopback interface has index 1.
+pub(super) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
+    let mut message = LinkUnspec::new_with_index(index).up().build();
+    message.attributes.extend(bridge.map(LinkAttribute::Controller));
+    message
+}
+
+/// The request for a route.
+pub(super) fn route(route: &Route) -> netlink_packet_route::route::RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(route.to.address, route.to.prefix)
+        .gateway(route.via)
+        .build()
+}
+
+/// Whether a link's carrier has been noticed. To ask is also to make the
+/// kernel notice (net/core/rtnetlink.c: linkwatch_sync_dev, since 6.8).
+pub(super) async fn operational(handle: &Handle, place: &str, index: u32) -> Result<bool> {
+    let request = handle.link().get().match_index(index).execute().try_next().await;
+    let link = answered(place, || format!("get link {index}"), request)?;
+    Ok(link.is_some_and(|l| l.attributes.contains(&LinkAttribute::OperState(State::Up))))
+}

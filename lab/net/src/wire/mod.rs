@@ -1,0 +1,326 @@
+//! A link whose frames pass through this process.
+//!
+//! ```text
+//! host-a eth0 <-veth-> w0 [ wire: policy ] w1 <-veth-> eth0 host-b
+//!                      end 0          end 1
+//! ```
+//!
+//! A [`Wire`] stands for "the network did this": between two interfaces it
+//! carries every frame, except for what its [`Policy`] does. It needs no
+//! netem and no rule in any kernel.
+//!
+//! - [`segment`]: TCP segments in frames
+//! - [`policy`]: what is done with frames
+//! - [`tw_recycle`]: the check of a kernel with tcp_tw_recycle, as a policy
+//! - [`frag_needed`]: a message of ICMP, as a router would send it
+//! - `log`: what the wire saw, and what became of it
+
+pub mod frag_needed;
+mod log;
+pub mod policy;
+pub mod segment;
+pub mod tw_recycle;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Sleep, sleep};
+
+use crate::network::ring::{Arrival, RETRY, Ring, Sent};
+use crate::network::{Namespace, offload};
+use faultlab_base::error::{Error, Result};
+
+pub use crate::network::ring::now;
+pub use log::{Fate, Origin, Record};
+pub use policy::{Frame, Out, Policy, Way};
+
+/// How many frames one end gives, or gets, before the other has its turn.
+const BATCH: usize = 64;
+
+/// A link through this process. It carries frames until it is dropped.
+#[must_use = "a wire carries frames only as long as it is kept"]
+pub struct Wire {
+    shared: Rc<RefCell<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// None once the wire is dropped or has failed.
+    running: Option<Running>,
+    log: log::Log,
+    failure: Option<Error>,
+    /// Wakes the task that carries the frames.
+    waker: Option<Waker>,
+}
+
+impl Wire {
+    /// Connects two interfaces, `ends`, each in its namespace and up.
+    ///
+    /// Switches the offloads of both off. Those of the hosts' interfaces, the
+    /// other ends of the veth pairs, must be off too ([`offload::switch_off`]),
+    /// and the ends need no addresses: IPv6 is best disabled on them, else
+    /// their kernel greets the hosts with neighbour discovery.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW or CAP_NET_ADMIN over the namespaces, and where an
+    /// interface is missing or down.
+    ///
+    /// # Panics
+    /// Outside of a tokio `LocalSet`.
+    pub fn new(name: &str, ends: [(&Namespace, &str); 2], policy: Box<dyn Policy>) -> Result<Self> {
+        let open = |(ns, ifname): (&Namespace, &str)| {
+            offload::switch_off(ns, ifname)?;
+            Ring::open(name, ns, ifname)
+        };
+        let [first, second] = ends;
+        Self::between([open(first)?, open(second)?], policy)
+    }
+
+    /// Connects two interfaces on which rings are open and offloads are off.
+    ///
+    /// # Errors
+    /// Where the runtime cannot watch them.
+    pub(crate) fn between(rings: [Ring; 2], policy: Box<dyn Policy>) -> Result<Self> {
+        let [first, second] = rings;
+        let ends = [End::new(first)?, End::new(second)?];
+        let running = Running { ends, policy, retry: None };
+        let shared = Rc::new(RefCell::new(Shared { running: Some(running), ..Shared::default() }));
+        let task = shared.clone();
+        tokio::task::spawn_local(poll_fn(move |context| task.borrow_mut().carry(context)));
+        Ok(Self { shared })
+    }
+
+    /// Sends `frame` out of the end that lies `way`, past the policy.
+    ///
+    /// It is lost where the wire has failed, which [`Wire::check`] tells.
+    pub fn inject(&self, way: Way, frame: Vec<u8>) {
+        let shared = &mut *self.shared.borrow_mut();
+        if let Some(running) = &mut shared.running {
+            running.ends[towards(way)].waiting.push_back(Frame::new(way, frame));
+        }
+        if let Some(waker) = &shared.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The newest 65536 frames that the wire met, in that order.
+    #[must_use]
+    pub fn frames(&self) -> Vec<Record> {
+        self.shared.borrow().log.records()
+    }
+
+    /// Waits until the wire has met every frame that has arrived: a probe may be
+    /// answered before this process has seen the frame that answered it.
+    pub async fn caught_up(&self) {
+        let behind = || {
+            let shared = self.shared.borrow();
+            shared.running.iter().flat_map(|running| &running.ends).any(|end| end.ring.get_ref().has_more())
+        };
+        while behind() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What its policy counted in a kernel's place, see [`Policy::counted`].
+    #[must_use]
+    pub fn counted(&self) -> Vec<(&'static str, u64)> {
+        self.shared.borrow().running.iter().flat_map(|running| running.policy.counted()).collect()
+    }
+
+    /// How many older frames [`Wire::frames`] no longer tells of.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.shared.borrow().log.forgotten()
+    }
+
+    /// How many frames the kernel lost because a receive ring was full. Every
+    /// one was dropped without the policy: anything but zero spoils a run.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer, and what [`Wire::check`] says.
+    pub fn lost(&self) -> Result<u64> {
+        self.check()?;
+        let shared = &mut *self.shared.borrow_mut();
+        let ends = shared.running.iter_mut().flat_map(|running| &mut running.ends);
+        ends.map(|end| end.ring.get_mut().lost()).sum()
+    }
+
+    /// Whether the wire still carries frames.
+    ///
+    /// # Errors
+    /// Why it stopped; told once, at the latest when the wire is dropped.
+    pub fn check(&self) -> Result<()> {
+        self.shared.borrow_mut().failure.take().map_or(Ok(()), Err)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = self.shared.borrow();
+        let ends = shared.running.iter().flat_map(|running| &running.ends);
+        f.debug_list().entries(ends.map(|end| end.ring.get_ref().place())).finish()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let shared = &mut *self.shared.borrow_mut();
+        // The task ends when it finds nothing.
+        shared.running = None;
+        if let Some(waker) = shared.waker.take() {
+            waker.wake();
+        }
+        if let Some(error) = shared.failure.take() {
+            eprintln!("faultlab: {error}");
+        }
+    }
+}
+
+impl Shared {
+    fn carry(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(running) = &mut self.running else { return Poll::Ready(()) };
+        if let Err(error) = running.carry(&mut self.log, context) {
+            self.running = None;
+            self.failure = Some(error);
+            return Poll::Ready(());
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// A wire's two ends and what lies between them.
+struct Running {
+    ends: [End; 2],
+    policy: Box<dyn Policy>,
+    /// Wakes the task when the policy, or a full queue, asked for it.
+    retry: Option<Pin<Box<Sleep>>>,
+}
+
+/// One end: its interface, and what is to leave by it.
+struct End {
+    ring: AsyncFd<Ring>,
+    waiting: VecDeque<Frame>,
+    gone: bool,
+}
+
+impl End {
+    fn new(ring: Ring) -> Result<Self> {
+        let place = ring.place().to_owned();
+        #[allow(unsafe_code, reason = "tokio leaves I/O safety to the caller")]
+        // SAFETY: a Ring owns one socket, which it never exchanges.
+        let ring = unsafe { AsyncFd::register(ring) }
+            .map_err(|e| Error::kernel(place, "epoll_ctl", std::io::Error::from(e)))?;
+        Ok(Self { ring, waiting: VecDeque::new(), gone: false })
+    }
+
+    /// The next frame that arrived; without one, the task is woken by the next.
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Result<Option<Arrival>> {
+        loop {
+            if let Some(arrival) = self.ring.get_mut().take()? {
+                return Ok(Some(arrival));
+            }
+            // Readiness may be stale. It is cleared first and the ring looked
+            // at again, so that a frame that comes between the two is found.
+            match self.ring.poll_read_ready(context) {
+                Poll::Pending => return Ok(None),
+                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+                Poll::Ready(Err(e)) => {
+                    return Err(Error::kernel(self.ring.get_ref().place(), "epoll_wait", e));
+                }
+            }
+        }
+    }
+
+    /// Sends what waits, at most [`BATCH`] frames. Says when to come again if
+    /// no event of the socket will tell.
+    fn poll_send(&mut self, log: &mut log::Log, context: &mut Context<'_>) -> Result<Option<Duration>> {
+        let mut sent = 0;
+        while let Some(frame) = self.waiting.front() {
+            let now = now();
+            if sent == BATCH {
+                return Ok(Some(now));
+            }
+            let sending = if self.gone { Sent::Gone } else { self.ring.get_ref().send(&frame.bytes)? };
+            let fate = match sending {
+                Sent::Done => Fate::Passed { at: now },
+                Sent::Gone => Fate::Unsent,
+                Sent::Queue => return Ok(Some(now + RETRY)),
+                Sent::Full => match self.ring.poll_write_ready(context) {
+                    Poll::Pending => return Ok(None),
+                    Poll::Ready(Ok(mut guard)) => {
+                        guard.clear_ready();
+                        continue;
+                    }
+                    Poll::Ready(Err(e)) => {
+                        return Err(Error::kernel(self.ring.get_ref().place(), "epoll_wait", e));
+                    }
+                },
+            };
+            self.gone = fate == Fate::Unsent;
+            log.ended(frame, now, fate);
+            self.waiting.pop_front();
+            sent += 1;
+        }
+        Ok(None)
+    }
+}
+
+impl Running {
+    fn carry(&mut self, log: &mut log::Log, context: &mut Context<'_>) -> Result<()> {
+        let mut out = Out::default();
+        let mut more = false;
+        for way in Way::BOTH {
+            let mut taken = 0;
+            while taken < BATCH
+                && let Some(Arrival { at, bytes }) = self.ends[towards(way.reverse())].poll_take(context)?
+            {
+                let mut frame = Frame::new(way, bytes);
+                log.arrived(&mut frame, at);
+                self.policy.frame(at, frame, &mut out);
+                taken += 1;
+            }
+            more |= taken == BATCH;
+        }
+        let mut next = self.policy.poll(now(), context.waker(), &mut out);
+        let now = now();
+        out.dropped.iter().for_each(|frame| log.ended(frame, now, Fate::Dropped));
+        for frame in out.passed {
+            self.ends[towards(frame.way)].waiting.push_back(frame);
+        }
+        for end in &mut self.ends {
+            let again = end.poll_send(log, context)?;
+            next = next.into_iter().chain(again).min();
+        }
+        self.retry = None;
+        let wait = next.map(|next| next.saturating_sub(self::now()));
+        match wait {
+            _ if more => context.waker().wake_by_ref(),
+            Some(Duration::ZERO) => context.waker().wake_by_ref(),
+            Some(wait) => {
+                let mut timer = Box::pin(sleep(wait));
+                if timer.as_mut().poll(context).is_ready() {
+                    context.waker().wake_by_ref();
+                }
+                self.retry = Some(timer);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Which end frames that go `way` leave by.
+fn towards(way: Way) -> usize {
+    match way {
+        Way::There => 1,
+        Way::Back => 0,
+    }
+}

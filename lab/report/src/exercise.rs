@@ -1,0 +1,162 @@
+//! What an exercise says: the symptom and the network, then a hint at a time,
+//! what an attempt met, and in the end the story.
+
+use std::collections::BTreeSet;
+
+use super::Style;
+use super::standing::{self, Tools};
+use faultlab_model::outcome::Map;
+use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Recheck, Scenario};
+use faultlab_net::topology::Topology;
+
+/// Where a setting is that no namespace has to itself.
+const WHOLE_KERNEL: &str = "the whole kernel";
+
+/// The symptom, the network without what was set up on it, and the commands;
+/// nothing of the cause.
+#[must_use]
+pub fn greeting(
+    scenario: &Scenario,
+    ground: &Ground,
+    topology: &Topology,
+    met: &Map<String>,
+    tools: Tools,
+    style: Style,
+) -> String {
+    let places = places(scenario, ground);
+    let looks = scenario.recheck == Recheck::Look;
+    let task = if looks {
+        "Find what is waited for, and end it."
+    } else if places.is_empty() {
+        "Find it; what people cure it with is not a node's to change."
+    } else {
+        "Find it, and cure it on the nodes."
+    };
+    let check = if looks {
+        "looks at what waits, after all that you did: is it cured?"
+    } else {
+        "plays the probes again on the network as you left it: is it cured?"
+    };
+    let yours = if looks {
+        "End what you like: processes, devices."
+    } else if places.iter().any(|place| place == WHOLE_KERNEL) {
+        "Change what you like on the nodes: sysctls, rules, routes; and the sysctls of the whole kernel."
+    } else {
+        "Change what you like on the nodes: sysctls, rules, routes."
+    };
+    let commands = format!(
+        "  hint      tells a little more each time\n  check     {check}\n  solution  tells the story\n"
+    );
+    style.bold(&format!("An exercise: something is wrong here. {task}"))
+        + "\n"
+        + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
+        + &style.part("The network around you", &textwrap::indent(&topology.drawing(), "  "))
+        + &style.part("What the probes met in it just now", &style.paragraph("  ", &symptom(scenario, met)))
+        + &style.part("Commands of the exercise", &commands)
+        + &style.part("Try", &standing::tries(topology, tools))
+        + yours
+        + " `exit` ends the shell and the network.\n"
+}
+
+/// The symptom's cell beside that of a healthy network.
+#[must_use]
+pub fn symptom(scenario: &Scenario, met: &Map<String>) -> String {
+    let (row, healthy) = (scenario.symptom.row, scenario.symptom.healthy);
+    let cell = met.get(row).map_or("not seen", String::as_str);
+    format!("{row}: {cell} (in a healthy network: {healthy})")
+}
+
+/// The hints, each of them nearer: family and place, function, cause, remedies.
+#[must_use]
+pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
+    let card = &scenario.card;
+    let places = places(scenario, ground);
+    let look = if places.is_empty() {
+        "No node has a rule, sysctl or route that the healthy network has not.".to_owned()
+    } else {
+        format!("Look at: {}.", places.join(", "))
+    };
+    let mut remedies = String::new();
+    for arm in scenario.arms_on(ground, &[]) {
+        let nodes = changed(scenario, ground, arm);
+        let name = match arm.kind {
+            ArmKind::Remedy => arm.name,
+            ArmKind::Control if !nodes.is_empty() => "the healthy network",
+            _ => continue,
+        };
+        let place = if nodes.is_empty() { String::new() } else { format!(" [{}]", nodes.join(", ")) };
+        remedies.push_str(&format!(" {name}{place}: {}.", arm.change));
+    }
+    let whose = if scenario.recheck == Recheck::Look {
+        "All of it is yours to try here, where it is not too late."
+    } else {
+        "In brackets is what is not as with the fault; where there is nothing, it is the application's or the network's to \
+         do, not yours here."
+    };
+    vec![
+        format!("It belongs to: {}. {look}", card.family),
+        format!("It is decided in: {}", card.function),
+        card.cause.to_owned(),
+        format!("What may help, though not all of it does:{remedies} {whose}"),
+    ]
+}
+
+/// The nodes that are not alike in the networks of the fault, of the control and
+/// of the remedies.
+fn places(scenario: &Scenario, ground: &Ground) -> Vec<String> {
+    let arms = scenario.arms_on(ground, &[]).into_iter();
+    let others = arms.filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
+    let nodes: BTreeSet<_> = others.flat_map(|arm| changed(scenario, ground, arm)).collect();
+    nodes.into_iter().collect()
+}
+
+/// The nodes of the fault's network that an arm's has otherwise, and the kernel
+/// where what is set for all of it differs.
+fn changed(scenario: &Scenario, ground: &Ground, arm: &Arm) -> Vec<String> {
+    let network = |arm: &Arm| (scenario.topology)(&Plan { ground, arm, acts: arm.name });
+    let fault = scenario.arms.iter().find(|a| a.kind == ArmKind::Fault);
+    fault.map_or(vec![], |fault| differing(&network(fault), &network(arm)))
+}
+
+/// The nodes whose rules, sysctls or routes are not the same in two networks.
+fn differing(one: &Topology, other: &Topology) -> Vec<String> {
+    let changed = one.nodes.iter().filter(|node| !other.nodes.contains(node));
+    let mut places: Vec<_> = changed.map(|node| node.name.clone()).collect();
+    if one.kernel != other.kernel {
+        places.push(WHOLE_KERNEL.to_owned());
+    }
+    places
+}
+
+/// Why it happens and what ends it.
+#[must_use]
+pub fn solution(scenario: &Scenario, style: Style) -> String {
+    let card = &scenario.card;
+    let why = style.paragraph("  ", card.cause) + &style.hanging("  Decided in: ", "    ", card.function);
+    let reading: String = card.reading.iter().map(|r| style.hanging("  ", "    ", r)).collect();
+    style.bold(card.title)
+        + "\n"
+        + &style.part("Why", &why)
+        + &style.part("What cures it", &style.paragraph("  ", card.cure))
+        + &style.part("Reading", &reading)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_differs_where_a_node_does() {
+        let network = || {
+            let hosts = Topology::new().host("client").router("node").host("server");
+            hosts
+                .link("client 10.0.1.2/24", "node 10.0.1.1/24")
+                .link("node 10.0.2.1/24", "server 10.0.2.2/24")
+        };
+        assert!(differing(&network(), &network()).is_empty());
+        let other = network().kernel_sysctl("net.netfilter.nf_conntrack_max", 1);
+        assert_eq!(differing(&network(), &other), [WHOLE_KERNEL]);
+        let other = network().sysctl("node", "net.ipv4.ip_default_ttl", 1);
+        assert_eq!(differing(&network(), &other), ["node"]);
+    }
+}

@@ -1,0 +1,190 @@
+//! Outcomes as one HTML file that needs nothing else: no network, no script to
+//! be read. The same outcomes give the same bytes, so that nothing of it is of
+//! the clock on the wall.
+
+mod arm;
+mod outcome;
+mod story;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::escaped::Escaped;
+use crate::ladder::Ladder;
+use crate::lanes::Lanes;
+use crate::matrix::{Cells, Change, Column, changes, scenarios};
+use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::scenario::Scenario;
+
+/// What is drawn of an arm's capture.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// The frames.
+    pub ladder: Ladder,
+    /// Conntrack's entries, where any was heard of.
+    pub lanes: Option<Lanes>,
+}
+
+/// The drawings of an outcome by the names of arms.
+pub type ByArm = BTreeMap<String, Drawn>;
+/// The drawings by kernel and scenario.
+pub type Drawings = BTreeMap<(String, String), ByArm>;
+
+/// What a report is made of.
+#[allow(missing_debug_implementations, reason = "it is made of functions")]
+pub struct Page<'a> {
+    /// The outcomes of each kernel.
+    pub columns: &'a [Column],
+    /// The drawings.
+    pub drawings: &'a Drawings,
+    /// The scenario of a name; none where the catalogue does not know it.
+    pub scenario: &'a dyn Fn(&str) -> Option<&'a Scenario>,
+    /// The command that shows an outcome again.
+    pub command: &'a dyn Fn(&Outcome) -> String,
+    /// Where the capture of an arm lies, as seen from the report.
+    pub pcap: &'a dyn Fn(&Outcome, &str) -> Option<String>,
+}
+
+/// The report.
+#[must_use]
+pub fn html(page: &Page<'_>) -> String {
+    let names = scenarios(page.columns);
+    let title = match names.as_slice() {
+        [one] => format!("{one}: faultlab"),
+        _ => format!("{} faults: faultlab", names.len()),
+    };
+    let mut text = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
+         style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n",
+        Escaped(&title),
+        include_str!("page.css"),
+    );
+    let _ = match names.as_slice() {
+        [one] => writeln!(text, "<h1>{}</h1>", Escaped(one)),
+        _ => writeln!(text, "<h1>{} faults, reproduced on real kernels</h1>", names.len()),
+    };
+    if page.columns.len() > 1 {
+        matrix(&mut text, page.columns, &names);
+    } else if names.len() > 1 {
+        text.push_str("<nav aria-label=\"Scenarios\">\n<ul>\n");
+        for (number, name) in names.iter().enumerate() {
+            let verdict = page.columns.iter().find_map(|c| of(c, name)).map_or(String::new(), verdict);
+            let _ = writeln!(text, "<li><a href=\"#s{number}\">{}</a>: {verdict}</li>", Escaped(name));
+        }
+        text.push_str("</ul>\n</nav>\n");
+    }
+    for (number, name) in names.iter().enumerate() {
+        let _ = writeln!(text, "<section aria-labelledby=\"s{number}\">");
+        let scenario = (page.scenario)(name);
+        let title = scenario.map_or(*name, |s| s.card.title);
+        let heading = if names.len() == 1 { String::new() } else { format!("{}: ", Escaped(name)) };
+        let _ = writeln!(text, "<h2 id=\"s{number}\">{heading}{}</h2>", Escaped(title));
+        let outcomes = page.columns.iter().filter_map(|c| of(c, name).map(|o| (c.kernel.as_str(), o)));
+        let outcomes: Vec<_> = outcomes.collect();
+        if let (Some(scenario), Some((_, first))) = (scenario, outcomes.first()) {
+            story::tell(&mut text, scenario, first);
+        }
+        text.push_str("<div class=\"side\">\n");
+        for (column, (kernel, outcome)) in outcomes.iter().enumerate() {
+            let drawn = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
+            outcome::tell(&mut text, page, outcome, drawn, &format!("o{number}-{column}"));
+        }
+        text.push_str("</div>\n</section>\n");
+    }
+    let _ = write!(
+        text,
+        "</main>\n<footer><p>faultlab {}</p></footer>\n<script>\n{}</script>\n</body>\n</html>\n",
+        env!("CARGO_PKG_VERSION"),
+        include_str!("page.js"),
+    );
+    text
+}
+
+fn of<'a>(column: &'a Column, scenario: &str) -> Option<&'a Outcome> {
+    column.outcomes.iter().find(|o| o.scenario == scenario)
+}
+
+/// The verdict in words and in colour.
+fn verdict(outcome: &Outcome) -> String {
+    let (class, words) = match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) => ("open", ""),
+        (Verdict::Failed, false) => ("bad", ""),
+        (_, true) => ("good", ", as expected"),
+        (_, false) => ("bad", ", NOT as expected"),
+    };
+    format!("<strong class=\"{class}\">{}</strong>{words}", outcome.verdict)
+}
+
+/// Scenarios by kernels, and under it what changed.
+fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
+    text.push_str("<h2 id=\"matrix\">Scenarios by kernels</h2>\n");
+    open_wide(text, "Scenarios by kernels");
+    text.push_str("<table>\n<thead><tr><th scope=\"col\">Scenario</th>");
+    for column in columns {
+        let _ = write!(text, "<th scope=\"col\">{}</th>", Escaped(&column.kernel));
+    }
+    text.push_str("</tr></thead>\n<tbody>\n");
+    for (number, name) in names.iter().enumerate() {
+        let _ = write!(text, "<tr><th scope=\"row\"><a href=\"#s{number}\">{}</a></th>", Escaped(name));
+        for column in columns {
+            let _ = write!(text, "<td>{}</td>", of(column, name).map_or("-".to_owned(), verdict));
+        }
+        text.push_str("</tr>\n");
+    }
+    text.push_str("</tbody>\n</table>\n</div>\n");
+    let changes = changes(columns);
+    if changes.is_empty() {
+        text.push_str("<p>Nothing changed between these kernels.</p>\n");
+    }
+    for pair in changes.chunk_by(|one, next| one.kernels == next.kernels) {
+        changed(text, pair, names);
+    }
+}
+
+/// What changed from one kernel to the next: the two side by side.
+fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
+    let [old, new] = changes[0].kernels.map(|kernel| Escaped(kernel).to_string());
+    let _ = writeln!(text, "<h3>What changed from {old} to {new}</h3>");
+    open_wide(text, &format!("What changed from {} to {}", changes[0].kernels[0], changes[0].kernels[1]));
+    let _ = writeln!(
+        text,
+        "<table>\n<thead><tr><th scope=\"col\">Scenario</th><th scope=\"col\">Row</th>\
+         <th scope=\"col\">{old}</th><th scope=\"col\">{new}</th></tr></thead>"
+    );
+    for Change { scenario, verdicts, cells, .. } in changes {
+        let row = |row: &str, [was, is]: [&str; 2]| {
+            format!("<td>{row}</td><td>{}</td><td><mark>{}</mark></td></tr>\n", Escaped(was), Escaped(is))
+        };
+        let words = verdicts.map(|verdict| verdict.to_string());
+        let verdict = (words[0] != words[1]).then(|| row("the verdict", [&words[0], &words[1]]));
+        let cells = cells.iter().map(|Cells { row: name, arms, cells }| {
+            row(&format!("{} <small>({})</small>", Escaped(name), Escaped(&arms.join(", "))), *cells)
+        });
+        let rows: Vec<_> = verdict.into_iter().chain(cells).collect();
+        let number = names.iter().position(|name| name == scenario).unwrap_or_default();
+        let _ = write!(
+            text,
+            "<tbody>\n<tr><th scope=\"rowgroup\" rowspan=\"{}\"><a href=\"#s{number}\">{}</a></th>{}</tbody>\n",
+            rows.len(),
+            Escaped(scenario),
+            rows.join("<tr>"),
+        );
+    }
+    text.push_str("</table>\n</div>\n");
+}
+
+/// A box that scrolls sideways, by keyboard too.
+fn open_wide(text: &mut String, label: &str) {
+    let _ = writeln!(
+        text,
+        "<div class=\"wide\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">",
+        Escaped(label)
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Outcomes as KTAP, version 1 (Documentation/dev-tools/ktap.rst): a kernel is
+//! a test with scenarios as subtests.
+
+use std::fmt::Write;
+
+use super::matrix::Column;
+use faultlab_model::outcome::{Outcome, Verdict};
+
+/// Writes the outcomes.
+#[must_use]
+pub fn ktap(columns: &[Column]) -> String {
+    let mut text = format!("KTAP version 1\n1..{}\n", columns.len());
+    for (number, column) in columns.iter().enumerate() {
+        let _ = writeln!(text, "  KTAP version 1\n  1..{}", column.outcomes.len());
+        for (number, outcome) in column.outcomes.iter().enumerate() {
+            let _ = writeln!(text, "  {}", line(number + 1, outcome));
+            if let (false, Some(reason)) = (outcome.expected, &outcome.reason) {
+                let _ = writeln!(text, "  # {}", reason.replace('\n', " "));
+            }
+        }
+        let ok = if column.outcomes.iter().all(|o| o.expected) { "ok" } else { "not ok" };
+        let _ = writeln!(text, "{ok} {} {}", number + 1, name(&column.kernel));
+    }
+    text
+}
+
+fn line(number: usize, outcome: &Outcome) -> String {
+    let ok = if outcome.expected { "ok" } else { "not ok" };
+    let directive = match outcome.verdict {
+        Verdict::NotApplicable => {
+            let reason = outcome.reason.as_deref().unwrap_or("not applicable");
+            format!(" # SKIP {}", reason.replace('\n', " "))
+        }
+        verdict => format!(" # {verdict}"),
+    };
+    format!("{ok} {number} {}{directive}", outcome.scenario)
+}
+
+/// A test's name has no `#`, which begins its directive.
+fn name(kernel: &str) -> String {
+    kernel.replace(['#', '\n'], "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::tests::column;
+
+    #[test]
+    fn a_kernel_is_a_test_and_a_scenario_a_subtest() {
+        let columns = [
+            column("old", Verdict::Reproduced, "reset", true),
+            column("new", Verdict::Failed, "open", false),
+        ];
+        insta::assert_snapshot!(ktap(&columns), @r"
+        KTAP version 1
+        1..2
+          KTAP version 1
+          1..1
+          ok 1 beyond-window # reproduced
+        ok 1 old
+          KTAP version 1
+          1..1
+          not ok 1 beyond-window # failed
+          # nothing was reproduced
+        not ok 2 new
+        ");
+    }
+}

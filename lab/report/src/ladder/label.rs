@@ -1,0 +1,101 @@
+//! What stands beside an arrow.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddrV4;
+
+use faultlab_explain::hops::{Packet, What};
+use faultlab_net::wire::segment::{Flags, Header};
+
+/// A difference of sequence numbers beyond which they are of two connections.
+const FAR: u32 = 1 << 30;
+
+/// What is known of the connections so far.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    /// Where the sequence numbers of a sender begin.
+    first: HashMap<(SocketAddrV4, SocketAddrV4), u32>,
+    /// Addresses that were told of a link in one direction.
+    told: HashSet<(String, String, (String, String))>,
+}
+
+impl Labels {
+    /// The label of a packet, and its addresses where they are new on the way
+    /// from one host to the other.
+    pub(super) fn of(&mut self, packet: &Packet, from: &str, to: &str) -> (String, Option<String>) {
+        let label = match &packet.what {
+            What::Tcp(header, length) => {
+                format!("{}>{} {}", header.src.port(), header.dst.port(), self.segment(header, *length))
+            }
+            What::Udp(src, dst, length) => format!("{src}>{dst} UDP len {length}"),
+            What::Icmp(word) => word.clone(),
+            What::Fragment => "fragment".to_owned(),
+        };
+        let addresses = packet.addresses();
+        let told = format!("{} > {}", addresses.0, addresses.1);
+        let new = self.told.insert((from.to_owned(), to.to_owned(), addresses));
+        (label, new.then_some(told))
+    }
+
+    fn segment(&mut self, header: &Header, length: usize) -> String {
+        let flags = header.flags;
+        let mut words: Vec<String> = vec![];
+        for (flag, word) in
+            [(Flags::SYN, "SYN"), (Flags::FIN, "FIN"), (Flags::RST, "RST"), (Flags::ACK, "ACK")]
+        {
+            if flags.contains(flag) {
+                words.push(word.to_owned());
+            }
+        }
+        if words.is_empty() {
+            words.push("no ACK".to_owned());
+        }
+        let way = (header.src, header.dst);
+        if flags.contains(Flags::SYN) {
+            self.first.insert(way, header.seq);
+        }
+        let acknowledges = flags.contains(Flags::ACK);
+        let quiet = length == 0 && flags == Flags::ACK;
+        if !quiet {
+            words.push(format!("seq {}", relative(header.seq, self.first(way, header.seq))));
+        }
+        if acknowledges {
+            let base = self.first((way.1, way.0), header.ack.wrapping_sub(1));
+            words.push(format!("ack {}", relative(header.ack, base)));
+        }
+        if length > 0 {
+            words.push(format!("len {length}"));
+        }
+        if let (true, Some(stamps)) = (flags.contains(Flags::SYN), header.timestamps) {
+            words.push(format!("TSval {}", stamps.tsval));
+        }
+        words.join(" ")
+    }
+
+    /// Where a sender's numbers begin. What NAT left untranslated is known by
+    /// a sender that has the same port and numbers that are not far.
+    fn first(&mut self, way: (SocketAddrV4, SocketAddrV4), number: u32) -> u32 {
+        if let Some(first) = self.first.get(&way) {
+            return *first;
+        }
+        let near = |first: u32| number.wrapping_sub(first) < FAR;
+        let alike = |known: &(SocketAddrV4, SocketAddrV4)| {
+            known.0.port() == way.0.port() || known.1.port() == way.1.port()
+        };
+        let others = self.first.iter().filter(|(known, first)| alike(known) && near(**first));
+        let nearest = others.map(|(_, first)| *first).min_by_key(|first| number.wrapping_sub(*first));
+        let first = nearest.unwrap_or(number);
+        self.first.insert(way, first);
+        first
+    }
+}
+
+fn relative(number: u32, first: u32) -> String {
+    let after = number.wrapping_sub(first);
+    if after < FAR {
+        after.to_string()
+    } else if after.wrapping_neg() < FAR {
+        format!("-{}", after.wrapping_neg())
+    } else {
+        format!("{number} (absolute)")
+    }
+}

@@ -1,0 +1,184 @@
+use proptest::prelude::*;
+
+use super::*;
+use faultlab_explain::hops::made;
+use faultlab_net::capture::{Act, End, Frame, Probe};
+use faultlab_net::wire::segment::Flags;
+
+const NAT: [&str; 4] =
+    ["client nat 10.0.1.2", "nat client 10.0.1.1", "nat server 192.0.2.1", "server nat 192.0.2.2"];
+
+fn ends(lines: &[&str]) -> Vec<End> {
+    let end = |line: &&str| {
+        let words: Vec<_> = line.split(' ').collect();
+        End { host: words[0].into(), interface: words[1].into(), address: words[2].parse().ok() }
+    };
+    lines.iter().map(end).collect()
+}
+
+/// A segment that leaves at one end and arrives at another, a millisecond each.
+fn crossing(
+    at: u64,
+    from: Option<usize>,
+    to: Option<usize>,
+    way: [&str; 2],
+    flags: Flags,
+    seq: u32,
+) -> Vec<Frame> {
+    let payload: &[u8] = if flags.contains(Flags::PSH) { b"hello" } else { b"" };
+    made::crossing(at, from, to, made::header(way, flags, seq, 7), payload)
+}
+
+const INSIDE: [&str; 2] = ["10.0.1.2:41000", "192.0.2.2:80"];
+const OUTSIDE: [&str; 2] = ["192.0.2.1:41000", "192.0.2.2:80"];
+
+fn probe(act: Act, host: &str, [local, remote]: [&str; 2], row: Option<&str>) -> Probe {
+    Probe {
+        at: Duration::from_secs(1),
+        host: host.into(),
+        act,
+        local: local.parse().ok(),
+        remote: remote.parse().unwrap(),
+        met: Some("no answer".into()),
+        row: row.map(Into::into),
+    }
+}
+
+fn incident() -> Capture {
+    let frames = [
+        crossing(0, Some(0), Some(1), INSIDE, Flags::SYN, 1000),
+        crossing(2, Some(2), Some(3), OUTSIDE, Flags::SYN, 1000),
+        // Silence, and a segment that the NAT drops.
+        crossing(9000, Some(0), Some(1), INSIDE, Flags::PSH | Flags::ACK, 1001),
+        // One that the wire loses, and one that it makes.
+        crossing(9100, Some(0), None, INSIDE, Flags::FIN_ACK, 1006),
+        crossing(9200, None, Some(3), OUTSIDE, Flags::RST, 1006),
+    ];
+    Capture { ends: ends(&NAT), frames: frames.concat(), ..Capture::default() }
+}
+
+#[test]
+fn what_became_of_a_packet_is_drawn() {
+    let text = Ladder::of(&incident()).text();
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_was_not_seen_is_not_called_lost() {
+    let text = Ladder::of(&Capture { lost: 9, ..incident() }).text();
+    assert!(!text.contains("lost on the wire") && !text.contains("dropped by"), "{text}");
+    assert!(text.contains("9 more frames were not kept"), "{text}");
+}
+
+#[test]
+fn frames_are_told_what_the_capture_proves() {
+    let mut capture = incident();
+    let more = [
+        // Sent again, and it leaves as it came.
+        crossing(9300, Some(0), Some(1), INSIDE, Flags::FIN_ACK, 1006),
+        crossing(9302, Some(2), Some(3), INSIDE, Flags::FIN_ACK, 1006),
+        // The NAT says that it knows nothing of it.
+        crossing(9400, Some(1), Some(0), [INSIDE[1], INSIDE[0]], Flags::RST, 0),
+    ];
+    capture.frames.extend(more.concat());
+    let remarks = remarks(&capture);
+    let told = remarks.iter().enumerate().filter(|(_, remarks)| !remarks.is_empty());
+    let lines: Vec<_> = told.map(|(at, remarks)| format!("{}: {}", at + 1, remarks.join("; "))).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    3: nat translates 10.0.1.2:41000 > 192.0.2.2:80 of frame 1
+    6: dropped by nat: it arrives here and never leaves again
+    7: lost on the wire to nat: it arrives nowhere
+    8: made by the wire: it never left nat; RST made by the wire
+    9: sent again, first in frame 7
+    11: sent again, first in frame 7; nat does not translate it, unlike frame 3
+    13: RST made by nat, answers frame 10
+    14: RST made by nat, answers frame 10
+    ");
+    assert!(super::remarks(&Capture { lost: 1, ..capture }).concat().iter().all(|r| !r.contains("dropped")));
+}
+
+#[test]
+fn the_probes_packets_are_marked() {
+    let mut capture = incident();
+    let again = crossing(9500, Some(0), Some(1), INSIDE, Flags::SYN, 1000);
+    capture.frames.extend(again);
+    let answers = [OUTSIDE[1], OUTSIDE[0]];
+    capture.probes = vec![
+        probe(Act::Connects, "client", INSIDE, None),
+        probe(Act::Speaks, "client", INSIDE, Some("the first words")),
+        probe(Act::Waits, "server", answers, None),
+        // Another's, one that sent nothing, and one that came to no address.
+        probe(Act::Connects, "server", INSIDE, None),
+        probe(Act::Speaks, "server", answers, None),
+        probe(Act::Connects, "client", ["", INSIDE[1]], None),
+    ];
+    let told: Vec<_> = remarks(&capture)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(at, told)| told.into_iter().map(move |words| format!("{}: {words}", at + 1)))
+        .filter(|line| line.contains("probe"))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    1: probe: client connects to 192.0.2.2:80, and meets: no answer
+    4: probe: server waits for 192.0.2.1:41000 on this connection, from 1.000 s on, and meets: no answer
+    5: probe "the first words": client speaks to 192.0.2.2:80, and meets: no answer
+    "#);
+    let text = Ladder::of(&capture).text();
+    let marked: Vec<_> =
+        text.lines().filter_map(|line| line.split_once("probe: ")).map(|(_, it)| it).collect();
+    assert_eq!(marked, ["client connects", "server waits", "the first words"], "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn a_long_story_is_folded_in_the_middle() {
+    let frames =
+        || (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
+    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames().collect(), ..Capture::default() });
+    assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
+    assert_eq!(ladder.rows[HEAD], Row::Folded(60));
+    assert!(ladder.summary().starts_with("100 packets between nat, server"));
+
+    // Where the outcome tells of a probe it is drawn.
+    let probes = vec![probe(Act::Connects, "nat", OUTSIDE, Some("it connects"))];
+    let syn = crossing(505, Some(2), Some(3), OUTSIDE, Flags::SYN, 70);
+    let frames = frames().chain(syn).collect();
+    let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames, probes, ..Capture::default() });
+    assert_eq!(ladder.rows.len(), HEAD + 1 + AFTER + 1 + TAIL);
+    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&Row::Folded(28), &Row::Folded(27)]);
+    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text());
+    assert!(ladder.summary().starts_with("101 packets between nat, server"));
+}
+
+#[test]
+fn a_drawing_has_no_markup_but_its_own() {
+    let mut capture = incident();
+    capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>"));
+    capture.frames[0].comment = Some("</svg>\"".into());
+    let svg = Ladder::of(&capture).svg("<b>");
+    assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
+    assert_eq!([svg.matches("<svg").count(), svg.matches("</svg>").count()], [2, 2]);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(
+        frames: Vec<(u32, u8, bool, u32, Vec<u8>)>, edits: Vec<(u16, u8)>, hosts in 0..9_usize,
+    ) {
+        let mut capture = incident();
+        for (n, (at, value)) in edits.into_iter().enumerate() {
+            let count = capture.frames.len();
+            let bytes = &mut capture.frames[n % count].bytes;
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = value;
+        }
+        capture.frames.extend(frames.into_iter().map(|(at, end, outgoing, length, bytes)| Frame {
+            at: Duration::from_millis(at.into()), end: end.into(), outgoing, length, bytes, comment: None, carried: None,
+        }));
+        capture.ends.truncate(hosts);
+        let ladder = Ladder::of(&capture);
+        prop_assert!(ladder.text().lines().all(|line| line.chars().count() <= 80));
+        let _ = ladder.svg("b");
+    }
+}

@@ -1,0 +1,234 @@
+//! Scenarios by kernels, and what changed between neighbouring kernels.
+
+use std::fmt;
+
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+
+use super::Style;
+use faultlab_model::outcome::{Outcome, Verdict};
+
+/// The outcomes of one kernel.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// The kernel, as it was asked for.
+    pub kernel: String,
+    /// Its outcomes.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Column {
+    fn of(&self, scenario: &str) -> Option<&Outcome> {
+        self.outcomes.iter().find(|o| o.scenario == scenario)
+    }
+}
+
+/// The matrix and, under it, the changes.
+#[must_use]
+pub fn matrix(columns: &[Column], style: Style) -> String {
+    let scenarios = scenarios(columns);
+    let mut table = Table::new();
+    let rule = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(rule));
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(u16::try_from(style.width.saturating_sub(2)).unwrap_or(100));
+    table.set_header([String::new()].into_iter().chain(columns.iter().map(|c| c.kernel.clone())));
+    for scenario in &scenarios {
+        let cells = columns.iter().map(|c| c.of(scenario).map_or("-".to_owned(), cell));
+        table.add_row([(*scenario).to_owned()].into_iter().chain(cells));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    let mut text: String =
+        table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat();
+    let changes = changes(columns);
+    if columns.len() > 1 {
+        text.push('\n');
+        if changes.is_empty() {
+            text.push_str("  Nothing changed between these kernels.\n");
+        }
+    }
+    for change in &changes {
+        text.push_str(&style.hanging("  ", "    ", &change.to_string()));
+    }
+    for column in columns {
+        for outcome in column.outcomes.iter().filter(|o| !o.expected) {
+            let reason = outcome.reason.as_deref().unwrap_or("it differs from its snapshot");
+            let sentence = format!("{}, {}: {reason}", column.kernel, outcome.scenario);
+            text.push_str(&style.hanging("  ! ", "    ", &sentence));
+        }
+    }
+    text
+}
+
+fn cell(outcome: &Outcome) -> String {
+    let mut text = outcome.verdict.to_string();
+    if !outcome.expected {
+        text.push_str(" !");
+    }
+    text
+}
+
+/// The scenarios of all columns, each once.
+pub(crate) fn scenarios(columns: &[Column]) -> Vec<&str> {
+    let mut names: Vec<&str> = vec![];
+    for outcome in columns.iter().flat_map(|c| &c.outcomes) {
+        if !names.contains(&outcome.scenario.as_str()) {
+            names.push(&outcome.scenario);
+        }
+    }
+    names
+}
+
+/// What a scenario showed on one kernel and not on its neighbour.
+#[derive(Debug, Clone)]
+pub struct Change<'a> {
+    /// The kernels, the earlier column first.
+    pub kernels: [&'a str; 2],
+    /// The scenario.
+    pub scenario: &'a str,
+    /// Its verdict on each.
+    pub verdicts: [Verdict; 2],
+    /// The cells that differ.
+    pub cells: Vec<Cells<'a>>,
+}
+
+/// Cells of a row that differ in the same way.
+#[derive(Debug, Clone)]
+pub struct Cells<'a> {
+    /// The row.
+    pub row: &'a str,
+    /// The arms.
+    pub arms: Vec<&'a str>,
+    /// The cell on each kernel.
+    pub cells: [&'a str; 2],
+}
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [old, new] = self.kernels;
+        write!(f, "{old} -> {new}, {}: ", self.scenario)?;
+        let [was, is] = self.verdicts;
+        let verdict = (was != is).then(|| format!("{was} became {is}"));
+        let cells = self.cells.iter().map(|Cells { row, arms, cells: [was, is] }| {
+            format!("{row} ({}): {was} became {is}", arms.join(", "))
+        });
+        f.write_str(&verdict.into_iter().chain(cells).collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// What changed from each kernel to the next, scenario by scenario.
+#[must_use]
+pub fn changes(columns: &[Column]) -> Vec<Change<'_>> {
+    let mut found = vec![];
+    for pair in columns.windows(2) {
+        for scenario in scenarios(pair) {
+            let (Some(old), Some(new)) = (pair[0].of(scenario), pair[1].of(scenario)) else { continue };
+            let verdicts = [old.verdict, new.verdict];
+            let changed = old.verdict != new.verdict;
+            if !changed && matches!(old.verdict, Verdict::Failed | Verdict::NotApplicable) {
+                continue;
+            }
+            let cells = cells_changed(old, new);
+            if changed || !cells.is_empty() {
+                let kernels = [pair[0].kernel.as_str(), pair[1].kernel.as_str()];
+                found.push(Change { kernels, scenario, verdicts, cells });
+            }
+        }
+    }
+    found
+}
+
+fn cells_changed<'a>(old: &'a Outcome, new: &'a Outcome) -> Vec<Cells<'a>> {
+    let mut changed: Vec<Cells<'_>> = vec![];
+    for arm in &old.arms {
+        let Some(same) = new.arms.iter().find(|a| a.name == arm.name) else { continue };
+        for (row, was) in &arm.observations.0 {
+            let Some(is) = same.observations.get(row).filter(|is| *is != was) else { continue };
+            let cells = [was.as_str(), is.as_str()];
+            match changed.iter_mut().find(|c| c.row == row && c.cells == cells) {
+                Some(known) => known.arms.push(&arm.name),
+                None => changed.push(Cells { row, arms: vec![&arm.name], cells }),
+            }
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use faultlab_model::outcome::{ArmOutcome, Map, Seconds};
+    use faultlab_model::scenario::{ArmKind, Clock};
+
+    pub(crate) fn column(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Column {
+        let arm = |name: &str, kind, cell: &str| ArmOutcome {
+            name: name.into(),
+            kind,
+            change: String::new(),
+            symptom: None,
+            observations: Map(vec![("the connection".into(), cell.into())]),
+            unseen: Map::default(),
+            because: vec![],
+            evidence: Map::default(),
+            why: vec![],
+            unwatched: None,
+            capture: None,
+        };
+        let outcome = Outcome {
+            scenario: "beyond-window".into(),
+            kernel: kernel.into(),
+            kernel_id: Some(kernel.into()),
+            machine: "vm".into(),
+            clock: Clock::Virtual,
+            era: None,
+            verdict,
+            expected,
+            reason: (!expected).then(|| "nothing was reproduced".into()),
+            settings: Map::default(),
+            symptom: "the connection".into(),
+            control_is_healthy: true,
+            arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
+            log: vec![],
+            seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
+        };
+        Column { kernel: kernel.into(), outcomes: vec![outcome] }
+    }
+
+    const STYLE: Style = Style { width: 80, colour: false };
+
+    #[test]
+    fn what_changed_is_told_by_row() {
+        let columns = [
+            column("6.0", Verdict::Reproduced, "reset", true),
+            column("6.1", Verdict::Immune, "open", true),
+            column("6.2", Verdict::Immune, "open", true),
+        ];
+        assert_eq!(
+            changes(&columns).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault): reset became open"
+            ]
+        );
+        insta::assert_snapshot!(matrix(&columns, STYLE), @r"
+                        6.0          6.1      6.2
+        ──────────────────────────────────────────────
+        beyond-window   reproduced   immune   immune
+
+        6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault):
+          reset became open
+        ");
+    }
+
+    #[test]
+    fn what_is_not_expected_has_its_reason() {
+        let text = matrix(&[column("6.0", Verdict::Failed, "open", false)], STYLE);
+        assert!(
+            text.contains("failed !") && text.contains("! 6.0, beyond-window: nothing was reproduced"),
+            "{text}"
+        );
+    }
+}

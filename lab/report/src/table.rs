@@ -1,0 +1,256 @@
+//! An outcome as a person reads it.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style as Ansi};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
+use serde::{Deserialize, Serialize};
+
+use faultlab_model::outcome::{ArmOutcome, Outcome, Verdict};
+use faultlab_model::scenario::{ArmKind, Clock, Scenario};
+
+/// How wide, and whether in colour.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Style {
+    /// Columns of the terminal or the page.
+    pub width: usize,
+    /// Whether escape sequences may be written.
+    pub colour: bool,
+}
+
+const BOLD: Ansi = Ansi::new().bold();
+const DIM: Ansi = Ansi::new().dimmed();
+const RED: Ansi = AnsiColor::Red.on_default();
+const GREEN: Ansi = AnsiColor::Green.on_default();
+const YELLOW: Ansi = AnsiColor::Yellow.on_default();
+
+impl Style {
+    /// The text in a style, where colour is wanted.
+    #[must_use]
+    pub fn paint(self, style: Ansi, text: &str) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    /// Bold text.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.paint(BOLD, text)
+    }
+
+    /// Dimmed text.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.paint(DIM, text)
+    }
+
+    /// A heading and what is below it.
+    #[must_use]
+    pub fn part(self, heading: &str, body: &str) -> String {
+        format!("{}\n{body}", self.bold(heading))
+    }
+
+    /// Text as wide as the page, every line indented.
+    #[must_use]
+    pub fn paragraph(self, indent: &str, text: &str) -> String {
+        self.hanging(indent, indent, text)
+    }
+
+    /// The same with another indent for the first line.
+    #[must_use]
+    pub fn hanging(self, first: &str, indent: &str, text: &str) -> String {
+        let options = textwrap::Options::new(self.width.min(100))
+            .initial_indent(first)
+            .subsequent_indent(indent)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .word_separator(textwrap::WordSeparator::AsciiSpace);
+        let mut filled = textwrap::fill(text, options);
+        filled.push('\n');
+        filled
+    }
+}
+
+/// The verdict in a word or two.
+#[must_use]
+pub fn verdict(outcome: &Outcome, style: Style) -> String {
+    let colour = match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) => YELLOW,
+        (_, true) => GREEN,
+        (_, false) => RED,
+    };
+    let mut text = style.paint(colour, &outcome.verdict.to_string());
+    match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) | (Verdict::Failed, false) => {}
+        // Without its cause a fault has to fail.
+        (_, true) => text.push_str(", as expected"),
+        (_, false) => text.push_str(", NOT as expected"),
+    }
+    text
+}
+
+/// The whole outcome: heading, table, and what explains it.
+#[must_use]
+pub fn outcome(scenario: &Scenario, outcome: &Outcome, style: Style) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{}  {}", style.bold(&outcome.scenario), verdict(outcome, style));
+    text.push_str(&style.paragraph("", scenario.card.title));
+    text.push_str(&style.dim(style.paragraph("", &facts(outcome)).trim_end()));
+    text.push('\n');
+    if !outcome.arms.is_empty() {
+        let _ = writeln!(text, "\n{}\n", table(outcome, style));
+    }
+    if let Some(reason) = &outcome.reason {
+        text.push_str(&style.paragraph("  ", reason));
+    }
+    // What cured it needs no explanation.
+    for arm in outcome.arms.iter().filter(|a| a.symptom == Some(true)) {
+        for sentence in &arm.because {
+            text.push_str(&style.hanging(&format!("  {}: ", arm.name), "    ", sentence));
+        }
+    }
+    text.push_str(&why(outcome, style));
+    text.push_str(&unwatched(outcome, style));
+    text
+}
+
+/// Why each arm met what the control did not, where that was asked for or the
+/// outcome is not as expected: the reason, and what bears it out where the
+/// symptom was met.
+#[must_use]
+pub fn why(outcome: &Outcome, style: Style) -> String {
+    let mut text = String::new();
+    for arm in &outcome.arms {
+        let Some((reason, rest)) = arm.why.split_first() else { continue };
+        text.push_str(&style.hanging(&format!("  {}, why: ", style.bold(&arm.name)), "    ", reason));
+        for line in rest.iter().filter(|_| arm.symptom == Some(true) || arm.kind == ArmKind::Control) {
+            text.push_str(&style.hanging("    - ", "      ", line));
+        }
+    }
+    text
+}
+
+/// What the captures of arms miss, those that miss the same together.
+fn unwatched(outcome: &Outcome, style: Style) -> String {
+    let mut told: Vec<(&str, Vec<&str>)> = vec![];
+    for arm in &outcome.arms {
+        let Some(what) = arm.unwatched.as_deref() else { continue };
+        match told.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, arms)) => arms.push(&arm.name),
+            None => told.push((what, vec![&arm.name])),
+        }
+    }
+    let line = |(what, arms): (&str, Vec<&str>)| {
+        style.hanging("  ", "    ", &format!("not captured in {}: {what}", arms.join(", ")))
+    };
+    told.into_iter().map(line).collect()
+}
+
+/// Where it ran, on what, and with which settings.
+fn facts(outcome: &Outcome) -> String {
+    let mut facts = vec![format!("{}: Linux {}", outcome.machine, outcome.kernel)];
+    if outcome.clock == Clock::Virtual {
+        facts.push("virtual time".to_owned());
+    }
+    facts.extend(outcome.era.as_ref().map(|era| format!("era {era}")));
+    facts.push(format!("{:.1} s", outcome.seconds.wall));
+    facts.extend(outcome.settings.0.iter().map(|(key, value)| format!("{key}={value}")));
+    facts.join(", ")
+}
+
+fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
+    let cell = |arm: &ArmOutcome, row: &str| match (arm.observations.get(row), arm.unseen.get(row)) {
+        (Some(seen), _) => seen.clone(),
+        (None, Some(why)) => format!("? ({why})"),
+        (None, None) => "-".to_owned(),
+    };
+    let star = |row: &str| if row == outcome.symptom { format!("{row} *") } else { row.to_owned() };
+    let rows = outcome.rows().into_iter();
+    rows.map(|row| (star(row), outcome.arms.iter().map(|a| cell(a, row)).collect())).collect()
+}
+
+/// The table: observations down, arms across; the other way round where that
+/// is too wide for the page.
+#[must_use]
+pub fn table(outcome: &Outcome, style: Style) -> String {
+    let rows = rows_of(outcome);
+    let arms: Vec<&str> = outcome.arms.iter().map(|a| a.name.as_str()).collect();
+    let across = across(&rows, &arms);
+    let widest = |text: &str| text.lines().map(|l| l.chars().count()).max().unwrap_or(0);
+    let plain = if widest(&across) <= style.width { across } else { down(&rows, &arms, style.width) };
+    let painted = plain.lines().map(|line| paint_line(line.trim_end(), outcome, style));
+    painted.collect::<Vec<_>>().join("\n")
+}
+
+fn new_table() -> Table {
+    let mut table = Table::new();
+    let rule = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(rule));
+    table
+}
+
+fn indented(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat()
+}
+
+fn across(rows: &[(String, Vec<String>)], arms: &[&str]) -> String {
+    let mut table = new_table();
+    table.set_header([""].iter().chain(arms));
+    for (row, cells) in rows {
+        table.add_row([row].into_iter().chain(cells));
+    }
+    indented(table)
+}
+
+fn down(rows: &[(String, Vec<String>)], arms: &[&str], page: usize) -> String {
+    let mut table = new_table();
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(u16::try_from(page.saturating_sub(2)).unwrap_or(120));
+    table.set_header([""].into_iter().chain(rows.iter().map(|(row, _)| row.as_str())));
+    for (number, arm) in arms.iter().enumerate() {
+        table.add_row([*arm].into_iter().chain(rows.iter().map(|(_, cells)| cells[number].as_str())));
+    }
+    if let Some(names) = table.column_mut(0) {
+        let width = arms.iter().map(|a| a.len()).max().unwrap_or(0) + 2;
+        names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+            u16::try_from(width).unwrap_or(20),
+        )));
+    }
+    indented(table)
+}
+
+/// Colours the names of the arms by what they met, and the symptom's name.
+fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
+    if !style.colour {
+        return line.to_owned();
+    }
+    let mut painted = line.to_owned();
+    for arm in &outcome.arms {
+        let colour = match (arm.kind, arm.symptom) {
+            (ArmKind::Control, _) | (_, None) => continue,
+            (_, Some(true)) => RED,
+            (_, Some(false)) => GREEN,
+        };
+        let bounded = format!("  {}  ", arm.name);
+        if format!("  {line}  ").contains(&bounded) {
+            painted = painted.replacen(&arm.name, &format!("{colour}{}{colour:#}", arm.name), 1);
+        }
+    }
+    painted.replace(" *", &format!(" {BOLD}*{BOLD:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::tests::column;
+
+    #[test]
+    fn what_is_not_captured_is_told_once() {
+        let mut outcome = column("6.0", Verdict::Reproduced, "reset", true).outcomes.remove(0);
+        let style = Style { width: 100, colour: false };
+        assert_eq!(unwatched(&outcome, style), "");
+        outcome.arms.iter_mut().for_each(|arm| arm.unwatched = Some("7 frames".to_owned()));
+        assert_eq!(unwatched(&outcome, style), "  not captured in control, fault: 7 frames\n");
+    }
+}
