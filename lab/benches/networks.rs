@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use divan::Bencher;
-use lab::machine::isolation::{Privilege, isolate};
+use lab::isolation::{Privilege, isolate};
 use lab::network::{Namespace, Network};
 use lab::probe::Flow;
 use lab::topology::Topology;

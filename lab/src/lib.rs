@@ -24,28 +24,20 @@
 //! descriptor that the thread enters and leaves; a socket stays in the
 //! namespace that it was made in.
 
-pub mod capture;
-pub mod catalogue;
-pub mod cli;
-pub mod error;
-pub mod evidence;
 pub mod guide;
-pub mod hops;
-pub mod kernel;
-pub mod machine;
-pub mod network;
-pub mod outcome;
-pub mod perform;
-pub mod probe;
-pub mod report;
-pub mod scenario;
-pub mod snapshot;
-pub mod stage;
-pub mod task;
-mod tcp_flags;
-pub mod topology;
-pub mod why;
-pub mod wire;
 
-pub use catalogue::Catalogue;
-pub use error::{Error, Missing, Result};
+pub use faultlab_base::{Error, Missing, Result, error};
+pub use faultlab_cli as cli;
+pub use faultlab_engine::{Catalogue, catalogue, evidence, perform, probe, stage, task};
+pub use faultlab_explain::{hops, why};
+pub use faultlab_kernels as kernels;
+pub use faultlab_machine as machine;
+pub use faultlab_model::{outcome, recording, snapshot};
+pub use faultlab_net::{capture, conntrack, isolation, kernel, network, tap, topology, wire};
+pub use faultlab_report as report;
+
+/// What a fault is: its card, arms and eras, and the play that shows it.
+pub mod scenario {
+    pub use faultlab_engine::scenario::*;
+    pub use faultlab_model::scenario::*;
+}

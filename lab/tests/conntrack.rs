@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{applicable, leave_out};
 use lab::Error;
-use lab::evidence::conntrack::{
+use lab::conntrack::{
     Conntrack, Entry, Event, Events, Recorder, Statistic, Stats, Status, TcpState, Transport, Tuple,
 };
 use lab::evidence::invalid::Remarks;

@@ -5,8 +5,9 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use common::{alone, applicable};
-use lab::evidence::drops::{Attached, Dropped};
+use lab::evidence::drops::Attached;
 use lab::network::{Namespace, Network};
+use lab::recording::Dropped;
 use lab::topology::Topology;
 use lab::topology::rule::{Hook, Rule};
 use lab::wire::now;

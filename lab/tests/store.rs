@@ -11,10 +11,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, process, thread};
 
+use lab::kernels::modules::WANTED;
+use lab::kernels::{Kernel, Progress, Source, Store};
 use lab::machine::vm::elf::Executable;
 use lab::machine::vm::initramfs::{Initramfs, MODULE_LIST, MODULES};
-use lab::machine::vm::modules::WANTED;
-use lab::machine::vm::{Kernel, Progress, Source, Store};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use common::{alone, applicable};
-use lab::evidence::tap::Tap;
 use lab::network::Network;
 use lab::probe::{Answer, Flow, Side};
+use lab::tap::Tap;
 use lab::topology::Topology;
 use lab::wire::now;
 use tokio::task::LocalSet;

@@ -10,13 +10,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use lab::kernels::{Kernel, Store};
 use lab::machine::vm::command_line::Guest;
 use lab::machine::vm::elf::Executable;
 use lab::machine::vm::frame::Frame;
 use lab::machine::vm::init::{self, REPORT};
 use lab::machine::vm::initramfs::Initramfs;
 use lab::machine::vm::run::Heard;
-use lab::machine::vm::{Clock, End, Kernel, Qemu, Store, Vm, housekeeping, line};
+use lab::machine::vm::{Clock, End, Qemu, Vm, housekeeping, line};
 use lab::machine::worker::Task;
 use lab::{Result, scenario};
 use tokio::runtime::Runtime;

@@ -10,9 +10,9 @@
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::{Conntrack, Statistic};
+use lab::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::wire::Way;
 use lab::wire::policy::Pass;
@@ -22,40 +22,44 @@ use crate::service::{self, BACKEND, SERVICE, last_of_server, open_or};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "conntrack-beyond-window-reset",
-        title: "A segment beyond the window is INVALID to conntrack, and the connection dies of it",
-        family: "conntrack INVALID on long-lived flows",
-        saw: "\"connection reset by peer\" now and then, on healthy pods behind a service address, more often under \
+    fault: Fault {
+        card: Card {
+            name: "conntrack-beyond-window-reset",
+            title: "A segment beyond the window is INVALID to conntrack, and the connection dies of it",
+            family: "conntrack INVALID on long-lived flows",
+            saw: "\"connection reset by peer\" now and then, on healthy pods behind a service address, more often under \
               load. A capture on the client shows a segment from the pod's own address, and the client's RST to it.",
-        cause: "conntrack checks every segment against the window it has seen. One too far beyond it is INVALID: it \
+            cause: "conntrack checks every segment against the window it has seen. One too far beyond it is INVALID: it \
                 belongs to no flow, so the NAT does not translate it back. The client resets what it does not know, \
                 and the untranslated RST fits the server's connection exactly.",
-        function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_in_window",
-        cure: "Drop INVALID in forward (kube-proxy: KUBE-FORWARD, since 1.15), or nf_conntrack_tcp_be_liberal=1 \
+            function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_in_window",
+            cure: "Drop INVALID in forward (kube-proxy: KUBE-FORWARD, since 1.15), or nf_conntrack_tcp_be_liberal=1 \
                (kube-proxy: --conntrack-tcp-be-liberal, since 1.29). Since 6.1 the kernel forgives a segment below \
                the window, and an overshoot of up to one window, not more.",
-        reading: &[
-            "kubernetes/kubernetes#74839",
-            "kubernetes/kubernetes#74840: drop packets in INVALID state",
-            "d9a6f0d0df18 netfilter: conntrack: prepare tcp_in_window for ternary return value (6.1)",
-            "6e250dcbff1d netfilter: conntrack: ignore overly delayed tcp packets (6.1)",
+            reading: &[
+                "kubernetes/kubernetes#74839",
+                "kubernetes/kubernetes#74840: drop packets in INVALID state",
+                "d9a6f0d0df18 netfilter: conntrack: prepare tcp_in_window for ternary return value (6.1)",
+                "6e250dcbff1d netfilter: conntrack: ignore overly delayed tcp packets (6.1)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Replay,
+        settings: &[],
+        arms: &[
+            Arm::control("no stray segment"),
+            Arm::fault("one segment of the server's lies a million bytes beyond the window"),
+            Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
+            Arm::remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node"),
         ],
+        eras: &[Era::every_kernel(
+            "tcp_in_window has judged a segment beyond the window INVALID since 2.6.9",
+        )],
+        symptom: Symptom { row: "the server's connection", healthy: "open" },
+        topology: service::topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Replay,
-    settings: &[],
-    arms: &[
-        Arm::control("no stray segment"),
-        Arm::fault("one segment of the server's lies a million bytes beyond the window"),
-        Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
-        Arm::remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node"),
-    ],
-    eras: &[Era::every_kernel("tcp_in_window has judged a segment beyond the window INVALID since 2.6.9")],
-    symptom: Symptom { row: "the server's connection", healthy: "open" },
-    topology: service::topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -15,9 +15,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::{Conntrack, Statistic};
+use lab::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::Way;
@@ -28,46 +28,48 @@ use crate::service::{self, BACKEND, SERVICE, last_of_server, open_or};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "conntrack-delayed-segment-reset",
-        title: "A segment that comes late is INVALID to conntrack, and the connection dies of it",
-        family: "conntrack INVALID on long-lived flows",
-        saw: "Long downloads through a service address end in \"connection reset by peer\", once in a few thousand, on \
+    fault: Fault {
+        card: Card {
+            name: "conntrack-delayed-segment-reset",
+            title: "A segment that comes late is INVALID to conntrack, and the connection dies of it",
+            family: "conntrack INVALID on long-lived flows",
+            saw: "Long downloads through a service address end in \"connection reset by peer\", once in a few thousand, on \
               nodes whose network is lossy or busy. Pods that are called by their own address never see it.",
-        cause: "A segment that was lost on its way and sent again arrives after all, when the window has moved on. \
+            cause: "A segment that was lost on its way and sent again arrives after all, when the window has moved on. \
                 Up to 6.0 conntrack calls it INVALID (\"SEQ is under the lower bound\"): it belongs to no flow and is \
                 not translated back. The client resets the stranger, and that RST fits the server's connection.",
-        function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_in_window",
-        cure: "Linux 6.1, which ignores such a segment and leaves it in its flow. Before: drop INVALID in forward \
+            function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_in_window",
+            cure: "Linux 6.1, which ignores such a segment and leaves it in its flow. Before: drop INVALID in forward \
                (kube-proxy since 1.15), or nf_conntrack_tcp_be_liberal=1.",
-        reading: &[
-            "kubernetes/kubernetes#74839, and its test: test/images/regression-issue-74839",
-            "d9a6f0d0df18 netfilter: conntrack: prepare tcp_in_window for ternary return value (6.1)",
-            "6e250dcbff1d netfilter: conntrack: ignore overly delayed tcp packets (6.1)",
+            reading: &[
+                "kubernetes/kubernetes#74839, and its test: test/images/regression-issue-74839",
+                "d9a6f0d0df18 netfilter: conntrack: prepare tcp_in_window for ternary return value (6.1)",
+                "6e250dcbff1d netfilter: conntrack: ignore overly delayed tcp packets (6.1)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Replay,
+        settings: &[],
+        arms: &[
+            Arm::control("every segment arrives in time"),
+            Arm::fault("one segment is held until more than a window has passed"),
+            Arm::variant("injected", "a crafted segment, 100000 bytes below the last acknowledgement"),
+            Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
+            Arm::remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node"),
         ],
+        eras: &[
+            // No feature tells: the behaviour has no switch and no counter.
+            Era::new("ignored", "6.1 and later", |ground| ground.kernel.at_least(6, 1))
+                .since("6e250dcbff1d ignores a segment below the window, and it stays in its flow")
+                .immune(),
+            Era::new("invalid", "up to 6.0", |_| true)
+                .since("tcp_in_window has judged a segment below the window INVALID since 2.6.9"),
+        ],
+        symptom: Symptom { row: "the server's connection", healthy: "open" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Replay,
-    settings: &[],
-    arms: &[
-        Arm::control("every segment arrives in time"),
-        Arm::fault("one segment is held until more than a window has passed"),
-        Arm::variant("injected", "a crafted segment, 100000 bytes below the last acknowledgement"),
-        Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
-        Arm::remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node"),
-    ],
-    eras: &[
-        // No feature tells: the behaviour has no switch and no counter.
-        Era::new("ignored", "6.1 and later", |ground| ground.kernel.at_least(6, 1))
-            .since("6e250dcbff1d ignores a segment below the window, and it stays in its flow")
-            .immune(),
-        Era::new("invalid", "up to 6.0", |_| true)
-            .since("tcp_in_window has judged a segment below the window INVALID since 2.6.9"),
-    ],
-    symptom: Symptom { row: "the server's connection", healthy: "open" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -10,9 +10,9 @@
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::{Conntrack, Statistic};
+use lab::conntrack::{Conntrack, Statistic};
 use lab::probe::{Flow, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::policy::Pass;
@@ -21,45 +21,47 @@ use crate::service::{self, BACKEND, SERVICE};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "conntrack-idle-expiry",
-        title: "A quiet connection through NAT is forgotten, and dies when it speaks again",
-        family: "conntrack INVALID on long-lived flows",
-        saw: "The database connection that was idle over the long weekend gets \"connection reset by peer\" on the \
+    fault: Fault {
+        card: Card {
+            name: "conntrack-idle-expiry",
+            title: "A quiet connection through NAT is forgotten, and dies when it speaks again",
+            family: "conntrack INVALID on long-lived flows",
+            saw: "The database connection that was idle over the long weekend gets \"connection reset by peer\" on the \
               first byte on Monday, or hangs until TCP gives up. Nothing was restarted.",
-        cause: "A flow that is idle for nf_conntrack_tcp_timeout_established (432000 s, five days; kube-proxy sets \
+            cause: "A flow that is idle for nf_conntrack_tcp_timeout_established (432000 s, five days; kube-proxy sets \
                 86400 s) is deleted, and its translation with it. Who speaks first decides: the client's segment \
                 is picked up as a new flow and translated again (tcp_loose=1) or not (0); the server's is not \
                 translated back, and the client resets it.",
-        function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_new, nf_conntrack_tcp_packet",
-        cure: "TCP keepalive with a time below the timeout, or a longer timeout. Dropping INVALID does not help: \
+            function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_new, nf_conntrack_tcp_packet",
+            cure: "TCP keepalive with a time below the timeout, or a longer timeout. Dropping INVALID does not help: \
                with tcp_loose=1 the server's segment is a new flow, not an INVALID one.",
-        reading: &[
-            "Documentation/networking/nf_conntrack-sysctl.rst: nf_conntrack_tcp_timeout_established, nf_conntrack_tcp_loose",
-            "kubernetes: kube-proxy --conntrack-tcp-timeout-established (24 h)",
+            reading: &[
+                "Documentation/networking/nf_conntrack-sysctl.rst: nf_conntrack_tcp_timeout_established, nf_conntrack_tcp_loose",
+                "kubernetes: kube-proxy --conntrack-tcp-timeout-established (24 h)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Replay,
+        settings: &[
+            Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000),
+            Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),
         ],
+        arms: &[
+            Arm::control("the silence is a quarter of the timeout"),
+            Arm::fault("the silence is longer than the timeout; the server speaks first"),
+            Arm::variant("client-first", "the client speaks first"),
+            Arm::variant("client-first-not-loose", "the client speaks first, nf_conntrack_tcp_loose=0"),
+            Arm::variant("server-first-not-loose", "the server speaks first, nf_conntrack_tcp_loose=0"),
+            Arm::remedy("keepalive", "SO_KEEPALIVE at the client, with a time below the timeout"),
+            Arm::remedy("longer-timeout", "nf_conntrack_tcp_timeout_established is ten times as long"),
+            Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
+        ],
+        eras: &[Era::every_kernel("a NAT must forget, and conntrack does so by time")],
+        symptom: Symptom { row: "the first words after it", healthy: "received" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Replay,
-    settings: &[
-        Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000),
-        Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),
-    ],
-    arms: &[
-        Arm::control("the silence is a quarter of the timeout"),
-        Arm::fault("the silence is longer than the timeout; the server speaks first"),
-        Arm::variant("client-first", "the client speaks first"),
-        Arm::variant("client-first-not-loose", "the client speaks first, nf_conntrack_tcp_loose=0"),
-        Arm::variant("server-first-not-loose", "the server speaks first, nf_conntrack_tcp_loose=0"),
-        Arm::remedy("keepalive", "SO_KEEPALIVE at the client, with a time below the timeout"),
-        Arm::remedy("longer-timeout", "nf_conntrack_tcp_timeout_established is ten times as long"),
-        Arm::remedy("drop-invalid", "the node drops INVALID packets in forward"),
-    ],
-    eras: &[Era::every_kernel("a NAT must forget, and conntrack does so by time")],
-    symptom: Symptom { row: "the first words after it", healthy: "received" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

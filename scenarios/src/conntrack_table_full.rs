@@ -9,62 +9,70 @@
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::{Conntrack, Statistic, Status};
+use lab::conntrack::{Conntrack, Statistic, Status};
 use lab::evidence::kernel_log::Record;
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Ground, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Rule};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "conntrack-table-full",
-        title: "The conntrack table is full: new connections fail, old ones go on",
-        family: "conntrack INVALID on long-lived flows",
-        saw: "New connections through one node time out, for everyone and every service; sessions that are open go \
+    fault: Fault {
+        card: Card {
+            name: "conntrack-table-full",
+            title: "The conntrack table is full: new connections fail, old ones go on",
+            family: "conntrack INVALID on long-lived flows",
+            saw: "New connections through one node time out, for everyone and every service; sessions that are open go \
               on. The CPU is idle, no link is full, and dmesg has \"nf_conntrack: table full, dropping packet\".",
-        cause: "conntrack keeps at most nf_conntrack_max flows. When a packet would begin one more, it throws out a \
+            cause: "conntrack keeps at most nf_conntrack_max flows. When a packet would begin one more, it throws out a \
                 flow that is not ASSURED, if it finds one in the eight hash buckets that it looks at (early_drop); \
                 else it drops the packet. An ASSURED flow stays until its timeout, five days for an idle \
                 ESTABLISHED one, long after its ends may have gone.",
-        function: "net/netfilter/nf_conntrack_core.c: __nf_conntrack_alloc, early_drop",
-        cure: "A larger nf_conntrack_max: kube-proxy sets max(131072, 32768 x cores). A shorter \
+            function: "net/netfilter/nf_conntrack_core.c: __nf_conntrack_alloc, early_drop",
+            cure: "A larger nf_conntrack_max: kube-proxy sets max(131072, 32768 x cores). A shorter \
                nf_conntrack_tcp_timeout_established (an hour is common), so that idle flows go. notrack for traffic \
                that needs no state. Not a cure: more hash buckets, which make lookups faster and the table no larger.",
-        reading: &[
-            "Documentation/networking/nf_conntrack-sysctl.rst: nf_conntrack_max, nf_conntrack_buckets",
-            "kubernetes: kube-proxy --conntrack-max-per-core (32768), --conntrack-min (131072)",
+            reading: &[
+                "Documentation/networking/nf_conntrack-sysctl.rst: nf_conntrack_max, nf_conntrack_buckets",
+                "kubernetes: kube-proxy --conntrack-max-per-core (32768), --conntrack-min (131072)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Conntrack, Need::KernelLog, Need::OwnKernel],
+        wedges: false,
+        apart: |_| true,
+        recheck: Recheck::Replay,
+        settings: &[
+            Setting::number(
+                "flows",
+                "flows of the office; the fault's nf_conntrack_max",
+                "flows",
+                64,
+                [16, 16],
+            ),
+            Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),
+            Setting::seconds("established", "the shorter-timeout arm's tcp_timeout_established", 4, 3600),
         ],
+        arms: &[
+            Arm::control("nf_conntrack_max is twice the number of flows"),
+            Arm::fault("nf_conntrack_max is the number of flows"),
+            Arm::variant("half-open", "a table of 1024, full of SYNs that nobody answered: not ASSURED"),
+            Arm::remedy("kube-proxy-max", "nf_conntrack_max = max(131072, 32768 x cores)"),
+            Arm::remedy("shorter-timeout", "nf_conntrack_tcp_timeout_established=3600 on the router"),
+            Arm::remedy("notrack", "the router does not track connections to port 80").only_where(is_4_10),
+            Arm::remedy("more-buckets", "nf_conntrack_buckets is 16384").only_where(is_4_10),
+        ],
+        eras: &[
+            Era::new("names-the-namespace", "6.17 and later", |ground| ground.kernel.at_least(6, 17))
+                .since("the kernel's line has the number of the namespace whose table it is"),
+            Era::new("table-full", "4.10 to 6.16", is_4_10).since("nf_tables has notrack (254432613c58)"),
+            Era::new("before-notrack", "up to 4.9", |_| true)
+                .since("no notrack in nf_tables; the buckets are a module's parameter"),
+        ],
+        symptom: Symptom { row: "a new connection", healthy: "connected" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Conntrack, Need::KernelLog, Need::OwnKernel],
-    wedges: false,
-    apart: |_| true,
-    recheck: Recheck::Replay,
-    settings: &[
-        Setting::number("flows", "flows of the office; the fault's nf_conntrack_max", "flows", 64, [16, 16]),
-        Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),
-        Setting::seconds("established", "the shorter-timeout arm's tcp_timeout_established", 4, 3600),
-    ],
-    arms: &[
-        Arm::control("nf_conntrack_max is twice the number of flows"),
-        Arm::fault("nf_conntrack_max is the number of flows"),
-        Arm::variant("half-open", "a table of 1024, full of SYNs that nobody answered: not ASSURED"),
-        Arm::remedy("kube-proxy-max", "nf_conntrack_max = max(131072, 32768 x cores)"),
-        Arm::remedy("shorter-timeout", "nf_conntrack_tcp_timeout_established=3600 on the router"),
-        Arm::remedy("notrack", "the router does not track connections to port 80").only_where(is_4_10),
-        Arm::remedy("more-buckets", "nf_conntrack_buckets is 16384").only_where(is_4_10),
-    ],
-    eras: &[
-        Era::new("names-the-namespace", "6.17 and later", |ground| ground.kernel.at_least(6, 17))
-            .since("the kernel's line has the number of the namespace whose table it is"),
-        Era::new("table-full", "4.10 to 6.16", is_4_10).since("nf_tables has notrack (254432613c58)"),
-        Era::new("before-notrack", "up to 4.9", |_| true)
-            .since("no notrack in nf_tables; the buckets are a module's parameter"),
-    ],
-    symptom: Symptom { row: "a new connection", healthy: "connected" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -10,63 +10,73 @@
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::Conntrack;
+use lab::conntrack::Conntrack;
 use lab::probe::{Answer, Flow, Ladder, Side};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{CtState, Hook, Rule};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "keepalive-behind-nat",
-        title: "A NAT forgets an idle connection long before its keepalive begins",
-        family: "keepalive",
-        saw: "Notifications stop after a quiet time; the client's connection is ESTABLISHED and keepalive is on. The \
+    fault: Fault {
+        card: Card {
+            name: "keepalive-behind-nat",
+            title: "A NAT forgets an idle connection long before its keepalive begins",
+            family: "keepalive",
+            saw: "Notifications stop after a quiet time; the client's connection is ESTABLISHED and keepalive is on. The \
               server gets \"connection reset by peer\" for its next message; the client finds out two hours later, \
               or hangs when it speaks. From a machine that is not behind the NAT all is well.",
-        cause: "The NAT forgets a mapping that is idle for its timeout (this scenario's setting idle-timeout: 350 s, \
+            cause: "The NAT forgets a mapping that is idle for its timeout (this scenario's setting idle-timeout: 350 s, \
                 as AWS documents of its NAT gateway; Azure's load balancer has 240 s unless told otherwise, and RFC \
                 5382 asks for more than two hours). \
                 tcp_keepalive_time is 7200 s by default, so the first probe comes too late. A server's segment then \
                 meets no mapping and is the NAT's own; a client's is mapped anew by a NAT that picks up connections \
                 in the middle (nf_conntrack_tcp_loose=1), and leaves with its private address from one that does not.",
-        function: "net/ipv4/tcp_timer.c: tcp_keepalive_timer; net/netfilter/nf_conntrack_proto_tcp.c: tcp_new",
-        cure: "SO_KEEPALIVE with a tcp_keepalive_time (TCP_KEEPIDLE) below the smallest idle timeout on the way, at \
+            function: "net/ipv4/tcp_timer.c: tcp_keepalive_timer; net/netfilter/nf_conntrack_proto_tcp.c: tcp_new",
+            cure: "SO_KEEPALIVE with a tcp_keepalive_time (TCP_KEEPIDLE) below the smallest idle timeout on the way, at \
                either side. SO_KEEPALIVE alone does not help.",
-        reading: &[
-            "RFC 5382 5: the established connection idle-timeout of a NAT, REQ-5",
-            "RFC 9293 3.8.4: TCP keep-alives",
-            "tcp(7): tcp_keepalive_time, TCP_KEEPIDLE",
-            "Documentation/networking/nf_conntrack-sysctl.rst: nf_conntrack_tcp_timeout_established, nf_conntrack_tcp_loose",
+            reading: &[
+                "RFC 5382 5: the established connection idle-timeout of a NAT, REQ-5",
+                "RFC 9293 3.8.4: TCP keep-alives",
+                "tcp(7): tcp_keepalive_time, TCP_KEEPIDLE",
+                "Documentation/networking/nf_conntrack-sysctl.rst: nf_conntrack_tcp_timeout_established, nf_conntrack_tcp_loose",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Replay,
+        settings: &[
+            Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350),
+            Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200),
+            Setting::seconds("intvl", "tcp_keepalive_intvl at the client, the kernel's", 1, 75),
+            Setting::number(
+                "probes",
+                "tcp_keepalive_probes at the client, the kernel's",
+                "probes",
+                127,
+                [2, 9],
+            ),
+            Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 1, 300),
         ],
+        arms: &[
+            Arm::control("the NAT keeps an idle mapping for five days, the kernel's default"),
+            Arm::fault("the NAT forgets an idle mapping; then the server speaks first"),
+            Arm::variant("nat-drops", "the NAT drops what comes in and is not established"),
+            Arm::variant("client-first", "the client speaks first"),
+            Arm::variant("client-first-not-loose", "the client speaks first, nf_conntrack_tcp_loose=0"),
+            Arm::variant("probe-first", "nobody speaks before the client's first probe"),
+            Arm::variant("probe-first-not-loose", "the same, nf_conntrack_tcp_loose=0"),
+            Arm::remedy("keepalive", "TCP_KEEPIDLE at the client, below the NAT's timeout"),
+            Arm::remedy("server-keepalive", "TCP_KEEPIDLE at the server, below the NAT's timeout"),
+        ],
+        eras: &[Era::every_kernel(
+            "a NAT must forget, and tcp_keepalive_time is two hours (RFC 1122 4.2.3.6)",
+        )],
+        symptom: Symptom { row: "the first words after it", healthy: "received" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Replay,
-    settings: &[
-        Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350),
-        Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200),
-        Setting::seconds("intvl", "tcp_keepalive_intvl at the client, the kernel's", 1, 75),
-        Setting::number("probes", "tcp_keepalive_probes at the client, the kernel's", "probes", 127, [2, 9]),
-        Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 1, 300),
-    ],
-    arms: &[
-        Arm::control("the NAT keeps an idle mapping for five days, the kernel's default"),
-        Arm::fault("the NAT forgets an idle mapping; then the server speaks first"),
-        Arm::variant("nat-drops", "the NAT drops what comes in and is not established"),
-        Arm::variant("client-first", "the client speaks first"),
-        Arm::variant("client-first-not-loose", "the client speaks first, nf_conntrack_tcp_loose=0"),
-        Arm::variant("probe-first", "nobody speaks before the client's first probe"),
-        Arm::variant("probe-first-not-loose", "the same, nf_conntrack_tcp_loose=0"),
-        Arm::remedy("keepalive", "TCP_KEEPIDLE at the client, below the NAT's timeout"),
-        Arm::remedy("server-keepalive", "TCP_KEEPIDLE at the server, below the NAT's timeout"),
-    ],
-    eras: &[Era::every_kernel("a NAT must forget, and tcp_keepalive_time is two hours (RFC 1122 4.2.3.6)")],
-    symptom: Symptom { row: "the first words after it", healthy: "received" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Answer, Flow, Ladder, Side, ladder};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::wire::Way;
@@ -20,47 +20,49 @@ use lab::wire::policy::Discard;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "keepalive-dead-peer",
-        title: "A peer's link dies without a word, and nobody notices",
-        family: "keepalive",
-        saw: "`ss` shows ESTABLISHED connections to a machine that lost power yesterday. The workers behind them wait \
+    fault: Fault {
+        card: Card {
+            name: "keepalive-dead-peer",
+            title: "A peer's link dies without a word, and nobody notices",
+            family: "keepalive",
+            saw: "`ss` shows ESTABLISHED connections to a machine that lost power yesterday. The workers behind them wait \
               in recv() and hold their locks.",
-        cause: "TCP sends nothing on an idle connection, so nothing is lost and nothing fails. Only SO_KEEPALIVE asks, \
+            cause: "TCP sends nothing on an idle connection, so nothing is lost and nothing fails. Only SO_KEEPALIVE asks, \
                 and by default after two hours.",
-        function: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
-        cure: "SO_KEEPALIVE with a time that suits the application (20/5/9 ends it in 65 s), or TCP_USER_TIMEOUT \
+            function: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
+            cure: "SO_KEEPALIVE with a time that suits the application (20/5/9 ends it in 65 s), or TCP_USER_TIMEOUT \
                beside it. The kernel's defaults end it in 7875 s.",
-        reading: &[
-            "RFC 9293 3.8.4: TCP keep-alives",
-            "RFC 5482: TCP user timeout option",
-            "tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT",
+            reading: &[
+                "RFC 9293 3.8.4: TCP keep-alives",
+                "RFC 5482: TCP user timeout option",
+                "tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT",
+            ],
+        },
+        needs: &[Need::Veth, Need::PacketSocket],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Replay,
+        settings: &[
+            Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
+            Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),
+            Setting::number("probes", "tcp_keepalive_probes, the kernel's", "probes", 127, [3, 9]),
+            Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 2, 20),
+            Setting::seconds("app-intvl", "TCP_KEEPINTVL of the arms that set it", 1, 5),
+            Setting::number("app-probes", "TCP_KEEPCNT of the arms that set it", "probes", 127, [2, 9]),
+            Setting::seconds("user-timeout", "TCP_USER_TIMEOUT of the arm that sets it", 5, 30),
+            Setting::seconds("watch", "how long the fault is watched", 8, 259_200),
         ],
+        arms: &[
+            Arm::control("the link lives; SO_KEEPALIVE with the kernel's values"),
+            Arm::fault("the link is cut; no keepalive"),
+            Arm::remedy("kernel-defaults", "SO_KEEPALIVE with the kernel's values"),
+            Arm::remedy("app-values", "SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT"),
+            Arm::remedy("user-timeout", "the same and TCP_USER_TIMEOUT"),
+        ],
+        eras: &[Era::every_kernel("RFC 1122 4.2.3.6: keep-alives must be off by default")],
+        symptom: Symptom { row: "half-open connection", healthy: "none" },
+        topology,
     },
-    needs: &[Need::Veth, Need::PacketSocket],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Replay,
-    settings: &[
-        Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
-        Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),
-        Setting::number("probes", "tcp_keepalive_probes, the kernel's", "probes", 127, [3, 9]),
-        Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 2, 20),
-        Setting::seconds("app-intvl", "TCP_KEEPINTVL of the arms that set it", 1, 5),
-        Setting::number("app-probes", "TCP_KEEPCNT of the arms that set it", "probes", 127, [2, 9]),
-        Setting::seconds("user-timeout", "TCP_USER_TIMEOUT of the arm that sets it", 5, 30),
-        Setting::seconds("watch", "how long the fault is watched", 8, 259_200),
-    ],
-    arms: &[
-        Arm::control("the link lives; SO_KEEPALIVE with the kernel's values"),
-        Arm::fault("the link is cut; no keepalive"),
-        Arm::remedy("kernel-defaults", "SO_KEEPALIVE with the kernel's values"),
-        Arm::remedy("app-values", "SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT"),
-        Arm::remedy("user-timeout", "the same and TCP_USER_TIMEOUT"),
-    ],
-    eras: &[Era::every_kernel("RFC 1122 4.2.3.6: keep-alives must be off by default")],
-    symptom: Symptom { row: "half-open connection", healthy: "none" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -15,52 +15,54 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Attempt, Holder, link};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "netns-teardown-hang",
-        title: "One namespace that cannot die keeps all later ones from being freed",
-        family: "teardown hangs",
-        saw: "Containers stop, and their veths stay on the bridge; `docker run` hangs (kernels up to 4.16); a kworker \
+    fault: Fault {
+        card: Card {
+            name: "netns-teardown-hang",
+            title: "One namespace that cannot die keeps all later ones from being freed",
+            family: "teardown hangs",
+            saw: "Containers stop, and their veths stay on the bridge; `docker run` hangs (kernels up to 4.16); a kworker \
               of `netns` sits in state D; \"unregister_netdevice: waiting for vethX to become free\".",
-        cause: "Something holds a reference to a device of a namespace that dies. One kernel thread takes all dead \
+            cause: "Something holds a reference to a device of a namespace that dies. One kernel thread takes all dead \
                 namespaces apart, one batch after the other, and it waits for that reference.",
-        function: "net/core/net_namespace.c: cleanup_net; net/core/dev.c: default_device_exit_batch, netdev_run_todo",
-        cure: "End the holder: all that waited is freed. Or take the link out of the namespace before that dies, as \
+            function: "net/core/net_namespace.c: cleanup_net; net/core/dev.c: default_device_exit_batch, netdev_run_todo",
+            cure: "End the holder: all that waited is freed. Or take the link out of the namespace before that dies, as \
                the CNI plugin host-device does: a move waits for no reference. Afterwards the link is in no list.",
-        reading: &[
-            "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
-            "Launchpad 1711407: unregister_netdevice: waiting for lo to become free, comment 27",
-            "5aa3afe107d9 net: make unregister netdev warning timeout configurable (5.13)",
+            reading: &[
+                "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
+                "Launchpad 1711407: unregister_netdevice: waiting for lo to become free, comment 27",
+                "5aa3afe107d9 net: make unregister netdev warning timeout configurable (5.13)",
+            ],
+        },
+        needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog, Need::OwnKernel],
+        wedges: false,
+        // One thread for the whole kernel.
+        apart: |_| true,
+        recheck: Recheck::Look,
+        settings: &[],
+        arms: &[
+            Arm::control("nothing holds the device"),
+            Arm::fault("a packet socket sleeps in sendto() to the device"),
+            Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
+            Arm::remedy("move-it-out", "the link is moved back to the node before its namespace dies"),
+            Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted afterwards"),
         ],
+        eras: &[
+            Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
+                .since("the table of devices keeps one reference: one more is printed as 2"),
+            Era::new("counts-to-zero", "4.17 to 5.12", |ground| ground.kernel.at_least(4, 17))
+                .since("net_mutex is gone: namespaces can be made meanwhile"),
+            Era::new("net-mutex", "up to 4.16", |_| true)
+                .since("cleanup_net holds net_mutex, which copy_net_ns wants"),
+        ],
+        symptom: Symptom { row: "the link of the next dead namespace", healthy: "is freed" },
+        topology,
     },
-    needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog, Need::OwnKernel],
-    wedges: false,
-    // One thread for the whole kernel.
-    apart: |_| true,
-    recheck: Recheck::Look,
-    settings: &[],
-    arms: &[
-        Arm::control("nothing holds the device"),
-        Arm::fault("a packet socket sleeps in sendto() to the device"),
-        Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
-        Arm::remedy("move-it-out", "the link is moved back to the node before its namespace dies"),
-        Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted afterwards"),
-    ],
-    eras: &[
-        Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
-            .since("the table of devices keeps one reference: one more is printed as 2"),
-        Era::new("counts-to-zero", "4.17 to 5.12", |ground| ground.kernel.at_least(4, 17))
-            .since("net_mutex is gone: namespaces can be made meanwhile"),
-        Era::new("net-mutex", "up to 4.16", |_| true)
-            .since("cleanup_net holds net_mutex, which copy_net_ns wants"),
-    ],
-    symptom: Symptom { row: "the link of the next dead namespace", healthy: "is freed" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Answer, Flow, Hold, Holder, RtnlHolder, Side};
-use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Clock, Era, Fault, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use tokio::time::timeout;
@@ -20,47 +20,49 @@ use crate::node_agent::{NodeAgent, go};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "pod-stuck-terminating",
-        title: "One veth that cannot be deleted makes a pod stay Terminating and a node NotReady",
-        family: "teardown hangs",
-        saw: "A pod stays Terminating, `kubectl delete --force` only hides it, and minutes later the node is NotReady: \
+    fault: Fault {
+        card: Card {
+            name: "pod-stuck-terminating",
+            title: "One veth that cannot be deleted makes a pod stay Terminating and a node NotReady",
+            family: "teardown hangs",
+            saw: "A pod stays Terminating, `kubectl delete --force` only hides it, and minutes later the node is NotReady: \
               \"PLEG is not healthy: pleg was last seen active 3m12s ago; threshold is 3m0s\". Its other pods serve \
               on. On the node a CNI plugin is in state D or a zombie.",
-        cause: "The plugin sleeps in the kernel, for a reference to the veth or for the RTNL mutex. The teardown waits \
+            cause: "The plugin sleeps in the kernel, for a reference to the veth or for the RTNL mutex. The teardown waits \
                 for it with the pod's lock, and the relist that asks for every pod's state waits for the lock.",
-        function: "net/core/dev.c: netdev_run_todo; pkg/kubelet/pleg/generic.go: relist, Healthy",
-        cure: "End the holder. A deadline for the plugin keeps the node Ready, though SIGKILL cannot end what is in \
+            function: "net/core/dev.c: netdev_run_todo; pkg/kubelet/pleg/generic.go: relist, Healthy",
+            cure: "End the holder. A deadline for the plugin keeps the node Ready, though SIGKILL cannot end what is in \
                state D; asking again then finds no such device, which is as good as done.",
-        reading: &[
-            "kubernetes/kubernetes#45419: PLEG is not healthy",
-            "pkg/kubelet/dockershim/network/plugins.go: TearDownPod, GetPodNetworkStatus (up to Kubernetes 1.23)",
-            "CNI specification, DEL: plugins should complete without error even if resources are missing",
+            reading: &[
+                "kubernetes/kubernetes#45419: PLEG is not healthy",
+                "pkg/kubelet/dockershim/network/plugins.go: TearDownPod, GetPodNetworkStatus (up to Kubernetes 1.23)",
+                "CNI specification, DEL: plugins should complete without error even if resources are missing",
+            ],
+        },
+        needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket],
+        wedges: false,
+        // Where one arm stalls the RTNL mutex, the others would stall with it.
+        apart: |ground| ground.clock == Clock::Virtual,
+        recheck: Recheck::Look,
+        settings: &[
+            Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
+            Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),
         ],
+        arms: &[
+            Arm::control(
+                "nothing holds the veth; the agent waits for the plugin without a deadline, and reaps nothing",
+            ),
+            Arm::fault("a packet socket sleeps in sendto() to the veth"),
+            Arm::variant("rtnl-stalled", "a process holds the RTNL mutex instead")
+                .only_where(|ground| ground.clock == Clock::Virtual),
+            Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
+            Arm::remedy("deadline", "after a deadline the agent kills the plugin, reaps it and gives up"),
+            Arm::remedy("deadline-and-retry", "the same, and then it tries again"),
+        ],
+        eras: &[Era::every_kernel("a task in state D takes no signal")],
+        symptom: Symptom { row: "the teardown", healthy: "done" },
+        topology,
     },
-    needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket],
-    wedges: false,
-    // Where one arm stalls the RTNL mutex, the others would stall with it.
-    apart: |ground| ground.clock == Clock::Virtual,
-    recheck: Recheck::Look,
-    settings: &[
-        Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
-        Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),
-    ],
-    arms: &[
-        Arm::control(
-            "nothing holds the veth; the agent waits for the plugin without a deadline, and reaps nothing",
-        ),
-        Arm::fault("a packet socket sleeps in sendto() to the veth"),
-        Arm::variant("rtnl-stalled", "a process holds the RTNL mutex instead")
-            .only_where(|ground| ground.clock == Clock::Virtual),
-        Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
-        Arm::remedy("deadline", "after a deadline the agent kills the plugin, reaps it and gives up"),
-        Arm::remedy("deadline-and-retry", "the same, and then it tries again"),
-    ],
-    eras: &[Era::every_kernel("a task in state D takes no signal")],
-    symptom: Symptom { row: "the teardown", healthy: "done" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

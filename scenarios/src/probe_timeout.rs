@@ -22,7 +22,7 @@ use lab::Result;
 use lab::probe::Kubelet;
 use lab::probe::http::{Agent, get};
 use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
-use lab::scenario::{Arm, Card, Clock, Era, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
+use lab::scenario::{Arm, Card, Clock, Era, Fault, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -34,51 +34,53 @@ use crate::one_address::{HOUR, TIMESTAMPS};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "probe-timeout",
-        title: "A busy agent answers its health probe in 1.5 s, and timeoutSeconds is 1",
-        family: "health probes",
-        saw: "kubectl get events: \"Readiness probe failed: Get http://...: context deadline exceeded (Client.Timeout \
+    fault: Fault {
+        card: Card {
+            name: "probe-timeout",
+            title: "A busy agent answers its health probe in 1.5 s, and timeoutSeconds is 1",
+            family: "health probes",
+            saw: "kubectl get events: \"Readiness probe failed: Get http://...: context deadline exceeded (Client.Timeout \
               exceeded while awaiting headers)\", on and off since pods were evicted to this node. Then \"failed \
               liveness probe, will be restarted\", and the restarts make the node busier still.",
-        cause: "timeoutSeconds is 1 by default and counts from the SYN to the header. What answers later has failed, \
+            cause: "timeoutSeconds is 1 by default and counts from the SYN to the header. What answers later has failed, \
                 however well it works. failureThreshold such probes in a row, 3 by default, make a pod unready; of a \
                 liveness probe, they restart its container.",
-        function: "pkg/kubelet/prober/worker.go: doProbe (Kubernetes)",
-        cure: "timeoutSeconds above what the agent needs on its worst day. A higher failureThreshold rides out a \
+            function: "pkg/kubelet/prober/worker.go: doProbe (Kubernetes)",
+            cure: "timeoutSeconds above what the agent needs on its worst day. A higher failureThreshold rides out a \
                burst, and only puts off what a lasting load does. A liveness probe more patient than the readiness \
                probe ends the restarts and lets the pod leave its Service meanwhile.",
-        reading: &[
-            "Kubernetes, Configure Liveness, Readiness and Startup Probes",
-            "kubernetes#94115: timeoutSeconds counts for exec probes too, which it did not before 1.20",
-            "pkg/probe/http/http.go: one connection per probe",
+            reading: &[
+                "Kubernetes, Configure Liveness, Readiness and Startup Probes",
+                "kubernetes#94115: timeoutSeconds counts for exec probes too, which it did not before 1.20",
+                "pkg/probe/http/http.go: one connection per probe",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        // Nobody waits for virtual time, and eight arms at once would be the load.
+        apart: |ground| ground.clock == Clock::Virtual,
+        recheck: Recheck::Replay,
+        settings: &[
+            Setting::seconds("period", "periodSeconds", 2, 10),
+            Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),
         ],
+        arms: &[
+            Arm::control("the agent has the CPU that it needs"),
+            Arm::fault("three probes of five meet a busy node: the agent answers after 1.5 s"),
+            Arm::variant("lasting-load", "the node stays busy"),
+            Arm::variant(
+                "model-tw-recycle",
+                "no load, but the check of tcp_tw_recycle, the model of 4.x, before the pod",
+            ),
+            Arm::remedy("timeout-5", "timeoutSeconds=5"),
+            Arm::remedy("threshold-6", "failureThreshold=6"),
+            Arm::remedy("threshold-6-lasting", "failureThreshold=6, and the node stays busy"),
+            Arm::remedy("patient-liveness", "failureThreshold=6 of the liveness probe only"),
+        ],
+        eras: &[Era::every_kernel("the kernel has no part in it but to carry what comes too late")],
+        symptom: Symptom { row: "restarts", healthy: "0" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    // Nobody waits for virtual time, and eight arms at once would be the load.
-    apart: |ground| ground.clock == Clock::Virtual,
-    recheck: Recheck::Replay,
-    settings: &[
-        Setting::seconds("period", "periodSeconds", 2, 10),
-        Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),
-    ],
-    arms: &[
-        Arm::control("the agent has the CPU that it needs"),
-        Arm::fault("three probes of five meet a busy node: the agent answers after 1.5 s"),
-        Arm::variant("lasting-load", "the node stays busy"),
-        Arm::variant(
-            "model-tw-recycle",
-            "no load, but the check of tcp_tw_recycle, the model of 4.x, before the pod",
-        ),
-        Arm::remedy("timeout-5", "timeoutSeconds=5"),
-        Arm::remedy("threshold-6", "failureThreshold=6"),
-        Arm::remedy("threshold-6-lasting", "failureThreshold=6, and the node stays busy"),
-        Arm::remedy("patient-liveness", "failureThreshold=6 of the liveness probe only"),
-    ],
-    eras: &[Era::every_kernel("the kernel has no part in it but to carry what comes too late")],
-    symptom: Symptom { row: "restarts", healthy: "0" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -17,64 +17,70 @@ use lab::evidence::route_cache;
 use lab::network::{Namespace, qdisc, sysctl};
 use lab::probe::path_mtu::{Lookups, Router, flood, of_one_bucket_elsewhere};
 use lab::probe::{Attempt, link, route};
-use lab::scenario::{Arm, Card, Era, Ground, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Ground, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::{Net, Topology};
 use lab::{Error, Result};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "route-exception-leak",
-        title: "The kernel loses references to a device, and waits for them until the next reboot",
-        family: "teardown hangs",
-        saw: "\"unregister_netdevice: waiting for vethX to become free. Usage count = 3\" every ten seconds, for days. \
+    fault: Fault {
+        card: Card {
+            name: "route-exception-leak",
+            title: "The kernel loses references to a device, and waits for them until the next reboot",
+            family: "teardown hangs",
+            saw: "\"unregister_netdevice: waiting for vethX to become free. Usage count = 3\" every ten seconds, for days. \
               Every container of that device is gone, no process holds it, and pods of the node stay Terminating \
               until it is rebooted.",
-        cause: "Path MTU messages create exceptions of a route; a full bucket drops its oldest. A lookup that has \
+            cause: "Path MTU messages create exceptions of a route; a full bucket drops its oldest. A lookup that has \
                 just found that one binds a cached route to it while it is dropped: the route is in no table any \
                 more, and keeps its reference to the device for ever. No process is involved.",
-        function: "net/ipv4/route.c: fnhe_remove_oldest, find_exception, rt_bind_exception",
-        cure: "A kernel that clears the address of what it drops: 6.18, 6.17.9, 6.12.59, 6.6.117, 6.1.159, 5.15.197, \
+            function: "net/ipv4/route.c: fnhe_remove_oldest, find_exception, rt_bind_exception",
+            cure: "A kernel that clears the address of what it drops: 6.18, 6.17.9, 6.12.59, 6.6.117, 6.1.159, 5.15.197, \
                5.10.247, 5.4.302. Elsewhere a reboot. Flushing the cache, waiting and ending processes do nothing. \
                /proc/net/stat/rt_cache shows the loss before anything hangs.",
-        reading: &[
-            "67d6d681e15b ipv4: make exception cache less predictible (5.15): the oldest is dropped, no more reused",
-            "ac1499fcd40f ipv4: route: Prevent rt_bind_exception() from rebinding stale fnhe (6.18)",
-            "CVE-2025-68241, with the stable kernels that had it and when they were fixed",
-            "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe (5.1): the same for one that expires",
-            "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
+            reading: &[
+                "67d6d681e15b ipv4: make exception cache less predictible (5.15): the oldest is dropped, no more reused",
+                "ac1499fcd40f ipv4: route: Prevent rt_bind_exception() from rebinding stale fnhe (6.18)",
+                "CVE-2025-68241, with the stable kernels that had it and when they were fixed",
+                "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe (5.1): the same for one that expires",
+                "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
+            ],
+        },
+        needs: &[Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::OwnKernel],
+        wedges: true,
+        // The number of cached routes is one for the whole kernel.
+        apart: |_| true,
+        recheck: Recheck::Never,
+        settings: &[],
+        arms: &[
+            Arm::control("the destinations are spread over the buckets: no exception is dropped"),
+            Arm::fault("the destinations share a bucket: with each message an exception is dropped"),
+            Arm::remedy("flush", "the route cache is flushed before the delete, and again while it waits"),
+            Arm::remedy("wait", "eleven minutes pass before the delete: every exception expires in ten"),
+            Arm::remedy("close-every-socket", "no program has anything open before the delete"),
+            // Last, because it stops the worker that frees namespaces.
+            Arm::variant("namespace-dies", "the device is not deleted: its namespace dies"),
         ],
-    },
-    needs: &[Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::OwnKernel],
-    wedges: true,
-    // The number of cached routes is one for the whole kernel.
-    apart: |_| true,
-    recheck: Recheck::Never,
-    settings: &[],
-    arms: &[
-        Arm::control("the destinations are spread over the buckets: no exception is dropped"),
-        Arm::fault("the destinations share a bucket: with each message an exception is dropped"),
-        Arm::remedy("flush", "the route cache is flushed before the delete, and again while it waits"),
-        Arm::remedy("wait", "eleven minutes pass before the delete: every exception expires in ten"),
-        Arm::remedy("close-every-socket", "no program has anything open before the delete"),
-        // Last, because it stops the worker that frees namespaces.
-        Arm::variant("namespace-dies", "the device is not deleted: its namespace dies"),
-    ],
-    eras: &[
-        Era::new("loses-the-dropped", "5.15 to 6.17, and stable kernels from 2021 on, until fixed", loses)
+        eras: &[
+            Era::new(
+                "loses-the-dropped",
+                "5.15 to 6.17, and stable kernels from 2021 on, until fixed",
+                loses,
+            )
             .since(
                 "67d6d681e15b: the oldest exception is dropped, while a lookup may be binding a route to it",
             ),
-        Era::new("clears-the-dropped", CLEARING, |ground| ground.kernel.carries(CLEARS))
-            .since("ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it")
-            .immune(),
-        Era::new("reuses-the-oldest", "3.6 to 5.14 without the change of 2021, as 4.4.283", |_| true)
-            .since("4895c771c7f0: the oldest exception is given the new address")
-            .immune(),
-    ],
-    symptom: Symptom { row: "the device is freed", healthy: "yes" },
-    topology,
+            Era::new("clears-the-dropped", CLEARING, |ground| ground.kernel.carries(CLEARS))
+                .since("ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it")
+                .immune(),
+            Era::new("reuses-the-oldest", "3.6 to 5.14 without the change of 2021, as 4.4.283", |_| true)
+                .since("4895c771c7f0: the oldest exception is given the new address")
+                .immune(),
+        ],
+        symptom: Symptom { row: "the device is freed", healthy: "yes" },
+        topology,
+    },
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -12,53 +12,55 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Answer, Attempt, Connect, Flow, RtnlHolder, Side, connect, link, listen};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "rtnl-stall",
-        title: "One stuck process stops all network configuration of the machine",
-        family: "teardown hangs",
-        saw: "`ip`, `ifconfig`, `docker` and the CNI plugins hang in state D, in every namespace; \"INFO: task ip:1234 \
+    fault: Fault {
+        card: Card {
+            name: "rtnl-stall",
+            title: "One stuck process stops all network configuration of the machine",
+            family: "teardown hangs",
+            saw: "`ip`, `ifconfig`, `docker` and the CNI plugins hang in state D, in every namespace; \"INFO: task ip:1234 \
               blocked for more than 120 seconds\" with rtnl_lock on its stack. Running pods serve on.",
-        cause: "A process sleeps while it holds the RTNL mutex: in a copy from or to its own memory whose page does \
+            cause: "A process sleeps while it holds the RTNL mutex: in a copy from or to its own memory whose page does \
                 not come, or in a driver. There is one such mutex for all namespaces.",
-        function: "net/core/rtnetlink.c: rtnl_lock, rtnetlink_rcv_msg",
-        cure: "Find the one whose stack shows no rtnl_lock and end it: a page fault can be killed. What waits for \
+            function: "net/core/rtnetlink.c: rtnl_lock, rtnetlink_rcv_msg",
+            cure: "Find the one whose stack shows no rtnl_lock and end it: a page fault can be killed. What waits for \
                the mutex cannot. Asking again, or in another namespace, makes one more process wait.",
-        reading: &[
-            "cdb2f80f1c10 inet: use xa_array iterator to implement inet_dump_ifaddr() (6.9)",
-            "4ce5dc9316de inet: switch inet_dump_fib() to RCU protection (6.9)",
-            "62256f98f244 rtnetlink: add RTNL_FLAG_DOIT_UNLOCKED (4.14)",
-            "userfaultfd(2)",
+            reading: &[
+                "cdb2f80f1c10 inet: use xa_array iterator to implement inet_dump_ifaddr() (6.9)",
+                "4ce5dc9316de inet: switch inet_dump_fib() to RCU protection (6.9)",
+                "62256f98f244 rtnetlink: add RTNL_FLAG_DOIT_UNLOCKED (4.14)",
+                "userfaultfd(2)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Userfaultfd, Need::OwnKernel],
+        wedges: true,
+        // One mutex for the whole kernel.
+        apart: |_| true,
+        recheck: Recheck::Look,
+        settings: &[],
+        arms: &[
+            Arm::control("nobody holds the RTNL mutex"),
+            Arm::fault("a process holds the RTNL mutex and waits for a page of its memory"),
+            Arm::remedy("end-the-holder", "that process is killed"),
+            Arm::remedy("ask-again", "the one that waits is given up, and another asks"),
+            Arm::remedy("ask-elsewhere", "everything is asked in another namespace"),
         ],
+        eras: &[
+            Era::new("dumps-under-rcu", "6.9 and later", |ground| ground.kernel.at_least(6, 9))
+                .since("cdb2f80f1c10, 4ce5dc9316de: addresses and routes are listed without the RTNL mutex"),
+            Era::new("dumps-under-rtnl", "4.14 to 6.8", |ground| ground.kernel.at_least(4, 14))
+                .since("62256f98f244: a route is looked up without the RTNL mutex"),
+            Era::new("all-under-rtnl", "up to 4.13", |_| true)
+                .since("every request of rtnetlink is worked off under the RTNL mutex"),
+        ],
+        symptom: Symptom { row: "add a link", healthy: "works" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Userfaultfd, Need::OwnKernel],
-    wedges: true,
-    // One mutex for the whole kernel.
-    apart: |_| true,
-    recheck: Recheck::Look,
-    settings: &[],
-    arms: &[
-        Arm::control("nobody holds the RTNL mutex"),
-        Arm::fault("a process holds the RTNL mutex and waits for a page of its memory"),
-        Arm::remedy("end-the-holder", "that process is killed"),
-        Arm::remedy("ask-again", "the one that waits is given up, and another asks"),
-        Arm::remedy("ask-elsewhere", "everything is asked in another namespace"),
-    ],
-    eras: &[
-        Era::new("dumps-under-rcu", "6.9 and later", |ground| ground.kernel.at_least(6, 9))
-            .since("cdb2f80f1c10, 4ce5dc9316de: addresses and routes are listed without the RTNL mutex"),
-        Era::new("dumps-under-rtnl", "4.14 to 6.8", |ground| ground.kernel.at_least(4, 14))
-            .since("62256f98f244: a route is looked up without the RTNL mutex"),
-        Era::new("all-under-rtnl", "up to 4.13", |_| true)
-            .since("every request of rtnetlink is worked off under the RTNL mutex"),
-    ],
-    symptom: Symptom { row: "add a link", healthy: "works" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

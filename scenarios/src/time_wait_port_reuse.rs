@@ -15,9 +15,9 @@
 use std::time::Duration;
 
 use lab::Result;
-use lab::evidence::conntrack::Conntrack;
+use lab::conntrack::Conntrack;
 use lab::probe::{Connect, Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::{Choice, Rule, TcpFlags};
@@ -29,46 +29,51 @@ use crate::one_address::{HOUR, two_hosts};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "time-wait-port-reuse",
-        title: "A NAT reuses a port that the server still holds in TIME_WAIT: connects stall",
-        family: "TIME_WAIT and timestamps",
-        saw: "Through the NAT one connect in a few hundred takes a second longer, and behind the firewall \
+    fault: Fault {
+        card: Card {
+            name: "time-wait-port-reuse",
+            title: "A NAT reuses a port that the server still holds in TIME_WAIT: connects stall",
+            family: "TIME_WAIT and timestamps",
+            saw: "Through the NAT one connect in a few hundred takes a second longer, and behind the firewall \
               it times out. A capture on the server shows a SYN that is answered by an ACK, not a SYN-ACK.",
-        cause: "The SYN meets a TIME_WAIT socket of the same four addresses and ports. PAWS: its timestamp is \
+            cause: "The SYN meets a TIME_WAIT socket of the same four addresses and ports. PAWS: its timestamp is \
                 older than the last one of the old connection, so it cannot be told from a duplicate of that \
                 connection and is answered with an ACK. Only the RST to that ACK ends the TIME_WAIT.",
-        function: "net/ipv4/tcp_minisocks.c: tcp_timewait_state_process",
-        cure: "More source ports or a random choice of them, so that none comes back within 60 s; for pods that \
+            function: "net/ipv4/tcp_minisocks.c: tcp_timewait_state_process",
+            cure: "More source ports or a random choice of them, so that none comes back within 60 s; for pods that \
                share one kernel, tcp_timestamps=2 (no random offset, 4.10 and later); and no firewall rule \
                that drops the RST.",
-        reading: &[
-            "RFC 6191: reducing the TIME-WAIT state using TCP timestamps",
-            "RFC 1337: TIME-WAIT assassination hazards",
-            "95a22caee396 tcp: attach random timestamp offsets (4.10)",
+            reading: &[
+                "RFC 6191: reducing the TIME-WAIT state using TCP timestamps",
+                "RFC 1337: TIME-WAIT assassination hazards",
+                "95a22caee396 tcp: attach random timestamp offsets (4.10)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Replay,
+        settings: &[],
+        arms: &[
+            Arm::control("host-b's timestamps happen to be ahead of host-a's"),
+            Arm::fault("host-b's timestamps happen to be behind host-a's"),
+            Arm::variant("rst-dropped", "a firewall rule on the NAT drops host-b's RST"),
+            Arm::remedy("wider-port-range", "the NAT has 1000 ports to give"),
+            Arm::remedy(
+                "random-ports",
+                "the NAT gives any of 64512 ports, at random (iptables: --random-fully)",
+            ),
+            Arm::remedy("one-clock", "tcp_timestamps=2 on both hosts, which share a kernel: no offset"),
         ],
+        eras: &[
+            Era::new("paws-timewait", "6.18 and later", |ground| ground.kernel.has_counter("PAWSTimewait"))
+                .since("a counter of its own, TcpExt PAWSTimewait, replaces PAWSEstab"),
+            Era::new("paws-estab", "up to 6.17", |_| true)
+                .since("counted as PAWSEstab, like a segment of an established connection"),
+        ],
+        symptom: Symptom { row: "host-b connects", healthy: "at once" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Replay,
-    settings: &[],
-    arms: &[
-        Arm::control("host-b's timestamps happen to be ahead of host-a's"),
-        Arm::fault("host-b's timestamps happen to be behind host-a's"),
-        Arm::variant("rst-dropped", "a firewall rule on the NAT drops host-b's RST"),
-        Arm::remedy("wider-port-range", "the NAT has 1000 ports to give"),
-        Arm::remedy("random-ports", "the NAT gives any of 64512 ports, at random (iptables: --random-fully)"),
-        Arm::remedy("one-clock", "tcp_timestamps=2 on both hosts, which share a kernel: no offset"),
-    ],
-    eras: &[
-        Era::new("paws-timewait", "6.18 and later", |ground| ground.kernel.has_counter("PAWSTimewait"))
-            .since("a counter of its own, TcpExt PAWSTimewait, replaces PAWSEstab"),
-        Era::new("paws-estab", "up to 6.17", |_| true)
-            .since("counted as PAWSEstab, like a segment of an established connection"),
-    ],
-    symptom: Symptom { row: "host-b connects", healthy: "at once" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

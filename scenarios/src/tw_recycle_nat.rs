@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -25,45 +25,48 @@ use crate::one_address::{self, Check, HOUR, RECYCLE, knob, recycles, two_hosts};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "tw-recycle-nat",
-        title: "tcp_tw_recycle drops the SYNs of some clients behind a NAT",
-        family: "TIME_WAIT and timestamps",
-        saw: "Some clients behind the same NAT time out, others are fine, and a minute later it is the other way \
+    fault: Fault {
+        card: Card {
+            name: "tw-recycle-nat",
+            title: "tcp_tw_recycle drops the SYNs of some clients behind a NAT",
+            family: "TIME_WAIT and timestamps",
+            saw: "Some clients behind the same NAT time out, others are fine, and a minute later it is the other way \
               round. A capture on the server shows the SYN arrive and nothing go back. `netstat -s` counts \
               \"passive connections rejected because of time stamp\".",
-        cause: "With tcp_tw_recycle=1 a server that closes first remembers the last timestamp of the peer's \
+            cause: "With tcp_tw_recycle=1 a server that closes first remembers the last timestamp of the peer's \
                 address, and for 60 s drops every SYN from that address with an older one. Behind a NAT the \
                 address stands for many hosts, whose clocks differ.",
-        function: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_metrics.c: tcp_peer_is_proven (up to 4.11)",
-        cure: "tcp_tw_recycle=0, at once. Turning timestamps off does not help on 3.17 to 4.11 while a stamp is \
+            function: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_metrics.c: tcp_peer_is_proven (up to 4.11)",
+            cure: "tcp_tw_recycle=0, at once. Turning timestamps off does not help on 3.17 to 4.11 while a stamp is \
                held: a SYN without a timestamp is dropped too. The sysctl was removed in 4.12.",
-        reading: &[
-            "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
-            "a26552afe894 tcp: don't allow syn packets without timestamps to pass tcp_tw_recycle logic (3.17)",
-            "Vincent Bernat, Coping with the TCP TIME-WAIT state on busy Linux servers (2014)",
+            reading: &[
+                "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
+                "a26552afe894 tcp: don't allow syn packets without timestamps to pass tcp_tw_recycle logic (3.17)",
+                "Vincent Bernat, Coping with the TCP TIME-WAIT state on busy Linux servers (2014)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        apart: one_address::apart,
+        recheck: Recheck::Replay,
+        settings: one_address::SETTINGS,
+        arms: &[
+            Arm::control("no NAT: each host has an address of its own"),
+            Arm::fault("both hosts are behind one address"),
+            Arm::remedy("recycle-off", "tcp_tw_recycle=0 on the server, after the incident began")
+                .only_where(recycles),
+            Arm::remedy("server-timestamps-off", "tcp_timestamps=0 on the server, likewise")
+                .only_where(recycles),
+            Arm::remedy("host-b-timestamps-off", "host-b sends no timestamps").only_where(recycles),
+            Arm::remedy("one-clock", "host-b's timestamps are not behind host-a's").only_where(recycles),
+            Arm::remedy("client-closes-first", "host-a closes first, so the server has no TIME_WAIT")
+                .only_where(recycles),
+            Arm::remedy("wait", "host-b waits until the stamp has expired").only_where(recycles),
         ],
+        eras: one_address::ERAS,
+        symptom: Symptom { row: "host-b connects", healthy: "connected" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    apart: one_address::apart,
-    recheck: Recheck::Replay,
-    settings: one_address::SETTINGS,
-    arms: &[
-        Arm::control("no NAT: each host has an address of its own"),
-        Arm::fault("both hosts are behind one address"),
-        Arm::remedy("recycle-off", "tcp_tw_recycle=0 on the server, after the incident began")
-            .only_where(recycles),
-        Arm::remedy("server-timestamps-off", "tcp_timestamps=0 on the server, likewise").only_where(recycles),
-        Arm::remedy("host-b-timestamps-off", "host-b sends no timestamps").only_where(recycles),
-        Arm::remedy("one-clock", "host-b's timestamps are not behind host-a's").only_where(recycles),
-        Arm::remedy("client-closes-first", "host-a closes first, so the server has no TIME_WAIT")
-            .only_where(recycles),
-        Arm::remedy("wait", "host-b waits until the stamp has expired").only_where(recycles),
-    ],
-    eras: one_address::ERAS,
-    symptom: Symptom { row: "host-b connects", healthy: "connected" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

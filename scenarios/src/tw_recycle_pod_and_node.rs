@@ -17,7 +17,7 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Host;
 use lab::probe::{Flow, Side, connect, listen};
-use lab::scenario::{Arm, Card, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
@@ -28,42 +28,46 @@ use crate::one_address::{self, Check, HOUR, RECYCLE, TIMESTAMPS, knob, recycles}
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "tw-recycle-pod-and-node",
-        title: "A pod's calls to a server with tcp_tw_recycle lock its own node out",
-        family: "TIME_WAIT and timestamps",
-        saw: "curl from the pod works; the same curl on its node hangs; another server answers both. Point the pod \
+    fault: Fault {
+        card: Card {
+            name: "tw-recycle-pod-and-node",
+            title: "A pod's calls to a server with tcp_tw_recycle lock its own node out",
+            family: "TIME_WAIT and timestamps",
+            saw: "curl from the pod works; the same curl on its node hangs; another server answers both. Point the pod \
               at the other server, and a minute later the node's curl works again.",
-        cause: "The pod leaves under its node's address. The server closes first and has tcp_tw_recycle=1: it \
+            cause: "The pod leaves under its node's address. The server closes first and has tcp_tw_recycle=1: it \
                 remembers the pod's timestamp for the address, and for 60 s drops every SYN from it with an older \
                 one. Each of the pod's calls begins the 60 s anew. The clocks of pod and node differ where their \
                 kernel is 4.10 or later: each pair of addresses has an offset of its own.",
-        function: "net/ipv4/tcp_input.c: tcp_conn_request; net/core/secure_seq.c: secure_tcp_ts_off",
-        cure: "tcp_tw_recycle=0 on the server, at once. tcp_timestamps=2 on pod and node (no offset, 4.10 and later), \
+            function: "net/ipv4/tcp_input.c: tcp_conn_request; net/core/secure_seq.c: secure_tcp_ts_off",
+            cure: "tcp_tw_recycle=0 on the server, at once. tcp_timestamps=2 on pod and node (no offset, 4.10 and later), \
                a client that closes first, or another server for the pod help once the last stamp has expired.",
-        reading: &[
-            "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
-            "95a22caee396 tcp: attach random timestamp offsets (4.10)",
-            "28ee1b746f49 secure_seq: downgrade to per-host timestamp offsets (4.11)",
+            reading: &[
+                "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
+                "95a22caee396 tcp: attach random timestamp offsets (4.10)",
+                "28ee1b746f49 secure_seq: downgrade to per-host timestamp offsets (4.11)",
+            ],
+        },
+        needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
+        wedges: false,
+        apart: one_address::apart,
+        recheck: Recheck::Replay,
+        settings: one_address::SETTINGS,
+        arms: &[
+            Arm::control("the pod has an address of its own outside: no masquerade"),
+            Arm::fault("the pod is masqueraded to its node's address"),
+            Arm::remedy("recycle-off", "tcp_tw_recycle=0 on C, after the incident began")
+                .only_where(recycles),
+            Arm::remedy("pod-calls-d", "the pod is sent to D, likewise").only_where(recycles),
+            Arm::remedy("client-closes-first", "the pod closes first, likewise").only_where(recycles),
+            Arm::remedy("server-timestamps-off", "tcp_timestamps=0 on C, likewise").only_where(recycles),
+            Arm::remedy("one-clock", "tcp_timestamps=2 on pod and node since they began")
+                .only_where(recycles),
         ],
+        eras: one_address::ERAS,
+        symptom: Symptom { row: "node connects to C", healthy: "connected" },
+        topology,
     },
-    needs: &[Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket],
-    wedges: false,
-    apart: one_address::apart,
-    recheck: Recheck::Replay,
-    settings: one_address::SETTINGS,
-    arms: &[
-        Arm::control("the pod has an address of its own outside: no masquerade"),
-        Arm::fault("the pod is masqueraded to its node's address"),
-        Arm::remedy("recycle-off", "tcp_tw_recycle=0 on C, after the incident began").only_where(recycles),
-        Arm::remedy("pod-calls-d", "the pod is sent to D, likewise").only_where(recycles),
-        Arm::remedy("client-closes-first", "the pod closes first, likewise").only_where(recycles),
-        Arm::remedy("server-timestamps-off", "tcp_timestamps=0 on C, likewise").only_where(recycles),
-        Arm::remedy("one-clock", "tcp_timestamps=2 on pod and node since they began").only_where(recycles),
-    ],
-    eras: one_address::ERAS,
-    symptom: Symptom { row: "node connects to C", healthy: "connected" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -12,51 +12,53 @@ use std::time::Duration;
 use lab::Result;
 use lab::network::Namespace;
 use lab::probe::{Attempt, Holder, link};
-use lab::scenario::{Arm, Card, Era, Need, Plan, Play, Recheck, Scenario, Symptom};
+use lab::scenario::{Arm, Card, Era, Fault, Need, Plan, Play, Recheck, Scenario, Symptom};
 use lab::stage::Stage;
 use lab::topology::Topology;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    card: Card {
-        name: "veth-teardown-hang",
-        title: "Deleting a veth waits for ever: unregister_netdevice: waiting for it to become free",
-        family: "teardown hangs",
-        saw: "Pods stay Terminating, `docker rm` hangs, and every terminal prints \"unregister_netdevice: waiting for \
+    fault: Fault {
+        card: Card {
+            name: "veth-teardown-hang",
+            title: "Deleting a veth waits for ever: unregister_netdevice: waiting for it to become free",
+            family: "teardown hangs",
+            saw: "Pods stay Terminating, `docker rm` hangs, and every terminal prints \"unregister_netdevice: waiting for \
               vethX to become free. Usage count = 1\" every ten seconds. (This scenario makes your kernel print \
               that line, too.)",
-        cause: "Something holds a reference to the device. The delete takes the device out of every list, gives the \
+            cause: "Something holds a reference to the device. The delete takes the device out of every list, gives the \
                 RTNL lock back, and sleeps until the count falls. The process that asked is in state D; everyone \
                 else goes on.",
-        function: "net/core/dev.c: netdev_run_todo, netdev_wait_allrefs_any (netdev_wait_allrefs up to 5.16)",
-        cure: "End the holder: nothing else helps. Deleting again or deleting the peer finds no such device. Where \
+            function: "net/core/dev.c: netdev_run_todo, netdev_wait_allrefs_any (netdev_wait_allrefs up to 5.16)",
+            cure: "End the holder: nothing else helps. Deleting again or deleting the peer finds no such device. Where \
                the kernel itself leaked the reference (route-exception-leak), only a reboot into a fixed kernel.",
-        reading: &[
-            "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
-            "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe to fix a race (5.1)",
-            "5aa3afe107d9 net: make unregister netdev warning timeout configurable (5.13)",
+            reading: &[
+                "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
+                "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe to fix a race (5.1)",
+                "5aa3afe107d9 net: make unregister netdev warning timeout configurable (5.13)",
+            ],
+        },
+        needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog],
+        wedges: false,
+        apart: |_| false,
+        recheck: Recheck::Look,
+        settings: &[],
+        arms: &[
+            Arm::control("nothing holds the device"),
+            Arm::fault("a packet socket sleeps in sendto() to the device"),
+            Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
+            Arm::remedy("delete-again", "the device is deleted again"),
+            Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted"),
         ],
+        eras: &[
+            Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
+                .since("the table of devices keeps one reference: one more is printed as 2"),
+            Era::new("counts-to-zero", "up to 5.12", |_| true)
+                .since("the wait ends at 0: one reference is printed as 1"),
+        ],
+        symptom: Symptom { row: "the delete returns", healthy: "yes" },
+        topology,
     },
-    needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog],
-    wedges: false,
-    apart: |_| false,
-    recheck: Recheck::Look,
-    settings: &[],
-    arms: &[
-        Arm::control("nothing holds the device"),
-        Arm::fault("a packet socket sleeps in sendto() to the device"),
-        Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
-        Arm::remedy("delete-again", "the device is deleted again"),
-        Arm::remedy("delete-the-peer", "the other end of the veth pair is deleted"),
-    ],
-    eras: &[
-        Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
-            .since("the table of devices keeps one reference: one more is printed as 2"),
-        Era::new("counts-to-zero", "up to 5.12", |_| true)
-            .since("the wait ends at 0: one reference is printed as 1"),
-    ],
-    symptom: Symptom { row: "the delete returns", healthy: "yes" },
-    topology,
     play: |stage| -> Play<'_> { Box::pin(play(stage)) },
 };
 

@@ -10,9 +10,10 @@ mod user;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use lab::machine::vm::module::Module;
-use lab::machine::vm::modules::WANTED;
-use lab::machine::vm::{Qemu, Store};
+use lab::kernels::Store;
+use lab::kernels::module::Module;
+use lab::kernels::modules::WANTED;
+use lab::machine::vm::Qemu;
 use tempfile::TempDir;
 
 use frame::leave_out;

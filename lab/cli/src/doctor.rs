@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Stop;
 use faultlab_machine::here::{Checked, Here};
-use faultlab_machine::isolation::Privilege;
+use faultlab_net::isolation::Privilege;
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
 

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::Stop;
-use faultlab_machine::vm::{Progress, Source, Store};
+use faultlab_kernels::{Progress, Source, Store};
 use faultlab_report::Style;
 
 /// What can be done with the store.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use faultlab_engine::catalogue::{Catalogue, nearest};
+use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::Looks;
 use faultlab_machine::worker::Task;
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{ArmKind, Clock, Scenario};
+use faultlab_model::scenario::{ArmKind, Clock};
 
 /// A scenario mostly waits for the kernel's timers, so several run on one
 /// processor as fast as one.
@@ -305,7 +306,7 @@ pub(super) fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use faultlab_report::matrix::tests::column;
+    use faultlab_report::made::column;
 
     #[test]
     fn shards_share_the_matrix_without_a_gap() {

@@ -27,7 +27,7 @@ pub(super) fn write(
     let page = Page {
         columns,
         drawings,
-        scenario: &|name| catalogue.scenarios.iter().find(|s| s.card.name == name),
+        scenario: &|name| catalogue.scenarios.iter().find(|s| s.card.name == name).map(|s| &s.fault),
         command: &|outcome| command(options, outcome),
         pcap: &|outcome, arm| {
             let path = pcaps.as_ref()?.join(pcap::file(outcome, arm));

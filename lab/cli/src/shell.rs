@@ -9,12 +9,14 @@ use clap::Args;
 use super::{Stop, here, options, run};
 use faultlab_base::error::Error;
 use faultlab_engine::catalogue::Catalogue;
+use faultlab_engine::scenario::Scenario;
+use faultlab_kernels::Store;
 use faultlab_machine::exercise;
 use faultlab_machine::here::{Checked, Here};
 use faultlab_machine::shell::Seat;
-use faultlab_machine::vm::{Store, Vm};
+use faultlab_machine::vm::Vm;
 use faultlab_machine::worker::Task;
-use faultlab_model::scenario::{Clock, Ground, Need, Recheck, Scenario};
+use faultlab_model::scenario::{Clock, Ground, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
 

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::Stop;
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground, Plan, Scenario, Setting, Shows, Values};
+use faultlab_engine::scenario::Scenario;
+use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground, Plan, Setting, Shows, Values};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
 

@@ -1,7 +1,7 @@
 //! The scenarios that a program brings, and their reviewed snapshots.
 
 use crate::perform::Snapshots;
-use faultlab_model::scenario::Scenario;
+use crate::scenario::Scenario;
 
 /// The scenarios that a program brings.
 #[derive(Debug, Clone, Copy)]

@@ -6,13 +6,14 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::evidence::voice::Voice;
+use crate::scenario::Scenario;
 use crate::stage::{Looks, Stage};
 use faultlab_base::error::{Error, Result};
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
-use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
+use faultlab_model::recording::Traces;
+use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan};
 use faultlab_model::snapshot;
-use faultlab_model::traces::Traces;
 
 /// What is asked of a scenario, beside its ground.
 #[derive(Debug, Clone, Copy)]

@@ -2,120 +2,54 @@
 //!
 //! Reading list: proc(5): /proc/PID/stat, /proc/PID/stack, /proc/PID/wchan.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many functions of a stack are told.
-const TOLD: usize = 4;
+use faultlab_model::recording::Task;
 
-/// Functions that are on the way to where the kernel sleeps, whatever it does there.
-const WAY: [&str; 22] = [
-    "__handle_mm_fault",
-    "handle_mm_fault",
-    "do_user_addr_fault",
-    "__do_page_fault",
-    "do_page_fault",
-    "exc_page_fault",
-    "page_fault",
-    "rep_movs_alternative",
-    "_copy_from_user",
-    "copy_user_generic",
-    "netlink_",
-    "sock_do_ioctl",
-    "sock_ioctl",
-    "sock_sendmsg",
-    "do_syscall_64",
-    "entry_SYSCALL",
-    "asm_",
-    "process_one_work",
-    "worker_thread",
-    "kthread",
-    "ret_from_fork",
-    "__",
-];
-
-/// A task and where it sleeps.
-///
-/// Displays as `attempt (D) in msleep <- netdev_run_todo <- rtnetlink_rcv_msg`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// Its name, 15 bytes at most.
-    pub name: String,
-    /// The letter of proc(5): `D` is an uninterruptible sleep.
-    pub state: char,
-    /// The functions of the kernel that it sleeps in, innermost first; only the
-    /// innermost, or none, without the privilege to see them.
-    pub stack: Vec<String>,
+/// The task that a directory of /proc is of; none where it has ended.
+#[must_use]
+pub fn at(place: &Path) -> Option<Task> {
+    let (name, state, _) = parse_stat(&fs::read_to_string(place.join("stat")).ok()?)?;
+    if matches!(state, 'Z' | 'X') {
+        return None;
+    }
+    let mut stack = stack(place);
+    if stack.is_empty() {
+        let function = fs::read_to_string(place.join("wchan")).unwrap_or_default();
+        stack.extend(Some(function).filter(|function| !matches!(function.as_str(), "" | "0")));
+    }
+    Some(Task { name, state, stack })
 }
 
-impl Task {
-    /// The task that a directory of /proc is of; none where it has ended.
-    #[must_use]
-    pub fn at(place: &Path) -> Option<Self> {
-        let (name, state, _) = parse_stat(&fs::read_to_string(place.join("stat")).ok()?)?;
-        if matches!(state, 'Z' | 'X') {
-            return None;
-        }
-        let mut stack = stack(place);
-        if stack.is_empty() {
-            let function = fs::read_to_string(place.join("wchan")).unwrap_or_default();
-            stack.extend(Some(function).filter(|function| !matches!(function.as_str(), "" | "0")));
-        }
-        Some(Self { name, state, stack })
-    }
-
-    /// The directory of /proc of the calling thread.
-    #[must_use]
-    pub fn place_of_this() -> Option<PathBuf> {
-        Some(Path::new("/proc").join(fs::read_link("/proc/thread-self").ok()?))
-    }
-
-    /// The directory of /proc of a process; none where /proc here is of another
-    /// pid namespace.
-    #[must_use]
-    pub fn place_of(process: u32) -> Option<PathBuf> {
-        let own = fs::read_link("/proc/self").ok()?;
-        (own.to_str() == Some(&std::process::id().to_string()))
-            .then(|| Path::new("/proc").join(process.to_string()))
-    }
-
-    /// The kernel's own tasks that are in an uninterruptible sleep, as far as
-    /// /proc here shows them.
-    #[must_use]
-    pub fn of_kernel() -> Vec<Self> {
-        const KTHREADD: u32 = 2;
-        let is_kernel = fs::read_to_string("/proc/2/comm").is_ok_and(|name| name.trim() == "kthreadd");
-        let Some(all) = is_kernel.then(|| fs::read_dir("/proc").ok()).flatten() else { return vec![] };
-        let waits = |place: &Path| {
-            let stat = fs::read_to_string(place.join("stat")).unwrap_or_default();
-            parse_stat(&stat).is_some_and(|(_, state, parent)| state == 'D' && parent == KTHREADD)
-        };
-        let places = all.flatten().map(|entry| entry.path()).filter(|place| waits(place));
-        places.filter_map(|place| Self::at(&place)).collect()
-    }
-
-    /// Whether one of these functions is on its stack.
-    #[must_use]
-    pub fn is_in(&self, functions: &[&str]) -> bool {
-        self.stack.iter().any(|function| functions.contains(&function.as_str()))
-    }
-
-    /// The telling functions of its stack; none where nothing is known.
-    #[must_use]
-    pub fn place(&self) -> Option<String> {
-        let on_the_way = |function: &str| WAY.iter().any(|way| function.starts_with(way));
-        let telling = self.stack.iter().map(String::as_str).filter(|function| !on_the_way(function));
-        let told: Vec<_> = telling.take(TOLD).collect();
-        (!told.is_empty()).then(|| told.join(" <- "))
-    }
+/// The directory of /proc of the calling thread.
+#[must_use]
+pub fn place_of_this() -> Option<PathBuf> {
+    Some(Path::new("/proc").join(fs::read_link("/proc/thread-self").ok()?))
 }
 
-impl fmt::Display for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.state)?;
-        self.place().map_or(Ok(()), |place| write!(f, " in {place}"))
-    }
+/// The directory of /proc of a process; none where /proc here is of another
+/// pid namespace.
+#[must_use]
+pub fn place_of(process: u32) -> Option<PathBuf> {
+    let own = fs::read_link("/proc/self").ok()?;
+    (own.to_str() == Some(&std::process::id().to_string()))
+        .then(|| Path::new("/proc").join(process.to_string()))
+}
+
+/// The kernel's own tasks that are in an uninterruptible sleep, as far as
+/// /proc here shows them.
+#[must_use]
+pub fn of_kernel() -> Vec<Task> {
+    const KTHREADD: u32 = 2;
+    let is_kernel = fs::read_to_string("/proc/2/comm").is_ok_and(|name| name.trim() == "kthreadd");
+    let Some(all) = is_kernel.then(|| fs::read_dir("/proc").ok()).flatten() else { return vec![] };
+    let waits = |place: &Path| {
+        let stat = fs::read_to_string(place.join("stat")).unwrap_or_default();
+        parse_stat(&stat).is_some_and(|(_, state, parent)| state == 'D' && parent == KTHREADD)
+    };
+    let places = all.flatten().map(|entry| entry.path()).filter(|place| waits(place));
+    places.filter_map(|place| at(&place)).collect()
 }
 
 /// The functions of the kernel that the task of a directory of /proc sleeps
@@ -160,21 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn a_task_displays_where_it_sleeps_and_not_how_it_came_there() {
-        let stack = "handle_userfault __handle_mm_fault handle_mm_fault exc_page_fault asm_exc_page_fault \
-                     _copy_from_user dev_ethtool dev_ioctl sock_do_ioctl __x64_sys_ioctl do_syscall_64";
-        let stack = stack.split_whitespace().map(str::to_owned).collect();
-        let task = Task { name: "holder".into(), state: 'S', stack };
-        assert_eq!(task.to_string(), "holder (S) in handle_userfault <- dev_ethtool <- dev_ioctl");
-        assert!(task.is_in(&["dev_ethtool"]) && !task.is_in(&["msleep"]));
-        assert_eq!(Task { stack: vec![], ..task }.to_string(), "holder (S)");
-    }
-
-    #[test]
     fn this_task_is_found() {
-        let task = Task::at(Path::new("/proc/thread-self")).expect("a task");
+        let task = at(Path::new("/proc/thread-self")).expect("a task");
         assert_eq!(task.state, 'R');
-        assert_eq!(Task::at(Path::new("/proc/none")), None);
+        assert_eq!(at(Path::new("/proc/none")), None);
     }
 
     proptest! {

@@ -19,8 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::add::Progress;
 use super::mirror::Mirror;
 use super::suite::{self, Record, Suite};
-use crate::programs;
 use faultlab_base::error::{Error, Result};
+use faultlab_base::programs;
 
 /// How often a running download is looked at, in milliseconds.
 const LOOK_EVERY: u16 = 200;

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::isolation;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::evidence::sockets;
 use faultlab_engine::evidence::voice::Opened;
 use faultlab_engine::probe::{Flow, Side};
 use faultlab_model::scenario::Need;
 use faultlab_net::conntrack::Conntrack;
+use faultlab_net::isolation;
 use faultlab_net::network::{Network, qdisc, sysctl};
 use faultlab_net::topology::Topology;
 use faultlab_net::topology::rule::Rule;

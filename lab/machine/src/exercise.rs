@@ -18,8 +18,9 @@ use tokio::net::{UnixListener, UnixStream};
 use super::names;
 use super::shell::play;
 use faultlab_base::error::{Error, Result};
+use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::Stage;
-use faultlab_model::scenario::{Ground, Recheck, Scenario, Shows};
+use faultlab_model::scenario::{Ground, Recheck, Shows};
 use faultlab_report::standing::Tools;
 use faultlab_report::{Style, exercise as report};
 

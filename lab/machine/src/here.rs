@@ -12,11 +12,11 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::check::Ability;
-use super::isolation::Privilege;
 use super::shell::{Seat, Terminal};
 use super::worker::{Report, Request, Task, WORD};
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Outcome;
+use faultlab_net::isolation::Privilege;
 use faultlab_report::Style;
 
 /// How long a scenario may take before it is given up.

@@ -3,9 +3,7 @@
 pub mod check;
 pub mod exercise;
 pub mod here;
-pub mod isolation;
 mod names;
-mod programs;
 pub mod shell;
 pub mod vm;
 pub mod worker;

@@ -23,13 +23,22 @@ use tokio::time::timeout;
 
 use super::exercise::{self, Exercise};
 use super::here::BUDGET;
-use super::{names, programs};
+use super::names;
 use faultlab_base::error::{Error, Result};
+use faultlab_base::programs;
 use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::scenario::{Play, Scenario};
 use faultlab_engine::stage::Stage;
-use faultlab_model::scenario::{Plan, Play, Scenario};
+use faultlab_model::scenario::Plan;
 use faultlab_report::Style;
-use faultlab_report::standing;
+use faultlab_report::standing::{self, Tools};
+
+/// Which of the tools that look into a network are here.
+fn tools() -> Tools {
+    let is_here =
+        |name: &str| programs::named(name).next().is_some_and(|program| !programs::is_busybox(&program));
+    Tools { ip: is_here("ip"), ss: is_here("ss"), tcpdump: is_here("tcpdump"), nft: is_here("nft") }
+}
 
 /// What bash runs before it prompts: says where one is, also where a start-up
 /// file has made another prompt than that of the environment.
@@ -119,12 +128,11 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
     names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let (role, told, mut exercise) = if seat.exercise {
         let exercise = Exercise::begin(scenario, stage, rest.is_some())?;
-        ("exercise", exercise.greeting(programs::tools(), seat.style), Some(exercise))
+        ("exercise", exercise.greeting(tools(), seat.style), Some(exercise))
     } else {
         let (arm, topology) = (stage.arm, stage.network().topology());
         let seen = stage.played();
-        let told =
-            standing::standing(scenario, arm, topology, &seen, rest.is_some(), programs::tools(), seat.style);
+        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), seat.style);
         (arm.name, told, None)
     };
     let mut screen = File::from(stderr);

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::check::{self, Ability};
-use super::isolation::{Privilege, isolate};
 use super::shell::{self, Played, Seat, Streams};
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_engine::catalogue::Catalogue;
@@ -20,6 +19,7 @@ use faultlab_engine::perform::{Order, perform};
 use faultlab_engine::stage::Looks;
 use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::{Clock, Ground, Plan};
+use faultlab_net::isolation::{Privilege, isolate};
 use faultlab_net::kernel::Kernel;
 
 /// The word that makes the program a worker, before any other argument. It is

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::{ArmKind, Clock, Ground, Scenario, Shows, Symptom};
+use crate::scenario::{ArmKind, Clock, Fault, Ground, Shows, Symptom};
 use faultlab_net::capture::Capture;
 
 /// What a scenario showed on one kernel.
@@ -221,7 +221,7 @@ pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdi
 impl Outcome {
     /// The outcome of a scenario that did not run, and why.
     #[must_use]
-    pub fn without_run(scenario: &Scenario, ground: &Ground, verdict: Verdict, reason: String) -> Self {
+    pub fn without_run(scenario: &Fault, ground: &Ground, verdict: Verdict, reason: String) -> Self {
         Self {
             scenario: scenario.card.name.to_owned(),
             kernel: ground.kernel.release.clone(),

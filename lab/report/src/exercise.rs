@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Style;
 use super::standing::{self, Tools};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Recheck, Scenario};
+use faultlab_model::scenario::{Arm, ArmKind, Fault, Ground, Plan, Recheck};
 use faultlab_net::topology::Topology;
 
 /// Where a setting is that no namespace has to itself.
@@ -16,7 +16,7 @@ const WHOLE_KERNEL: &str = "the whole kernel";
 /// nothing of the cause.
 #[must_use]
 pub fn greeting(
-    scenario: &Scenario,
+    scenario: &Fault,
     ground: &Ground,
     topology: &Topology,
     met: &Map<String>,
@@ -60,7 +60,7 @@ pub fn greeting(
 
 /// The symptom's cell beside that of a healthy network.
 #[must_use]
-pub fn symptom(scenario: &Scenario, met: &Map<String>) -> String {
+pub fn symptom(scenario: &Fault, met: &Map<String>) -> String {
     let (row, healthy) = (scenario.symptom.row, scenario.symptom.healthy);
     let cell = met.get(row).map_or("not seen", String::as_str);
     format!("{row}: {cell} (in a healthy network: {healthy})")
@@ -68,7 +68,7 @@ pub fn symptom(scenario: &Scenario, met: &Map<String>) -> String {
 
 /// The hints, each of them nearer: family and place, function, cause, remedies.
 #[must_use]
-pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
+pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
     let card = &scenario.card;
     let places = places(scenario, ground);
     let look = if places.is_empty() {
@@ -103,7 +103,7 @@ pub fn hints(scenario: &Scenario, ground: &Ground) -> Vec<String> {
 
 /// The nodes that are not alike in the networks of the fault, of the control and
 /// of the remedies.
-fn places(scenario: &Scenario, ground: &Ground) -> Vec<String> {
+fn places(scenario: &Fault, ground: &Ground) -> Vec<String> {
     let arms = scenario.arms_on(ground, &[]).into_iter();
     let others = arms.filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
     let nodes: BTreeSet<_> = others.flat_map(|arm| changed(scenario, ground, arm)).collect();
@@ -112,7 +112,7 @@ fn places(scenario: &Scenario, ground: &Ground) -> Vec<String> {
 
 /// The nodes of the fault's network that an arm's has otherwise, and the kernel
 /// where what is set for all of it differs.
-fn changed(scenario: &Scenario, ground: &Ground, arm: &Arm) -> Vec<String> {
+fn changed(scenario: &Fault, ground: &Ground, arm: &Arm) -> Vec<String> {
     let network = |arm: &Arm| (scenario.topology)(&Plan { ground, arm, acts: arm.name });
     let fault = scenario.arms.iter().find(|a| a.kind == ArmKind::Fault);
     fault.map_or(vec![], |fault| differing(&network(fault), &network(arm)))
@@ -130,7 +130,7 @@ fn differing(one: &Topology, other: &Topology) -> Vec<String> {
 
 /// Why it happens and what ends it.
 #[must_use]
-pub fn solution(scenario: &Scenario, style: Style) -> String {
+pub fn solution(scenario: &Fault, style: Style) -> String {
     let card = &scenario.card;
     let why = style.paragraph("  ", card.cause) + &style.hanging("  Decided in: ", "    ", card.function);
     let reading: String = card.reading.iter().map(|r| style.hanging("  ", "    ", r)).collect();

@@ -44,7 +44,7 @@ fn name(kernel: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::tests::column;
+    use crate::made::column;
 
     #[test]
     fn a_kernel_is_a_test_and_a_scenario_a_subtest() {

@@ -7,6 +7,8 @@ pub mod junit;
 pub mod ktap;
 pub mod ladder;
 pub mod lanes;
+#[cfg(any(test, feature = "made"))]
+pub mod made;
 pub mod matrix;
 pub mod pcapng;
 pub mod progress;

@@ -73,7 +73,8 @@ fn cell(outcome: &Outcome) -> String {
 }
 
 /// The scenarios of all columns, each once.
-pub(crate) fn scenarios(columns: &[Column]) -> Vec<&str> {
+#[must_use] 
+pub fn scenarios(columns: &[Column]) -> Vec<&str> {
     let mut names: Vec<&str> = vec![];
     for outcome in columns.iter().flat_map(|c| &c.outcomes) {
         if !names.contains(&outcome.scenario.as_str()) {
@@ -159,44 +160,9 @@ fn cells_changed<'a>(old: &'a Outcome, new: &'a Outcome) -> Vec<Cells<'a>> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use faultlab_model::outcome::{ArmOutcome, Map, Seconds};
-    use faultlab_model::scenario::{ArmKind, Clock};
-
-    pub(crate) fn column(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Column {
-        let arm = |name: &str, kind, cell: &str| ArmOutcome {
-            name: name.into(),
-            kind,
-            change: String::new(),
-            symptom: None,
-            observations: Map(vec![("the connection".into(), cell.into())]),
-            unseen: Map::default(),
-            because: vec![],
-            evidence: Map::default(),
-            why: vec![],
-            unwatched: None,
-            capture: None,
-        };
-        let outcome = Outcome {
-            scenario: "beyond-window".into(),
-            kernel: kernel.into(),
-            kernel_id: Some(kernel.into()),
-            machine: "vm".into(),
-            clock: Clock::Virtual,
-            era: None,
-            verdict,
-            expected,
-            reason: (!expected).then(|| "nothing was reproduced".into()),
-            settings: Map::default(),
-            symptom: "the connection".into(),
-            control_is_healthy: true,
-            arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
-            log: vec![],
-            seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
-        };
-        Column { kernel: kernel.into(), outcomes: vec![outcome] }
-    }
+    use crate::made::column;
 
     const STYLE: Style = Style { width: 80, colour: false };
 

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use super::ladder::remarks;
+use faultlab_explain::remarks::remarks;
 use faultlab_net::capture::Capture;
 
 /// "Section Header Block", and its byte-order magic.

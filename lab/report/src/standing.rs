@@ -2,7 +2,7 @@
 
 use super::Style;
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Arm, Scenario};
+use faultlab_model::scenario::{Arm, Fault};
 use faultlab_net::topology::{Kind, Topology};
 
 /// What there is to look around with; where it is not, busybox's tools are named.
@@ -23,7 +23,7 @@ pub struct Tools {
 /// cause nor cure.
 #[must_use]
 pub fn standing(
-    scenario: &Scenario,
+    scenario: &Fault,
     arm: &Arm,
     topology: &Topology,
     met: &Map<String>,

@@ -7,7 +7,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableS
 use serde::{Deserialize, Serialize};
 
 use faultlab_model::outcome::{ArmOutcome, Outcome, Verdict};
-use faultlab_model::scenario::{ArmKind, Clock, Scenario};
+use faultlab_model::scenario::{ArmKind, Clock, Fault};
 
 /// How wide, and whether in colour.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ pub fn verdict(outcome: &Outcome, style: Style) -> String {
 
 /// The whole outcome: heading, table, and what explains it.
 #[must_use]
-pub fn outcome(scenario: &Scenario, outcome: &Outcome, style: Style) -> String {
+pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}  {}", style.bold(&outcome.scenario), verdict(outcome, style));
     text.push_str(&style.paragraph("", scenario.card.title));
@@ -243,7 +243,7 @@ fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::tests::column;
+    use crate::made::column;
 
     #[test]
     fn what_is_not_captured_is_told_once() {

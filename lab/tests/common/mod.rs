@@ -9,7 +9,7 @@ mod frame;
 use std::panic::resume_unwind;
 use std::process::ExitCode;
 
-use lab::machine::isolation::{Privilege, isolate};
+use lab::isolation::{Privilege, isolate};
 use lab::{Error, Result};
 use libtest_mimic::Arguments;
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lab::machine::vm::{Qemu, Store};
+use lab::kernels::Store;
+use lab::machine::vm::Qemu;
 use serde_json::Value;
 use tempfile::TempDir;
 

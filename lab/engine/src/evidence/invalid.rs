@@ -15,6 +15,7 @@ use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, ULogMess
 use nix::sys::socket::{setsockopt, sockopt};
 
 use faultlab_base::error::{Error, Result};
+use faultlab_model::recording::Remark;
 use faultlab_net::network::nfnetlink::{Message, Nfnetlink, messages};
 use faultlab_net::network::{Namespace, sysctl};
 use faultlab_net::wire::segment::Header;
@@ -32,36 +33,20 @@ const RECEIVE_BUFFER: usize = 1 << 18;
 /// IPPROTO_TCP: what nf_conntrack_log_invalid is to tell of.
 const TCP: &str = "6";
 
-/// A segment that conntrack spoke of, and what it said.
-///
-/// Most are INVALID then. It says the like of some segments that it ignores,
-/// which stay in their flow: from 6.1 on also of those below a window.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
-    /// The headers of the segment, as conntrack met them.
-    pub header: Header,
-    /// How much it carried, in bytes.
-    pub length: usize,
-    /// What was said.
-    pub words: String,
-}
-
-impl Remark {
-    fn decode(message: &Message<'_>) -> Option<Self> {
-        if message.kind != NFULNL_MSG_PACKET {
-            return None;
-        }
-        let (mut words, mut headers) = (None, None);
-        for attribute in message.attributes() {
-            match attribute.kind {
-                NFULA_PREFIX => words = attribute.text().map(plain),
-                NFULA_PAYLOAD => headers = Header::of_packet(attribute.value),
-                _ => {}
-            }
-        }
-        let (header, length) = headers?;
-        Some(Self { header, length, words: words? })
+fn decode(message: &Message<'_>) -> Option<Remark> {
+    if message.kind != NFULNL_MSG_PACKET {
+        return None;
     }
+    let (mut words, mut headers) = (None, None);
+    for attribute in message.attributes() {
+        match attribute.kind {
+            NFULA_PREFIX => words = attribute.text().map(plain),
+            NFULA_PAYLOAD => headers = Header::of_packet(attribute.value),
+            _ => {}
+        }
+    }
+    let (header, length) = headers?;
+    Some(Remark { header, length, words: words? })
 }
 
 /// The words without what says that they are conntrack's:
@@ -119,7 +104,7 @@ impl Remarks {
         let mut said = vec![];
         loop {
             match self.nfnetlink.receive() {
-                Ok(datagram) => said.extend(messages(&datagram).filter_map(|m| Remark::decode(&m))),
+                Ok(datagram) => said.extend(messages(&datagram).filter_map(|m| decode(&m))),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(said),
                 // There was more; it is the first that tells.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
@@ -174,7 +159,7 @@ mod tests {
         };
         let frame = Segment { header, payload: &[0; 500] }.frame(Macs { src: [2; 6], dst: [4; 6] }).unwrap();
         let bytes = message(b"nf_ct_proto_6: ACK is over upper bound \0", &frame[14..14 + 120]);
-        let remarks: Vec<_> = messages(&bytes).filter_map(|m| Remark::decode(&m)).collect();
+        let remarks: Vec<_> = messages(&bytes).filter_map(|m| decode(&m)).collect();
         assert_eq!(remarks, [Remark { header, length: 500, words: "ACK is over upper bound".into() }]);
     }
 
@@ -185,7 +170,7 @@ mod tests {
             packet in proptest::collection::vec(any::<u8>(), 0..140),
         ) {
             for message in messages(&message(&prefix, &packet)) {
-                let _ = Remark::decode(&message);
+                let _ = decode(&message);
             }
         }
     }

@@ -1,8 +1,6 @@
 //! What is seen: values taken before and after, which display in the kernel's
 //! spelling.
 
-pub(crate) mod carried;
-pub mod conntrack;
 pub mod counters;
 pub mod drops;
 pub mod invalid;
@@ -10,8 +8,6 @@ pub mod kernel_log;
 pub mod route_cache;
 pub mod shared_log;
 pub mod sockets;
-pub mod tap;
-pub mod traces;
 mod tracker;
 pub mod voice;
 pub mod waits;

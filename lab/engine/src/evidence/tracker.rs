@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::invalid::Remarks;
 use faultlab_base::error::Result;
-use faultlab_model::traces::HostTraces;
+use faultlab_model::recording::HostTraces;
 use faultlab_net::capture::{Capture, Happened, Tracked};
 use faultlab_net::conntrack::{Conntrack, Event, Events, Recorder, Stats};
 use faultlab_net::network::Host;

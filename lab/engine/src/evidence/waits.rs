@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::task::Task;
+use crate::task;
+use faultlab_model::recording::{Task, Wait};
 use faultlab_net::network::Network;
 use faultlab_net::network::pending::Wanted;
 
@@ -15,19 +16,6 @@ use faultlab_net::network::pending::Wanted;
 const SOON: Duration = Duration::from_secs(1);
 /// The longest time between two looks.
 const SELDOM: Duration = Duration::from_secs(64);
-
-/// Something that was waited for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// At which host.
-    pub host: String,
-    /// What it was.
-    pub what: String,
-    /// For how long when it was last looked at, by the machine's clock.
-    pub waited: Duration,
-    /// The task that waited, where one did.
-    pub task: Option<Task>,
-}
 
 /// What was seen of the waits of a network.
 #[derive(Debug, Default)]
@@ -49,7 +37,7 @@ impl Waits {
                 if pending.now().iter().filter(|wanted| self.see(wanted)).count() == 0 {
                     break;
                 }
-                for task in Task::of_kernel() {
+                for task in task::of_kernel() {
                     let mut known = self.kernel.borrow_mut();
                     known.retain(|other| other.stack != task.stack);
                     known.push(task);
@@ -61,7 +49,7 @@ impl Waits {
 
     /// Notes a wait. Says whether it goes on.
     fn see(&self, one: &Rc<Wanted>) -> bool {
-        let task = one.task.get().map(|place| Task::at(place));
+        let task = one.task.get().map(|place| task::at(place));
         if task == Some(None) {
             return false;
         }

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use super::counters::Changes;
-use super::drops::{SharedDrops, mark};
-use super::tap::Tap;
+use super::drops::SharedDrops;
 use super::tracker::Tracker;
 use super::waits::Waits;
 use faultlab_base::error::Result;
-use faultlab_model::traces::{HostTraces, Traces};
+use faultlab_model::recording::{HostTraces, Traces};
 use faultlab_net::network::firewall::RuleCounter;
 use faultlab_net::network::{Host, Network};
+use faultlab_net::tap::Tap;
 use faultlab_net::topology::rule::Action;
 
 /// What looks on at a network.
@@ -98,7 +98,7 @@ impl Witness {
         capture.tracked.sort_by_key(|tracked| tracked.at);
         let (waits, kernel) = self.waits.end();
         let drops = hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
-        mark::frames(&mut capture, begun, drops);
+        faultlab_explain::dropped::frames(&mut capture, begun, drops);
         Ok(Traces { capture, begun, hosts, waits, kernel, ..Traces::default() })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::task::Task;
+use crate::task;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::pending::Wanted;
 use faultlab_net::network::{Host, Namespace};
@@ -34,7 +34,7 @@ impl<T: Send + 'static> Attempt<T> {
         let wanted = at.wants("a request");
         let task = Arc::clone(&wanted.task);
         let body = move || {
-            Task::place_of_this().map(|place| task.set(place));
+            task::place_of_this().map(|place| task.set(place));
             // The scenario may have lost interest: then nobody listens.
             let _ = sender.send(work(&namespace));
         };

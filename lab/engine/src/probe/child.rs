@@ -19,7 +19,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 use tokio::time::{Instant, sleep};
 
-use crate::task::{self, Task};
+use crate::task;
 use faultlab_net::network::Host;
 use faultlab_net::network::pending::Wanted;
 
@@ -119,7 +119,7 @@ impl Child {
                 fs::read_to_string(place.join("comm")).is_ok_and(|comm| comm.trim_end() == self.name)
             })
         };
-        Task::place_of(u32::try_from(self.pid.as_raw()).ok()?).or_else(by_name)
+        task::place_of(u32::try_from(self.pid.as_raw()).ok()?).or_else(by_name)
     }
 
     /// What it is doing.

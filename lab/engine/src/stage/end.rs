@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::Stage;
-use crate::evidence::carried;
-use crate::evidence::drops::tally;
 use crate::evidence::sockets::sockets;
 use crate::evidence::witness::{Counted, Witness};
 use faultlab_base::error::Result;
+use faultlab_explain::carried;
 use faultlab_model::outcome::{ArmOutcome, Map};
-use faultlab_model::traces::{Traces, WireTraces};
+use faultlab_model::recording::tally;
+use faultlab_model::recording::{Traces, WireTraces};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, ring};
 use faultlab_net::topology::Kind;

@@ -19,10 +19,11 @@ use crate::evidence::shared_log::SharedLog;
 use crate::evidence::sockets::{destroy, sockets};
 use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
+use crate::scenario::Scenario;
 use beside::Beside;
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Plan, Scenario};
+use faultlab_model::scenario::Plan;
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire};
@@ -108,7 +109,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Has its play stay where it [can](Self::stays), for somebody who sits beside it.
-    pub(crate) fn sit_down(&mut self) {
+    pub fn sit_down(&mut self) {
         self.beside = Some(Beside::new());
     }
 
@@ -124,7 +125,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the play stays.
-    pub(crate) async fn has_come_to_stay(&self) {
+    pub async fn has_come_to_stay(&self) {
         match &self.beside {
             Some(beside) => beside.stays().await,
             None => std::future::pending().await,
@@ -132,7 +133,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Has a play that stays look again, while it goes on.
-    pub(crate) async fn look_again(&self) {
+    pub async fn look_again(&self) {
         if let Some(beside) = &self.beside {
             beside.ask().await;
         }
@@ -286,7 +287,7 @@ impl<'a> Stage<'a> {
     }
 
     /// What was seen of an arm that was played and stays: the wires go on.
-    pub(crate) fn played(&self) -> Map<String> {
+    pub fn played(&self) -> Map<String> {
         let seen = self.seen.borrow();
         let mut cells = seen.observations.clone();
         seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be seen: {why}")));
@@ -299,7 +300,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Where the kernel does not forget.
-    pub(crate) async fn again(&self) -> Result<()> {
+    pub async fn again(&self) -> Result<()> {
         self.wires.borrow_mut().clear();
         self.seen.take();
         let begun = Instant::now();
@@ -341,7 +342,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Where one lost a frame that it was not told to lose, or has failed.
-    pub(crate) fn carried(&self) -> Result<()> {
+    pub fn carried(&self) -> Result<()> {
         for (_, wire) in self.wires.borrow().iter() {
             let lost = wire.lost()?;
             if lost > 0 {
@@ -352,14 +353,14 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until who is to look on does.
-    pub(crate) fn looked_on(&self) {
+    pub fn looked_on(&self) {
         if let Some(Ok(witness)) = &self.witness {
             witness.ready();
         }
     }
 
     /// Looks at what the arm waits for, for ever.
-    pub(crate) async fn look_on(&self) -> Infallible {
+    pub async fn look_on(&self) -> Infallible {
         match &self.witness {
             Some(Ok(witness)) => witness.waits().look(&self.network).await,
             Some(Err(_)) | None => std::future::pending().await,

@@ -1,12 +1,12 @@
 //! Frames that were seen twice, once where they left and once where they
 //! arrived, are one hop; what became of the others is told by what is missing.
 
-#[cfg(test)]
-pub(crate) mod made;
+#[cfg(any(test, feature = "made"))]
+pub mod made;
 mod packet;
 mod probed;
 mod sides;
-pub(crate) mod way;
+pub mod way;
 
 use std::collections::HashMap;
 use std::time::Duration;

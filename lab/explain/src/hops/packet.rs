@@ -105,7 +105,8 @@ impl Packet {
     }
 
     /// How many sequence numbers a segment takes: its payload's, SYN and FIN.
-    pub(crate) fn sequence_length(&self) -> u32 {
+    #[must_use] 
+    pub fn sequence_length(&self) -> u32 {
         let What::Tcp(header, length) = &self.what else { return 0 };
         let flag = |flag: Flags| u32::from(header.flags.contains(flag));
         u32::try_from(*length).unwrap_or(u32::MAX) + flag(Flags::SYN) + flag(Flags::FIN)

@@ -75,7 +75,8 @@ fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (Socket
 }
 
 /// The hop that a packet began with.
-pub(crate) fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
+#[must_use] 
+pub fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
     let mut origin = hop;
     // At one instant a packet may seem to go in a circle.
     for _ in 0..hops.len() {

@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-use faultlab_model::traces::Traces;
+use faultlab_model::recording::Traces;
 use faultlab_net::wire::segment::{Flags, Header};
 use journey::Journeys;
 

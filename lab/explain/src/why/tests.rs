@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::hops::made;
-use faultlab_engine::evidence::drops::Dropped;
-use faultlab_engine::evidence::invalid::Remark;
-use faultlab_engine::evidence::waits::Wait;
-use faultlab_engine::task::Task;
-use faultlab_model::traces::{HostTraces, WireTraces};
+use faultlab_model::recording::Dropped;
+use faultlab_model::recording::Remark;
+use faultlab_model::recording::Task;
+use faultlab_model::recording::Wait;
+use faultlab_model::recording::{HostTraces, WireTraces};
 use faultlab_net::capture::{Capture, End, Frame};
 use faultlab_net::conntrack::{Entry, Event, Status, TcpState, Tuple};
 

@@ -18,7 +18,8 @@ use faultlab_base::error::{Error, Missing, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::voice::{Opened, Voice};
 use faultlab_engine::perform::{Order, perform};
-use faultlab_model::scenario::{Clock, Ground, Plan, Scenario};
+use faultlab_engine::scenario::Scenario;
+use faultlab_model::scenario::{Clock, Ground, Plan};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::sysctl;
 

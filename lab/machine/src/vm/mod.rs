@@ -14,38 +14,23 @@
 //!   which order; `module`: what one says of itself.
 //! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
 
-mod add;
-mod apt;
 pub mod command_line;
 pub mod console;
 pub mod elf;
 pub mod frame;
 pub mod guest;
 pub mod housekeeping;
-pub mod image;
 pub mod init;
 pub mod initramfs;
-pub mod kernel;
 pub mod line;
-mod mirror;
-pub mod module;
-pub mod modules;
-pub mod package;
 pub mod person;
 pub mod qemu;
 pub mod run;
-pub mod store;
-pub mod suite;
-mod sums;
 pub mod tools;
 mod tsc;
-mod vmlinux;
 
-pub use add::{Progress, Source};
 pub use console::Console;
 pub use frame::{Decoder, Frame};
 pub use guest::{End, GuestEnd};
-pub use kernel::Kernel;
 pub use qemu::{Clock, Qemu};
 pub use run::Vm;
-pub use store::{Entry, Store};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use faultlab_base::error::{Error, Result};
-use faultlab_kernels::programs;
+use faultlab_base::programs;
 
 /// The emulator's name on PATH.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";

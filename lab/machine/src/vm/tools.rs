@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::elf::{self, Executable};
 use super::initramfs::Initramfs;
 use faultlab_base::error::{Error, Result};
-use faultlab_kernels::programs;
+use faultlab_base::programs;
 
 /// Where the guest has busybox, and its tools.
 const BUSYBOX: &str = "/bin/busybox";

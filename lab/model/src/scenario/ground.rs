@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Scenario, Setting};
+use super::{Fault, Setting};
 use faultlab_net::kernel::Kernel;
 
 /// Which clock the kernel's timers follow.
@@ -32,7 +32,7 @@ pub struct Ground {
 impl Ground {
     /// The ground of a scenario: defaults, replaced by what was set.
     #[must_use]
-    pub fn new(scenario: &Scenario, kernel: Kernel, clock: Clock, set: &BTreeMap<String, String>) -> Self {
+    pub fn new(scenario: &Fault, kernel: Kernel, clock: Clock, set: &BTreeMap<String, String>) -> Self {
         let value = |s: &Setting| set.get(s.key).cloned().unwrap_or_else(|| s.default(clock));
         let settings = scenario.settings.iter().map(|s| (s.key.to_owned(), value(s))).collect();
         Self { kernel, clock, settings }

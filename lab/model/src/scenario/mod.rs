@@ -7,11 +7,6 @@ mod ground;
 mod need;
 mod setting;
 
-use std::future::Future;
-use std::pin::Pin;
-
-use faultlab_base::error::Result;
-use faultlab_engine::stage::Stage;
 use faultlab_net::topology::Topology;
 
 pub use arm::{Arm, ArmKind};
@@ -20,9 +15,9 @@ pub use ground::{Clock, Ground};
 pub use need::Need;
 pub use setting::{Setting, Values};
 
-/// One production fault.
+/// One production fault: all of a scenario but its play.
 #[derive(Debug)]
-pub struct Scenario {
+pub struct Fault {
     /// Its story.
     pub card: Card,
     /// What the kernel or the privileges must offer.
@@ -45,8 +40,6 @@ pub struct Scenario {
     pub symptom: Symptom,
     /// The network of an arm.
     pub topology: fn(&Plan<'_>) -> Topology,
-    /// The probes, the same in every arm.
-    pub play: for<'a> fn(&'a Stage<'a>) -> Play<'a>,
 }
 
 /// How an exercise looks whether a trainee has cured the fault.
@@ -55,15 +48,12 @@ pub enum Recheck {
     /// It plays the probes again, on the network as it then is: they delete and
     /// stall nothing.
     Replay,
-    /// The play [stays](faultlab_engine::stage::Stage::stays) where the fault stands, and
+    /// The play stays where the fault stands, and
     /// looks again.
     Look,
     /// Not at all, it is no exercise: nothing ends the fault once it is there.
     Never,
 }
-
-/// The probes of one arm, under way.
-pub type Play<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// The story of a fault.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +119,7 @@ impl Plan<'_> {
     }
 }
 
-impl Scenario {
+impl Fault {
     /// The era of a kernel.
     #[must_use]
     pub fn era(&self, ground: &Ground) -> Option<&'static Era> {

@@ -41,7 +41,7 @@ impl Journal {
     /// that met what the cell says. Where none did, the row that the scenario is
     /// `judged` by tells of the last probe in words of its own, but of no
     /// [`Asks`](Act::Asks): many are behind one row.
-    pub(crate) fn seen(&self, row: &str, cell: &str, judged: bool) {
+    pub fn seen(&self, row: &str, cell: &str, judged: bool) {
         let mut probes = self.probes.borrow_mut();
         let new = &mut probes[self.told.get()..];
         let said = |probe: &Probe| probe.met.as_deref() == Some(cell);
@@ -55,7 +55,7 @@ impl Journal {
     }
 
     /// The notes, with their times counted from `begun` of the kernel's clock.
-    pub(crate) fn since(&self, begun: Duration) -> Vec<Probe> {
+    pub fn since(&self, begun: Duration) -> Vec<Probe> {
         let counted = |probe: &Probe| Probe { at: probe.at.saturating_sub(begun), ..probe.clone() };
         self.probes.borrow().iter().map(counted).collect()
     }

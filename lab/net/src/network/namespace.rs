@@ -28,7 +28,8 @@ thread_local! {
 /// first thread: another one may be in another namespace.
 ///
 /// /proc/thread-self is new in Linux 3.17.
-pub(crate) fn of_this_thread(file: &str) -> PathBuf {
+#[must_use] 
+pub fn of_this_thread(file: &str) -> PathBuf {
     static KNOWN: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/thread-self").exists());
     if *KNOWN { Path::new("/proc/thread-self").join(file) } else { in_task(file) }
 }
@@ -167,7 +168,7 @@ const STACK: usize = 1 << 17;
 ///
 /// # Errors
 /// Where no thread or no table is to be had (EAGAIN, ENOMEM).
-pub(crate) fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::Result<()> {
+pub fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::Result<()> {
     let number = kept.as_raw_fd();
     let (tell, told) = channel();
     let live = move || {

@@ -20,7 +20,10 @@ const ALIGN: usize = 4;
 const HEADER: usize = 16;
 
 /// Asks for a list, and returns its items.
-pub(crate) fn dump<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
+///
+/// # Errors
+/// What the kernel refuses the request with.
+pub fn dump<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
@@ -29,7 +32,10 @@ where
 
 /// Asks for a change, and returns when the kernel has made it.
 /// `flags` are NLM_F_CREATE and its like.
-pub(crate) fn change<M>(namespace: &Namespace, protocol: isize, flags: u16, wish: M) -> io::Result<()>
+///
+/// # Errors
+/// What the kernel refuses the request with.
+pub fn change<M>(namespace: &Namespace, protocol: isize, flags: u16, wish: M) -> io::Result<()>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
@@ -54,7 +60,10 @@ where
 
 /// A socket, and a request to be sent through it. `flags` are NLM_F_ACK and its
 /// like.
-pub(crate) fn prepare<M: NetlinkSerializable>(
+///
+/// # Errors
+/// Where no socket can be had.
+pub fn prepare<M: NetlinkSerializable>(
     namespace: &Namespace,
     protocol: isize,
     flags: u16,

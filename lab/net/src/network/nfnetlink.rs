@@ -37,7 +37,7 @@ const NFGENMSG_LEN: usize = 4;
 
 /// A netlink socket of netfilter. It holds its namespace alive.
 #[derive(Debug)]
-pub(crate) struct Nfnetlink {
+pub struct Nfnetlink {
     place: String,
     socket: Socket,
     sequence: Cell<u32>,
@@ -45,14 +45,18 @@ pub(crate) struct Nfnetlink {
 
 /// What the kernel refused of a batch.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// The message, counted from 0; none where the batch as a whole was refused.
     pub message: Option<usize>,
+    /// Why.
     pub errno: Errno,
 }
 
 impl Nfnetlink {
     /// Opens a socket in the namespace.
+    ///
+    /// # Errors
+    /// Where no netlink socket can be had.
     pub fn open(namespace: &Namespace) -> Result<Self> {
         let place = namespace.name().to_owned();
         let open = || {
@@ -81,6 +85,9 @@ impl Nfnetlink {
     }
 
     /// Sends one request and hands what comes back, before the acknowledgement, to `each`.
+    ///
+    /// # Errors
+    /// What the kernel refuses the request with.
     pub fn request(
         &self,
         inner: impl Into<NetfilterMessageInner>,
@@ -90,6 +97,9 @@ impl Nfnetlink {
     }
 
     /// Sends one request for a dump and hands every entry to `each`.
+    ///
+    /// # Errors
+    /// What the kernel refuses the request with.
     pub fn dump(
         &self,
         inner: impl Into<NetfilterMessageInner>,
@@ -123,11 +133,17 @@ impl Nfnetlink {
     /// Sends one nf_tables transaction: all of the messages take effect, or none.
     ///
     /// `requests` come with their flags beside NLM_F_REQUEST.
+    ///
+    /// # Errors
+    /// What the kernel answers with.
     pub fn commit(&self, requests: Vec<(NetfilterMessageInner, u16)>) -> Result<(), Refusal> {
         self.batch(requests, true)
     }
 
     /// Sends a transaction without its end: the kernel tries it and undoes it.
+    ///
+    /// # Errors
+    /// What the kernel answers with.
     pub fn rehearse(&self, requests: Vec<(NetfilterMessageInner, u16)>) -> Result<(), Refusal> {
         self.batch(requests, false)
     }
@@ -173,6 +189,9 @@ impl Nfnetlink {
     }
 
     /// One datagram, if there is one: else WouldBlock.
+    ///
+    /// # Errors
+    /// What the kernel answers with.
     pub fn receive(&self) -> io::Result<Vec<u8>> {
         let mut datagram = Vec::with_capacity(DATAGRAM_MAX);
         self.socket.recv(&mut datagram, 0)?;
@@ -209,10 +228,12 @@ fn write(bytes: &mut Vec<u8>, inner: NetfilterMessageInner, resource: u16, flags
 
 /// A message from the kernel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Message<'a> {
+pub struct Message<'a> {
     /// Subsystem in the high byte, message in the low one.
     pub kind: u16,
+    /// NLM_F_CREATE and its like.
     pub flags: u16,
+    /// The sequence number of the request that it answers.
     pub sequence: u32,
     payload: &'a [u8],
 }
@@ -229,6 +250,7 @@ impl<'a> Message<'a> {
     }
 
     /// nfgen_family: AF_INET for IPv4.
+    #[must_use] 
     pub fn family(&self) -> u8 {
         self.payload.first().copied().unwrap_or(0)
     }
@@ -240,7 +262,7 @@ impl<'a> Message<'a> {
 }
 
 /// The messages of a datagram, up to one that does not fit.
-pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
         let message = Message {
@@ -257,8 +279,10 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
 
 /// A netlink attribute: its type without flags, and its value.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attribute<'a> {
+pub struct Attribute<'a> {
+    /// The attribute's type, without its flags.
     pub kind: u16,
+    /// Its payload.
     pub value: &'a [u8],
 }
 
@@ -269,18 +293,20 @@ impl<'a> Attribute<'a> {
     }
 
     /// The value as N bytes, if it has so many.
+    #[must_use] 
     pub fn bytes<const N: usize>(&self) -> Option<[u8; N]> {
         self.value.first_chunk().copied()
     }
 
     /// The value as text without its NUL.
+    #[must_use] 
     pub fn text(&self) -> Option<&'a str> {
         std::str::from_utf8(self.value.strip_suffix(&[0]).unwrap_or(self.value)).ok()
     }
 }
 
 /// The attributes in `bytes`, up to one that does not fit.
-pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     NlasIterator::new(bytes).map_while(|nla| {
         let nla = nla.ok()?;
         let (kind, end) = (nla.kind(), usize::from(nla.length()));

@@ -35,7 +35,7 @@ static OWN_KERNEL: AtomicBool = AtomicBool::new(false);
 /// Lets [`pin`] and [`set`] write a key that the namespace does not have where
 /// the whole kernel has one: on old kernels net.ipv4.tcp_timestamps and
 /// net.ipv4.tcp_tw_recycle are such. Only for the init of a guest.
-pub(crate) fn own_the_kernel() {
+pub fn own_the_kernel() {
     OWN_KERNEL.store(true, Ordering::Relaxed);
 }
 

@@ -134,7 +134,8 @@ const PINS: [(&str, &str); 14] = [
 
 /// What keeps a namespace that sends nothing of its own from greeting its
 /// neighbours.
-pub(crate) fn no_ipv6() -> Vec<Sysctl> {
+#[must_use] 
+pub fn no_ipv6() -> Vec<Sysctl> {
     pins(&PINS[..2])
 }
 
@@ -285,7 +286,7 @@ impl Topology {
 
     /// Sets a sysctl of the whole kernel, such as net.netfilter.nf_conntrack_max,
     /// while the network is there. For a kernel that nothing else runs on
-    /// ([`Need::OwnKernel`](faultlab_model::scenario::Need::OwnKernel)), and for
+    /// (`Need::OwnKernel`), and for
     /// scenarios whose arms run one after another.
     #[must_use]
     pub fn kernel_sysctl(mut self, key: &str, value: impl fmt::Display) -> Self {
@@ -359,7 +360,7 @@ impl Topology {
     }
 
     /// The other ends of a node's links.
-    pub(crate) fn far_ends(&self, node: usize) -> impl Iterator<Item = &End> {
+    pub fn far_ends(&self, node: usize) -> impl Iterator<Item = &End> {
         self.links.iter().filter_map(move |link| match (&link.ends[0], &link.ends[1]) {
             (near, far) if near.node == node => Some(far),
             (far, near) if near.node == node => Some(far),

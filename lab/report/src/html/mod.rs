@@ -14,7 +14,7 @@ use crate::ladder::Ladder;
 use crate::lanes::Lanes;
 use crate::matrix::{Cells, Change, Column, changes, scenarios};
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::Scenario;
+use faultlab_model::scenario::Fault;
 
 /// What is drawn of an arm's capture.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct Page<'a> {
     /// The drawings.
     pub drawings: &'a Drawings,
     /// The scenario of a name; none where the catalogue does not know it.
-    pub scenario: &'a dyn Fn(&str) -> Option<&'a Scenario>,
+    pub scenario: &'a dyn Fn(&str) -> Option<&'a Fault>,
     /// The command that shows an outcome again.
     pub command: &'a dyn Fn(&Outcome) -> String,
     /// Where the capture of an arm lies, as seen from the report.
@@ -123,7 +123,7 @@ fn verdict(outcome: &Outcome) -> String {
 fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
     text.push_str("<h2 id=\"matrix\">Scenarios by kernels</h2>\n");
     open_wide(text, "Scenarios by kernels");
-    text.push_str("<table>\n<thead><tr><th scope=\"col\">Scenario</th>");
+    text.push_str("<table>\n<thead><tr><th scope=\"col\">Fault</th>");
     for column in columns {
         let _ = write!(text, "<th scope=\"col\">{}</th>", Escaped(&column.kernel));
     }
@@ -152,7 +152,7 @@ fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
     open_wide(text, &format!("What changed from {} to {}", changes[0].kernels[0], changes[0].kernels[1]));
     let _ = writeln!(
         text,
-        "<table>\n<thead><tr><th scope=\"col\">Scenario</th><th scope=\"col\">Row</th>\
+        "<table>\n<thead><tr><th scope=\"col\">Fault</th><th scope=\"col\">Row</th>\
          <th scope=\"col\">{old}</th><th scope=\"col\">{new}</th></tr></thead>"
     );
     for Change { scenario, verdicts, cells, .. } in changes {

@@ -4,14 +4,14 @@ use std::fmt::Write;
 
 use crate::escaped::Escaped;
 use faultlab_model::outcome::Outcome;
-use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
+use faultlab_model::scenario::{Arm, ArmKind, Fault, Ground, Plan};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::topology::Topology;
 
 /// How many links a drawing's alternative names.
 const LINKS: usize = 8;
 
-pub(super) fn tell(text: &mut String, scenario: &Scenario, outcome: &Outcome) {
+pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
     let card = &scenario.card;
     let mut part = |heading: &str, body: &str| {
         let _ = writeln!(text, "<h3>{heading}</h3>\n<p>{}</p>", Escaped(body));
@@ -39,7 +39,7 @@ pub(super) fn tell(text: &mut String, scenario: &Scenario, outcome: &Outcome) {
 }
 
 /// The network in control and fault, once where it is the same.
-fn drawings(scenario: &Scenario, outcome: &Outcome) -> Vec<(&'static str, Topology)> {
+fn drawings(scenario: &Fault, outcome: &Outcome) -> Vec<(&'static str, Topology)> {
     let mut kernel = Kernel::running();
     kernel.release.clone_from(&outcome.kernel);
     let set = outcome.settings.0.iter().cloned().collect();

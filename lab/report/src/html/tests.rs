@@ -1,5 +1,5 @@
 use super::*;
-use crate::matrix::tests::column;
+use crate::made::column;
 
 fn page(columns: &[Column]) -> String {
     html(&Page {

@@ -6,17 +6,16 @@
 //! what never arrived is a cross.
 
 mod label;
-mod remark;
 mod svg;
 mod text;
 
 use std::time::Duration;
 
 use label::Labels;
-pub use remark::remarks;
 
 pub use faultlab_explain::hops::Fate;
 use faultlab_explain::hops::{Hop, Sides, hops, probed};
+use faultlab_explain::remarks;
 use faultlab_net::capture::{Capture, Carried};
 
 /// How many columns fit a page; hosts with less to say are left out.
@@ -139,7 +138,7 @@ impl Ladder {
             notes.extend(hop.changed.clone());
             // A RST that is made here, and not right upon what it answers.
             if hop.before.is_none()
-                && let Some(answered) = remark::answered(capture, &hops, hop).map(Hop::until)
+                && let Some(answered) = remarks::answered(capture, &hops, hop).map(Hop::until)
                 && hop.at() > answered + LATE
             {
                 notes.push(format!("answers what arrived at {}", seconds(answered)));

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use faultlab_explain::hops::made;
+use faultlab_explain::remarks::remarks;
 use faultlab_net::capture::{Act, End, Frame, Probe};
 use faultlab_net::wire::segment::Flags;
 
@@ -82,8 +83,8 @@ fn frames_are_told_what_the_capture_proves() {
         crossing(9400, Some(1), Some(0), [INSIDE[1], INSIDE[0]], Flags::RST, 0),
     ];
     capture.frames.extend(more.concat());
-    let remarks = remarks(&capture);
-    let told = remarks.iter().enumerate().filter(|(_, remarks)| !remarks.is_empty());
+    let said = remarks(&capture);
+    let told = said.iter().enumerate().filter(|(_, remarks)| !remarks.is_empty());
     let lines: Vec<_> = told.map(|(at, remarks)| format!("{}: {}", at + 1, remarks.join("; "))).collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
     3: nat translates 10.0.1.2:41000 > 192.0.2.2:80 of frame 1
@@ -95,7 +96,7 @@ fn frames_are_told_what_the_capture_proves() {
     13: RST made by nat, answers frame 10
     14: RST made by nat, answers frame 10
     ");
-    assert!(super::remarks(&Capture { lost: 1, ..capture }).concat().iter().all(|r| !r.contains("dropped")));
+    assert!(remarks(&Capture { lost: 1, ..capture }).concat().iter().all(|r| !r.contains("dropped")));
 }
 
 #[test]

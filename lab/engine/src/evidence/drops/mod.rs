@@ -14,11 +14,9 @@
 
 mod bpf;
 mod btf;
-pub(super) mod mark;
 mod program;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,6 +26,7 @@ use std::time::Duration;
 use bpf::{Reader, Ring, Value};
 use btf::Btf;
 use faultlab_base::error::{Error, Result};
+use faultlab_model::recording::Dropped;
 use faultlab_net::network::Namespace;
 use faultlab_net::wire::segment::Header;
 use program::{Maps, Offsets, note};
@@ -37,20 +36,6 @@ const PLACE: &str = "drop reasons";
 const RING: u32 = 1 << 20;
 /// What the names of reasons begin with.
 const PREFIX: &str = "SKB_DROP_REASON_";
-
-/// A packet that the kernel dropped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dropped {
-    /// When, on CLOCK_MONOTONIC.
-    pub at: Duration,
-    /// Why, as in enum skb_drop_reason: `NO_SOCKET`. None where the kernel gave
-    /// no reason.
-    pub reason: Option<String>,
-    /// The kernel's function that dropped it.
-    pub function: String,
-    /// Its headers, and how much it carried in bytes, where it was a segment.
-    pub segment: Option<(Header, usize)>,
-}
 
 /// What drops packets of one user namespace, until it is dropped.
 #[derive(Debug)]
@@ -146,7 +131,7 @@ impl SharedDrops {
         let Some(reading) = &self.0 else { return Ok(vec![]) };
         let Reading { reader, attached, noted, .. } = &mut *reading.borrow_mut();
         while let Some(bytes) = reader.next() {
-            noted.extend(Dropped::decode(&bytes, &attached.reasons));
+            noted.extend(decode(&bytes, &attached.reasons));
         }
         let number = namespace.inode()?;
         let (taken, left) = std::mem::take(noted).into_iter().partition(|(of, _)| *of == number);
@@ -181,48 +166,21 @@ impl SharedDrops {
     }
 }
 
-/// `NO_SOCKET in tcp_v4_rcv`, or `in tcp_v4_rcv, no reason given`.
-impl fmt::Display for Dropped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            Some(reason) => write!(f, "{reason} in {}", self.function),
-            None => write!(f, "in {}, no reason given", self.function),
-        }
-    }
-}
-
-/// How many packets were dropped for each reason that the kernel gave, as
-/// `2 packets: NO_SOCKET in tcp_v4_rcv`: the number and the reason.
-#[must_use]
-pub fn tally<'a>(drops: impl IntoIterator<Item = &'a Dropped>) -> Vec<(usize, String)> {
-    let mut tally: Vec<(usize, String)> = vec![];
-    for dropped in drops.into_iter().filter(|dropped| dropped.reason.is_some()) {
-        let text = dropped.to_string();
-        match tally.iter_mut().find(|(_, known)| *known == text) {
-            Some((count, _)) => *count += 1,
-            None => tally.push((1, text)),
-        }
-    }
-    tally
-}
-
-impl Dropped {
-    /// A note, and the number of the network namespace that it is from.
-    fn decode(note: &[u8], reasons: &[(u32, String)]) -> Option<(u64, Self)> {
-        let note: &[u8; note::LENGTH] = note.try_into().ok()?;
-        let word = |at: usize| u32::from_ne_bytes(note[at..at + 4].try_into().expect("four bytes"));
-        let at = u64::from_ne_bytes(note[note::AT..note::AT + 8].try_into().expect("eight bytes"));
-        let name = &note[note::FUNCTION..note::PACKET];
-        let name = String::from_utf8_lossy(name.split(|&b| b == 0).next()?);
-        let reason = reasons.iter().find(|(value, _)| *value == word(note::REASON));
-        let ip = note[note::PROTOCOL..note::PROTOCOL + 2] == [8, 0];
-        let segment = ip.then(|| Header::of_packet(&note[note::PACKET..])).flatten();
-        let dropped = Self {
-            at: Duration::from_nanos(at),
-            reason: reason.map(|(_, name)| name.clone()).filter(|name| name != "NOT_SPECIFIED"),
-            function: name.into_owned(),
-            segment,
-        };
-        Some((word(note::NAMESPACE).into(), dropped))
-    }
+/// A note, and the number of the network namespace that it is from.
+fn decode(note: &[u8], reasons: &[(u32, String)]) -> Option<(u64, Dropped)> {
+    let note: &[u8; note::LENGTH] = note.try_into().ok()?;
+    let word = |at: usize| u32::from_ne_bytes(note[at..at + 4].try_into().expect("four bytes"));
+    let at = u64::from_ne_bytes(note[note::AT..note::AT + 8].try_into().expect("eight bytes"));
+    let name = &note[note::FUNCTION..note::PACKET];
+    let name = String::from_utf8_lossy(name.split(|&b| b == 0).next()?);
+    let reason = reasons.iter().find(|(value, _)| *value == word(note::REASON));
+    let ip = note[note::PROTOCOL..note::PROTOCOL + 2] == [8, 0];
+    let segment = ip.then(|| Header::of_packet(&note[note::PACKET..])).flatten();
+    let dropped = Dropped {
+        at: Duration::from_nanos(at),
+        reason: reason.map(|(_, name)| name.clone()).filter(|name| name != "NOT_SPECIFIED"),
+        function: name.into_owned(),
+        segment,
+    };
+    Some((word(note::NAMESPACE).into(), dropped))
 }

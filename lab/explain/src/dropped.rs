@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Dropped;
-use faultlab_explain::hops::{Packet, What};
+use crate::hops::{Packet, What};
+use faultlab_model::recording::Dropped;
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header};
 
@@ -14,7 +14,7 @@ type Numbers = (u32, u32, Flags, usize);
 /// Says of each frame that a host has dropped why, beside the last one like it
 /// that the host had seen until then. The capture began at `begun`, of
 /// CLOCK_MONOTONIC.
-pub(in crate::evidence) fn frames<'a>(
+pub fn frames<'a>(
     capture: &mut Capture,
     begun: Duration,
     drops: impl Iterator<Item = (&'a str, &'a [Dropped])>,

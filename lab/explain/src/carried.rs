@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use faultlab_explain::hops::{Packet, What};
+use crate::hops::{Packet, What};
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::Header;
 use faultlab_net::wire::{Fate, Origin, Record, Way};
@@ -14,7 +14,7 @@ type Segment = (Header, usize);
 /// Marks the frames that left the ends of a wire, a host and an interface each,
 /// with what it did with them. The first of equal segments to leave is the first
 /// that it met.
-pub(crate) fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
+pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
     for (way, (host, interface)) in [Way::There, Way::Back].into_iter().zip(ends) {
         let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
             continue;
@@ -53,14 +53,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use faultlab_explain::hops::hops;
-    use faultlab_explain::hops::made::{crossing, header};
+    use crate::hops::hops;
+    use crate::hops::made::{crossing, header};
     use faultlab_net::capture::End;
     use faultlab_net::wire::segment::Flags;
 
     /// What became of the first and of the second of two equal resets, by hops,
     /// where one arrives and the wire says this.
-    fn fates(said: &[Fate]) -> Vec<faultlab_explain::hops::Fate> {
+    fn fates(said: &[Fate]) -> Vec<crate::hops::Fate> {
         let end = |host: &str, interface: &str| End {
             host: host.into(),
             interface: interface.into(),
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_the_wire_dropped_is_lost_and_the_other_arrived() {
-        use faultlab_explain::hops::Fate::{Arrived, Lost, UnderWay};
+        use crate::hops::Fate::{Arrived, Lost, UnderWay};
         let passed = Fate::Passed { at: Duration::ZERO };
         assert_eq!(fates(&[Fate::Dropped, passed]), [Lost, Arrived]);
         assert_eq!(fates(&[passed, Fate::Dropped]), [Arrived, Lost]);

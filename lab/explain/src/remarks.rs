@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use faultlab_explain::hops::{Fate, Hop, Packet, Probed, Sides, What, hops, probed, way};
+use crate::hops::{Fate, Hop, Packet, Probed, Sides, What, hops, probed, way};
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::{Flags, Header};
 
@@ -94,7 +94,8 @@ fn reset(capture: &Capture, hops: &[Hop], hop: &Hop) -> Option<String> {
 }
 
 /// What a RST answers by its numbers: the last segment to arrive that had them.
-pub(super) fn answered<'a>(capture: &Capture, hops: &'a [Hop], reset: &Hop) -> Option<&'a Hop> {
+#[must_use] 
+pub fn answered<'a>(capture: &Capture, hops: &'a [Hop], reset: &Hop) -> Option<&'a Hop> {
     let header = tcp(&reset.packet).filter(|header| header.flags.contains(Flags::RST))?;
     let (end, at) = reset.left?;
     let host = &capture.ends[end].host;

@@ -1,14 +1,20 @@
 //! All that was seen of an arm, as values: what an explanation is made of.
 
+mod dropped;
+mod invalid;
+mod task;
+mod wait;
+
 use std::time::Duration;
 
-use faultlab_engine::evidence::drops::Dropped;
-use faultlab_engine::evidence::invalid::Remark;
-use faultlab_engine::evidence::waits::Wait;
-use faultlab_engine::task::Task;
 use faultlab_net::capture::Capture;
 use faultlab_net::conntrack::{Change, Event};
 use faultlab_net::network::firewall::RuleCounter;
+
+pub use dropped::{Dropped, tally};
+pub use invalid::Remark;
+pub use task::Task;
+pub use wait::Wait;
 
 /// What was seen of an arm.
 #[derive(Debug, Default)]

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
+use crate::capture::{Capture, End, Frame};
+use crate::network::Host;
+use crate::network::lookout::Lookout;
+use crate::network::ring::{ahead, now};
 use faultlab_base::error::{Error, Result};
-use faultlab_net::capture::{Capture, End, Frame};
-use faultlab_net::network::Host;
-use faultlab_net::network::lookout::Lookout;
-use faultlab_net::network::ring::{ahead, now};
 
 /// How far the wall's clock may be slewed meanwhile: 500 ppm for minutes.
 const SLEWED: Duration = Duration::from_millis(250);

@@ -1,0 +1,7 @@
+//! What became of each packet, and why an arm met what it met. No I/O.
+
+pub mod carried;
+pub mod dropped;
+pub mod hops;
+pub mod remarks;
+pub mod why;

@@ -1,0 +1,7 @@
+//! What a fault is and what came of it, as values: scenarios, outcomes,
+//! snapshots, and the recording of an arm. No I/O.
+
+pub mod outcome;
+pub mod recording;
+pub mod scenario;
+pub mod snapshot;

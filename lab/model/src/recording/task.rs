@@ -1,0 +1,86 @@
+//! What a task is doing: a process, a thread, or one of the kernel's own.
+
+use std::fmt;
+
+/// How many functions of a stack are told.
+const TOLD: usize = 4;
+
+/// Functions that are on the way to where the kernel sleeps, whatever it does there.
+const WAY: [&str; 22] = [
+    "__handle_mm_fault",
+    "handle_mm_fault",
+    "do_user_addr_fault",
+    "__do_page_fault",
+    "do_page_fault",
+    "exc_page_fault",
+    "page_fault",
+    "rep_movs_alternative",
+    "_copy_from_user",
+    "copy_user_generic",
+    "netlink_",
+    "sock_do_ioctl",
+    "sock_ioctl",
+    "sock_sendmsg",
+    "do_syscall_64",
+    "entry_SYSCALL",
+    "asm_",
+    "process_one_work",
+    "worker_thread",
+    "kthread",
+    "ret_from_fork",
+    "__",
+];
+
+/// A task and where it sleeps.
+///
+/// Displays as `attempt (D) in msleep <- netdev_run_todo <- rtnetlink_rcv_msg`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its name, 15 bytes at most.
+    pub name: String,
+    /// The letter of proc(5): `D` is an uninterruptible sleep.
+    pub state: char,
+    /// The functions of the kernel that it sleeps in, innermost first; only the
+    /// innermost, or none, without the privilege to see them.
+    pub stack: Vec<String>,
+}
+
+impl Task {
+    /// Whether one of these functions is on its stack.
+    #[must_use]
+    pub fn is_in(&self, functions: &[&str]) -> bool {
+        self.stack.iter().any(|function| functions.contains(&function.as_str()))
+    }
+
+    /// The telling functions of its stack; none where nothing is known.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        let on_the_way = |function: &str| WAY.iter().any(|way| function.starts_with(way));
+        let telling = self.stack.iter().map(String::as_str).filter(|function| !on_the_way(function));
+        let told: Vec<_> = telling.take(TOLD).collect();
+        (!told.is_empty()).then(|| told.join(" <- "))
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.state)?;
+        self.place().map_or(Ok(()), |place| write!(f, " in {place}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_displays_where_it_sleeps_and_not_how_it_came_there() {
+        let stack = "handle_userfault __handle_mm_fault handle_mm_fault exc_page_fault asm_exc_page_fault \
+                     _copy_from_user dev_ethtool dev_ioctl sock_do_ioctl __x64_sys_ioctl do_syscall_64";
+        let stack = stack.split_whitespace().map(str::to_owned).collect();
+        let task = Task { name: "holder".into(), state: 'S', stack };
+        assert_eq!(task.to_string(), "holder (S) in handle_userfault <- dev_ethtool <- dev_ioctl");
+        assert!(task.is_in(&["dev_ethtool"]) && !task.is_in(&["msleep"]));
+        assert_eq!(Task { stack: vec![], ..task }.to_string(), "holder (S)");
+    }
+}
