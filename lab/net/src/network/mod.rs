@@ -15,7 +15,7 @@ pub mod offload;
 pub mod pending;
 pub mod qdisc;
 pub(crate) mod ring;
-mod rtnl;
+pub(crate) mod rtnl;
 mod slots;
 pub mod sysctl;
 
