@@ -7,7 +7,7 @@
 
 mod floor;
 
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -185,7 +185,7 @@ fn connect_in_the_lab(runtime: &Runtime, topology: Topology) {
     let connect = async {
         let network = Network::build(topology).await.expect("a network");
         let (client, server) = (network.host("client"), network.host("server"));
-        let service = SocketAddrV4::new(server.address(), 80);
+        let service = SocketAddr::new(server.address(), 80);
         Flow::open(client, service, server, 80).await.expect("a connection");
     };
     LocalSet::new().block_on(runtime, connect);

@@ -4,10 +4,12 @@ mod common;
 mod routed;
 
 use std::io::{Read, Write};
+use std::net::Ipv6Addr;
 
 use common::{applicable, leave_out};
 use lab::Error;
 use lab::network::firewall::Firewall;
+use lab::topology::Family;
 use lab::topology::rule::{Choice, CtState, Hook, Prefix, Rule, TcpFlags};
 use routed::{CLIENT, PATIENCE, ROUTER_LAN, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
 
@@ -23,6 +25,8 @@ common::tests![common::main:
     a_bad_rule_leaves_nothing,
     names_must_be_unique,
     nft_prints_what_rules_display,
+    nft_prints_what_ipv6_rules_display,
+    a_rule_of_another_family_brings_its_table,
 ];
 
 /// Sends a byte each way and returns the client's address as the server sees it.
@@ -221,17 +225,71 @@ fn nft_prints_what_rules_display() {
     routed(async |net| {
         let rules = every_kind();
         let firewall = applicable(Firewall::install(&net.router, &rules));
-        let listing =
-            net.router.enter(|| std::process::Command::new("nft").args(["-y", "list", "ruleset"]).output());
-        let Ok(listing) = listing else {
-            leave_out("nft is not installed: nothing to compare with");
-        };
-        let text = String::from_utf8(listing.stdout).unwrap().replace("counter packets 0 bytes 0", "counter");
+        let text = listed(net);
         // nft has spelled the flags in more than one way: those of 1.0.6 are in the unit tests.
         for rule in firewall.rules().iter().filter(|rule| rule.matches().tcp_flags.is_none()) {
             let line = format!("{rule} comment \"{}\"", rule.name());
             assert!(text.lines().any(|l| l.trim() == line), "{line}\nis not in\n{text}");
         }
+    });
+}
+
+fn nft_prints_what_ipv6_rules_display() {
+    routed(async |net| {
+        let [v6, other] = ["2001:db8::1", "2001:db8::2"].map(|text| text.parse::<Ipv6Addr>().unwrap());
+        let rules = [
+            Rule::notrack("1").r#in("lan").udp().destination(v6),
+            Rule::destination_nat("2", (v6, 80), (other, 8080)),
+            Rule::destination_nat("3", (v6, 53), (other, 53)).udp().on(Hook::NatOutput),
+            Rule::source_nat("4", v6).tcp().to_ports(40000..=40003).out("wan"),
+            Rule::source_nat("5", v6).source(Prefix::new(other, 64)).choose(Choice::Random),
+            Rule::source_nat("6", v6).on(Hook::NatInput),
+            Rule::count("7").icmpv6().on(Hook::Output).destination(Prefix::new(v6, 33)),
+            // In both tables.
+            Rule::masquerade("8", "wan").tcp().to_ports(40000..=40003).choose(Choice::FullyRandom),
+            Rule::drop("9").ct_state(CtState::INVALID),
+            Rule::count("10").destination_port(53),
+        ];
+        let families = [Family::V4, Family::V6];
+        let mut firewall = applicable(Firewall::install_for(&net.router, &families, &rules));
+        let text = listed(net);
+        let (ip, ip6) = text.split_once("table ip6 faultlab").expect("two tables");
+        for rule in &rules {
+            let line = format!("{rule} comment \"{}\"", rule.name());
+            let is_in = |table: &str| table.lines().any(|l| l.trim() == line);
+            assert!(is_in(ip6), "{line}\nis not in\n{ip6}");
+            assert_eq!(is_in(ip), rule.family().is_none(), "{line}\n{ip}");
+        }
+        // A rule of both tables is one rule.
+        let names: Vec<_> = firewall.counters().unwrap().into_iter().map(|counter| counter.rule).collect();
+        assert_eq!(names, rules.iter().map(Rule::name).collect::<Vec<_>>());
+        firewall.remove("9").unwrap();
+        assert!(!listed(net).contains("ct state invalid"));
+    });
+}
+
+/// What nft lists on the router.
+fn listed(net: &Routed) -> String {
+    let list = || std::process::Command::new("nft").args(["-y", "list", "ruleset"]).output();
+    let Ok(listing) = net.router.enter(list) else {
+        leave_out("nft is not installed: nothing to compare with");
+    };
+    String::from_utf8(listing.stdout).unwrap().replace("counter packets 0 bytes 0", "counter")
+}
+
+fn a_rule_of_another_family_brings_its_table() {
+    routed(async |net| {
+        let mut firewall = applicable(Firewall::install(&net.router, &[Rule::count("all")]));
+        let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        applicable(firewall.append(Rule::source_nat("six", v6)));
+        let names: Vec<_> = firewall.counters().unwrap().into_iter().map(|counter| counter.rule).collect();
+        assert_eq!(names, ["all", "six"]);
+        // net/netfilter/nft_masq.c: nft_masq_validate, EOPNOTSUPP outside a nat chain.
+        let bad = Rule::source_nat("bad", v6).on(Hook::Forward);
+        let error = firewall.append(bad).unwrap_err();
+        assert!(error.to_string().starts_with("router: nf_tables batch, rule 3 (bad): "), "{error}");
+        firewall.remove("six").unwrap();
+        assert_eq!(firewall.counters().unwrap().len(), 1);
     });
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use common::{alone, applicable};
@@ -40,7 +40,7 @@ fn a_host_keeps_what_a_router_tells() {
         let network = applicable(Network::build(pod_and_router()).await);
         let router = Router::new(&network, "router", "pod", "pod").expect("a router");
         let lookups = Lookups::new(network.host("pod")).expect("a socket");
-        let [told, other] = [1, 2].map(|n| Ipv4Addr::new(172, 16, 0, n));
+        let [told, other] = [1, 2].map(|n| IpAddr::from([172, 16, 0, n]));
         router.tell(told).expect("a frame");
         let mtu = |destination| lookups.path_mtu(destination).expect("a route");
         assert_eq!((mtu(told), mtu(other)), (i32::from(NARROW), 1500));
@@ -56,7 +56,7 @@ fn exceptions_of_one_bucket_push_each_other_out() {
         let network = applicable(Network::build(pod_and_router()).await);
         let router = Router::new(&network, "router", "pod", "pod").expect("a router");
         let pod = network.host("pod");
-        let behind = (1..1 << 20).map(|n| Ipv4Addr::from(0xac10_0000 + n));
+        let behind = (1..1 << 20).map(|n| Ipv4Addr::from(0xac10_0000 + n).into());
         let found = of_one_bucket(&router, pod, behind, 16).await.expect("destinations");
         // A bucket has room for ten: max_depth of update_or_create_fnhe is 5 to 9.
         let lookups = Lookups::new(pod).expect("a socket");

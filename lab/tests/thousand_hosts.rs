@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use common::{alone, applicable};
@@ -33,7 +33,7 @@ fn a_thousand_hosts_take_less_than_100_mb() {
             let tap = Tap::on(network.hosts()).expect("a packet socket for each");
             tap.ready();
             let (first, last) = (network.host("h1"), network.host("h1000"));
-            let service = SocketAddrV4::new(last.address(), 80);
+            let service = SocketAddr::new(last.address(), 80);
             let mut flow = Flow::open(first, service, last, 80).await.expect("a connection");
             let met = flow.exchange(Side::Client, Duration::from_secs(5)).await.expect("two sockets");
             assert_eq!(met, Answer::Received);

@@ -344,9 +344,9 @@ fn shifts_one_timestamp_clock() {
         assert_eq!(syn(&to_b).tsecr, 0);
         // What a is told is what a said.
         let said: Vec<_> =
-            from_a.iter().filter(|h| *h.src.ip() == A).map(|h| h.timestamps.unwrap().tsval).collect();
+            from_a.iter().filter(|h| h.src.ip() == A).map(|h| h.timestamps.unwrap().tsval).collect();
         let told: Vec<_> =
-            from_a.iter().filter(|h| *h.src.ip() == B).map(|h| h.timestamps.unwrap().tsecr).collect();
+            from_a.iter().filter(|h| h.src.ip() == B).map(|h| h.timestamps.unwrap().tsecr).collect();
         assert!(told.len() > 100 && told.iter().all(|tsecr| said.contains(tsecr)), "{told:?}");
         for ns in [&net.a, &net.b] {
             for counter in ["PAWSActive", "PAWSEstab", "TSEcrRejected"] {
@@ -365,7 +365,7 @@ fn injects() {
         let (mut client, mut server) = net.connect(&net.listen()).await;
         says(&mut client, &mut server, b"last words").await;
         let frames = tap.frames();
-        let last = frames.iter().rfind(|frame| *Segment::parse(frame).unwrap().header.src.ip() == A).unwrap();
+        let last = frames.iter().rfind(|frame| Segment::parse(frame).unwrap().header.src.ip() == A).unwrap();
         let macs = Macs::of(last).unwrap();
         let Segment { header, payload } = Segment::parse(last).unwrap();
         let seq = header.seq + u32::try_from(payload.len()).unwrap();

@@ -65,21 +65,20 @@ impl Floor {
                 Kind::Host | Kind::Router => places[link.ends[1].node].1.up(index[1]),
             }
             for (end, index) in link.ends.iter().zip(index) {
-                if let Some(net) = end.net {
-                    places[end.node].1.address(*index, net.address, net.prefix);
+                for net in &end.nets {
+                    places[end.node].1.address(*index, v4(net.addr()), net.prefix_len());
                 }
             }
-            if let [Some(_), Some(_)] = link.ends.each_ref().map(|end| end.net) {
-                for (here, there) in [(0, 1), (1, 0)] {
+            if let [Some(one), Some(other)] = link.ends.each_ref().map(|end| end.nets.first()) {
+                for (here, there, net) in [(0, 1, other), (1, 0, one)] {
                     let mac = mac(link.ends[there].node, number);
-                    let address = link.ends[there].net.expect("an address").address;
-                    places[link.ends[here].node].1.neighbour(index[here], address, mac);
+                    places[link.ends[here].node].1.neighbour(index[here], v4(net.addr()), mac);
                 }
             }
         }
         for (node, (_, batch)) in places.iter_mut().enumerate() {
             for route in topology.routes_of(node) {
-                batch.route(route.to.address, route.to.prefix, route.via);
+                batch.route(v4(route.to.addr()), route.to.prefix_len(), v4(route.via));
             }
             batch.finish();
         }
@@ -147,4 +146,12 @@ pub fn link_into(namespace: &Namespace, name: &str) {
     let mut batch = Batch::open();
     batch.veth(&end(BRIDGE), &end(BRIDGE), namespace.as_fd().as_raw_fd());
     batch.finish();
+}
+
+/// The benchmarks' topologies are of IPv4.
+fn v4(address: std::net::IpAddr) -> std::net::Ipv4Addr {
+    match address {
+        std::net::IpAddr::V4(v4) => v4,
+        std::net::IpAddr::V6(v6) => panic!("{v6} is not IPv4"),
+    }
 }

@@ -5,11 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::hops::{Packet, What};
 use faultlab_net::capture::{Capture, Carried};
-use faultlab_net::wire::segment::Header;
+use faultlab_net::wire::segment::Identity;
 use faultlab_net::wire::{Fate, Origin, Record, Way};
-
-/// What tells segments apart that cross a link in one direction.
-type Segment = (Header, usize);
 
 /// Marks the frames that left the ends of a wire, a host and an interface each,
 /// with what it did with them. The first of equal segments to leave is the first
@@ -19,10 +16,10 @@ pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) 
         let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
             continue;
         };
-        let mut met: HashMap<Segment, VecDeque<Fate>> = HashMap::new();
+        let mut met: HashMap<Identity, VecDeque<Fate>> = HashMap::new();
         for record in records.iter().filter(|r| r.way == way && r.origin == Origin::End) {
             if let Some(header) = record.header {
-                met.entry((header, record.length)).or_default().push_back(record.fate);
+                met.entry(header.identity(record.length)).or_default().push_back(record.fate);
             }
         }
         let mut since = vec![];
@@ -30,7 +27,7 @@ pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) 
             let Some(What::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) else {
                 continue;
             };
-            frame.carried = match met.get_mut(&(header, length)).and_then(VecDeque::pop_front) {
+            frame.carried = match met.get_mut(&header.identity(length)).and_then(VecDeque::pop_front) {
                 None => {
                     since.push(frame);
                     continue;
@@ -64,7 +61,7 @@ mod tests {
         let end = |host: &str, interface: &str| End {
             host: host.into(),
             interface: interface.into(),
-            address: None,
+            addresses: vec![],
         };
         let reset = header(["10.0.0.1:1", "10.0.0.2:2"], Flags::RST, 5, 0);
         let mut capture = Capture {

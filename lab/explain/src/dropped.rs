@@ -6,10 +6,7 @@ use std::time::Duration;
 use crate::hops::{Packet, What};
 use faultlab_model::recording::Dropped;
 use faultlab_net::capture::Capture;
-use faultlab_net::wire::segment::{Flags, Header};
-
-/// What stays the same of a segment in a host, translated or not.
-type Numbers = (u32, u32, Flags, usize);
+use faultlab_net::wire::segment::Numbers;
 
 /// Says of each frame that a host has dropped why, beside the last one like it
 /// that the host had seen until then. The capture began at `begun`, of
@@ -23,7 +20,7 @@ pub fn frames<'a>(
     for (number, frame) in capture.frames.iter().enumerate() {
         if let Some(What::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) {
             let host = capture.ends[frame.end].host.as_str();
-            seen.entry((host, numbers(&header, length))).or_default().push(number);
+            seen.entry((host, header.numbers(length))).or_default().push(number);
         }
     }
     let mut comments = vec![];
@@ -31,15 +28,11 @@ pub fn frames<'a>(
         // What is freed without a reason may have been of use.
         let (Some((header, length)), Some(_)) = (dropped.segment, &dropped.reason) else { continue };
         let at = dropped.at.saturating_sub(begun);
-        let alike = seen.get(&(host, numbers(&header, length)));
+        let alike = seen.get(&(host, header.numbers(length)));
         let last = alike.and_then(|frames| frames.iter().rfind(|&&n| capture.frames[n].at <= at));
         comments.extend(last.map(|&number| (number, format!("dropped by {host}: {dropped}"))));
     }
     for (number, comment) in comments {
         capture.frames[number].comment.get_or_insert(comment);
     }
-}
-
-fn numbers(header: &Header, length: usize) -> Numbers {
-    (header.seq, header.ack, header.flags, length)
 }

@@ -31,13 +31,17 @@ pub const WANTED: &[Wanted] = &[
     Wanted(&["tun"]),
     Wanted(&["nf_tables"]),
     Wanted(&["nf_tables_ipv4", "nf_tables"]),       // merged in 4.17
+    Wanted(&["nf_tables_ipv6", "nf_tables"]),       // merged in 4.17
     Wanted(&["nf_tables_inet", "nf_tables"]),       // merged in 4.17
     Wanted(&["nf_conntrack_ipv4", "nf_conntrack"]), // merged in 4.19
+    Wanted(&["nf_conntrack_ipv6", "nf_conntrack"]), // merged in 4.19
     Wanted(&["nf_conntrack_netlink"]),
     Wanted(&["nf_nat"]),
     Wanted(&["nft_chain_nat_ipv4", "nft_chain_nat"]), // merged in 5.1
+    Wanted(&["nft_chain_nat_ipv6", "nft_chain_nat"]), // merged in 5.1
     Wanted(&["nft_nat"]),
     Wanted(&["nft_masq_ipv4", "nft_masq"]), // merged in 5.1
+    Wanted(&["nft_masq_ipv6", "nft_masq"]), // merged in 5.1
     Wanted(&["nft_ct"]),
     Wanted(&["nft_counter", "nf_tables"]), // merged in 5.17
     Wanted(&["nfnetlink_log"]),

@@ -3,7 +3,7 @@
 //! A user namespace can be made and still be powerless, so nothing here looks
 //! at a version or at a file: every ability is tried.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ use faultlab_model::scenario::Need;
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::isolation;
 use faultlab_net::network::{Network, qdisc, sysctl};
-use faultlab_net::topology::Topology;
 use faultlab_net::topology::rule::Rule;
+use faultlab_net::topology::{Family, Topology};
 use faultlab_net::wire::policy::Pass;
 
 /// Something a scenario may need, and whether it is here.
@@ -43,12 +43,14 @@ pub async fn abilities(opened: Opened) -> Vec<Ability> {
         abilities.push(Ability {
             name: name.to_owned(),
             need: need.to_string(),
-            optional: need == Need::KernelLog,
+            // What is IPv6 names what it lacks itself.
+            optional: matches!(need, Need::KernelLog | Need::Ipv6),
             missing: result.err().map(|e| explain(need, &e)),
         });
     };
     add(Need::Veth, "make two namespaces and a veth pair between them, pin a sysctl", veth().await);
-    add(Need::Nat, "masquerade a TCP connection by nf_tables", masquerade().await);
+    add(Need::Nat, "masquerade a TCP connection by nf_tables", masquerade_in(Family::V4).await);
+    add(Need::Ipv6, "masquerade a TCP connection over IPv6", masquerade_in(Family::V6).await);
     add(Need::Conntrack, "read its conntrack entry, set a conntrack timeout", entry().await);
     add(Need::PacketSocket, "carry a TCP connection through this process", wire().await);
     add(Need::TokenBucket, "put a token bucket on an interface", token_bucket().await);
@@ -95,8 +97,8 @@ async fn veth() -> Result<()> {
     sysctl::set(network.host("one").namespace(), "net.ipv4.tcp_fin_timeout", "30")
 }
 
-async fn masquerade() -> Result<()> {
-    let network = Network::build(behind_nat()).await?;
+async fn masquerade_in(family: Family) -> Result<()> {
+    let network = Network::build(behind_nat().in_family(family)).await?;
     converse(&network, "client", "server").await
 }
 
@@ -123,7 +125,7 @@ async fn wire() -> Result<()> {
 
 async fn converse(network: &Network, client: &str, server: &str) -> Result<()> {
     let (client, server) = (network.host(client), network.host(server));
-    let to = SocketAddrV4::new(server.address(), 80);
+    let to = SocketAddr::new(server.address(), 80);
     let mut flow = Flow::open(client, to, server, 80).await?;
     flow.exchange(Side::Client, PATIENCE).await.map(|_| ())
 }

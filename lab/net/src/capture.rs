@@ -1,7 +1,7 @@
 //! The frames of one arm: where each was seen, when, and what it was.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,8 @@ pub struct End {
     pub host: String,
     /// The interface's name there.
     pub interface: String,
-    /// Its address, if it has one.
-    pub address: Option<Ipv4Addr>,
+    /// Its addresses, of either family.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A frame where it was seen.

@@ -59,12 +59,12 @@ impl Tap {
         self.lookouts.iter().for_each(|lookout| lookout.stop(ahead));
         for (host, lookout) in hosts.iter().zip(self.lookouts) {
             let first = capture.ends.len();
-            let end = |name: &str, address| End {
+            let end = |name: &str, addresses| End {
                 host: host.name().to_owned(),
                 interface: name.to_owned(),
-                address,
+                addresses,
             };
-            capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.address)));
+            capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.addresses.clone())));
             let mut others: Vec<u32> = vec![];
             let looked = lookout.end()?;
             for seen in looked.frames {
@@ -79,7 +79,7 @@ impl Tap {
                             } else {
                                 format!("if{}", seen.interface)
                             };
-                            capture.ends.push(end(&name, None));
+                            capture.ends.push(end(&name, vec![]));
                             others.push(seen.interface);
                             others.len() - 1
                         })

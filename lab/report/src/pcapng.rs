@@ -55,8 +55,10 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
         interface.bytes(&[0; 6]);
         let name = format!("{} {}", end.host, end.interface);
         interface.option(INTERFACE_NAME, name.as_bytes());
-        if let Some(address) = end.address {
-            interface.option(INTERFACE_DESCRIPTION, format!("{name}, {address}").as_bytes());
+        if !end.addresses.is_empty() {
+            let words: Vec<_> =
+                std::iter::once(name).chain(end.addresses.iter().map(ToString::to_string)).collect();
+            interface.option(INTERFACE_DESCRIPTION, words.join(", ").as_bytes());
         }
         // Nanoseconds: 10 to the power of minus 9.
         interface.option(INTERFACE_RESOLUTION, &[9]);
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn blocks_are_as_long_as_they_say() {
-        let end = |name: &str| End { host: name.into(), interface: "eth0".into(), address: None };
+        let end = |name: &str| End { host: name.into(), interface: "eth0".into(), addresses: vec![] };
         let frame = |n: usize| Frame {
             at: Duration::new(5_000_000_000, 7),
             end: n % 2,

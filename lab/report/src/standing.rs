@@ -58,8 +58,8 @@ pub(super) fn tries(topology: &Topology, tools: Tools) -> String {
     if let (Some(first), Some(last)) = (of(Kind::Host).next(), of(Kind::Host).next_back()) {
         let index = topology.index(last);
         let ends = topology.links.iter().flat_map(|l| &l.ends);
-        if let Some(net) = ends.filter(|e| e.node == index).find_map(|e| e.net) {
-            lines.push(format!("{enter}{first} ping -c 1 {}", net.address));
+        if let Some(net) = ends.filter(|e| e.node == index).flat_map(|e| &e.nets).next() {
+            lines.push(format!("{enter}{first} ping -c 1 {}", net.addr()));
         }
         lines.push(format!("{enter}{last} {sockets}"));
         lines.push(format!("{enter}{last} {watch}"));

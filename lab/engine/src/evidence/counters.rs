@@ -1,7 +1,10 @@
 //! The kernel's counters of one network namespace, and how they changed.
 //!
-//! Reading list: net/ipv4/proc.c, where the names are; RFC 1213 for the groups
-//! Ip, Icmp, Tcp and Udp; `nstat -az` shows the same.
+//! Reading list: net/ipv4/proc.c and net/ipv6/proc.c, where the names are; RFC
+//! 1213 for the groups Ip, Icmp, Tcp and Udp; `nstat -az` shows the same.
+//!
+//! Tcp and TcpExt count the segments of both families. The groups of IPv6 are
+//! part of their counters' names: `Ip6InNoRoutes`.
 //!
 //! Names come and go with kernels: `PAWSPassive` went in 4.12. So a counter
 //! that this kernel does not have is None, and one that did not move is 0.
@@ -14,10 +17,14 @@ use faultlab_base::error::{Error, Result};
 use faultlab_net::network::Namespace;
 use faultlab_net::network::namespace::of_this_thread;
 
+/// net/ipv6/proc.c: what the names in /proc/net/snmp6 begin with.
+const IPV6_GROUPS: [&str; 4] = ["Ip6", "Icmp6", "Udp6", "UdpLite6"];
+
 /// A short name that several groups have means the first of these.
 const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
 
-/// A reading of /proc/net/netstat and /proc/net/snmp.
+/// A reading of /proc/net/netstat, /proc/net/snmp and, where the kernel has IPv6,
+/// /proc/net/snmp6.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     values: BTreeMap<Name, i64>,
@@ -41,7 +48,12 @@ impl Counters {
                 .enter(|| fs::read_to_string(of_this_thread(file)))
                 .map_err(|source| Error::kernel(namespace.name(), format!("read {file}"), source))
         };
-        Ok(Self::parse(&read("net/netstat")?, &read("net/snmp")?))
+        let mut counters = Self::parse(&read("net/netstat")?, &read("net/snmp")?);
+        // A kernel without IPv6 has no such file.
+        if let Ok(snmp6) = read("net/snmp6") {
+            counters.add_ipv6(&snmp6);
+        }
+        Ok(counters)
     }
 
     /// Reads the text of /proc/net/netstat and /proc/net/snmp. Each group is
@@ -68,6 +80,20 @@ impl Counters {
             }
         }
         Self { values }
+    }
+
+    /// Adds the text of /proc/net/snmp6: a name and a value in each line. What is
+    /// not so is left out.
+    fn add_ipv6(&mut self, snmp6: &str) {
+        for line in snmp6.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(short), Some(number)) = (words.next(), words.next().and_then(number_of)) else {
+                continue;
+            };
+            if let Some(group) = IPV6_GROUPS.iter().find(|group| short.starts_with(**group)) {
+                self.values.insert(Name { short: short.to_owned(), group: (*group).to_owned() }, number);
+            }
+        }
     }
 
     /// The value of a counter, by its short name (`PAWSPassive`) or with its
@@ -110,17 +136,44 @@ fn find(values: &BTreeMap<Name, i64>, name: &str) -> Option<i64> {
 }
 
 /// Counters that healthy traffic moves.
-const TRAFFIC: [&str; 25] = [
+const TRAFFIC: [&str; 51] = [
     "ActiveOpens",
     "CurrEstab",
     "DelayedACKs",
     "ForwDatagrams",
+    // Neighbour discovery and reports of multicast groups; the sums of all messages.
+    "Icmp6InMsgs",
+    "Icmp6OutMsgs",
+    "Icmp6InMLDv2Reports",
+    "Icmp6OutMLDv2Reports",
+    "Icmp6InNeighborAdvertisements",
+    "Icmp6InNeighborSolicits",
+    "Icmp6OutNeighborAdvertisements",
+    "Icmp6OutNeighborSolicits",
+    "Icmp6InType135",
+    "Icmp6InType136",
+    "Icmp6InType143",
+    "Icmp6OutType135",
+    "Icmp6OutType136",
+    "Icmp6OutType143",
     "InBcastPkts",
     "InDelivers",
     "InNoECTPkts",
     "InOctets",
     "InReceives",
     "InSegs",
+    "Ip6InDelivers",
+    "Ip6InMcastOctets",
+    "Ip6InMcastPkts",
+    "Ip6InNoECTPkts",
+    "Ip6InOctets",
+    "Ip6InReceives",
+    "Ip6OutForwDatagrams",
+    "Ip6OutMcastOctets",
+    "Ip6OutMcastPkts",
+    "Ip6OutOctets",
+    "Ip6OutRequests",
+    "Ip6OutTransmits",
     "OutForwDatagrams",
     "OutOctets",
     "OutRequests",
@@ -243,6 +296,19 @@ Udp: 5 2
         assert_eq!(counters.get("MaxConn"), Some(-1));
         let changes = Counters::changes(&counters, &reading(1, 0, SNMP));
         assert_eq!(changes.get("PAWSPassive"), Some(2));
+    }
+
+    #[test]
+    fn counters_of_ipv6_have_their_own_names() {
+        let mut before = reading(1, 1, SNMP);
+        before.add_ipv6("Ip6InNoRoutes   \t3\nlonely\nIp6InReceives 8\nOther 3\nUdp6InErrors x\n");
+        let mut after = reading(1, 1, SNMP);
+        after.add_ipv6("Ip6InNoRoutes 5\nIp6InReceives 9\n");
+        let changes = Counters::changes(&before, &after);
+        assert_eq!(changes.to_string(), "Ip6InNoRoutes +2, Ip6InReceives +1");
+        assert_eq!(changes.telling().to_string(), "Ip6InNoRoutes +2");
+        assert_eq!(changes.get("Ip6.Ip6InNoRoutes"), Some(2));
+        assert_eq!((changes.get("InNoRoutes"), changes.get("Other")), (Some(0), None));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use faultlab_base::error::{Error, Result};
 use faultlab_model::recording::Remark;
 use faultlab_net::network::nfnetlink::{Message, Nfnetlink, messages};
 use faultlab_net::network::{Namespace, sysctl};
+use faultlab_net::topology::Family;
 use faultlab_net::wire::segment::Header;
 
 // NFNL_SUBSYS_ULOG in the high byte, enum nfulnl_msg_types in the low one;
@@ -26,7 +27,8 @@ const NFULNL_MSG_PACKET: u16 = 4 << 8;
 const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 
-/// The longest headers of IPv4 and TCP, with all their options.
+/// The longest headers of IPv4 and TCP, with all their options; more than those
+/// of IPv6 and TCP.
 const HEADERS: u32 = 120;
 /// A few hundred packets: each takes about 1 KiB.
 const RECEIVE_BUFFER: usize = 1 << 18;
@@ -67,7 +69,7 @@ pub struct Remarks {
 
 impl Remarks {
     /// Listens from now on: makes nfnetlink_log the namespace's logger for
-    /// IPv4, and has conntrack log what it says of TCP.
+    /// IPv4 and IPv6, and has conntrack log what it says of TCP.
     ///
     /// # Errors
     /// Where the kernel has no nfnetlink_log or no nf_conntrack, or someone
@@ -76,14 +78,16 @@ impl Remarks {
         let nfnetlink = Nfnetlink::open(namespace)?;
         let place = nfnetlink.place();
         // The kernel sends a packet at once where nobody asks for more, so that no timer runs.
-        for (tried, configuration) in [
-            ("make nfnetlink_log the logger", ConfigNla::Cmd(ConfigCmd::PfBind)),
-            ("bind nflog group 0", ConfigNla::Cmd(ConfigCmd::Bind)),
-            ("ask nflog for headers", ConfigNla::Mode(ConfigMode::new_packet(HEADERS))),
-            ("ask nflog for each packet", ConfigNla::QThresh(1)),
+        let [v4, v6] = Family::BOTH;
+        for (family, tried, configuration) in [
+            (v4, "make nfnetlink_log the logger", ConfigNla::Cmd(ConfigCmd::PfBind)),
+            (v6, "make nfnetlink_log the logger of IPv6", ConfigNla::Cmd(ConfigCmd::PfBind)),
+            (v4, "bind nflog group 0", ConfigNla::Cmd(ConfigCmd::Bind)),
+            (v4, "ask nflog for headers", ConfigNla::Mode(ConfigMode::new_packet(HEADERS))),
+            (v4, "ask nflog for each packet", ConfigNla::QThresh(1)),
         ] {
             nfnetlink
-                .request(ULogMessage::Config(vec![configuration]), |_| {})
+                .request(Some(family), ULogMessage::Config(vec![configuration]), |_| {})
                 .map_err(|e| Error::kernel(place, tried, e))?;
         }
         let socket = nfnetlink.socket();

@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
@@ -23,6 +23,7 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 
 /// TCP_ESTABLISHED to TCP_NEW_SYN_RECV. Not TCP_BOUND_INACTIVE, which only
@@ -32,18 +33,18 @@ const STATES: u32 = 0x1ffe;
 /// The length of `struct inet_diag_sockid`.
 const ID: usize = 48;
 
-/// A TCP socket over IPv4.
+/// A TCP socket over IPv4 or IPv6.
 ///
-/// IPv4 connections of an IPv6 socket are not listed.
+/// A connection over IPv4 of an IPv6 socket has IPv4 addresses here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
     /// The state. That of a FIN_WAIT2 whose process is gone stays FIN_WAIT2,
     /// with a timer of the kind `timewait`.
     pub state: State,
     /// Its own address.
-    pub local: SocketAddrV4,
-    /// The peer's address; 0.0.0.0:0 for a listener.
-    pub remote: SocketAddrV4,
+    pub local: SocketAddr,
+    /// The peer's address; 0.0.0.0:0 or [::]:0 for a listener.
+    pub remote: SocketAddr,
     /// Bytes not yet read; for a listener, connections not yet accepted.
     pub recv_queue: u32,
     /// Bytes not yet acknowledged; for a listener, its backlog.
@@ -54,6 +55,8 @@ pub struct Socket {
     pub uid: u32,
     /// The inode of the socket; 0 when no process has it any more.
     pub inode: u32,
+    /// AF_INET or AF_INET6: that of the socket, whatever its addresses are.
+    family: u8,
     /// `struct inet_diag_sockid`, by which the kernel finds the socket again.
     id: [u8; ID],
 }
@@ -185,10 +188,10 @@ impl fmt::Display for Socket {
 
 impl Socket {
     /// Reads the fixed part of a `struct inet_diag_msg`. None where it is cut
-    /// short or not of IPv4.
+    /// short or of neither family.
     fn parse(message: &[u8]) -> Option<Self> {
         // family, state, timer, retrans; the id; five numbers.
-        let (&[AF_INET, state, timer, retransmits], rest) = message.split_first_chunk()? else { return None };
+        let (&[family, state, timer, retransmits], rest) = message.split_first_chunk()?;
         let (id, rest) = rest.split_first_chunk::<ID>()?;
         let (numbers, _) = rest.split_first_chunk::<20>()?;
         let number = |index: usize| {
@@ -196,14 +199,19 @@ impl Socket {
             u32::from_ne_bytes(bytes)
         };
         let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
-        let address = |at: usize| Ipv4Addr::new(id[at], id[at + 1], id[at + 2], id[at + 3]);
+        let word = |at: usize| id[at..].first_chunk::<16>().copied();
+        let address = |at: usize| match (family, word(at)?) {
+            (AF_INET, [a, b, c, d, ..]) => Some(IpAddr::from([a, b, c, d])),
+            (AF_INET6, bytes) => Some(Ipv6Addr::from(bytes).to_canonical()),
+            _ => None,
+        };
         // A timer that is due already: newer kernels say 0, older ones may
         // have gone below.
         let milliseconds = number(0).cast_signed().max(0).cast_unsigned();
         Some(Self {
             state: State::of(state),
-            local: SocketAddrV4::new(address(4), port(0)),
-            remote: SocketAddrV4::new(address(20), port(2)),
+            local: SocketAddr::new(address(4)?, port(0)),
+            remote: SocketAddr::new(address(20)?, port(2)),
             timer: TimerKind::of(timer).map(|kind| Timer {
                 kind,
                 expires: Duration::from_millis(milliseconds.into()),
@@ -213,6 +221,7 @@ impl Socket {
             send_queue: number(2),
             uid: number(3),
             inode: number(4),
+            family,
             id: *id,
         })
     }
@@ -224,16 +233,21 @@ impl Socket {
 /// # Errors
 /// [`Error::Missing`] where the kernel lacks tcp_diag.
 pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
-    let request = Message::request(SOCK_DIAG_BY_FAMILY, [0; ID]);
-    let answers = netlink::dump(namespace, NETLINK_SOCK_DIAG, request).map_err(|source| {
-        match source.raw_os_error() {
+    let mut sockets = vec![];
+    for family in [AF_INET, AF_INET6] {
+        let request = Message::request(SOCK_DIAG_BY_FAMILY, family, [0; ID]);
+        let answers = netlink::dump(namespace, NETLINK_SOCK_DIAG, request).map_err(|source| match source
+            .raw_os_error()
+        {
             Some(libc::ENOENT | libc::EPROTONOSUPPORT) => {
                 Error::missing("CONFIG_INET_DIAG (tcp_diag)", "load the module or take a kernel that has it")
             }
             _ => Error::kernel(namespace.name(), "sock_diag dump", source),
-        }
-    })?;
-    let mut sockets: Vec<_> = answers.iter().filter_map(|message| Socket::parse(&message.body)).collect();
+        })?;
+        // An old kernel lists mini-sockets of both families, whichever was asked for.
+        let listed = answers.iter().filter_map(|message| Socket::parse(&message.body));
+        sockets.extend(listed.filter(|socket| socket.family == family));
+    }
     sockets.sort_by_key(|socket| (socket.local, socket.remote, socket.state));
     Ok(sockets)
 }
@@ -244,7 +258,7 @@ pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
 /// # Errors
 /// [`Error::Missing`] where the kernel cannot, ENOENT where the socket is gone.
 pub fn destroy(namespace: &Namespace, socket: &Socket) -> Result<()> {
-    let request = Message::request(SOCK_DESTROY, socket.id);
+    let request = Message::request(SOCK_DESTROY, socket.family, socket.id);
     netlink::change(namespace, NETLINK_SOCK_DIAG, 0, request).map_err(|source| match source.raw_os_error() {
         // net/ipv4/tcp.c tcp_abort: a mini-socket can be closed from 6.0 on.
         Some(libc::EOPNOTSUPP) if socket.timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait) => {
@@ -266,9 +280,9 @@ struct Message {
 
 impl Message {
     /// `struct inet_diag_req_v2`.
-    fn request(kind: u16, id: [u8; ID]) -> Self {
+    fn request(kind: u16, family: u8, id: [u8; ID]) -> Self {
         // sdiag_family, sdiag_protocol, idiag_ext (none is wanted), pad.
-        let mut body = vec![AF_INET, IPPROTO_TCP, 0, 0];
+        let mut body = vec![family, IPPROTO_TCP, 0, 0];
         body.extend(STATES.to_ne_bytes());
         body.extend(id);
         Self { kind, body }
@@ -327,6 +341,32 @@ mod tests {
         assert_eq!(socket.uid, 1000);
     }
 
+    /// The same of an IPv6 socket with these addresses.
+    fn time_wait_v6(local: Ipv6Addr, remote: Ipv6Addr) -> Vec<u8> {
+        let mut bytes = time_wait(1);
+        bytes[0] = AF_INET6;
+        bytes[8..24].copy_from_slice(&local.octets());
+        bytes[24..40].copy_from_slice(&remote.octets());
+        bytes
+    }
+
+    #[test]
+    fn ipv6_sockets_are_listed() {
+        let ends = ["2001:db8::1", "2001:db8::2"].map(|address| address.parse().expect("an address"));
+        let socket = Socket::parse(&time_wait_v6(ends[0], ends[1])).expect("72 bytes of IPv6");
+        assert_eq!(
+            socket.to_string(),
+            "TIME_WAIT        0      0      [2001:db8::1]:80   [2001:db8::2]:40000 timer:(timewait,0.001s,0)"
+        );
+        let mapped =
+            ["::ffff:10.0.0.1", "::ffff:10.0.0.2"].map(|address| address.parse().expect("an address"));
+        let socket = Socket::parse(&time_wait_v6(mapped[0], mapped[1])).expect("72 bytes of IPv6");
+        assert_eq!((socket.local.to_string(), socket.family), ("10.0.0.1:80".into(), AF_INET6));
+        let mut other = time_wait(1);
+        other[0] = 1;
+        assert_eq!(Socket::parse(&other), None);
+    }
+
     #[test]
     fn attributes_after_the_fixed_part_do_not_matter() {
         // The tcp_info of 4.4 is 192 bytes, of 6.18 more than 270.
@@ -348,9 +388,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fn no_message_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..120), v6: bool) {
             if let Some(family) = bytes.first_mut() {
-                *family = AF_INET;
+                *family = if v6 { AF_INET6 } else { AF_INET };
             }
             if let Some(socket) = Socket::parse(&bytes) {
                 let _ = socket.to_string();

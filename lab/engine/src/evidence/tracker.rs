@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_capture_has_the_first_events() {
-        let ends = [([10, 0, 0, 2].into(), 5000), ([192, 0, 2, 2].into(), 53)];
+        let ends = [([10, 0, 0, 2], 5000), ([192, 0, 2, 2], 53)];
         let entry = Entry {
             original: Tuple::udp(ends[0], ends[1]),
             reply: Tuple::udp(ends[1], ends[0]),

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use super::tcp::{Answer, Connect, accept, connect, dial, listen, receive, send};
+use super::tcp::{Answer, Connect, accept, canonical, connect, dial, listen, receive, send};
 use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
@@ -66,6 +66,7 @@ impl End {
     fn of(host: &Host, stream: TcpStream) -> Result<Self> {
         let addresses = stream.local_addr().and_then(|own| Ok((own, stream.peer_addr()?)));
         let (own, peer) = addresses.map_err(|e| Error::kernel(host.name(), "ask a socket's addresses", e))?;
+        let (own, peer) = (canonical(own), canonical(peer));
         Ok(Self { place: host.name().to_owned(), stream, own, peer })
     }
 }

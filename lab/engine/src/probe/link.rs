@@ -6,21 +6,22 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::time::{Instant, sleep};
 
 use super::Child;
 use faultlab_base::error::{Error, Result};
-use faultlab_net::network::{Host, Namespace, netlink};
+use faultlab_net::network::{Host, Namespace, netlink, rtnl};
+use faultlab_net::topology::Family;
 
 /// Deletes a link; ENODEV where there is none.
 ///
@@ -129,13 +130,23 @@ pub fn list(namespace: &Namespace) -> io::Result<Vec<String>> {
 ///
 /// # Errors
 /// The kernel's answer.
-pub fn addresses(namespace: &Namespace) -> io::Result<Vec<Ipv4Addr>> {
+pub fn addresses(namespace: &Namespace) -> io::Result<Vec<IpAddr>> {
+    addresses_of(namespace, Family::V4)
+}
+
+/// The addresses of a family that the links have.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn addresses_of(namespace: &Namespace, family: Family) -> io::Result<Vec<IpAddr>> {
     let mut question = AddressMessage::default();
-    question.header.family = AddressFamily::Inet;
+    question.header.family = number(family);
     let answers = netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question))?;
     let local = |message: RouteNetlinkMessage| match message {
         RouteNetlinkMessage::NewAddress(address) => address.attributes.into_iter().find_map(|a| match a {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(address),
+            // IPv6 has no local address beside it: an interface has no peer.
+            AddressAttribute::Local(address) => Some(address),
+            AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(address),
             _ => None,
         }),
         _ => None,
@@ -157,12 +168,16 @@ pub fn routes(namespace: &Namespace) -> io::Result<usize> {
 ///
 /// # Errors
 /// ENETUNREACH where no route leads there; the kernel's answer.
-pub fn route_to(namespace: &Namespace, address: Ipv4Addr) -> io::Result<()> {
-    let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
-    question.header.destination_prefix_length = 32;
-    question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
-    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::GetRoute(question))
+pub fn route_to(namespace: &Namespace, address: IpAddr) -> io::Result<()> {
+    let question = RouteNetlinkMessage::GetRoute(rtnl::route_to(address));
+    netlink::change(namespace, NETLINK_ROUTE, 0, question)
+}
+
+fn number(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
 }
 
 fn named(name: &str) -> LinkMessage {

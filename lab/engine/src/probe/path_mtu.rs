@@ -9,8 +9,8 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use super::holder::link_layer;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::{Host, Network};
-use faultlab_net::topology::Topology;
-use faultlab_net::wire::frag_needed::{LENGTH, frag_needed, redirect};
+use faultlab_net::topology::{Family, Topology};
+use faultlab_net::wire::{frag_needed, packet_too_big};
 
 /// The MTU that the routers of the lab tell.
 pub const NARROW: u16 = 1400;
@@ -41,14 +41,22 @@ const JIFFY: Duration = Duration::from_millis(12);
 pub struct Router {
     socket: Socket,
     to: SockAddr,
-    frame: RefCell<[u8; LENGTH]>,
+    message: RefCell<Message>,
+}
+
+/// What the router sends, of the family of the host's address.
+#[derive(Debug)]
+enum Message {
+    FragNeeded([u8; frag_needed::LENGTH]),
+    PacketTooBig([u8; packet_too_big::LENGTH]),
 }
 
 impl Router {
     /// The node `router` of a network, linked to `host` by its `interface`.
     ///
     /// # Errors
-    /// Where no packet socket can be had.
+    /// Where no packet socket can be had, or the first addresses of the two are of
+    /// different families.
     ///
     /// # Panics
     /// When the two are not linked.
@@ -58,19 +66,40 @@ impl Router {
             .namespace()
             .enter(|| Socket::new(Domain::PACKET, Type::RAW.cloexec(), Some(Protocol::from(0))))
             .map_err(|e| Error::kernel(at.name(), "packet socket", e))?;
-        let anywhere = Ipv4Addr::UNSPECIFIED;
-        let frame = frag_needed(network.macs(router, host), at.address(), told.address(), anywhere, NARROW);
-        Ok(Self { socket, to: link_layer(at.interface(interface).index), frame: frame.into() })
+        let macs = network.macs(router, host);
+        let message = match (at.address(), told.address()) {
+            (IpAddr::V4(at), IpAddr::V4(told)) => {
+                let anywhere = Ipv4Addr::UNSPECIFIED;
+                Message::FragNeeded(frag_needed::frag_needed(macs, at, told, anywhere, NARROW))
+            }
+            (IpAddr::V6(at), IpAddr::V6(told)) => {
+                let anywhere = Ipv6Addr::UNSPECIFIED;
+                Message::PacketTooBig(packet_too_big::packet_too_big(macs, at, told, anywhere, NARROW))
+            }
+            _ => return Err(Error::Lab(format!("{router} and {host} have addresses of different families"))),
+        };
+        Ok(Self { socket, to: link_layer(at.interface(interface).index), message: message.into() })
     }
 
     /// Tells the host that the path to a destination is [`NARROW`].
     ///
     /// # Errors
-    /// The kernel's answer to sendto().
-    pub fn tell(&self, destination: Ipv4Addr) -> Result<()> {
-        let mut frame = self.frame.borrow_mut();
-        redirect(&mut frame, destination);
-        match self.socket.send_to(&*frame, &self.to) {
+    /// The kernel's answer to sendto(); where the destination is of another family
+    /// than the router.
+    pub fn tell(&self, destination: IpAddr) -> Result<()> {
+        let mut message = self.message.borrow_mut();
+        let frame = match (&mut *message, destination) {
+            (Message::FragNeeded(frame), IpAddr::V4(destination)) => {
+                frag_needed::redirect(frame, destination);
+                &frame[..]
+            }
+            (Message::PacketTooBig(frame), IpAddr::V6(destination)) => {
+                packet_too_big::redirect(frame, destination);
+                &frame[..]
+            }
+            (_, other) => return Err(Error::Lab(format!("{other} is not of the router's address family"))),
+        };
+        match self.socket.send_to(frame, &self.to) {
             Ok(_) => Ok(()),
             Err(e) => Err(Error::kernel("router", "send a frame", e)),
         }
@@ -106,11 +135,27 @@ impl Lookups {
     ///
     /// # Errors
     /// The kernel's answer to connect().
-    pub fn path_mtu(&self, destination: Ipv4Addr) -> Result<i32> {
+    pub fn path_mtu(&self, destination: IpAddr) -> Result<i32> {
         let failed = |e: io::Error| Error::kernel(destination.to_string(), "ask for the path MTU", e);
         self.0.connect((destination, PORT)).map_err(failed)?;
-        getsockopt(&self.0.as_fd(), IpMtu).map_err(|e| failed(e.into()))
+        let socket = self.0.as_fd();
+        match Family::of(destination) {
+            Family::V4 => getsockopt(&socket, IpMtu).map_err(|e| failed(e.into())),
+            Family::V6 => ipv6_mtu(socket).map_err(failed),
+        }
     }
+}
+
+/// IPV6_MTU of ipv6(7), which nix does not have.
+fn ipv6_mtu(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut mtu: libc::c_int = 0;
+    let mut length: libc::socklen_t = 4;
+    let (value, length) = ((&raw mut mtu).cast(), &raw mut length);
+    // SAFETY: the socket is open, and the option is an int of four bytes.
+    #[allow(unsafe_code, reason = "a socket option that nix does not have")]
+    let answer =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, value, length) };
+    if answer == 0 { Ok(mtu) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Tells of the destinations in turn, `messages` in all, and has the kernel
@@ -119,9 +164,8 @@ impl Lookups {
 ///
 /// # Errors
 /// The kernel's answer to a frame or a lookup.
-pub fn flood(router: &Router, lookups: &Lookups, destinations: &[Ipv4Addr], messages: usize) -> Result<()> {
-    let addresses: Vec<_> =
-        destinations.iter().map(|d| SockAddr::from(SocketAddrV4::new(*d, PORT))).collect();
+pub fn flood(router: &Router, lookups: &Lookups, destinations: &[IpAddr], messages: usize) -> Result<()> {
+    let addresses: Vec<_> = destinations.iter().map(|d| SockAddr::from(SocketAddr::new(*d, PORT))).collect();
     let mut random = 1_u32;
     let mut next = || {
         // Knuth, The Art of Computer Programming 2, 3.3.4, line 16.
@@ -137,7 +181,7 @@ pub fn flood(router: &Router, lookups: &Lookups, destinations: &[Ipv4Addr], mess
     Ok(())
 }
 
-/// Finds `count` destinations whose exceptions are in one bucket of the
+/// Finds `count` IPv4 destinations whose exceptions are in one bucket of the
 /// kernel's hash table, by watching the known ones be pushed out by others.
 ///
 /// The hash has a secret key, drawn once per boot; what is found holds for
@@ -148,15 +192,15 @@ pub fn flood(router: &Router, lookups: &Lookups, destinations: &[Ipv4Addr], mess
 pub async fn of_one_bucket(
     router: &Router,
     host: &Host,
-    mut destinations: impl Iterator<Item = Ipv4Addr>,
+    mut destinations: impl Iterator<Item = IpAddr>,
     count: usize,
-) -> Result<Vec<Ipv4Addr>> {
+) -> Result<Vec<IpAddr>> {
     let lookups = Lookups::new(host)?;
     let short = || Error::Lab(format!("fewer than {count} destinations share a bucket"));
-    let known = |destination: Ipv4Addr| Ok::<_, Error>(lookups.path_mtu(destination)? == i32::from(NARROW));
+    let known = |destination: IpAddr| Ok::<_, Error>(lookups.path_mtu(destination)? == i32::from(NARROW));
     let mut found = vec![destinations.next().ok_or_else(short)?];
     // Those that are in the bucket now, oldest first.
-    let mut there: VecDeque<Ipv4Addr> = VecDeque::new();
+    let mut there: VecDeque<IpAddr> = VecDeque::new();
     while found.len() < count {
         // As many known ones as the bucket keeps for sure: the fewer strangers
         // are in it, the sooner a new one pushes a known one out.
@@ -196,10 +240,10 @@ pub async fn of_one_bucket(
 pub async fn of_one_bucket_elsewhere(
     topology: Topology,
     [router, host, interface]: [&str; 3],
-    destinations: impl Iterator<Item = Ipv4Addr>,
+    destinations: impl Iterator<Item = IpAddr>,
     count: usize,
-) -> Result<&'static [Ipv4Addr]> {
-    static FOUND: OnceLock<Vec<Ipv4Addr>> = OnceLock::new();
+) -> Result<&'static [IpAddr]> {
+    static FOUND: OnceLock<Vec<IpAddr>> = OnceLock::new();
     if FOUND.get().is_none() {
         let elsewhere = Network::build(topology).await?;
         let router = Router::new(&elsewhere, router, host, interface)?;
@@ -209,7 +253,7 @@ pub async fn of_one_bucket_elsewhere(
 }
 
 /// Drops the oldest that are known no more.
-fn forget(there: &mut VecDeque<Ipv4Addr>, known: &dyn Fn(Ipv4Addr) -> Result<bool>) -> Result<()> {
+fn forget(there: &mut VecDeque<IpAddr>, known: &dyn Fn(IpAddr) -> Result<bool>) -> Result<()> {
     while let Some(oldest) = there.front()
         && !known(*oldest)?
     {

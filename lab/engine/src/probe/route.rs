@@ -1,13 +1,11 @@
 //! Routes by rtnetlink, asked for by whoever may be kept waiting.
 
 use std::io;
-use std::net::Ipv4Addr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rtnetlink::RouteMessageBuilder;
 
-use faultlab_net::network::{Namespace, netlink};
+use faultlab_net::network::{Namespace, netlink, rtnl};
 use faultlab_net::topology::Net;
 
 /// Deletes the route to a prefix, and with it all that the kernel has learnt
@@ -16,6 +14,6 @@ use faultlab_net::topology::Net;
 /// # Errors
 /// The kernel's answer.
 pub fn delete(namespace: &Namespace, to: Net) -> io::Result<()> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.address, to.prefix).build();
-    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelRoute(route))
+    let route = RouteNetlinkMessage::DelRoute(rtnl::route(to, None));
+    netlink::change(namespace, NETLINK_ROUTE, 0, route)
 }

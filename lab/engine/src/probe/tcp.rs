@@ -4,17 +4,18 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
+use faultlab_net::topology::Family;
 
 /// What a connect() met.
 #[derive(Debug)]
@@ -115,13 +116,32 @@ pub fn listen(at: &Host, port: u16) -> Result<TcpListener> {
     let failed = |e: io::Error| Error::kernel(at.name(), format!("listen on port {port}"), e);
     at.namespace()
         .enter(|| {
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
-            Ok(socket)
+            // One of IPv6 takes connections of both families.
+            let family = at.address_of(Family::V6).map_or(Family::V4, Family::of);
+            let socket =
+                Socket::new(domain(family), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+            if family == Family::V6 {
+                socket.set_only_v6(at.address_of(Family::V4).is_none())?;
+            }
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::new(family.unspecified(), port).into())?;
+            socket.listen(128)?;
+            TcpListener::from_std(socket.into())
         })
-        .and_then(|socket| socket.listen(128))
         .map_err(failed)
+}
+
+fn domain(family: Family) -> Domain {
+    match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    }
+}
+
+/// An address of a socket as packets have it: that of a connection over IPv4 of
+/// an IPv6 socket is an IPv4 address.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Accepts the next connection.
@@ -167,15 +187,16 @@ pub(super) async fn dial(
     local: impl FnOnce(Option<SocketAddr>),
 ) -> Result<Connect> {
     let failed = |e: io::Error| Error::kernel(from.name(), format!("connect to {to}"), e);
+    let family = Family::of(to.ip());
     let socket = from
         .namespace()
         .enter(|| {
             let socket =
-                Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+                Socket::new(domain(family), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
             socket.set_tcp_nodelay(true)?;
             if source_port != 0 {
                 socket.set_reuse_address(true)?;
-                socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, source_port).into())?;
+                socket.bind(&SocketAddr::new(family.unspecified(), source_port).into())?;
             }
             Ok(socket)
         })

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use faultlab_net::capture::{Capture, Carried};
-use faultlab_net::wire::segment::{Flags, Header};
+use faultlab_net::wire::segment::{Flags, Header, Timestamps};
 
 pub use packet::{Content, Packet, What};
 pub use probed::{Probed, probed};
@@ -64,11 +64,14 @@ pub struct Hop {
     pub changed: Option<String>,
     /// What is to be said of it.
     pub comment: Option<String>,
+    /// The timestamps that its segment arrived with: a wire may have changed them.
+    stamps: Option<Timestamps>,
 }
 
 impl Hop {
     fn new(packet: Packet, comment: Option<&String>) -> Self {
         Self {
+            stamps: packet.timestamps(),
             left: None,
             arrived: None,
             frames: [None; 2],
@@ -135,6 +138,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
                 hop.frames[1] = Some(number);
                 hop.fate = Fate::Arrived;
                 hop.changed = changed(&hop.packet, &packet);
+                hop.stamps = packet.timestamps();
                 hop.comment = hop.comment.take().or(frame.comment.clone());
                 continue;
             }

@@ -1,20 +1,18 @@
-//! A frame as it is told of: an IPv4 packet of TCP, UDP or ICMP.
+//! A frame as it is reported: a packet of IPv4 or IPv6 with TCP, UDP or ICMP.
 //!
-//! ARP, IPv6, the membership reports of IGMP and whatever is malformed are not
-//! told of.
+//! ARP, neighbour discovery, the membership reports of IGMP and MLD and whatever
+//! is malformed are not reported: no probe sends them.
 //!
 //! - RFC 792, the types and codes of ICMP; RFC 1191 4, "next-hop MTU"
+//! - RFC 4443, those of ICMPv6; RFC 4861 4, RFC 3810 5, those left out
 
 use std::hash::{Hash, Hasher};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpNumber, Ipv4HeaderSlice};
+use etherparse::IpNumber;
 
 use faultlab_net::capture::Frame;
-use faultlab_net::wire::segment::{Flags, Header, Macs};
-
-/// The length of an Ethernet header.
-const ETHERNET: usize = 14;
+use faultlab_net::wire::segment::{Flags, Header, IpHeader, Macs, Numbers, Timestamps};
 
 /// A packet on a link.
 #[derive(Debug, Clone)]
@@ -22,11 +20,11 @@ pub struct Packet {
     /// The sender's and the receiver's Ethernet addresses.
     pub macs: Macs,
     /// Whom it is from.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// Whom it is for.
-    pub dst: Ipv4Addr,
-    /// The identification, which no router changes.
-    pub id: u16,
+    pub dst: IpAddr,
+    /// The identification, which no router changes. IPv6 has none.
+    pub id: Option<u16>,
     /// What is in it.
     pub what: What,
 }
@@ -47,16 +45,16 @@ pub enum What {
 /// What stays the same when a router passes a packet on, NAT or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    id: u16,
-    segment: Option<(u32, u32, Flags, usize)>,
+    id: Option<u16>,
+    segment: Option<Numbers>,
     other: String,
 }
 
 /// Hashed by what tells packets apart in most cases: there are many.
 impl Hash for Content {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let seq = self.segment.map_or(0, |(seq, ..)| seq);
-        state.write_u64(u64::from(seq) << 16 | u64::from(self.id));
+        let seq = self.segment.map_or(0, |numbers| numbers.seq);
+        state.write_u64(u64::from(seq) << 16 | u64::from(self.id.unwrap_or(0)));
     }
 }
 
@@ -65,14 +63,11 @@ impl Packet {
     #[must_use]
     pub fn read(frame: &Frame) -> Option<Self> {
         let macs = Macs::of(&frame.bytes)?;
-        if frame.bytes.get(12..ETHERNET)? != [8, 0] {
-            return None;
-        }
-        let ip = Ipv4HeaderSlice::from_slice(&frame.bytes[ETHERNET..]).ok()?;
-        let body = &frame.bytes[ETHERNET + ip.slice().len()..];
+        let IpHeader { src, dst, protocol, id, is_fragment, payload } = IpHeader::of_frame(&frame.bytes)?;
+        let body = frame.bytes.get(payload.start..)?;
         let be16 = |at: usize| Some(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?]));
-        let what = match ip.protocol() {
-            _ if ip.is_fragmenting_payload() => What::Fragment,
+        let what = match protocol {
+            _ if is_fragment => What::Fragment,
             IpNumber::TCP => {
                 let (header, length) = Header::parse(&frame.bytes)?;
                 What::Tcp(header, length)
@@ -87,21 +82,36 @@ impl Packet {
                 (11, _) => "time-exceeded".to_owned(),
                 (kind, _) => format!("icmp type {kind}"),
             }),
+            IpNumber::IPV6_ICMP => What::Icmp(match *body.first()? {
+                1 => "unreachable".to_owned(),
+                2 => format!("packet-too-big mtu {}", u32::from(be16(4)?) << 16 | u32::from(be16(6)?)),
+                3 => "time-exceeded".to_owned(),
+                128 => "echo".to_owned(),
+                129 => "echo reply".to_owned(),
+                // Multicast listeners, routers and neighbours.
+                130..=137 | 143 => return None,
+                kind => format!("icmpv6 type {kind}"),
+            }),
             _ => return None,
         };
-        Some(Self { macs, src: ip.source_addr(), dst: ip.destination_addr(), id: ip.identification(), what })
+        Some(Self { macs, src, dst, id, what })
     }
 
     /// What a router leaves as it is. A wire may change a segment's options.
     #[must_use]
     pub fn content(&self) -> Content {
         let (segment, other) = match &self.what {
-            What::Tcp(h, length) => (Some((h.seq, h.ack, h.flags, *length)), String::new()),
+            What::Tcp(header, length) => (Some(header.numbers(*length)), String::new()),
             What::Udp(_, _, length) => (None, length.to_string()),
             What::Icmp(word) => (None, word.clone()),
             What::Fragment => (None, "fragment".to_owned()),
         };
         Content { id: self.id, segment, other }
+    }
+
+    /// The timestamps of a segment that has them.
+    pub(super) fn timestamps(&self) -> Option<Timestamps> {
+        if let What::Tcp(header, _) = &self.what { header.timestamps } else { None }
     }
 
     /// How many sequence numbers a segment takes: its payload's, SYN and FIN.
@@ -114,21 +124,23 @@ impl Packet {
 
     /// From where to where, with the ports or 0.
     #[must_use]
-    pub fn ends(&self) -> (SocketAddrV4, SocketAddrV4) {
+    pub fn ends(&self) -> (SocketAddr, SocketAddr) {
         let (src, dst) = match &self.what {
             What::Tcp(h, _) => return (h.src, h.dst),
             What::Udp(src, dst, _) => (*src, *dst),
             What::Icmp(_) | What::Fragment => (0, 0),
         };
-        (SocketAddrV4::new(self.src, src), SocketAddrV4::new(self.dst, dst))
+        (SocketAddr::new(self.src, src), SocketAddr::new(self.dst, dst))
     }
 
     /// From where to where, with ports where there are ports.
     #[must_use]
     pub fn addresses(&self) -> (String, String) {
         match &self.what {
-            What::Tcp(h, _) => (h.src.to_string(), h.dst.to_string()),
-            What::Udp(src, dst, _) => (format!("{}:{src}", self.src), format!("{}:{dst}", self.dst)),
+            What::Tcp(..) | What::Udp(..) => {
+                let (src, dst) = self.ends();
+                (src.to_string(), dst.to_string())
+            }
             What::Icmp(_) | What::Fragment => (self.src.to_string(), self.dst.to_string()),
         }
     }

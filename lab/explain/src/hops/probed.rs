@@ -1,6 +1,5 @@
 //! Which packets are those of the probes.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Hop, What};
@@ -35,7 +34,7 @@ pub fn probed<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Probed<'a>> {
             (None, Some(_)) if probe.act == Act::Waits => (header.dst, header.src, hop.frames[1]),
             _ => return None,
         };
-        let theirs = (Some(own.into()), SocketAddr::from(peer)) == (probe.local, probe.remote);
+        let theirs = (Some(own), peer) == (probe.local, probe.remote);
         let shows = match probe.act {
             Act::Connects | Act::Asks | Act::Waits => header.flags.opens(),
             Act::Speaks => *length > 0 && hop.at() + SLACK >= probe.at,

@@ -1,7 +1,7 @@
 //! The way of a packet from link to link, and what goes it once more.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::packet::{Content, What};
@@ -12,11 +12,11 @@ use faultlab_net::wire::segment::Flags;
 /// Links every hop with the one before it, and finds what arrived where it
 /// should have been passed on, and was not.
 pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Duration) -> bool) {
-    let mut places: HashMap<&str, (usize, Vec<Ipv4Addr>)> = HashMap::new();
+    let mut places: HashMap<&str, (usize, Vec<IpAddr>)> = HashMap::new();
     for end in capture.ends.iter().filter(|e| e.interface != "lo") {
         let place = places.entry(&end.host).or_default();
         place.0 += 1;
-        place.1.extend(end.address);
+        place.1.extend(&end.addresses);
     }
     let mut departures: HashMap<(&str, Content), Vec<usize>> = HashMap::new();
     for (number, hop) in hops.iter().enumerate() {
@@ -35,11 +35,16 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
         // What is translated back arrives at the router's own address. Only a
         // segment is known by its numbers, whatever its addresses are.
         let other = is_own && !matches!(hop.packet.what, What::Tcp(..));
-        if *links < 2 || other || dst.is_multicast() || dst.is_broadcast() {
+        if *links < 2 || other || dst.is_multicast() || dst == Ipv4Addr::BROADCAST {
             continue;
         }
         let departures = departures.entry((host, hop.packet.content())).or_default();
-        let later = |next: &usize| hops[*next].left.is_some_and(|(_, left)| left >= at);
+        // IPv6 has no identification: what is sent again has another timestamp.
+        let same = |next: &Hop| hop.packet.id.is_some() || next.packet.timestamps() == hop.stamps;
+        let later = |next: &usize| {
+            let next = &hops[*next];
+            next.left.is_some_and(|(_, left)| left >= at) && same(next)
+        };
         match departures.iter().position(later) {
             Some(next) => hops[departures.remove(next)].before = Some(number),
             // What was not seen is not known to be dropped.
@@ -64,7 +69,7 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
 
 /// To whom a host speaks itself, whosever address it has as it does: that is
 /// translated to its own. A RST may be that of a rule.
-fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddrV4, SocketAddrV4))> {
+fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddr, SocketAddr))> {
     let speaks = |what: &What| matches!(what, What::Tcp(header, _) if !header.flags.contains(Flags::RST));
     let own = hops.iter().filter(|hop| hop.before.is_none() && speaks(&hop.packet.what));
     let back = own.filter_map(|hop| {
@@ -122,7 +127,7 @@ mod tests {
         let end = |host: &str, interface: &str, last| End {
             host: host.into(),
             interface: interface.into(),
-            address: Some([10, 0, 0, last].into()),
+            addresses: vec![[10, 0, 0, last].into()],
         };
         let segment = header(["10.0.0.2:1", "10.96.0.1:80"], Flags::SYN, 5, 0);
         let answer = header(["10.96.0.1:80", "10.0.0.2:1"], flags, 9, 0);

@@ -93,7 +93,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
     }
     judges.extend(older(arm, first));
     let because = match flow::untranslated(arm, first) {
-        Some(stranger) => Some(stranger.why(arm, &end.header)),
+        Some(stranger) => Some(stranger.why(arm, &first.identity(end))),
         None => flow::said(arm, first),
     };
     if end.fate != Fate::Lost {

@@ -8,12 +8,12 @@ use faultlab_model::recording::Remark;
 use faultlab_model::recording::Traces;
 use faultlab_model::recording::{Dropped, tally};
 use faultlab_net::conntrack::Statistic;
-use faultlab_net::wire::segment::{Flags, Header};
+use faultlab_net::wire::segment::Flags;
 
 /// A counter, and what it counts with the function that does.
 ///
 /// net/ipv4/proc.c has the names; that a packet moves them at all is the news.
-const MEANINGS: [(&str, &str); 18] = [
+const MEANINGS: [(&str, &str); 23] = [
     ("PAWSPassive", "SYNs older than the last of their address (tcp_conn_request, tcp_tw_recycle)"),
     (
         "PAWSTimewait",
@@ -38,6 +38,11 @@ const MEANINGS: [(&str, &str); 18] = [
     ("FragFails", "packets too large for the next link that may not be cut (ip_forward)"),
     ("InDiscards", "packets discarded (ip_rcv_core)"),
     ("OutDiscards", "own packets discarded (ip_finish_output2)"),
+    ("Ip6InNoRoutes", "IPv6 packets that there was no route for (ip6_pkt_discard)"),
+    ("Ip6OutNoRoutes", "own IPv6 packets that there was no route for (ip6_pkt_discard_out)"),
+    ("Ip6InTooBigErrors", "IPv6 packets too large for the next link (ip6_forward)"),
+    ("Ip6InAddrErrors", "IPv6 packets for an address that is not to be forwarded to (ip6_forward)"),
+    ("Ip6InDiscards", "IPv6 packets discarded (ip6_rcv_core)"),
 ];
 
 /// How far apart the times of a frame and of its end may be read.
@@ -79,14 +84,11 @@ pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
 /// What the kernel says why a host dropped a segment that ended its way there,
 /// if it did.
 pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>, length: usize) -> Option<String> {
-    let numbers = |header: &Header, length: usize| (header.seq, header.ack, header.flags, length);
     let came = arm.traces.begun + end.until;
     let same = |dropped: &&Dropped| {
         // What was sent again has the same numbers.
         dropped.at + CLOCKS >= came
-            && dropped
-                .segment
-                .is_some_and(|(other, its)| numbers(&other, its) == numbers(&end.header, length))
+            && dropped.segment.is_some_and(|(other, its)| other.numbers(its) == end.header.numbers(length))
     };
     let dropped = arm.traces.host(host)?.drops.iter().find(same)?;
     Some(format!("{host} dropped it: {dropped}"))
@@ -131,7 +133,7 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
 /// of which it is not said: one that goes its way nevertheless.
 fn is_news(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
     let ends = [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag));
-    !ends && !remark.words.contains("ignored") && !flow::goes_on(arm, host, &remark.header)
+    !ends && !remark.words.contains("ignored") && !flow::goes_on(arm, host, remark)
 }
 
 fn plural(count: u64) -> &'static str {

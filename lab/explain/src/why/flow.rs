@@ -1,12 +1,12 @@
 //! What a host that translates and tracks made of a segment.
 
-use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use super::journey::{Journey, Way};
+use super::journey::{Journey, Leg, Way};
 use super::{Arm, seconds};
+use faultlab_model::recording::Remark;
 use faultlab_net::conntrack::{Entry, Event, Tuple};
-use faultlab_net::wire::segment::Header;
+use faultlab_net::wire::segment::Identity;
 
 /// A segment that a host did not translate as those before it.
 #[derive(Debug)]
@@ -52,10 +52,10 @@ pub(super) fn untranslated<'a>(arm: &Arm<'a>, journey: &Journey<'a>) -> Option<U
 
 impl Untranslated<'_> {
     /// Why it was not translated, as far as the host's conntrack tells.
-    pub(super) fn why(&self, arm: &Arm<'_>, header: &Header) -> String {
+    pub(super) fn why(&self, arm: &Arm<'_>, segment: &Identity) -> String {
         let ((src, dst), host) = (self.way, self.host);
         let mut text = format!("{host} did not translate it to {} > {} as before", self.was.0, self.was.1);
-        let words = words(arm, host, header);
+        let words = words(arm, host, segment);
         if let Some(Forgotten { entry, left }) = self.forgotten(arm, words) {
             text.push_str(&match left {
                 Some(left) => {
@@ -90,8 +90,7 @@ impl Untranslated<'_> {
         if words.is_some_and(|words| !words.contains(NO_ENTRY)) {
             return None;
         }
-        let end = |address: SocketAddrV4| (*address.ip(), address.port());
-        let tuple = Tuple::tcp(end(self.way.0), end(self.way.1));
+        let tuple = Tuple::tcp(self.way.0, self.way.1);
         let (mut last, mut gone) = (None::<Entry>, None::<Forgotten>);
         for (at, event) in &arm.traces.host(self.host)?.events {
             let Some(entry) = event.entry().filter(|entry| entry.is_of(&tuple)) else { continue };
@@ -128,30 +127,27 @@ impl Untranslated<'_> {
 }
 
 /// Whether a segment left a host as those before it did.
-pub(super) fn goes_on(arm: &Arm<'_>, host: &str, header: &Header) -> bool {
+pub(super) fn goes_on(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
+    let segment = remark.header.identity(remark.length);
     let mut all = arm.journeys.all.iter();
     all.any(|journey| {
-        let at = journey.legs.iter().position(|leg| leg.to == Some(host) && same(&leg.header, header));
+        let is_it = |leg: &Leg<'_>| leg.to == Some(host) && journey.identity(leg) == segment;
+        let at = journey.legs.iter().position(is_it);
         at.is_some_and(|at| at + 1 < journey.legs.len()) && untranslated(arm, journey).is_none()
     })
 }
 
-/// Whether these are of one segment, by its addresses and numbers.
-fn same(one: &Header, other: &Header) -> bool {
-    (one.src, one.dst, one.seq, one.ack, one.flags)
-        == (other.src, other.dst, other.seq, other.ack, other.flags)
-}
-
-/// What the conntrack of a host said of a segment, by the headers that it came with.
-fn words<'a>(arm: &Arm<'a>, host: &str, header: &Header) -> Option<&'a str> {
-    let remarks = &arm.traces.host(host)?.remarks;
-    remarks.iter().find(|remark| same(&remark.header, header)).map(|remark| remark.words.as_str())
+/// What the conntrack of a host said of a segment, as it came to the host.
+fn words<'a>(arm: &Arm<'a>, host: &str, segment: &Identity) -> Option<&'a str> {
+    let mut remarks = arm.traces.host(host)?.remarks.iter();
+    let remark = remarks.find(|remark| remark.header.identity(remark.length) == *segment)?;
+    Some(&remark.words)
 }
 
 /// What the conntrack of a host on its way said of a segment.
 pub(super) fn said(arm: &Arm<'_>, journey: &Journey<'_>) -> Option<String> {
     journey.legs.iter().find_map(|leg| {
         let host = leg.to?;
-        Some(format!("conntrack on {host} said of it: {}", words(arm, host, &leg.header)?))
+        Some(format!("conntrack on {host} said of it: {}", words(arm, host, &journey.identity(leg))?))
     })
 }

@@ -1,15 +1,15 @@
 //! The way of each segment, from the host that sent it to where it ended.
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::hops::{Content, Fate, Hop, Sides, What, hops};
 use faultlab_net::capture::Capture;
-use faultlab_net::wire::segment::{Flags, Header};
+use faultlab_net::wire::segment::{Flags, Header, Identity};
 
 /// From whom to whom a segment goes.
-pub(super) type Way = (SocketAddrV4, SocketAddrV4);
+pub(super) type Way = (SocketAddr, SocketAddr);
 
 /// All segments of an arm.
 #[derive(Debug)]
@@ -142,6 +142,11 @@ impl<'a> Journey<'a> {
     /// Whether it is of the end of the arm.
     pub(super) fn is_under_way(&self) -> bool {
         self.last().fate == Fate::UnderWay
+    }
+
+    /// What tells the segment from others on one of its legs.
+    pub(super) fn identity(&self, leg: &Leg<'_>) -> Identity {
+        leg.header.identity(self.length)
     }
 
     pub(super) fn has(&self, flags: Flags) -> bool {

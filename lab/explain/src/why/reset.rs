@@ -48,7 +48,7 @@ fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<F
         text.push_str(&format!(": its connection is with {}", other.way().1));
     }
     let because = match stranger {
-        Some(stranger) => Some(stranger.why(arm, &end.header)),
+        Some(stranger) => Some(stranger.why(arm, &cause.identity(end))),
         None => flow::said(arm, cause),
     };
     Some(Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) })

@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
@@ -45,10 +45,10 @@ fn traces(frames: &[Vec<Frame>]) -> Traces {
     let end = |host: &str, interface: &str| End {
         host: host.into(),
         interface: interface.into(),
-        address: match (host, interface) {
-            ("nat", "server") => Some(Ipv4Addr::new(192, 0, 2, 1)),
-            ("server", _) => Some(Ipv4Addr::new(192, 0, 2, 2)),
-            _ => None,
+        addresses: match (host, interface) {
+            ("nat", "server") => vec![IpAddr::from([192, 0, 2, 1])],
+            ("server", _) => vec![IpAddr::from([192, 0, 2, 2])],
+            _ => vec![],
         },
     };
     let ends =
@@ -194,10 +194,7 @@ fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
 
 #[test]
 fn a_forgotten_flow_is_told_with_its_silence_and_its_timeout() {
-    let end = |text: &str| {
-        let address: SocketAddrV4 = text.parse().unwrap();
-        (*address.ip(), address.port())
-    };
+    let end = |text: &str| text.parse::<SocketAddr>().unwrap();
     let entry = Entry {
         original: Tuple::tcp(end(INSIDE), end(SERVER)),
         reply: Tuple::tcp(end(SERVER), end(OUTSIDE)),

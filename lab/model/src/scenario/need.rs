@@ -9,6 +9,8 @@ pub enum Need {
     Veth,
     /// Source or destination NAT by nf_tables.
     Nat,
+    /// The same over IPv6.
+    Ipv6,
     /// Entries and events of conntrack.
     Conntrack,
     /// Frames through this process.
@@ -32,6 +34,9 @@ impl Need {
         match self {
             Self::Veth => "CONFIG_VETH",
             Self::Nat => "CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ",
+            Self::Ipv6 => {
+                "CONFIG_IPV6, CONFIG_NF_TABLES_IPV6; before Linux 5.1 CONFIG_NFT_CHAIN_NAT_IPV6, CONFIG_NFT_MASQ_IPV6"
+            }
             Self::Conntrack => "CONFIG_NF_CONNTRACK, CONFIG_NF_CT_NETLINK",
             Self::PacketSocket => "CONFIG_PACKET",
             Self::TokenBucket => "CONFIG_NET_SCH_TBF",
@@ -48,6 +53,7 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::Veth => "veth",
             Self::Nat => "nf_tables NAT",
+            Self::Ipv6 => "IPv6 with nf_tables NAT",
             Self::Conntrack => "conntrack",
             Self::PacketSocket => "packet socket",
             Self::TokenBucket => "tbf",

@@ -16,8 +16,6 @@ const CTA_ID: u16 = 12;
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 
-const AF_INET: u8 = 2;
-
 /// What conntrack thinks a TCP connection is doing.
 /// include/uapi/linux/netfilter/nf_conntrack_tcp.h: enum tcp_conntrack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,9 +133,7 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn decode(message: &Message<'_>) -> Option<Self> {
-        if message.family() != AF_INET {
-            return None;
-        }
+        message.family()?;
         let (mut original, mut reply) = (None, None);
         let (mut status, mut timeout, mut tcp_state, mut id) = (Status::default(), None, None, 0);
         for attribute in message.attributes() {
@@ -245,7 +241,8 @@ mod tests {
              src=192.0.2.2 dst=10.0.1.2 sport=80 dport=5000 [ASSURED]"
         );
         entry.original = Tuple::echo(CLIENT, SERVER, 9);
-        entry.reply = Tuple { transport: Transport::Other(47), source: SERVER, destination: CLIENT };
+        entry.reply =
+            Tuple { transport: Transport::Other(47), source: SERVER.into(), destination: CLIENT.into() };
         entry.status = Status::CONFIRMED;
         entry.tcp_state = None;
         assert_eq!(
@@ -279,7 +276,7 @@ mod tests {
     fn message_of(payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(20 + payload.len()).unwrap();
         let mut bytes = length.to_ne_bytes().to_vec();
-        bytes.extend([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, AF_INET, 0, 0, 0]);
+        bytes.extend([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, libc::AF_INET.to_le_bytes()[0], 0, 0, 0]);
         bytes.extend(payload);
         bytes
     }

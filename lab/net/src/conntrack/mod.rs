@@ -1,4 +1,5 @@
-//! What conntrack knows of the flows of a namespace, over ctnetlink. IPv4 only.
+//! What conntrack knows of the flows of a namespace, over ctnetlink: of both
+//! families.
 //!
 //! Since Linux 4.10 a namespace tracks nothing until a rule in it asks for
 //! conntrack (`ct state`, NAT).
@@ -56,7 +57,7 @@ impl Conntrack {
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         self.nfnetlink
-            .dump(ConntrackMessage::Get(vec![]), |message| entries.extend(Entry::decode(&message)))
+            .dump(None, ConntrackMessage::Get(vec![]), |message| entries.extend(Entry::decode(&message)))
             .map_err(|e| self.error("list the conntrack entries", e))?;
         entries.sort_unstable();
         Ok(entries)
@@ -69,7 +70,8 @@ impl Conntrack {
     pub fn entry(&self, tuple: &Tuple) -> Result<Option<Entry>> {
         let mut entry = None;
         let request = ConntrackMessage::Get(vec![tuple.attribute()]);
-        match self.nfnetlink.request(request, |message| entry = Entry::decode(&message)) {
+        match self.nfnetlink.request(Some(tuple.family()), request, |message| entry = Entry::decode(&message))
+        {
             Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
                 Err(self.error(&format!("look up the conntrack entry {tuple}"), e))
             }
@@ -83,7 +85,8 @@ impl Conntrack {
     /// # Errors
     /// Where the kernel does not delete it.
     pub fn delete(&self, tuple: &Tuple) -> Result<bool> {
-        match self.nfnetlink.request(ConntrackMessage::Delete(vec![tuple.attribute()]), |_| {}) {
+        let request = ConntrackMessage::Delete(vec![tuple.attribute()]);
+        match self.nfnetlink.request(Some(tuple.family()), request, |_| {}) {
             Ok(()) => Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(e) => Err(self.error(&format!("delete the conntrack entry {tuple}"), e)),
@@ -96,7 +99,7 @@ impl Conntrack {
     /// Where the kernel does not.
     pub fn flush(&self) -> Result<()> {
         self.nfnetlink
-            .request(ConntrackMessage::Delete(vec![]), |_| {})
+            .request(None, ConntrackMessage::Delete(vec![]), |_| {})
             .map_err(|e| self.error("flush the conntrack table", e))
     }
 
@@ -110,7 +113,7 @@ impl Conntrack {
 
     fn read_stats(&self) -> io::Result<Stats> {
         let mut stats = Stats::default();
-        self.nfnetlink.dump(Stats::request(), |message| stats.add(&message))?;
+        self.nfnetlink.dump(None, Stats::request(), |message| stats.add(&message))?;
         Ok(stats)
     }
 

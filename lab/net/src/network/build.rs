@@ -6,7 +6,7 @@
 //! and a connection to each of 1,000 hosts would be memory for nothing.
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -20,15 +20,15 @@ use super::pending::Pending;
 use super::ring::{self, Ring};
 use super::rtnl::{self, VethEnd, answered};
 use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
-use crate::topology::{Kind, Link, Net, Route, Topology, no_ipv6};
+use crate::topology::{Family, Kind, Link, Net, Route, Topology, no_ipv6};
 use faultlab_base::error::{Error, Result};
 
 /// The index of a bridge; links count up from the one after it. Indices that
 /// the lab sets are the same on every run and every kernel.
 const BRIDGE_INDEX: u32 = 2;
 
-/// How long a link may take until it carries.
-const CARRIER: Duration = Duration::from_secs(5);
+/// How long a link may take until it carries, and an address until it is of use.
+const READY: Duration = Duration::from_secs(5);
 
 pub(super) async fn build(topology: Topology) -> Result<Network> {
     let kernel =
@@ -55,11 +55,13 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
     }
     for host in &hosts {
         carriers(host).await?;
+        addresses(host).await?;
     }
     open(workshop.as_ref(), &mut wired, &hosts)?;
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
-            host.firewall = Some(Firewall::install(&host.namespace, &node.rules)?);
+            let families = topology.families_of(topology.index(&node.name));
+            host.firewall = Some(Firewall::install_for(&host.namespace, &families, &node.rules)?);
         }
     }
     Ok(Network { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
@@ -67,8 +69,17 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
     let (pending, journal) = (Rc::new(Pending::default()), Rc::new(Journal::default()));
-    let make = |node: &crate::topology::Node| {
+    let make = |(number, node): (usize, &crate::topology::Node)| {
         let namespace = Namespace::new(&node.name)?;
+        if topology.families_of(number).contains(&Family::V6)
+            && !sysctl::exists(&namespace, "net.ipv6.conf.all.disable_ipv6")?
+        {
+            let way = format!(
+                "{} has an IPv6 address; take a kernel that has it, booted without ipv6.disable=1",
+                node.name
+            );
+            return Err(Error::missing("IPv6 (CONFIG_IPV6)", way));
+        }
         // Before any link: IPv6 off, or the kernel begins to look for duplicates.
         sysctl::pin(&namespace, &node.sysctls)?;
         Ok(Host {
@@ -80,7 +91,7 @@ fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
             journal: Rc::clone(&journal),
         })
     };
-    topology.nodes.iter().map(make).collect()
+    topology.nodes.iter().enumerate().map(make).collect()
 }
 
 /// What rtnetlink is asked for in one namespace.
@@ -90,6 +101,8 @@ struct Plan<'a> {
     make: Vec<LinkMessage>,
     /// Links to bring up: the loopback interface, and far ends.
     raise: Vec<LinkMessage>,
+    /// The interfaces that have an IPv6 address.
+    ipv6: Vec<&'a str>,
     /// Addresses, by the index and the name of their interface.
     addresses: Vec<(u32, &'a str, Net)>,
     /// The far ends of links that lead to one host alone.
@@ -97,13 +110,13 @@ struct Plan<'a> {
     routes: Vec<Route>,
 }
 
-/// What would be asked by ARP, told. All namespaces share one table of
+/// What ARP and neighbour discovery would ask for, told. All namespaces share one table of
 /// neighbours, and when that is full (net.ipv4.neigh.default.gc_thresh3, 1024)
 /// a healthy host cannot be reached. What is permanent is not counted
 /// (net/core/neighbour.c: neigh_alloc, exempt_from_gc, since 5.0).
 struct Neighbour {
     index: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: [u8; 6],
 }
 
@@ -130,15 +143,16 @@ fn plan<'a>(
         let nodes = [link.ends[0].node, link.ends[1].node];
         let [near, far] = [0, 1].map(|end| add_interface(&mut hosts[nodes[end]], number, link, end));
         for (end, (interface, _)) in link.ends.iter().zip([&near, &far]) {
-            plans[end.node].addresses.extend(end.net.map(|net| (interface.index, &*end.interface, net)));
+            let plan = &mut plans[end.node];
+            plan.addresses.extend(end.nets.iter().map(|net| (interface.index, &*end.interface, *net)));
+            let has_ipv6 = end.nets.iter().any(|net| net.family() == Family::V6);
+            plan.ipv6.extend(has_ipv6.then_some(&*end.interface));
         }
         for (node, (here, _), (there, _)) in [(nodes[0], &near, &far), (nodes[1], &far, &near)] {
-            let neighbour = there.address.filter(|_| here.address.is_some());
-            plans[node].neighbours.extend(neighbour.map(|address| Neighbour {
-                index: here.index,
-                address,
-                mac: there.mac,
-            }));
+            let alike =
+                |address: &IpAddr| here.addresses.iter().any(|own| Family::of(*own) == Family::of(*address));
+            let neighbour = |&address: &IpAddr| Neighbour { index: here.index, address, mac: there.mac };
+            plans[node].neighbours.extend(there.addresses.iter().filter(|a| alike(a)).map(neighbour));
         }
         let outer = [&near, &far].map(|(interface, bridge)| VethEnd {
             name: &interface.name,
@@ -186,7 +200,7 @@ fn add_interface(host: &mut Host, number: usize, link: &Link, end: usize) -> (In
         name: end.interface.clone(),
         index: nth(host.interfaces.len()),
         mac: mac(end.node, number),
-        address: end.net.map(|n| n.address),
+        addresses: end.nets.iter().map(|net| net.addr()).collect(),
     };
     host.interfaces.push(interface.clone());
     (interface, (host.kind == Kind::Bridge).then_some(BRIDGE_INDEX))
@@ -210,18 +224,26 @@ async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
         let request = handle.link().set(message.clone()).execute().await;
         answered(place.name(), || format!("bring link {} up", message.header.index), request)?;
     }
+    for interface in &plan.ipv6 {
+        // Before its addresses: without IPv6 an interface takes none.
+        sysctl::set(place, &sysctl::of_interface("net.ipv6.conf", interface, "disable_ipv6"), "0")?;
+    }
     for (index, interface, net) in &plan.addresses {
-        let request = handle.address().add(*index, net.address.into(), net.prefix).execute().await;
-        answered(place.name(), || format!("add address {} to {interface}", net.address), request)?;
+        let mut request = handle.address().add(*index, net.addr(), net.prefix_len());
+        if net.family() == Family::V6 {
+            rtnl::without_dad(request.message_mut());
+        }
+        let answer = request.execute().await;
+        answered(place.name(), || format!("add address {} to {interface}", net.addr()), answer)?;
     }
     for neighbour in &plan.neighbours {
-        let request = handle.neighbours().add(neighbour.index, neighbour.address.into());
+        let request = handle.neighbours().add(neighbour.index, neighbour.address);
         let request = request.link_layer_address(&neighbour.mac).execute().await;
         answered(place.name(), || format!("add neighbour {}", neighbour.address), request)?;
     }
     for route in &plan.routes {
-        let request = handle.route().add(rtnl::route(route)).execute().await;
-        let what = || format!("add route to {}/{} via {}", route.to.address, route.to.prefix, route.via);
+        let request = handle.route().add(rtnl::route(route.to, Some(route.via))).execute().await;
+        let what = || format!("add route to {} via {}", route.to, route.via);
         answered(place.name(), what, request)?;
     }
     Ok(())
@@ -254,14 +276,32 @@ async fn carriers(host: &Host) -> Result<()> {
         // Before 6.8 nothing can be asked that hurries the kernel's linkwatch,
         // which runs at most once a second.
         while !rtnl::operational(&handle, host.name(), interface.index).await? {
-            if begun.elapsed() > CARRIER {
+            if begun.elapsed() > READY {
                 return Err(Error::Deadline {
                     place: host.name().to_owned(),
                     condition: format!("interface {} to carry (operstate up)", interface.name),
-                    waited: CARRIER,
+                    waited: READY,
                 });
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every IPv6 address is of use.
+async fn addresses(host: &Host) -> Result<()> {
+    for address in host.addresses().filter(|address| Family::of(*address) == Family::V6) {
+        let begun = Instant::now();
+        while !rtnl::is_local(&host.namespace, address)? {
+            if begun.elapsed() > READY {
+                return Err(Error::Deadline {
+                    place: host.name().to_owned(),
+                    condition: format!("its address {address} to be of use"),
+                    waited: READY,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! A node of a network that exists.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::firewall::Firewall;
 use super::journal::Journal;
 use super::pending::{Pending, Wanted};
 use super::{Namespace, rtnl};
-use crate::topology::Kind;
+use crate::topology::{Family, Kind};
 use faultlab_base::error::Result;
 
 /// A host, router or bridge: a namespace with what was set up in it.
@@ -30,8 +30,8 @@ pub struct Interface {
     pub index: u32,
     /// The Ethernet address, set by the lab.
     pub mac: [u8; 6],
-    /// The IPv4 address, if it has one.
-    pub address: Option<Ipv4Addr>,
+    /// Its addresses, of either family, in the order of the topology.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Host {
@@ -52,11 +52,19 @@ impl Host {
     /// # Panics
     /// When it has none, as a bridge.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        self.interfaces
-            .iter()
-            .find_map(|i| i.address)
-            .unwrap_or_else(|| panic!("{} has no address", self.name()))
+    pub fn address(&self) -> IpAddr {
+        self.addresses().next().unwrap_or_else(|| panic!("{} has no address", self.name()))
+    }
+
+    /// Its first address of a family.
+    #[must_use]
+    pub fn address_of(&self, family: Family) -> Option<IpAddr> {
+        self.addresses().find(|address| Family::of(*address) == family)
+    }
+
+    /// Its addresses, interface by interface.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.interfaces.iter().flat_map(|interface| &interface.addresses).copied()
     }
 
     /// Its interfaces, without the loopback.

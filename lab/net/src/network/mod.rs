@@ -15,7 +15,7 @@ pub mod offload;
 pub mod pending;
 pub mod qdisc;
 pub mod ring;
-mod rtnl;
+pub mod rtnl;
 mod slots;
 pub mod sysctl;
 

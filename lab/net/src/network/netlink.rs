@@ -30,6 +30,14 @@ where
     exchange(namespace, protocol, NLM_F_DUMP, question)
 }
 
+/// Asks for one thing, and returns what the kernel told before it acknowledged.
+pub(crate) fn ask<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
+where
+    M: NetlinkSerializable + NetlinkDeserializable,
+{
+    exchange(namespace, protocol, NLM_F_ACK, question)
+}
+
 /// Asks for a change, and returns when the kernel has made it.
 /// `flags` are NLM_F_CREATE and its like.
 ///

@@ -23,6 +23,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::network::Namespace;
+use crate::topology::Family;
 use faultlab_base::error::{Error, Result};
 
 /// The kernel makes no message of a dump larger than 32 KiB (netlink_dump); an
@@ -41,6 +42,18 @@ pub struct Nfnetlink {
     place: String,
     socket: Socket,
     sequence: Cell<u32>,
+}
+
+/// A request, its flags beside NLM_F_REQUEST, and the family that it is about:
+/// none where it is about both.
+#[derive(Debug)]
+pub struct Request {
+    /// The request.
+    pub inner: NetfilterMessageInner,
+    /// NLM_F_CREATE and its like.
+    pub flags: u16,
+    /// The family.
+    pub family: Option<Family>,
 }
 
 /// What the kernel refused of a batch.
@@ -90,10 +103,11 @@ impl Nfnetlink {
     /// What the kernel refuses the request with.
     pub fn request(
         &self,
+        family: Option<Family>,
         inner: impl Into<NetfilterMessageInner>,
         each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
-        self.converse(inner.into(), NLM_F_ACK, each)
+        self.converse(Request { inner: inner.into(), flags: NLM_F_ACK, family }, each)
     }
 
     /// Sends one request for a dump and hands every entry to `each`.
@@ -102,21 +116,17 @@ impl Nfnetlink {
     /// What the kernel refuses the request with.
     pub fn dump(
         &self,
+        family: Option<Family>,
         inner: impl Into<NetfilterMessageInner>,
         each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
-        self.converse(inner.into(), NLM_F_DUMP, each)
+        self.converse(Request { inner: inner.into(), flags: NLM_F_DUMP, family }, each)
     }
 
-    fn converse(
-        &self,
-        inner: NetfilterMessageInner,
-        flags: u16,
-        mut each: impl FnMut(Message<'_>),
-    ) -> io::Result<()> {
+    fn converse(&self, request: Request, mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
         let sequence = self.take_sequences(1);
         let mut bytes = Vec::new();
-        write(&mut bytes, inner, 0, flags, sequence);
+        write(&mut bytes, request, 0, sequence);
         self.socket.send(&bytes, 0)?;
         loop {
             let datagram = self.receive()?;
@@ -132,11 +142,9 @@ impl Nfnetlink {
 
     /// Sends one nf_tables transaction: all of the messages take effect, or none.
     ///
-    /// `requests` come with their flags beside NLM_F_REQUEST.
-    ///
     /// # Errors
     /// What the kernel answers with.
-    pub fn commit(&self, requests: Vec<(NetfilterMessageInner, u16)>) -> Result<(), Refusal> {
+    pub fn commit(&self, requests: Vec<Request>) -> Result<(), Refusal> {
         self.batch(requests, true)
     }
 
@@ -144,24 +152,24 @@ impl Nfnetlink {
     ///
     /// # Errors
     /// What the kernel answers with.
-    pub fn rehearse(&self, requests: Vec<(NetfilterMessageInner, u16)>) -> Result<(), Refusal> {
+    pub fn rehearse(&self, requests: Vec<Request>) -> Result<(), Refusal> {
         self.batch(requests, false)
     }
 
-    fn batch(&self, requests: Vec<(NetfilterMessageInner, u16)>, commit: bool) -> Result<(), Refusal> {
+    fn batch(&self, requests: Vec<Request>, commit: bool) -> Result<(), Refusal> {
         let count = requests.len();
         let begin = self.take_sequences(u32::try_from(count + 2).expect("a batch is short"));
         let mut bytes = Vec::new();
-        write(&mut bytes, ControlMessage::BatchBegin.into(), NFNL_SUBSYS_NFTABLES, 0, begin);
+        write(&mut bytes, control(ControlMessage::BatchBegin), NFNL_SUBSYS_NFTABLES, begin);
         let mut sequence = begin;
-        for (i, (inner, flags)) in requests.into_iter().enumerate() {
+        for (i, mut request) in requests.into_iter().enumerate() {
             sequence += 1;
             // One acknowledgement, of the last message: errors come without being asked for.
-            let flags = if i + 1 == count { flags | NLM_F_ACK } else { flags };
-            write(&mut bytes, inner, 0, flags, sequence);
+            request.flags |= if i + 1 == count { NLM_F_ACK } else { 0 };
+            write(&mut bytes, request, 0, sequence);
         }
         if commit {
-            write(&mut bytes, ControlMessage::BatchEnd.into(), NFNL_SUBSYS_NFTABLES, 0, sequence + 1);
+            write(&mut bytes, control(ControlMessage::BatchEnd), NFNL_SUBSYS_NFTABLES, sequence + 1);
         }
 
         let whole = |e: io::Error| Refusal { message: None, errno: errno(&e) };
@@ -210,10 +218,15 @@ fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-fn write(bytes: &mut Vec<u8>, inner: NetfilterMessageInner, resource: u16, flags: u16, sequence: u32) {
-    let family = match inner {
-        NetfilterMessageInner::None(_) => NetfilterProtoFamily::Unspec,
-        _ => NetfilterProtoFamily::IPv4,
+fn control(message: ControlMessage) -> Request {
+    Request { inner: message.into(), flags: 0, family: None }
+}
+
+fn write(bytes: &mut Vec<u8>, Request { inner, flags, family }: Request, resource: u16, sequence: u32) {
+    let family = match family {
+        None => NetfilterProtoFamily::Unspec,
+        Some(Family::V4) => NetfilterProtoFamily::IPv4,
+        Some(Family::V6) => NetfilterProtoFamily::IPv6,
     };
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
@@ -249,10 +262,15 @@ impl<'a> Message<'a> {
         Some(if code < 0 { Err(Errno::from_raw(code.wrapping_neg())) } else { Ok(()) })
     }
 
-    /// nfgen_family: AF_INET for IPv4.
-    #[must_use] 
-    pub fn family(&self) -> u8 {
-        self.payload.first().copied().unwrap_or(0)
+    /// nfgen_family; none where it is another, or told of no family.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        // NFPROTO_IPV4 is AF_INET, and NFPROTO_IPV6 is AF_INET6.
+        match i32::from(*self.payload.first()?) {
+            libc::AF_INET => Some(Family::V4),
+            libc::AF_INET6 => Some(Family::V6),
+            _ => None,
+        }
     }
 
     /// The attributes behind struct nfgenmsg.
@@ -326,7 +344,7 @@ mod tests {
         let all: Vec<_> = messages(&datagram).collect();
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].sequence.to_le(), 7);
-        assert_eq!(all[0].family(), 0xff);
+        assert_eq!(all[0].family(), None);
     }
 
     proptest! {

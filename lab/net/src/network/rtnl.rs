@@ -1,16 +1,20 @@
 //! What the lab asks of rtnetlink: links, addresses and routes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::TryStreamExt;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage, State,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
-use super::Namespace;
-use crate::topology::Route;
+use super::{Namespace, netlink};
+use crate::topology::{Family, Net};
 use faultlab_base::error::{Error, Result};
 
 /// Opens a connection in a namespace and lets it run until its handle is
@@ -88,12 +92,59 @@ pub(super) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
     message
 }
 
-/// The request for a route.
-pub(super) fn route(route: &Route) -> netlink_packet_route::route::RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(route.to.address, route.to.prefix)
-        .gateway(route.via)
-        .build()
+/// Has an IPv6 address be of use at once: nobody is asked whether it is a
+/// duplicate (IFA_F_NODAD).
+pub(super) fn without_dad(address: &mut AddressMessage) {
+    address.header.flags |= AddressHeaderFlags::Nodad;
+    address.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+}
+
+/// The message about a route to a prefix, `via` a next hop of the same family
+/// where there is one.
+pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
+    match (to.addr(), via) {
+        (IpAddr::V4(v4), via) => {
+            let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, to.prefix_len());
+            if let Some(IpAddr::V4(via)) = via {
+                route = route.gateway(via);
+            }
+            route.build()
+        }
+        (IpAddr::V6(v6), via) => {
+            let mut route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, to.prefix_len());
+            if let Some(IpAddr::V6(via)) = via {
+                route = route.gateway(via);
+            }
+            route.build()
+        }
+    }
+}
+
+/// The question which way packets to an address go.
+pub fn route_to(address: IpAddr) -> RouteMessage {
+    let mut question = RouteMessage::default();
+    question.header.destination_prefix_length = Family::of(address).bits();
+    let (family, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
+    };
+    question.header.address_family = family;
+    question.attributes.push(RouteAttribute::Destination(destination));
+    question
+}
+
+/// Whether the kernel takes packets to an address for its own. It adds the route
+/// for an IPv6 address some time after it has acknowledged the address, from a
+/// work queue (net/ipv6/addrconf.c: addrconf_dad_work, also without DAD).
+pub(super) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
+    let question = RouteNetlinkMessage::GetRoute(route_to(address));
+    match netlink::ask(namespace, NETLINK_ROUTE, question) {
+        Ok(answers) => Ok(answers.iter().any(|answer| {
+            matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
+        })),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(false),
+        Err(e) => Err(Error::kernel(namespace.name(), format!("look up the route to {address}"), e)),
+    }
 }
 
 /// Whether a link's carrier has been noticed. To ask is also to make the

@@ -244,6 +244,12 @@ fn path_of(key: &str) -> Result<PathBuf> {
     Ok(Path::new("/proc/sys").join(swapped))
 }
 
+/// The key of an interface's setting: `net.ipv6.conf`, `eth0.100` and
+/// `disable_ipv6` make `net.ipv6.conf.eth0/100.disable_ipv6`.
+pub(crate) fn of_interface(under: &str, interface: &str, setting: &str) -> String {
+    format!("{under}.{}.{setting}", interface.replace('.', "/"))
+}
+
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -258,6 +264,10 @@ mod tests {
     fn keys_are_paths() {
         let path = path_of("net.ipv4.conf.eth0/100.rp_filter").expect("a key");
         assert_eq!(path, Path::new("/proc/sys/net/ipv4/conf/eth0.100/rp_filter"));
+        assert_eq!(
+            of_interface("net.ipv4.conf", "eth0.100", "rp_filter"),
+            "net.ipv4.conf.eth0/100.rp_filter"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{End, Kind, Link, Topology};
+use super::{End, FORWARDING, Kind, Link, Topology};
 
 /// How many links of one side are drawn before the rest is counted.
 const DRAWN: usize = 6;
@@ -18,7 +18,8 @@ impl fmt::Display for Topology {
             for rule in &node.rules {
                 writeln!(f, "{}: {rule}", node.name)?;
             }
-            for sysctl in node.sysctls.iter().filter(|s| !s.optional && s.key != "net.ipv4.ip_forward") {
+            for sysctl in node.sysctls.iter().filter(|s| !s.optional && !FORWARDING.contains(&s.key.as_str()))
+            {
                 writeln!(f, "{}: {} = {}", node.name, sysctl.key, sysctl.value)?;
             }
         }
@@ -102,7 +103,7 @@ impl Topology {
             if Some(end.node) != centre {
                 words.push(self.title(end.node));
             }
-            words.extend(end.net.map(|n| n.address.to_string()));
+            words.extend(end.nets.iter().map(|net| net.addr().to_string()));
             words
         };
         let mut drawn = words(from).join(" ");
@@ -138,6 +139,20 @@ mod tests {
         host-a 10.0.1.2 ───── 10.0.1.1 │ nat (router) │ 192.0.2.1 ───── mtu 1400 ───── 192.0.2.2 server
         host-b 10.0.2.2 ══W══ 10.0.2.1 │              │
                                        └──────────────┘
+        ");
+    }
+
+    #[test]
+    fn an_end_has_addresses_of_both_families() {
+        let drawing = Topology::new()
+            .host("a")
+            .router("gw")
+            .link("a 10.0.1.2/24 2001:db8::2/64", "gw 10.0.1.1/24 2001:db8::1/64")
+            .to_string();
+        insta::assert_snapshot!(drawing, @r"
+                                                          ┌─────────────┐
+        a 10.0.1.2 2001:db8::2 ───── 2001:db8::1 10.0.1.1 │ gw (router) │
+                                                          └─────────────┘
         ");
     }
 

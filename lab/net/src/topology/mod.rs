@@ -6,11 +6,13 @@
 //! drawings read alike: `nat` reaches `server` through its interface `server`.
 
 mod draw;
+mod net;
 pub mod rule;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+pub use net::{Family, Net};
 use rule::Rule;
 
 /// What kind of node it is.
@@ -18,40 +20,10 @@ use rule::Rule;
 pub enum Kind {
     /// Has addresses; sends what is not its own to the router it is linked to.
     Host,
-    /// Forwards IPv4 (net.ipv4.ip_forward=1).
+    /// Forwards (net.ipv4.ip_forward=1, net.ipv6.conf.all.forwarding=1).
     Router,
     /// Joins its links on layer 2; has no address.
     Bridge,
-}
-
-/// An address and the length of its prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Net {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// The prefix length, 0 to 32.
-    pub prefix: u8,
-}
-
-impl Net {
-    /// Reads `10.0.0.1/24`.
-    ///
-    /// # Panics
-    /// When the text is not an IPv4 address with a prefix length: topologies
-    /// are written in source, so this is a mistake in the source.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let parts = text.split_once('/').and_then(|(address, prefix)| {
-            Some(Self { address: address.parse().ok()?, prefix: prefix.parse().ok().filter(|p| *p <= 32)? })
-        });
-        parts.unwrap_or_else(|| panic!("{text:?} is not an IPv4 address with a prefix length"))
-    }
-
-    /// The addresses after this one, as many as the prefix leaves room for.
-    pub fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
-        let room = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
-        (1..=room).map_while(move |n| self.address.to_bits().checked_add(n).map(Ipv4Addr::from_bits))
-    }
 }
 
 /// A route of a node beyond its own links.
@@ -59,8 +31,8 @@ impl Net {
 pub struct Route {
     /// The destination; a prefix of 0 is the default route.
     pub to: Net,
-    /// The next hop.
-    pub via: Ipv4Addr,
+    /// The next hop, of the same family.
+    pub via: IpAddr,
 }
 
 /// A kernel setting pinned in a node.
@@ -96,8 +68,8 @@ pub struct End {
     pub node: usize,
     /// The interface's name there.
     pub interface: String,
-    /// Its address, where the node is no bridge.
-    pub net: Option<Net>,
+    /// Its addresses, of either family; none where the node is a bridge.
+    pub nets: Vec<Net>,
 }
 
 /// A veth pair between two nodes.
@@ -132,11 +104,39 @@ const PINS: [(&str, &str); 14] = [
     ("net.ipv4.conf.default.rp_filter", "0"),
 ];
 
+/// The values that a host with an IPv6 address is given as well: its addresses
+/// can be used at once, it does not look for routers, and it reports its
+/// multicast groups without a random delay. IPv6 itself is switched on for each
+/// interface that has an address; `default` stays off.
+const IPV6_PINS: [(&str, &str); 11] = [
+    ("net.ipv6.conf.all.disable_ipv6", "0"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    ("net.ipv6.conf.default.autoconf", "0"),
+    ("net.ipv6.conf.default.router_solicitations", "0"),
+    ("net.ipv6.conf.default.use_tempaddr", "0"),
+    // In milliseconds. There is nothing that switches the reports off.
+    ("net.ipv6.conf.default.mldv1_unsolicited_report_interval", "1"),
+    ("net.ipv6.conf.default.mldv2_unsolicited_report_interval", "1"),
+    ("net.ipv6.bindv6only", "0"),
+];
+
+/// What a router forwards by. They are no news in a drawing.
+const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+
 /// What keeps a namespace that sends nothing of its own from greeting its
 /// neighbours.
 #[must_use] 
 pub fn no_ipv6() -> Vec<Sysctl> {
     pins(&PINS[..2])
+}
+
+fn forwarding(family: Family) -> Sysctl {
+    let [v4, v6] = FORWARDING;
+    let key = if family == Family::V4 { v4 } else { v6 };
+    Sysctl { key: key.into(), value: "1".into(), optional: false }
 }
 
 fn pins(pins: &[(&str, &str)]) -> Vec<Sysctl> {
@@ -170,7 +170,7 @@ impl Topology {
             Kind::Host | Kind::Router => pins(&PINS),
         };
         if kind == Kind::Router {
-            sysctls.push(Sysctl { key: "net.ipv4.ip_forward".into(), value: "1".into(), optional: false });
+            sysctls.push(forwarding(Family::V4));
         }
         self.nodes.push(Node { name: name.into(), kind, rules: vec![], sysctls, routes: vec![] });
         self
@@ -200,23 +200,73 @@ impl Topology {
         self.node(name, Kind::Bridge)
     }
 
-    /// Links two nodes, each given as `name` or `name address/prefix`.
+    /// Links two nodes, each given as `name` or `name address/prefix`. An end may
+    /// have several addresses, of either family, with spaces between them.
     ///
     /// # Panics
     /// When a node is unknown or an address cannot be read.
     #[must_use]
     pub fn link(mut self, one: &str, other: &str) -> Self {
-        let split = |end: &str| match end.split_once(' ') {
-            Some((name, net)) => (name.to_owned(), Some(Net::parse(net))),
-            None => (end.to_owned(), None),
+        let split = |end: &str| {
+            let mut words = end.split_whitespace();
+            let name = words.next().unwrap_or_default().to_owned();
+            (name, words.map(Net::parse).collect::<Vec<_>>())
         };
-        let ((one, one_net), (other, other_net)) = (split(one), split(other));
+        let ((one, one_nets), (other, other_nets)) = (split(one), split(other));
         let ends = [
-            End { node: self.index(&one), interface: other.clone(), net: one_net },
-            End { node: self.index(&other), interface: one, net: other_net },
+            End { node: self.index(&one), interface: other.clone(), nets: one_nets },
+            End { node: self.index(&other), interface: one, nets: other_nets },
         ];
+        for end in &ends {
+            if end.nets.iter().any(|net| net.family() == Family::V6) {
+                self.enable_ipv6(end.node);
+            }
+        }
         self.links.push(Link { ends, mtu: 1500, wired: false });
         self
+    }
+
+    /// Pins what a node with an IPv6 address needs. What the topology has pinned
+    /// itself stays as it is.
+    fn enable_ipv6(&mut self, node: usize) {
+        let Node { kind, sysctls, .. } = &mut self.nodes[node];
+        let router = (*kind == Kind::Router).then(|| forwarding(Family::V6));
+        for pin in pins(&IPV6_PINS).into_iter().chain(router) {
+            match sysctls.iter_mut().find(|known| known.key == pin.key) {
+                Some(known) if known.optional => *known = pin,
+                Some(_) => {}
+                None => sysctls.push(pin),
+            }
+        }
+    }
+
+    /// The same network in an address family: [`Family::address`] says where an
+    /// IPv4 address lies in IPv6. Rules for ICMP become rules for ICMPv6.
+    #[must_use]
+    pub fn in_family(mut self, family: Family) -> Self {
+        for node in &mut self.nodes {
+            for route in &mut node.routes {
+                *route = Route { to: family.net(route.to), via: family.address(route.via) };
+            }
+            node.rules =
+                std::mem::take(&mut node.rules).into_iter().map(|rule| rule.of_family(family)).collect();
+        }
+        for end in self.links.iter_mut().flat_map(|link| &mut link.ends) {
+            end.nets = end.nets.iter().map(|net| family.net(*net)).collect();
+        }
+        for node in 0..self.nodes.len() {
+            if self.families_of(node).contains(&Family::V6) {
+                self.enable_ipv6(node);
+            }
+        }
+        self
+    }
+
+    /// The families that a node has addresses of.
+    pub(crate) fn families_of(&self, node: usize) -> Vec<Family> {
+        let own = || self.links.iter().flat_map(|link| &link.ends).filter(|end| end.node == node);
+        let has = |family: &Family| own().flat_map(|end| &end.nets).any(|net| net.family() == *family);
+        Family::BOTH.into_iter().filter(has).collect()
     }
 
     /// Like [`link`](Self::link), with the frames passing through this process.
@@ -294,14 +344,16 @@ impl Topology {
         self
     }
 
-    /// Adds a route to a node: `to` is `default` or an address with a prefix.
+    /// Adds a route to a node: `to` is `default`, of the family of `via`, or an
+    /// address with a prefix.
     ///
     /// # Panics
     /// When the node is unknown or an address cannot be read.
     #[must_use]
     pub fn route(mut self, node: &str, to: &str, via: &str) -> Self {
-        let to = Net::parse(if to == "default" { "0.0.0.0/0" } else { to });
-        let via = via.parse().unwrap_or_else(|_| panic!("{via:?} is not an IPv4 address"));
+        let via: IpAddr = via.parse().unwrap_or_else(|_| panic!("{via:?} is not an address"));
+        let to = if to == "default" { default_route(Family::of(via)) } else { Net::parse(to) };
+        assert!(to.family() == Family::of(via), "{to} via {via}: these are two address families");
         let index = self.index(node);
         self.nodes[index].routes.push(Route { to, via });
         self
@@ -332,30 +384,33 @@ impl Topology {
     }
 
     /// The routes of a node: its own, and for a host with one link and no
-    /// default route, the router at the other end or behind the bridge there.
+    /// default route, the router at the other end or behind the bridge there, in
+    /// each family that the host has an address of.
     #[must_use]
     pub fn routes_of(&self, node: usize) -> Vec<Route> {
         let mut routes = self.nodes[node].routes.clone();
-        if self.nodes[node].kind == Kind::Host
-            && !routes.iter().any(|r| r.to.prefix == 0)
-            && let Some(via) = self.only_router_of(node)
-        {
-            routes.push(Route { to: Net { address: Ipv4Addr::UNSPECIFIED, prefix: 0 }, via });
+        if self.nodes[node].kind != Kind::Host {
+            return routes;
+        }
+        let Some(router) = self.only_router_of(node) else { return routes };
+        for family in self.families_of(node) {
+            let of_family = |net: &&Net| net.family() == family;
+            let known = routes.iter().any(|r| r.to.is_everything() && r.to.family() == family);
+            if let (false, Some(net)) = (known, router.nets.iter().find(of_family)) {
+                routes.push(Route { to: default_route(family), via: net.addr() });
+            }
         }
         routes
     }
 
-    fn only_router_of(&self, host: usize) -> Option<Ipv4Addr> {
+    /// The end of the one router that a host can reach by its one link.
+    fn only_router_of(&self, host: usize) -> Option<&End> {
         let mut ends = self.far_ends(host);
         let (Some(end), None) = (ends.next(), ends.next()) else { return None };
         match self.nodes[end.node].kind {
-            Kind::Router => end.net.map(|n| n.address),
+            Kind::Router => Some(end),
             Kind::Host => None,
-            Kind::Bridge => self
-                .far_ends(end.node)
-                .find(|e| self.nodes[e.node].kind == Kind::Router)
-                .and_then(|e| e.net)
-                .map(|n| n.address),
+            Kind::Bridge => self.far_ends(end.node).find(|end| self.nodes[end.node].kind == Kind::Router),
         }
     }
 
@@ -367,6 +422,10 @@ impl Topology {
             _ => None,
         })
     }
+}
+
+fn default_route(family: Family) -> Net {
+    Net::new(family.unspecified(), 0)
 }
 
 #[cfg(test)]
@@ -391,6 +450,65 @@ mod tests {
         assert_eq!(via("a").as_deref(), Some("10.0.0.1"));
         assert_eq!(via("server").as_deref(), Some("192.0.2.1"));
         assert_eq!(via("gw"), None);
+    }
+
+    #[test]
+    fn a_host_finds_its_router_in_each_family_that_it_has() {
+        let t = Topology::new()
+            .hosts(["both", "old"])
+            .bridge("lan")
+            .router("gw")
+            .link("both 10.0.0.2/24 2001:db8::2/64", "lan")
+            .link("old 10.0.0.3/24", "lan")
+            .link("gw 10.0.0.1/24 2001:db8::1/64", "lan");
+        let vias =
+            |node: &str| t.routes_of(t.index(node)).iter().map(|r| r.via.to_string()).collect::<Vec<_>>();
+        assert_eq!(vias("both"), ["10.0.0.1", "2001:db8::1"]);
+        assert_eq!(vias("old"), ["10.0.0.1"]);
+        let t = t.route("both", "default", "2001:db8::9");
+        assert_eq!(t.routes_of(0).len(), 2);
+        assert_eq!(t.routes_of(0)[0].to.to_string(), "::/0");
+    }
+
+    #[test]
+    fn ipv6_is_on_only_where_it_has_an_address() {
+        let value = |t: &Topology, node: &str, key: &str| {
+            t.nodes[t.index(node)].sysctls.iter().find(|s| s.key == key).map(|s| s.value.clone())
+        };
+        let disabled = "net.ipv6.conf.all.disable_ipv6";
+        let t = behind_a_bridge();
+        let mixed = t.clone().link("a 2001:db8::2/64", "gw 2001:db8::1/64");
+        for (node, off) in [("a", "0"), ("gw", "0"), ("server", "1"), ("lan", "1")] {
+            assert_eq!(value(&t, node, disabled).as_deref(), Some("1"), "{node}");
+            assert_eq!(value(&mixed, node, disabled).as_deref(), Some(off), "{node}");
+        }
+        assert_eq!(value(&mixed, "gw", FORWARDING[1]).as_deref(), Some("1"));
+        assert_eq!((value(&mixed, "a", FORWARDING[1]), value(&t, "gw", FORWARDING[1])), (None, None));
+        let off = Topology::new().host("a").host("b").sysctl("a", disabled, 1);
+        let off = off.link("a 2001:db8::2/64", "b 2001:db8::1/64");
+        assert_eq!(value(&off, "a", disabled).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_topology_moves_to_ipv6() {
+        let t = behind_a_bridge()
+            .route("gw", "10.9.0.0/16", "192.0.2.2")
+            .rule("gw", Rule::destination_nat("service", ([10, 96, 0, 1], 80), ([192, 0, 2, 2], 80)));
+        let v6 = t.clone().in_family(Family::V6);
+        assert_eq!(v6.families_of(0), [Family::V6]);
+        assert_eq!(v6.routes_of(0)[0].via.to_string(), "2001:db8::a00:1");
+        let gw = &v6.nodes[v6.index("gw")];
+        assert_eq!(gw.routes[0].to.to_string(), "2001:db8::a09:0/112");
+        assert_eq!(gw.rules[0].family(), Some(Family::V6));
+        // What is of a family stays in it.
+        assert_eq!(v6.clone().in_family(Family::V6), v6);
+        assert_eq!(t.clone().in_family(Family::V4), t);
+    }
+
+    #[test]
+    #[should_panic(expected = "two address families")]
+    fn a_route_is_of_one_family() {
+        let _ = behind_a_bridge().route("a", "2001:db8::/32", "10.0.0.1");
     }
 
     #[test]

@@ -12,11 +12,13 @@
 //! - [`segment`]: TCP segments in frames
 //! - [`policy`]: what is done with frames
 //! - [`tw_recycle`]: the check of a kernel with tcp_tw_recycle, as a policy
-//! - [`frag_needed`]: a message of ICMP, as a router would send it
+//! - [`frag_needed`], [`packet_too_big`]: messages of ICMP and ICMPv6, as a router
+//!   would send them
 //! - `log`: what the wire saw, and what became of it
 
 pub mod frag_needed;
 mod log;
+pub mod packet_too_big;
 pub mod policy;
 pub mod segment;
 pub mod tw_recycle;

@@ -1,7 +1,7 @@
 //! What stands beside an arrow.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use faultlab_explain::hops::{Packet, What};
 use faultlab_net::wire::segment::{Flags, Header};
@@ -13,7 +13,7 @@ const FAR: u32 = 1 << 30;
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     /// Where the sequence numbers of a sender begin.
-    first: HashMap<(SocketAddrV4, SocketAddrV4), u32>,
+    first: HashMap<(SocketAddr, SocketAddr), u32>,
     /// Addresses that were told of a link in one direction.
     told: HashSet<(String, String, (String, String))>,
 }
@@ -73,12 +73,12 @@ impl Labels {
 
     /// Where a sender's numbers begin. What NAT left untranslated is known by
     /// a sender that has the same port and numbers that are not far.
-    fn first(&mut self, way: (SocketAddrV4, SocketAddrV4), number: u32) -> u32 {
+    fn first(&mut self, way: (SocketAddr, SocketAddr), number: u32) -> u32 {
         if let Some(first) = self.first.get(&way) {
             return *first;
         }
         let near = |first: u32| number.wrapping_sub(first) < FAR;
-        let alike = |known: &(SocketAddrV4, SocketAddrV4)| {
+        let alike = |known: &(SocketAddr, SocketAddr)| {
             known.0.port() == way.0.port() || known.1.port() == way.1.port()
         };
         let others = self.first.iter().filter(|(known, first)| alike(known) && near(**first));

@@ -12,7 +12,11 @@ const NAT: [&str; 4] =
 fn ends(lines: &[&str]) -> Vec<End> {
     let end = |line: &&str| {
         let words: Vec<_> = line.split(' ').collect();
-        End { host: words[0].into(), interface: words[1].into(), address: words[2].parse().ok() }
+        End {
+            host: words[0].into(),
+            interface: words[1].into(),
+            addresses: words[2].parse().into_iter().collect(),
+        }
     };
     lines.iter().map(end).collect()
 }

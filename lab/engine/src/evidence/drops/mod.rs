@@ -174,7 +174,8 @@ fn decode(note: &[u8], reasons: &[(u32, String)]) -> Option<(u64, Dropped)> {
     let name = &note[note::FUNCTION..note::PACKET];
     let name = String::from_utf8_lossy(name.split(|&b| b == 0).next()?);
     let reason = reasons.iter().find(|(value, _)| *value == word(note::REASON));
-    let ip = note[note::PROTOCOL..note::PROTOCOL + 2] == [8, 0];
+    // ETH_P_IP, ETH_P_IPV6.
+    let ip = [[0x08, 0x00], [0x86, 0xdd]].contains(&[note[note::PROTOCOL], note[note::PROTOCOL + 1]]);
     let segment = ip.then(|| Header::of_packet(&note[note::PACKET..])).flatten();
     let dropped = Dropped {
         at: Duration::from_nanos(at),

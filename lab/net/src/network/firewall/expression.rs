@@ -3,7 +3,7 @@
 //! - include/uapi/linux/netfilter/nf_tables.h: every NFT_ and NFTA_ number
 //! - net/netfilter/nft_nat.c, nft_masq.c, nft_ct.c: what each expression reads
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
@@ -11,15 +11,18 @@ use netlink_packet_netfilter::nftables::{
     VerdictAttribute,
 };
 
+use crate::topology::Family;
 use crate::topology::rule::{Action, Choice, Ports, Prefix, Rule};
 
 // enum nft_payload_bases.
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
-// Offsets in struct iphdr.
+// Offsets in struct iphdr and in struct ipv6hdr.
 const IPHDR_SADDR: u32 = 12;
 const IPHDR_DADDR: u32 = 16;
+const IPV6HDR_SADDR: u32 = 8;
+const IPV6HDR_DADDR: u32 = 24;
 // Offsets in struct tcphdr, of which the ports are as in struct udphdr.
 const TCPHDR_SOURCE: u32 = 0;
 const TCPHDR_DEST: u32 = 2;
@@ -28,8 +31,8 @@ const TCPHDR_FLAGS: u32 = 13;
 // include/uapi/linux/netfilter.h.
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
-/// include/uapi/linux/netfilter.h: NFPROTO_IPV4.
 const NFPROTO_IPV4: u32 = 2;
+const NFPROTO_IPV6: u32 = 10;
 
 // enum nft_ct_attributes, enum nft_ct_keys.
 const NFTA_CT_DREG: u16 = 1;
@@ -59,16 +62,16 @@ const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 /// Every match is done in this register.
 const REG: Register = Register::Reg1;
 
-/// The expressions of a rule.
-pub(super) fn of_rule(rule: &Rule) -> Vec<Expressions> {
+/// The expressions of a rule in the table of a family.
+pub(super) fn of_rule(family: Family, rule: &Rule) -> Vec<Expressions> {
     let mut list = Vec::new();
-    of_matches(rule, &mut list);
+    of_matches(family, rule, &mut list);
     list.push(other("counter", vec![]));
     of_action(rule.action(), &mut list);
     list
 }
 
-fn of_matches(rule: &Rule, list: &mut Vec<Expressions>) {
+fn of_matches(family: Family, rule: &Rule, list: &mut Vec<Expressions>) {
     let matches = rule.matches();
     if let Some(device) = &matches.in_device {
         list.extend([load_meta(MetaKey::Iifname), compare(Operator::Equal, device_name(device))]);
@@ -76,11 +79,15 @@ fn of_matches(rule: &Rule, list: &mut Vec<Expressions>) {
     if let Some(device) = &matches.out_device {
         list.extend([load_meta(MetaKey::Oifname), compare(Operator::Equal, device_name(device))]);
     }
+    let (source, destination) = match family {
+        Family::V4 => (IPHDR_SADDR, IPHDR_DADDR),
+        Family::V6 => (IPV6HDR_SADDR, IPV6HDR_DADDR),
+    };
     if let Some(prefix) = matches.source {
-        of_prefix(IPHDR_SADDR, prefix, list);
+        of_prefix(source, prefix, list);
     }
     if let Some(prefix) = matches.destination {
-        of_prefix(IPHDR_DADDR, prefix, list);
+        of_prefix(destination, prefix, list);
     }
     if let Some(protocol) = matches.protocol {
         list.extend([load_meta(MetaKey::L4Proto), compare(Operator::Equal, [protocol.number()])]);
@@ -136,11 +143,15 @@ fn of_action(action: &Action, list: &mut Vec<Expressions>) {
 }
 
 /// Loads `to` and names its register in the attributes of a nat expression.
-fn nat(kind: u32, to: Ipv4Addr, list: &mut Vec<Expressions>) -> Vec<DefaultNla> {
-    list.push(immediate(Register::Reg1, DataAttribute::Value(to.octets().into())));
+fn nat(kind: u32, to: IpAddr, list: &mut Vec<Expressions>) -> Vec<DefaultNla> {
+    let family = match Family::of(to) {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    };
+    list.push(immediate(Register::Reg1, DataAttribute::Value(octets(to))));
     vec![
         u32_attribute(NFTA_NAT_TYPE, kind),
-        u32_attribute(NFTA_NAT_FAMILY, NFPROTO_IPV4),
+        u32_attribute(NFTA_NAT_FAMILY, family),
         u32_attribute(NFTA_NAT_REG_ADDR_MIN, Register::Reg1.into()),
     ]
 }
@@ -163,11 +174,20 @@ fn range_flags(ports: Option<Ports>, choice: Choice) -> u32 {
 }
 
 fn of_prefix(offset: u32, prefix: Prefix, list: &mut Vec<Expressions>) {
-    list.push(load_payload(NFT_PAYLOAD_NETWORK_HEADER, offset, 4));
-    if prefix.netmask() != Ipv4Addr::BROADCAST {
-        list.push(and(prefix.netmask().octets()));
+    let length = u32::from(prefix.family().bits()) / 8;
+    list.push(load_payload(NFT_PAYLOAD_NETWORK_HEADER, offset, length));
+    if !prefix.is_one_address() {
+        list.push(and(octets(prefix.netmask())));
     }
-    list.push(compare(Operator::Equal, prefix.address().octets()));
+    list.push(compare(Operator::Equal, octets(prefix.address())));
+}
+
+/// An address as it is in a header, and in registers.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    }
 }
 
 fn of_ports(offset: u32, ports: Ports, list: &mut Vec<Expressions>) {
@@ -203,7 +223,7 @@ fn load_payload(base: u32, offset: u32, length: u32) -> Expressions {
     ])
 }
 
-fn compare<const N: usize>(operator: Operator, value: [u8; N]) -> Expressions {
+fn compare(operator: Operator, value: impl Into<Vec<u8>>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(REG),
         Cmp::Op(operator),
@@ -211,13 +231,15 @@ fn compare<const N: usize>(operator: Operator, value: [u8; N]) -> Expressions {
     ])
 }
 
-fn and<const N: usize>(mask: [u8; N]) -> Expressions {
+fn and(mask: impl Into<Vec<u8>>) -> Expressions {
+    let mask = mask.into();
+    let length = mask.len();
     Expressions::Bitwise(vec![
         Bitwise::SourceRegister(REG),
         Bitwise::DestinationRegister(REG),
-        Bitwise::Length(u32::try_from(N).expect("a register has 16 bytes")),
-        Bitwise::Mask(DataAttribute::Value(mask.into())),
-        Bitwise::Xor(DataAttribute::Value(vec![0; N])),
+        Bitwise::Length(u32::try_from(length).expect("a register has 16 bytes")),
+        Bitwise::Mask(DataAttribute::Value(mask)),
+        Bitwise::Xor(DataAttribute::Value(vec![0; length])),
     ])
 }
 

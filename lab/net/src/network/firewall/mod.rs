@@ -1,8 +1,10 @@
 //! nf_tables rules in a namespace.
 //!
-//! Everything is one table, `ip faultlab`, made in one transaction: either all
-//! rules are there, or none. A rule carries its name as its comment, so that
-//! `nft list ruleset` shows it too.
+//! Everything is one table for each address family, `ip faultlab` and
+//! `ip6 faultlab`, made in one transaction: either all rules are there, or none.
+//! A rule that names no family is in the tables of all; its counter is the sum.
+//! A rule carries its name as its comment, so that `nft list ruleset` shows it
+//! too. NAT in the family inet needs Linux 5.2 (d164385ec572), two tables do not.
 //!
 //! - net/netfilter/nf_tables_api.c
 //! - net/netfilter/nfnetlink.c: nfnetlink_rcv_batch
@@ -18,11 +20,12 @@ use nix::errno::Errno;
 
 use self::record::Record;
 use crate::network::Namespace;
-use crate::network::nfnetlink::{Nfnetlink, Refusal};
+use crate::network::nfnetlink::{Nfnetlink, Refusal, Request};
+use crate::topology::Family;
 use crate::topology::rule::{Hook, NAME_MAX, Rule};
 use faultlab_base::error::{Error, Result};
 
-/// The table of a firewall, in the family ip.
+/// The table of a firewall, in the family ip or ip6.
 const TABLE: &str = "faultlab";
 
 /// A table that is never committed.
@@ -33,7 +36,9 @@ const REHEARSAL: &str = "faultlab-rehearsal";
 #[derive(Debug)]
 pub struct Firewall {
     nfnetlink: Nfnetlink,
-    chains: BTreeSet<Hook>,
+    /// The families that have a table.
+    families: BTreeSet<Family>,
+    chains: BTreeSet<(Family, Hook)>,
     rules: Vec<Rule>,
 }
 
@@ -56,6 +61,8 @@ impl fmt::Display for RuleCounter {
 
 impl Firewall {
     /// Installs `rules` in the namespace: all of them or, on an error, nothing.
+    /// Rules that name no family are for the families that the others name, or
+    /// else for IPv4.
     ///
     /// # Errors
     /// [`Error::Missing`] names what the kernel lacks: nf_tables, a family, a
@@ -63,12 +70,27 @@ impl Firewall {
     /// where the namespace has a firewall, EPERM without CAP_NET_ADMIN in it.
     /// [`Error::Lab`] where a name is not unique, empty, too long or has a quote.
     pub fn install(namespace: &Namespace, rules: &[Rule]) -> Result<Self> {
+        Self::install_for(namespace, &[], rules)
+    }
+
+    /// The same in a namespace that has addresses of these families: rules that
+    /// name no family are for those as well.
+    ///
+    /// # Errors
+    /// As [`install`](Self::install).
+    pub fn install_for(namespace: &Namespace, families: &[Family], rules: &[Rule]) -> Result<Self> {
         for (i, rule) in rules.iter().enumerate() {
             check_name(namespace.name(), rule, &rules[..i])?;
         }
         let nfnetlink = Nfnetlink::open(namespace)?;
-        let firewall = Self { nfnetlink, chains: chains_for(rules), rules: rules.to_vec() };
-        firewall.commit(true, &firewall.chains, rules)?;
+        let named = rules.iter().filter_map(Rule::family);
+        let mut families: BTreeSet<_> = families.iter().copied().chain(named).collect();
+        if families.is_empty() {
+            families.insert(Family::V4);
+        }
+        let chains = chains_for(rules, &families);
+        let firewall = Self { nfnetlink, families, chains, rules: rules.to_vec() };
+        firewall.commit(&firewall.families, &firewall.chains, rules)?;
         Ok(firewall)
     }
 
@@ -84,9 +106,12 @@ impl Firewall {
     /// As [`install`](Self::install); the other rules stay as they were.
     pub fn append(&mut self, rule: Rule) -> Result<()> {
         check_name(self.nfnetlink.place(), &rule, &self.rules)?;
-        let needed = chains_for(std::slice::from_ref(&rule));
+        let tables: BTreeSet<_> =
+            rule.family().into_iter().filter(|family| !self.families.contains(family)).collect();
+        let needed = chains_for(std::slice::from_ref(&rule), &self.families);
         let missing = needed.difference(&self.chains).copied().collect();
-        self.commit(false, &missing, std::slice::from_ref(&rule))?;
+        self.commit(&tables, &missing, std::slice::from_ref(&rule))?;
+        self.families.extend(tables);
         self.chains.extend(missing);
         self.rules.push(rule);
         Ok(())
@@ -100,11 +125,18 @@ impl Firewall {
         let place = self.nfnetlink.place();
         let absent = || Error::Lab(format!("{place}: the firewall has no rule {name}"));
         let position = self.rules.iter().position(|rule| rule.name() == name).ok_or_else(absent)?;
+        let hook = self.rules[position].hook();
         let records = self.records()?;
-        let record = records.iter().find(|record| record.counter.rule == name).ok_or_else(absent)?;
-        let request = request::delete_rule(self.rules[position].hook(), record.handle);
+        let requests: Vec<_> = records
+            .iter()
+            .filter(|record| record.counter.rule == name)
+            .map(|record| request::delete_rule(record.family, hook, record.handle))
+            .collect();
+        if requests.is_empty() {
+            return Err(absent());
+        }
         self.nfnetlink
-            .commit(vec![request])
+            .commit(requests)
             .map_err(|refusal| Error::kernel(place, format!("remove rule {name}"), refusal.errno))?;
         self.rules.remove(position);
         Ok(())
@@ -115,7 +147,17 @@ impl Firewall {
     /// # Errors
     /// Where the kernel does not list the rules.
     pub fn counters(&self) -> Result<Vec<RuleCounter>> {
-        let mut counters: Vec<_> = self.records()?.into_iter().map(|record| record.counter).collect();
+        let mut counters: Vec<RuleCounter> = vec![];
+        for Record { counter, .. } in self.records()? {
+            // A rule for both families counts in two tables.
+            match counters.iter_mut().find(|known| known.rule == counter.rule) {
+                Some(known) => {
+                    known.packets += counter.packets;
+                    known.bytes += counter.bytes;
+                }
+                None => counters.push(counter),
+            }
+        }
         counters.sort_by_key(|counter| self.rules.iter().position(|rule| rule.name() == counter.rule));
         Ok(counters)
     }
@@ -134,32 +176,37 @@ impl Firewall {
 
     fn records(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
-        self.nfnetlink
-            .dump(request::get_rules(), |message| records.extend(Record::decode(&message)))
-            .map_err(|e| Error::kernel(self.nfnetlink.place(), "list the nf_tables rules", e))?;
+        for family in &self.families {
+            self.nfnetlink
+                .dump(Some(*family), request::get_rules(), |message| {
+                    records.extend(Record::decode(&message).filter(|record| record.family == *family));
+                })
+                .map_err(|e| Error::kernel(self.nfnetlink.place(), "list the nf_tables rules", e))?;
+        }
         Ok(records)
     }
 
-    fn commit(&self, table: bool, chains: &BTreeSet<Hook>, rules: &[Rule]) -> Result<()> {
-        let requests = table
-            .then(|| request::new_table(TABLE))
-            .into_iter()
-            .chain(chains.iter().map(|hook| request::new_chain(TABLE, *hook)))
-            .chain(rules.iter().map(request::new_rule))
+    /// Makes tables, chains and rules in one transaction.
+    fn commit(
+        &self,
+        tables: &BTreeSet<Family>,
+        chains: &BTreeSet<(Family, Hook)>,
+        rules: &[Rule],
+    ) -> Result<()> {
+        let all: BTreeSet<_> = self.families.union(tables).copied().collect();
+        let placed = rules.iter().flat_map(|rule| families_for(rule, &all).map(move |family| (family, rule)));
+        let steps: Vec<_> = tables
+            .iter()
+            .map(|family| Step::Table(*family))
+            .chain(chains.iter().map(|(family, hook)| Step::Chain(*family, *hook)))
+            .chain(placed.map(|(family, rule)| Step::Rule(family, rule)))
             .collect();
-        self.nfnetlink.commit(requests).map_err(|refusal| {
-            let table = usize::from(table);
-            match refusal.message {
+        self.nfnetlink.commit(steps.iter().map(Step::request).collect()).map_err(|refusal| {
+            match refusal.message.and_then(|message| steps.get(message)) {
                 None => self.batch_error(&refusal),
-                Some(i) if i < table => self.table_error(&refusal),
-                Some(i) if i < table + chains.len() => {
-                    let hook = chains.iter().nth(i - table).expect("i is in range");
-                    self.chain_error(*hook, &refusal)
-                }
-                Some(i) => match rules.get(i - table - chains.len()) {
-                    Some(rule) => self.rule_error(rule, &refusal),
-                    None => self.batch_error(&refusal),
-                },
+                Some(Step::Table(family)) => self.table_error(*family, &refusal),
+                Some(Step::Chain(family, hook)) => self.chain_error(*family, *hook, &refusal),
+                Some(Step::Rule(family, rule)) => self.rule_error(*family, rule, &refusal),
             }
         })
     }
@@ -180,28 +227,37 @@ impl Firewall {
         }
     }
 
-    fn table_error(&self, refusal: &Refusal) -> Error {
+    fn table_error(&self, family: Family, refusal: &Refusal) -> Error {
+        let (name, module) = match family {
+            Family::V4 => ("ip", "nf_tables_ipv4 (CONFIG_NF_TABLES_IPV4)"),
+            Family::V6 => ("ip6", "nf_tables_ipv6 (CONFIG_NF_TABLES_IPV6)"),
+        };
         match refusal.errno {
-            Errno::EAFNOSUPPORT => self.missing("nf_tables_ipv4 (CONFIG_NF_TABLES_IPV4)", "its firewall"),
-            errno => self.error(&format!(", table ip {TABLE}"), errno),
+            Errno::EAFNOSUPPORT => self.missing(module, "its firewall"),
+            errno => self.error(&format!(", table {name} {TABLE}"), errno),
         }
     }
 
-    fn chain_error(&self, hook: Hook, refusal: &Refusal) -> Error {
+    fn chain_error(&self, family: Family, hook: Hook, refusal: &Refusal) -> Error {
+        let module = match family {
+            Family::V4 => {
+                "nft_chain_nat (CONFIG_NFT_NAT; before Linux 5.1 nft_chain_nat_ipv4, CONFIG_NFT_CHAIN_NAT_IPV4)"
+            }
+            Family::V6 => {
+                "nft_chain_nat (CONFIG_NFT_NAT; before Linux 5.1 nft_chain_nat_ipv6, CONFIG_NFT_CHAIN_NAT_IPV6)"
+            }
+        };
         match refusal.errno {
-            Errno::ENOENT if hook.is_nat() => self.missing(
-                "nft_chain_nat (CONFIG_NFT_NAT; before Linux 5.1 nft_chain_nat_ipv4, CONFIG_NFT_CHAIN_NAT_IPV4)",
-                &format!("its chain {hook}"),
-            ),
+            Errno::ENOENT if hook.is_nat() => self.missing(module, &format!("its chain {hook}")),
             errno => self.error(&format!(", chain {hook}"), errno),
         }
     }
 
-    fn rule_error(&self, rule: &Rule, refusal: &Refusal) -> Error {
+    fn rule_error(&self, family: Family, rule: &Rule, refusal: &Refusal) -> Error {
         // A rule that is not among the installed ones comes behind them; readers count from 1.
         let before = self.rules.iter().position(|other| other == rule).unwrap_or(self.rules.len());
         let which = format!("rule {} ({})", before + 1, rule.name());
-        match self.lacking(rule) {
+        match self.lacking(family, rule) {
             Some(module) if refusal.errno == Errno::ENOENT => self.missing(module, &which),
             _ => self.error(&format!(", {which}"), refusal.errno),
         }
@@ -209,14 +265,14 @@ impl Firewall {
 
     /// The first of the rule's expressions that the kernel does not know: each
     /// is tried alone, in a transaction that is never committed.
-    fn lacking(&self, rule: &Rule) -> Option<&'static str> {
-        let expressions = expression::of_rule(rule);
+    fn lacking(&self, family: Family, rule: &Rule) -> Option<&'static str> {
+        let expressions = expression::of_rule(family, rule);
         expressions.into_iter().find_map(|expression| {
             let module = expression::module(&expression)?;
             let requests = vec![
-                request::new_table(REHEARSAL),
-                request::new_chain(REHEARSAL, rule.hook()),
-                request::new_rule_of(REHEARSAL, rule.hook(), expression),
+                request::new_table(family, REHEARSAL),
+                request::new_chain(family, REHEARSAL, rule.hook()),
+                request::new_rule_of(family, REHEARSAL, rule.hook(), expression),
             ];
             let refusal = self.nfnetlink.rehearse(requests).err()?;
             (refusal.message == Some(2) && refusal.errno == Errno::ENOENT).then_some(module)
@@ -224,18 +280,46 @@ impl Firewall {
     }
 }
 
-/// The chains that `rules` need. Kernels before 4.18 translate the packets of a
-/// flow only in hooks that have a nat chain, so a reply needs the opposite one:
-/// prerouting and postrouting face each other, and so do output and input.
-fn chains_for(rules: &[Rule]) -> BTreeSet<Hook> {
-    let mut chains: BTreeSet<_> = rules.iter().map(Rule::hook).collect();
-    if chains.iter().any(|hook| hook.is_nat()) {
-        chains.extend([Hook::NatPrerouting, Hook::NatPostrouting]);
+/// A request of a transaction.
+enum Step<'a> {
+    Table(Family),
+    Chain(Family, Hook),
+    Rule(Family, &'a Rule),
+}
+
+impl Step<'_> {
+    fn request(&self) -> Request {
+        match *self {
+            Self::Table(family) => request::new_table(family, TABLE),
+            Self::Chain(family, hook) => request::new_chain(family, TABLE, hook),
+            Self::Rule(family, rule) => request::new_rule(family, rule),
+        }
     }
-    if chains.contains(&Hook::NatOutput) || chains.contains(&Hook::NatInput) {
-        chains.extend([Hook::NatOutput, Hook::NatInput]);
-    }
-    chains
+}
+
+/// The families whose tables a rule is in, of a firewall that has these.
+fn families_for(rule: &Rule, families: &BTreeSet<Family>) -> impl Iterator<Item = Family> + use<> {
+    let families = rule.family().map_or_else(|| families.iter().copied().collect(), |family| vec![family]);
+    families.into_iter()
+}
+
+/// The chains that `rules` need in a firewall that has tables of these families.
+/// Kernels before 4.18 translate the packets of a flow only in hooks that have
+/// a nat chain, so a reply needs the opposite one: prerouting and postrouting
+/// face each other, and so do output and input.
+fn chains_for(rules: &[Rule], families: &BTreeSet<Family>) -> BTreeSet<(Family, Hook)> {
+    let hooks = |family: Family| {
+        let own = rules.iter().filter(|rule| families_for(rule, families).any(|of| of == family));
+        let mut hooks: BTreeSet<_> = own.map(Rule::hook).collect();
+        if hooks.iter().any(|hook| hook.is_nat()) {
+            hooks.extend([Hook::NatPrerouting, Hook::NatPostrouting]);
+        }
+        if hooks.contains(&Hook::NatOutput) || hooks.contains(&Hook::NatInput) {
+            hooks.extend([Hook::NatOutput, Hook::NatInput]);
+        }
+        hooks.into_iter().map(move |hook| (family, hook))
+    };
+    Family::BOTH.into_iter().flat_map(hooks).collect()
 }
 
 fn check_name(place: &str, rule: &Rule, others: &[Rule]) -> Result<()> {
@@ -260,14 +344,26 @@ mod tests {
 
     #[test]
     fn nat_rules_bring_the_chains_of_their_replies() {
-        let filter = chains_for(&[Rule::drop("invalid")]);
-        assert_eq!(filter, BTreeSet::from([Hook::Forward]));
+        let v4 = BTreeSet::from([Family::V4]);
+        let of_v4 = |hooks: &[Hook]| hooks.iter().map(|hook| (Family::V4, *hook)).collect::<BTreeSet<_>>();
+        let filter = chains_for(&[Rule::drop("invalid")], &v4);
+        assert_eq!(filter, of_v4(&[Hook::Forward]));
 
-        let masquerade = chains_for(&[Rule::masquerade("out", "wan")]);
-        assert_eq!(masquerade, BTreeSet::from([Hook::NatPrerouting, Hook::NatPostrouting]));
+        let masquerade = chains_for(&[Rule::masquerade("out", "wan")], &v4);
+        assert_eq!(masquerade, of_v4(&[Hook::NatPrerouting, Hook::NatPostrouting]));
 
         let service = Rule::destination_nat("service", ([10, 96, 0, 1], 80), ([10, 0, 2, 2], 8080));
-        assert_eq!(chains_for(&[service.on(Hook::NatOutput)]).len(), 4);
+        assert_eq!(chains_for(&[service.on(Hook::NatOutput)], &v4).len(), 4);
+    }
+
+    #[test]
+    fn a_rule_has_chains_in_the_families_that_it_is_for() {
+        let both = BTreeSet::from(Family::BOTH);
+        assert_eq!(chains_for(&[Rule::masquerade("out", "wan")], &both).len(), 4);
+        let v6 = Rule::source_nat("six", [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
+        assert!(chains_for(std::slice::from_ref(&v6), &both).iter().all(|(family, _)| *family == Family::V6));
+        // It names a family that has no table yet.
+        assert_eq!(chains_for(&[v6], &BTreeSet::from([Family::V4])).len(), 2);
     }
 
     #[test]

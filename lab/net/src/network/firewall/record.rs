@@ -3,6 +3,7 @@
 use super::request::read_comment;
 use super::{RuleCounter, TABLE};
 use crate::network::nfnetlink::{Attribute, Message};
+use crate::topology::Family;
 
 // include/uapi/linux/netfilter/nf_tables.h: nf_tables_msg_types, nft_rule_attributes, nft_list_attributes,
 // nft_expr_attributes, nft_counter_attributes.
@@ -18,8 +19,10 @@ const NFTA_COUNTER_BYTES: u16 = 1;
 const NFTA_COUNTER_PACKETS: u16 = 2;
 
 /// A rule of this table, if the message is one.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
+    /// The family of its table.
+    pub family: Family,
     pub handle: u64,
     pub counter: RuleCounter,
 }
@@ -29,7 +32,8 @@ impl Record {
         if message.kind != NFT_MSG_NEWRULE {
             return None;
         }
-        let mut record = Self::default();
+        let family = message.family()?;
+        let mut record = Self { family, handle: 0, counter: RuleCounter::default() };
         let mut ours = false;
         for attribute in message.attributes() {
             match attribute.kind {

@@ -1,28 +1,30 @@
 //! The requests of a transaction: table, chains, rules.
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Expressions, Hook as HookAttribute, HookNumber, InetHookNumber,
     NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
 use super::{TABLE, expression};
+use crate::network::nfnetlink::Request;
+use crate::topology::Family;
 use crate::topology::rule::{Hook, Rule};
 
 /// nft's comment in a rule's user data: one type-length-value.
 /// libnftnl: NFTNL_UDATA_RULE_COMMENT.
 const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
 
-/// A message and its flags beside NLM_F_REQUEST.
-pub(super) type Request = (NetfilterMessageInner, u16);
-
-pub(super) fn new_table(name: &str) -> Request {
-    let table = TableMessage { attributes: vec![TableAttribute::Name(name.to_owned())] };
-    (NfTablesMessage::NewTable(table).into(), NLM_F_CREATE | NLM_F_EXCL)
+fn request(family: Family, message: NfTablesMessage, flags: u16) -> Request {
+    Request { inner: message.into(), flags, family: Some(family) }
 }
 
-pub(super) fn new_chain(table: &str, hook: Hook) -> Request {
+pub(super) fn new_table(family: Family, name: &str) -> Request {
+    let table = TableMessage { attributes: vec![TableAttribute::Name(name.to_owned())] };
+    request(family, NfTablesMessage::NewTable(table), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+pub(super) fn new_chain(family: Family, table: &str, hook: Hook) -> Request {
     let number = match hook {
         Hook::RawPrerouting | Hook::NatPrerouting => InetHookNumber::PreRouting,
         Hook::NatInput | Hook::Input => InetHookNumber::LocalIn,
@@ -39,19 +41,21 @@ pub(super) fn new_chain(table: &str, hook: Hook) -> Request {
         ]),
         ChainAttribute::Type(if hook.is_nat() { "nat" } else { "filter" }.to_owned()),
     ];
-    (NfTablesMessage::NewChain(ChainMessage { attributes }).into(), NLM_F_CREATE)
+    request(family, NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE)
 }
 
-pub(super) fn new_rule(rule: &Rule) -> Request {
-    let mut attributes = rule_attributes(TABLE, rule.hook(), expression::of_rule(rule));
+pub(super) fn new_rule(family: Family, rule: &Rule) -> Request {
+    let mut attributes = rule_attributes(TABLE, rule.hook(), expression::of_rule(family, rule));
     attributes.push(RuleAttribute::UserData(comment(rule.name())));
-    (NfTablesMessage::NewRule(RuleMessage { attributes }).into(), NLM_F_CREATE | NLM_F_APPEND)
+    let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+    request(family, message, NLM_F_CREATE | NLM_F_APPEND)
 }
 
 /// A rule of one expression.
-pub(super) fn new_rule_of(table: &str, hook: Hook, expression: Expressions) -> Request {
+pub(super) fn new_rule_of(family: Family, table: &str, hook: Hook, expression: Expressions) -> Request {
     let attributes = rule_attributes(table, hook, vec![expression]);
-    (NfTablesMessage::NewRule(RuleMessage { attributes }).into(), NLM_F_CREATE | NLM_F_APPEND)
+    let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+    request(family, message, NLM_F_CREATE | NLM_F_APPEND)
 }
 
 fn rule_attributes(table: &str, hook: Hook, expressions: Vec<Expressions>) -> Vec<RuleAttribute> {
@@ -66,13 +70,13 @@ pub(super) fn get_rules() -> NfTablesMessage {
     NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.to_owned())] })
 }
 
-pub(super) fn delete_rule(hook: Hook, handle: u64) -> Request {
+pub(super) fn delete_rule(family: Family, hook: Hook, handle: u64) -> Request {
     let attributes = vec![
         RuleAttribute::Table(TABLE.to_owned()),
         RuleAttribute::Chain(hook.chain().to_owned()),
         RuleAttribute::Handle(handle),
     ];
-    (NfTablesMessage::DeleteRule(RuleMessage { attributes }).into(), 0)
+    request(family, NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0)
 }
 
 fn comment(name: &str) -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! What a packet must be for a rule to apply.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::{BitOr, RangeInclusive};
 
 use crate::tcp_flags::Flags as TcpFlags;
+use crate::topology::net::{Family, Net};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,16 +16,29 @@ pub enum Protocol {
     Tcp,
     /// UDP, 17.
     Udp,
+    /// ICMP for IPv6, 58.
+    Icmpv6,
 }
 
 impl Protocol {
-    /// The number in the IPv4 header.
+    /// The number in the IP header.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
             Self::Icmp => 1,
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Icmpv6 => 58,
+        }
+    }
+
+    /// The family that it belongs to, if it belongs to one.
+    #[must_use]
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Self::Icmp => Some(Family::V4),
+            Self::Icmpv6 => Some(Family::V6),
+            Self::Tcp | Self::Udp => None,
         }
     }
 }
@@ -35,58 +49,66 @@ impl fmt::Display for Protocol {
             Self::Icmp => "icmp",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Icmpv6 => "ipv6-icmp",
         })
     }
 }
 
-/// An IPv4 address with a prefix length.
+/// The addresses that share a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix {
-    address: Ipv4Addr,
-    length: u8,
-}
+pub struct Prefix(Net);
 
 impl Prefix {
     /// The addresses that share the first `length` bits of `address`.
     ///
     /// # Panics
-    /// When `length` is more than 32.
-    pub fn new(address: impl Into<Ipv4Addr>, length: u8) -> Self {
-        assert!(length <= 32, "an IPv4 prefix has at most 32 bits, not {length}");
-        let address = Ipv4Addr::from_bits(address.into().to_bits() & Self::bits(length));
-        Self { address, length }
+    /// When `length` is more than the address has.
+    pub fn new(address: impl Into<IpAddr>, length: u8) -> Self {
+        let net = Net::new(address, length);
+        Self(Net::new(net.network(), length))
+    }
+
+    /// Its family.
+    #[must_use]
+    pub fn family(self) -> Family {
+        self.0.family()
     }
 
     /// The first address.
     #[must_use]
-    pub fn address(self) -> Ipv4Addr {
-        self.address
+    pub fn address(self) -> IpAddr {
+        self.0.addr()
     }
 
     /// The prefix length as a netmask; 255.255.255.255 for one address.
     #[must_use]
-    pub fn netmask(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(Self::bits(self.length))
+    pub fn netmask(self) -> IpAddr {
+        self.0.netmask()
     }
 
-    fn bits(length: u8) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+    /// Whether it covers one address only.
+    #[must_use]
+    pub fn is_one_address(self) -> bool {
+        self.0.prefix_len() == self.0.max_prefix_len()
+    }
+
+    /// This prefix in a family, see [`Family::net`].
+    #[must_use]
+    pub(crate) fn of_family(self, family: Family) -> Self {
+        Self(family.net(self.0))
     }
 }
 
-impl<A: Into<Ipv4Addr>> From<A> for Prefix {
+impl<A: Into<IpAddr>> From<A> for Prefix {
     fn from(address: A) -> Self {
-        Self::new(address, 32)
+        let address = address.into();
+        Self::new(address, Family::of(address).bits())
     }
 }
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
-        if self.length < 32 {
-            write!(f, "/{}", self.length)?;
-        }
-        Ok(())
+        if self.is_one_address() { self.address().fmt(f) } else { self.0.fmt(f) }
     }
 }
 
@@ -227,11 +249,15 @@ impl fmt::Display for Matches {
         if let Some(device) = &self.out_device {
             write!(f, "oifname \"{device}\" ")?;
         }
+        let ip = |prefix: &Prefix| match prefix.family() {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
         if let Some(source) = &self.source {
-            write!(f, "ip saddr {source} ")?;
+            write!(f, "{} saddr {source} ", ip(source))?;
         }
         if let Some(destination) = &self.destination {
-            write!(f, "ip daddr {destination} ")?;
+            write!(f, "{} daddr {destination} ", ip(destination))?;
         }
         let transport = match self.protocol {
             Some(protocol) => protocol.to_string(),
@@ -271,7 +297,10 @@ mod tests {
     #[test]
     fn a_prefix_covers_its_addresses() {
         assert_eq!(Prefix::new([10, 1, 2, 3], 9).to_string(), "10.0.0.0/9");
-        assert_eq!(Prefix::new([10, 1, 2, 3], 0).netmask(), Ipv4Addr::UNSPECIFIED);
+        assert_eq!(Prefix::new([10, 1, 2, 3], 0).netmask(), Family::V4.unspecified());
         assert_eq!(Prefix::from([10, 1, 2, 3]).to_string(), "10.1.2.3");
+        let v6 = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];
+        assert_eq!(Prefix::new(v6, 32).to_string(), "2001:db8::/32");
+        assert_eq!(Prefix::from(v6).to_string(), "2001:db8::1");
     }
 }

@@ -17,10 +17,11 @@
 mod matches;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use self::matches::{CtState, Matches, Ports, Prefix, Protocol};
 pub use crate::tcp_flags::Flags as TcpFlags;
+use crate::topology::net::Family;
 
 /// The longest name of a rule in bytes: nft prints comments up to this length.
 /// libnftnl/udata.h: NFTNL_UDATA_COMMENT_MAXLEN, 128 with its NUL.
@@ -116,7 +117,7 @@ pub enum Action {
     /// Rewrites the source of the flow.
     SourceNat {
         /// The new address; the out device's own where there is none (masquerade).
-        to: Option<Ipv4Addr>,
+        to: Option<IpAddr>,
         /// The ports to choose from.
         ports: Option<Ports>,
         /// How to choose.
@@ -125,7 +126,7 @@ pub enum Action {
     /// Rewrites the destination of the flow.
     DestinationNat {
         /// The new address.
-        to: Ipv4Addr,
+        to: IpAddr,
         /// The new port.
         port: u16,
     },
@@ -166,7 +167,7 @@ impl Rule {
     }
 
     /// A rule in nat postrouting: flows go out with the source `to`.
-    pub fn source_nat(name: impl Into<String>, to: impl Into<Ipv4Addr>) -> Self {
+    pub fn source_nat(name: impl Into<String>, to: impl Into<IpAddr>) -> Self {
         let action = Action::SourceNat { to: Some(to.into()), ports: None, choice: Choice::Keep };
         Self::new(name, Hook::NatPostrouting, action)
     }
@@ -184,8 +185,8 @@ impl Rule {
     /// [`udp`](Self::udp) makes it UDP flows.
     pub fn destination_nat(
         name: impl Into<String>,
-        service: (impl Into<Ipv4Addr>, u16),
-        backend: (impl Into<Ipv4Addr>, u16),
+        service: (impl Into<IpAddr>, u16),
+        backend: (impl Into<IpAddr>, u16),
     ) -> Self {
         let action = Action::DestinationNat { to: backend.0.into(), port: backend.1 };
         Self::new(name, Hook::NatPrerouting, action)
@@ -245,6 +246,12 @@ impl Rule {
     #[must_use]
     pub fn icmp(self) -> Self {
         self.protocol(Protocol::Icmp)
+    }
+
+    /// Only ICMPv6.
+    #[must_use]
+    pub fn icmpv6(self) -> Self {
+        self.protocol(Protocol::Icmpv6)
     }
 
     fn protocol(mut self, protocol: Protocol) -> Self {
@@ -335,6 +342,47 @@ impl Rule {
     pub fn action(&self) -> &Action {
         &self.action
     }
+
+    /// The address family that it names by an address or by ICMP. A rule that
+    /// names none is for every family of its host.
+    ///
+    /// # Panics
+    /// When it names both: no packet is of both.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        let Matches { source, destination, protocol, .. } = &self.matches;
+        let translated = match &self.action {
+            Action::SourceNat { to, .. } => *to,
+            Action::DestinationNat { to, .. } => Some(*to),
+            Action::Accept | Action::Drop | Action::Count | Action::Notrack => None,
+        };
+        let prefixes = source.iter().chain(destination).map(|prefix| prefix.family());
+        let protocol = protocol.and_then(Protocol::family);
+        let mut named = prefixes.chain(protocol).chain(translated.map(Family::of));
+        let first = named.next();
+        assert!(named.all(|other| Some(other) == first), "rule {} names two address families", self.name);
+        first
+    }
+
+    /// The same rule with its addresses, and ICMP, in a family: see
+    /// [`Family::address`].
+    #[must_use]
+    pub(crate) fn of_family(mut self, family: Family) -> Self {
+        let Matches { source, destination, protocol, .. } = &mut self.matches;
+        for prefix in source.iter_mut().chain(destination) {
+            *prefix = prefix.of_family(family);
+        }
+        if (family, *protocol) == (Family::V6, Some(Protocol::Icmp)) {
+            *protocol = Some(Protocol::Icmpv6);
+        }
+        match &mut self.action {
+            Action::SourceNat { to: Some(to), .. } | Action::DestinationNat { to, .. } => {
+                *to = family.address(*to);
+            }
+            _ => {}
+        }
+        self
+    }
 }
 
 impl fmt::Display for Action {
@@ -345,14 +393,12 @@ impl fmt::Display for Action {
             Self::Count => Ok(()),
             Self::Notrack => f.write_str(" notrack"),
             Self::SourceNat { to, ports, choice } => {
-                match to {
-                    Some(to) => write!(f, " snat to {to}")?,
-                    None => f.write_str(" masquerade")?,
-                }
                 match (to, ports) {
-                    (Some(_), Some(ports)) => write!(f, ":{ports}")?,
-                    (None, Some(ports)) => write!(f, " to :{ports}")?,
-                    (_, None) => {}
+                    (Some(IpAddr::V6(to)), Some(ports)) => write!(f, " snat to [{to}]:{ports}")?,
+                    (Some(to), Some(ports)) => write!(f, " snat to {to}:{ports}")?,
+                    (Some(to), None) => write!(f, " snat to {to}")?,
+                    (None, Some(ports)) => write!(f, " masquerade to :{ports}")?,
+                    (None, None) => f.write_str(" masquerade")?,
                 }
                 match choice {
                     Choice::Keep => Ok(()),
@@ -360,7 +406,7 @@ impl fmt::Display for Action {
                     Choice::FullyRandom => f.write_str(" fully-random"),
                 }
             }
-            Self::DestinationNat { to, port } => write!(f, " dnat to {to}:{port}"),
+            Self::DestinationNat { to, port } => write!(f, " dnat to {}", SocketAddr::new(*to, *port)),
         }
     }
 }
@@ -377,6 +423,7 @@ mod tests {
 
     const A: [u8; 4] = [10, 0, 0, 1];
     const B: [u8; 4] = [192, 0, 2, 1];
+    const V6: [u16; 8] = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];
 
     #[test]
     fn rules_display_as_nft_prints_them() {
@@ -396,6 +443,10 @@ mod tests {
             Rule::source_nat("snat", B).to_ports(40000..=40003).choose(Choice::Random),
             Rule::masquerade("masquerade", "wan").to_ports(40000).choose(Choice::FullyRandom),
             Rule::destination_nat("dnat", (B, 80), (A, 8080)),
+            Rule::source_nat("snat6", V6).source(Prefix::new(V6, 64)).to_ports(40000..=40003),
+            Rule::source_nat("snat6", V6),
+            Rule::destination_nat("dnat6", (V6, 80), (V6, 8080)),
+            Rule::count("ping6").icmpv6(),
         ];
         let text: Vec<_> = rules.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -412,8 +463,39 @@ mod tests {
                 "counter snat to 192.0.2.1:40000-40003 random",
                 "oifname \"wan\" counter masquerade to :40000 fully-random",
                 "ip daddr 192.0.2.1 tcp dport 80 counter dnat to 10.0.0.1:8080",
+                "ip6 saddr 2001:db8::/64 counter snat to [2001:db8::1]:40000-40003",
+                "counter snat to 2001:db8::1",
+                "ip6 daddr 2001:db8::1 tcp dport 80 counter dnat to [2001:db8::1]:8080",
+                "meta l4proto ipv6-icmp counter",
             ]
         );
+    }
+
+    #[test]
+    fn a_rule_knows_its_family() {
+        assert_eq!(Rule::masquerade("", "wan").tcp().family(), None);
+        assert_eq!(Rule::source_nat("", V6).family(), Some(Family::V6));
+        assert_eq!(Rule::drop("").icmpv6().family(), Some(Family::V6));
+        assert_eq!(Rule::drop("").icmp().destination(B).family(), Some(Family::V4));
+    }
+
+    #[test]
+    #[should_panic(expected = "rule mixed names two address families")]
+    fn no_rule_is_of_both_families() {
+        let _ = Rule::source_nat("mixed", V6).source(A).family();
+    }
+
+    #[test]
+    fn a_rule_moves_to_ipv6() {
+        let rule = Rule::destination_nat("", (B, 80), (A, 8080)).source(Prefix::new(A, 24));
+        assert_eq!(
+            rule.clone().of_family(Family::V6).to_string(),
+            "ip6 saddr 2001:db8::a00:0/120 ip6 daddr 2001:db8::c000:201 tcp dport 80 counter \
+             dnat to [2001:db8::a00:1]:8080"
+        );
+        assert_eq!(rule.clone().of_family(Family::V4), rule);
+        let ping = Rule::drop("").icmp().of_family(Family::V6);
+        assert_eq!(ping.family(), Some(Family::V6));
     }
 
     #[test]

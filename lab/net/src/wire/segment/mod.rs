@@ -1,36 +1,39 @@
 //! TCP segments as they lie in Ethernet frames: read, edited, made.
 //!
-//! Only untagged IPv4 carries segments here. ARP, IPv6, a VLAN tag, a fragment
-//! and anything cut short or malformed is "not TCP": there is no [`Segment`].
+//! IPv4 and IPv6 carry segments here, in untagged frames. ARP, a VLAN tag, a
+//! fragment and anything cut short or malformed is "not TCP": there is no
+//! [`Segment`].
 //!
 //! - RFC 9293 3.1, the header; RFC 7323 3.2, the timestamps option
 //! - print-tcp.c of tcpdump, whose spelling [`Segment`] is shown in
 
+mod identity;
+mod ip;
 mod place;
 mod timestamps;
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{
-    Ethernet2HeaderSlice, Ipv4HeaderSlice, PacketBuilder, TcpHeader, TcpHeaderSlice, TcpOptionElement,
-};
+use etherparse::{Ethernet2HeaderSlice, PacketBuilder, TcpHeader, TcpHeaderSlice, TcpOptionElement};
 
 pub use crate::tcp_flags::Flags;
 use faultlab_base::error::{Error, Result};
+pub use identity::{Identity, Numbers};
+pub use ip::IpHeader;
 use place::{Place, be32};
 pub use timestamps::{Timestamps, remove_timestamps, set_timestamps};
 
-/// The time to live of a frame that is made here: Linux's default.
+/// The time to live, or hop limit, of a frame that is made here: Linux's default.
 const TTL: u8 = 64;
 
 /// What a scenario looks at in the headers of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Header {
     /// The sender.
-    pub src: SocketAddrV4,
+    pub src: SocketAddr,
     /// The receiver.
-    pub dst: SocketAddrV4,
+    pub dst: SocketAddr,
     /// The sequence number of the first byte, or of the SYN.
     pub seq: u32,
     /// The next sequence number that the sender expects; significant with ACK.
@@ -98,22 +101,20 @@ impl Header {
         Some((Self::at(frame, &place)?, place.payload.len()))
     }
 
-    /// The same of an IPv4 packet that is in no frame.
+    /// The same of an IP packet that is in no frame.
     #[must_use]
     pub fn of_packet(packet: &[u8]) -> Option<(Self, usize)> {
-        const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x08, 0x00];
-        Self::parse(&[&ETHERNET, packet].concat())
+        Self::parse(&ip::framed(packet))
     }
 
     fn at(frame: &[u8], place: &Place) -> Option<Self> {
-        let ip = Ipv4HeaderSlice::from_slice(&frame[place.ip..]).ok()?;
         let tcp = TcpHeaderSlice::from_slice(&frame[place.tcp.clone()]).ok()?;
         let bits = frame[place.tcp.start + 13];
         let timestamps =
             place.timestamps.map(|at| Timestamps { tsval: be32(frame, at), tsecr: be32(frame, at + 4) });
         Some(Self {
-            src: SocketAddrV4::new(ip.source_addr(), tcp.source_port()),
-            dst: SocketAddrV4::new(ip.destination_addr(), tcp.destination_port()),
+            src: SocketAddr::new(place.ip.src, tcp.source_port()),
+            dst: SocketAddr::new(place.ip.dst, tcp.destination_port()),
             seq: tcp.sequence_number(),
             ack: tcp.acknowledgment_number(),
             flags: Flags::of(bits),
@@ -134,7 +135,8 @@ impl<'a> Segment<'a> {
     /// The segment as an Ethernet frame with right checksums.
     ///
     /// # Errors
-    /// Where the payload does not fit into an IPv4 packet.
+    /// Where the payload does not fit into an IP packet, or the addresses are of
+    /// two families.
     pub fn frame(&self, macs: Macs) -> Result<Vec<u8>> {
         let Header { src, dst, seq, ack, flags, window, timestamps } = self.header;
         let mut tcp = TcpHeader::new(src.port(), dst.port(), seq, window);
@@ -153,9 +155,13 @@ impl<'a> Segment<'a> {
                 [TcpOptionElement::Noop, TcpOptionElement::Noop, TcpOptionElement::Timestamp(tsval, tsecr)];
             tcp.set_options(&options).map_err(|e| Error::Lab(format!("{self}: {e}")))?;
         }
-        let builder = PacketBuilder::ethernet2(macs.src, macs.dst)
-            .ipv4(src.ip().octets(), dst.ip().octets(), TTL)
-            .tcp_header(tcp);
+        let ethernet = PacketBuilder::ethernet2(macs.src, macs.dst);
+        let ip = match (src.ip(), dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => ethernet.ipv4(src.octets(), dst.octets(), TTL),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), TTL),
+            _ => return Err(Error::Lab(format!("{self}: the addresses are of two families"))),
+        };
+        let builder = ip.tcp_header(tcp);
         let mut frame = Vec::with_capacity(builder.size(self.payload.len()));
         builder.write_to_vec(&mut frame, self.payload).map_err(|e| Error::Lab(format!("{self}: {e}")))?;
         Ok(frame)
@@ -178,6 +184,12 @@ mod tests {
 
     const MACS: Macs = Macs { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2] };
 
+    /// The same headers over IPv6.
+    fn header_v6() -> Header {
+        let [src, dst] = ["[2001:db8::2]:41000", "[2001:db8:1::2]:80"].map(|end| end.parse().unwrap());
+        Header { src, dst, ..header() }
+    }
+
     fn header() -> Header {
         Header {
             src: "10.0.0.2:41000".parse().unwrap(),
@@ -192,9 +204,18 @@ mod tests {
 
     fn checksum_is_right(frame: &[u8]) -> bool {
         let place = Place::of(frame).unwrap();
-        let ip = Ipv4HeaderSlice::from_slice(&frame[place.ip..]).unwrap();
         let tcp = TcpHeaderSlice::from_slice(&frame[place.tcp]).unwrap();
-        tcp.calc_checksum_ipv4(&ip, &frame[place.payload]).unwrap() == tcp.checksum()
+        let payload = &frame[place.payload];
+        let sum = match (place.ip.src, place.ip.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                tcp.calc_checksum_ipv4_raw(src.octets(), dst.octets(), payload)
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                tcp.calc_checksum_ipv6_raw(src.octets(), dst.octets(), payload)
+            }
+            _ => panic!("two families"),
+        };
+        sum.unwrap() == tcp.checksum()
     }
 
     /// A frame whose options are `options`, padded to whole words, and whose checksum is right.
@@ -231,6 +252,49 @@ mod tests {
         assert_eq!(frame.len(), 54);
         frame.resize(60, 0);
         assert_eq!(Segment::parse(&frame), Some(segment));
+    }
+
+    /// A frame over IPv6 with these extension headers before the segment, the
+    /// first of kind `first`. The last names TCP.
+    fn with_extensions(first: u8, extensions: &[u8]) -> Vec<u8> {
+        let mut frame = Segment { header: header_v6(), payload: b"abc" }.frame(MACS).unwrap();
+        let length = u16::from_be_bytes([frame[18], frame[19]]) + u16::try_from(extensions.len()).unwrap();
+        frame[18..20].copy_from_slice(&length.to_be_bytes());
+        frame[20] = first;
+        frame.splice(54..54, extensions.iter().copied());
+        frame
+    }
+
+    #[test]
+    fn a_segment_lies_behind_extension_headers() {
+        const TCP: u8 = 6;
+        let segment = Some(Segment { header: header_v6(), payload: b"abc" });
+        // Hop-by-hop options (0), then destination options (60), eight bytes each.
+        let options = [60, 0, 1, 4, 0, 0, 0, 0, TCP, 0, 1, 4, 0, 0, 0, 0];
+        assert_eq!(Segment::parse(&with_extensions(0, &options)), segment);
+        // A fragment header (44) of the only fragment, and of the first of several.
+        assert_eq!(Segment::parse(&with_extensions(44, &[TCP, 0, 0, 0, 0, 0, 0, 1])), segment);
+        assert_eq!(Segment::parse(&with_extensions(44, &[TCP, 0, 0, 1, 0, 0, 0, 1])), None);
+        // More headers than are walked.
+        let many = [[60, 0, 1, 4, 0, 0, 0, 0]; 9].concat();
+        assert_eq!(Segment::parse(&with_extensions(60, &many)), None);
+        assert!(set_timestamps(&mut with_extensions(0, &options), Timestamps { tsval: 1, tsecr: 2 }));
+    }
+
+    #[test]
+    fn the_families_of_a_segment_are_one() {
+        let header = Header { dst: header().dst, ..header_v6() };
+        let error = Segment { header, payload: b"" }.frame(MACS).unwrap_err();
+        assert!(error.to_string().contains("two families"), "{error}");
+        assert!(header_v6().to_string().starts_with("[2001:db8::2]:41000 > [2001:db8:1::2]:80 "));
+    }
+
+    #[test]
+    fn a_packet_in_no_frame_is_read_by_its_version() {
+        for header in [header(), header_v6()] {
+            let frame = Segment { header, payload: b"abc" }.frame(MACS).unwrap();
+            assert_eq!(Header::of_packet(&frame[14..]), Some((header, 3)));
+        }
     }
 
     #[test]
@@ -289,8 +353,10 @@ mod tests {
             (seq, ack, window, flags) in any::<(u32, u32, u16, u8)>(),
             timestamps in proptest::option::of(timestamps()),
             payload in proptest::collection::vec(any::<u8>(), 0..64),
+            v6: bool,
         ) {
-            let header = Header { seq, ack, window, flags: Flags::of(flags), timestamps, ..header() };
+            let ends = if v6 { header_v6() } else { header() };
+            let header = Header { seq, ack, window, flags: Flags::of(flags), timestamps, ..ends };
             let segment = Segment { header, payload: &payload };
             let frame = segment.frame(MACS).unwrap();
             prop_assert_eq!(Segment::parse(&frame), Some(segment));
@@ -306,10 +372,12 @@ mod tests {
         #[test]
         fn no_damage_makes_it_panic(
             damage in proptest::collection::vec((0_usize..80, any::<u8>()), 1..8),
-            length in 0_usize..80,
+            length in 0_usize..100,
             to in timestamps(),
+            v6: bool,
         ) {
-            let mut frame = Segment { header: header(), payload: b"payload" }.frame(MACS).unwrap();
+            let header = if v6 { header_v6() } else { header() };
+            let mut frame = Segment { header, payload: b"payload" }.frame(MACS).unwrap();
             for (at, byte) in damage {
                 let at = at % frame.len();
                 frame[at] = byte;
@@ -322,9 +390,10 @@ mod tests {
 
         #[test]
         fn a_right_checksum_stays_right_and_a_wrong_one_wrong(
-            from in timestamps(), to in timestamps(), error in 0_u16..0xffff,
+            from in timestamps(), to in timestamps(), error in 0_u16..0xffff, v6: bool,
         ) {
-            let segment = Segment { header: Header { timestamps: Some(from), ..header() }, payload: b"odd" };
+            let header = if v6 { header_v6() } else { header() };
+            let segment = Segment { header: Header { timestamps: Some(from), ..header }, payload: b"odd" };
             let mut frame = segment.frame(MACS).unwrap();
             let at = Place::of(&frame).unwrap().tcp.start + CHECKSUM;
             let right = be16(&frame, at);

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use etherparse::{EtherType, Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice, TcpHeaderSlice};
+use etherparse::{IpNumber, TcpHeaderSlice};
 
+use super::ip::IpHeader;
 use super::timestamps::TIMESTAMPS;
 
 /// Where a segment's parts lie in its frame.
 pub(super) struct Place {
-    /// The IPv4 header.
-    pub ip: usize,
+    /// The IP header.
+    pub ip: IpHeader,
     /// The TCP header with its options.
     pub tcp: Range<usize>,
     /// The two values of the timestamps option, eight bytes.
@@ -25,23 +26,16 @@ impl Place {
     }
 
     pub fn of_headers(frame: &[u8]) -> Option<Self> {
-        let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
-        if ethernet.ether_type() != EtherType::IPV4 {
+        let ip = IpHeader::of_frame(frame)?;
+        if ip.protocol != IpNumber::TCP || ip.is_fragment {
             return None;
         }
-        let start = ethernet.slice().len();
-        let ip = Ipv4HeaderSlice::from_slice(&frame[start..]).ok()?;
-        if ip.protocol() != IpNumber::TCP || ip.is_fragmenting_payload() {
-            return None;
-        }
-        let last = start + usize::from(ip.total_len());
-        let packet = frame.get(start..last.min(frame.len()))?;
-        let tcp = TcpHeaderSlice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
-        let at = start + ip.slice().len();
-        let end = at + tcp.slice().len();
+        let Range { start, end: last } = ip.payload;
+        let tcp = TcpHeaderSlice::from_slice(frame.get(start..last.min(frame.len()))?).ok()?;
+        let end = start + tcp.slice().len();
         let timestamps =
             timestamps_option(tcp.options()).map(|option| end - tcp.options().len() + option + 2);
-        Some(Self { ip: start, tcp: at..end, timestamps, payload: end..last })
+        Some(Self { ip, tcp: start..end, timestamps, payload: end..last })
     }
 }
 

@@ -21,7 +21,8 @@
 //!
 //! - net/ipv4/tcp_minisocks.c, tcp_time_wait(): when a stamp is kept
 //! - net/ipv4/tcp_metrics.c, tcp_remember_stamp(), tcp_peer_is_proven()
-//! - net/ipv4/tcp_ipv4.c (3.10), tcp_input.c (4.x), tcp_conn_request(): the check
+//! - net/ipv4/tcp_ipv4.c and net/ipv6/tcp_ipv6.c (3.10), tcp_input.c (4.x),
+//!   tcp_conn_request(): the check, which is one for both families
 //! - 4396e46187ca "tcp: remove tcp_tw_recycle", 4.12
 
 mod connection;
@@ -30,7 +31,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ pub struct Counters {
 }
 
 /// For whom a stamp is kept: the peer, and the server's address where the rule has that.
-type Key = (Ipv4Addr, Option<Ipv4Addr>);
+type Key = (IpAddr, Option<IpAddr>);
 
 /// The check, and what it needs to know.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ pub struct Model {
     /// Seconds.
     paws_window: u64,
     /// By client, then server.
-    connections: HashMap<(SocketAddrV4, SocketAddrV4), Connection>,
+    connections: HashMap<(SocketAddr, SocketAddr), Connection>,
     stamps: HashMap<Key, Stamp>,
     counters: Counters,
 }
@@ -143,7 +144,7 @@ impl Model {
 
     /// The stamp that counts for a SYN from `peer` to `server` at `now`.
     #[must_use]
-    pub fn stamp(&self, now: Duration, peer: Ipv4Addr, server: Ipv4Addr) -> Option<Stamp> {
+    pub fn stamp(&self, now: Duration, peer: IpAddr, server: IpAddr) -> Option<Stamp> {
         let stamp = self.stamps.get(&self.key(peer, server))?;
         (age(now, *stamp) < self.paws_window).then_some(*stamp)
     }
@@ -168,7 +169,7 @@ impl Model {
         match change {
             Change::TimeWait(Some(stamp)) if self.recycle => {
                 connection.recycle(now);
-                self.remember(now, self.key(*name.0.ip(), *name.1.ip()), stamp);
+                self.remember(now, self.key(name.0.ip(), name.1.ip()), stamp);
             }
             Change::Closed => {
                 self.connections.remove(&name);
@@ -178,7 +179,7 @@ impl Model {
         Verdict::Pass
     }
 
-    fn syn(&mut self, now: Duration, name: (SocketAddrV4, SocketAddrV4), syn: &Header) -> Verdict {
+    fn syn(&mut self, now: Duration, name: (SocketAddr, SocketAddr), syn: &Header) -> Verdict {
         if let Some(connection) = self.connections.get_mut(&name) {
             if connection.has_socket(now) {
                 connection.asked_again(now, syn);
@@ -200,7 +201,7 @@ impl Model {
 
     /// tcp_peer_is_proven() with paws_check.
     fn is_proven(&self, now: Duration, syn: &Header) -> bool {
-        let Some(stamp) = self.stamp(now, *syn.src.ip(), *syn.dst.ip()) else { return true };
+        let Some(stamp) = self.stamp(now, syn.src.ip(), syn.dst.ip()) else { return true };
         match syn.timestamps.filter(|_| self.timestamps) {
             Some(timestamps) => !older(timestamps.tsval, stamp.ts, TCP_PAWS_WINDOW),
             // a26552afe894, "tcp: don't allow syn packets without timestamps to
@@ -224,7 +225,7 @@ impl Model {
         self.stamps.insert(key, new);
     }
 
-    fn key(&self, peer: Ipv4Addr, server: Ipv4Addr) -> Key {
+    fn key(&self, peer: IpAddr, server: IpAddr) -> Key {
         (peer, (self.rule == Rule::V4).then_some(server))
     }
 }

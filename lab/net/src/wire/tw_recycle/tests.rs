@@ -1,6 +1,6 @@
 //! The model against what old kernels did, and against their source.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
@@ -8,9 +8,9 @@ use super::*;
 use crate::wire::policy::{Chain, Pass};
 use crate::wire::segment::{Flags, Timestamps};
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 3);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 2));
+const OTHER_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 3));
 /// The peer's timestamp clock when a test starts.
 const TICKS: u32 = 1_000_000;
 
@@ -26,8 +26,8 @@ struct Lab {
 /// One connection from the client, both ends of which talk through the model.
 #[derive(Clone)]
 struct Talk {
-    client: SocketAddrV4,
-    server: SocketAddrV4,
+    client: SocketAddr,
+    server: SocketAddr,
     /// The next sequence number of the client and of the server.
     next: [u32; 2],
     /// The TSval of the client's next segment; none without the option.
@@ -108,8 +108,8 @@ impl Talk {
     fn new(port: u16, tsval: Option<u32>) -> Self {
         // Sequence numbers that wrap around within the talk.
         Self {
-            client: SocketAddrV4::new(CLIENT, port),
-            server: SocketAddrV4::new(SERVER, 80),
+            client: SocketAddr::new(CLIENT, port),
+            server: SocketAddr::new(SERVER, 80),
             next: [u32::MAX - 50, u32::MAX - 500],
             tsval,
         }
@@ -218,13 +218,13 @@ fn the_stamp_is_per_server_address_on_4_only() {
         let mut lab = Lab::new(rule);
         lab.closed_by_server(41000, Some(TICKS));
         let mut talk = Talk::new(41001, Some(TICKS - 2));
-        talk.server = SocketAddrV4::new(OTHER_SERVER, 80);
+        talk.server = SocketAddr::new(OTHER_SERVER, 80);
         assert_eq!(lab.send(&mut talk, Side::Client, Flags::SYN, 0), verdict, "{rule:?}");
         // It holds for every port, and for no other peer.
         let mut talk = Talk::new(41002, Some(TICKS - 2));
         talk.server.set_port(443);
         assert_eq!(lab.send(&mut talk, Side::Client, Flags::SYN, 0), Verdict::Drop);
-        talk.client.set_ip(Ipv4Addr::new(10, 0, 0, 3));
+        talk.client.set_ip([10, 0, 0, 3].into());
         assert_eq!(lab.send(&mut talk, Side::Client, Flags::SYN, 0), Verdict::Pass);
     }
 }
@@ -432,7 +432,7 @@ fn memory_is_bounded() {
     for host in 0..5000_u32 {
         lab.model.remember(
             lab.now,
-            (Ipv4Addr::from_bits(host), None),
+            (Ipv4Addr::from_bits(host).into(), None),
             Stamp { ts: 1, second: 1000 + u64::from(host) },
         );
     }
