@@ -16,6 +16,7 @@ use lab::machine::vm::elf::Executable;
 use lab::machine::vm::frame::Frame;
 use lab::machine::vm::init::{self, REPORT};
 use lab::machine::vm::initramfs::Initramfs;
+use lab::machine::vm::ports::OnFrame;
 use lab::machine::vm::run::Heard;
 use lab::machine::vm::{Clock, End, Qemu, Vm, housekeeping, line};
 use lab::machine::worker::Task;
@@ -136,7 +137,7 @@ impl Lane {
     /// From nothing to a guest that has ended.
     fn floor(&self, archive: &[u8]) -> Result<Duration> {
         let start = Instant::now();
-        self.guest(archive, &mut |_| {})?;
+        self.guest(archive, &mut |_| Ok(()))?;
         Ok(start.elapsed())
     }
 
@@ -172,7 +173,7 @@ impl Lane {
             without_cause: false,
             looks: Some(lab::stage::Looks::default()),
         };
-        let visit = self.runtime.block_on(vm.visit(vec![task; tasks], on_heard))?;
+        let visit = self.runtime.block_on(vm.visit(&scenarios::CATALOGUE, vec![task; tasks], on_heard))?;
         visit.failure.map_or(Ok(()), Err)
     }
 
@@ -182,15 +183,19 @@ impl Lane {
         initramfs.program("/init", &Executable::running()?);
         initramfs.file(SLEEPER, 0o444, vec![]);
         let mut frames = vec![];
-        self.guest(&initramfs.build()?, &mut |_| frames.push(Instant::now()))?;
+        let note = &mut |_: &Frame| {
+            frames.push(Instant::now());
+            Ok(())
+        };
+        self.guest(&initramfs.build()?, note)?;
         Ok(frames[1] - frames[0])
     }
 
-    fn guest(&self, archive: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> Result<()> {
+    fn guest(&self, archive: &[u8], on_frame: &mut OnFrame<'_>) -> Result<()> {
         let mut qemu = Qemu::find()?;
         qemu.clock = Clock::Virtual { seed: 1 };
         let kernel = self.kernel.read_image()?;
-        let guest = Guest { kernel: &kernel, initramfs: archive, append: "", person: None };
+        let guest = Guest { kernel: &kernel, initramfs: archive, append: "", person: None, tasks: 1 };
         let end = self.runtime.block_on(qemu.run(&guest, on_frame))?;
         match end.how {
             End::PoweredOff => Ok(()),

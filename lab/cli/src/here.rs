@@ -14,7 +14,7 @@ use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{Clock, Ground, Need};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::matrix::Column;
-use faultlab_report::progress::{Display, Progress};
+use faultlab_report::progress::{Display, Parts, Progress};
 
 /// Runs the scenarios, as many side by side as asked for, and hands each
 /// outcome on in the order of the catalogue.
@@ -62,8 +62,8 @@ async fn one(
         return without(Verdict::NotApplicable, reason);
     }
     let arms = scenario.arms_on(&ground, &options.only).len();
-    display.borrow_mut().note(&Progress::Begun { scenario: name, arms });
-    let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::Arm { scenario: name, arm });
+    display.borrow_mut().note(&Progress::Begun { name, parts: Parts::Arms(arms) });
+    let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::PartEnded { of: name, part: arm });
     let result = here.run(options.task(scenario), &mut on_arm).await;
     display.borrow_mut().note(&Progress::Ended(name));
     result.unwrap_or_else(|error| match error {

@@ -10,14 +10,16 @@ use super::Stop;
 use super::options::Options;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;
-use faultlab_kernels::{Kernel, Store};
+use faultlab_kernels::Kernel;
+use faultlab_kernels::Store;
 use faultlab_machine::vm::Vm;
+use faultlab_engine::catalogue::Catalogue;
 use faultlab_machine::vm::run::Heard;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{Clock, Ground};
 use faultlab_net::kernel::Kernel as Running;
 use faultlab_report::matrix::Column;
-use faultlab_report::progress::{Display, Progress};
+use faultlab_report::progress::{Display, Parts, Progress};
 
 /// Makes the kernels ready that were asked for: whatever is wrong with one is
 /// told before any is booted.
@@ -33,12 +35,14 @@ pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
 /// Runs the scenarios on every kernel, as many guests side by side as asked
 /// for, and hands each column on in the order of the kernels.
 pub(super) async fn run(
+    catalogue: &Catalogue,
     machines: &[Vm],
     options: &Options,
     display: &RefCell<Display>,
     on_column: &mut dyn FnMut(Column) -> std::result::Result<(), Stop>,
 ) -> std::result::Result<(), Stop> {
-    let columns = machines.iter().enumerate().map(|(number, vm)| column(vm, number, options, display));
+    let column = |(number, vm)| column(catalogue, vm, number, options, display);
+    let columns = machines.iter().enumerate().map(column);
     let mut columns = stream::iter(columns).buffered(options.guests);
     // As long as no kernel has booted there is nothing to tell but why.
     let (mut held, mut why, mut one_booted) = (vec![], None, false);
@@ -60,6 +64,7 @@ pub(super) async fn run(
 /// All that is asked of one kernel; and, where it never came to run anything,
 /// why.
 async fn column(
+    catalogue: &Catalogue,
     vm: &Vm,
     number: usize,
     options: &Options,
@@ -75,7 +80,7 @@ async fn column(
     if left.is_empty() {
         return Ok((column, None));
     }
-    display.borrow_mut().note(&Progress::Begun { scenario: &id, arms: left.len() });
+    display.borrow_mut().note(&Progress::Begun { name: &id, parts: Parts::Scenarios(left.len()) });
     let mut console = String::new();
     let mut never_booted = None;
     while !left.is_empty() {
@@ -85,12 +90,14 @@ async fn column(
         let tasks = batch.iter().map(|s| options.task(s)).collect();
         let mut hear = |heard: Heard<'_>| {
             if let Heard::Outcome(outcome) = heard {
-                display.borrow_mut().note(&Progress::Arm { scenario: &id, arm: &outcome.scenario });
+                display.borrow_mut().note(&Progress::PartEnded { of: &id, part: &outcome.scenario });
             }
         };
-        let mut visit = vm.visit(tasks, &mut hear).await?;
+        let mut visit = vm.visit(catalogue, tasks, &mut hear).await?;
         visit.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
-        console.push_str(&visit.console.text());
+        if options.console.is_some() {
+            console.push_str(&visit.console.text());
+        }
         let done = visit.outcomes.len();
         column.outcomes.extend(visit.outcomes);
         left.drain(..done);
@@ -98,7 +105,10 @@ async fn column(
         // A kernel that does not boot will not do so for the next scenario. Of
         // what a guest died later the others know nothing: they go on.
         let lost = if visit.booted { 1 } else { left.len() };
-        column.outcomes.extend(left.drain(..lost).map(|s| failed(s, vm, options.clock, &failure)));
+        for scenario in left.drain(..lost) {
+            display.borrow_mut().note(&Progress::PartEnded { of: &id, part: scenario.card.name });
+            column.outcomes.push(failed(scenario, vm, options.clock, &failure));
+        }
         if column.outcomes.len() == lost && !visit.booted {
             never_booted = Some(failure);
         }

@@ -38,6 +38,8 @@ fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Re
     let options = raw.options(catalogue).map_err(Stop::Usage)?;
     super::on_runtime(async {
         tokio::select! {
+            // A run that always has something to do does not keep a signal waiting.
+            biased;
             // Dropping the run kills its workers and guests, and with them all
             // they made.
             stop = stopped() => Err(stop),
@@ -88,7 +90,7 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         here::run(options, &display, &mut tell).await?;
     } else {
         let machines = kernels::ready(options)?;
-        kernels::run(&machines, options, &display, &mut tell).await?;
+        kernels::run(catalogue, &machines, options, &display, &mut tell).await?;
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
     let tally = Tally::of(&outcomes);

@@ -12,7 +12,11 @@ use faultlab_base::error::{Error, Result};
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use faultlab_model::recording::Traces;
-use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan};
+use faultlab_model::scenario::Arm;
+use faultlab_model::scenario::ArmKind;
+use faultlab_model::scenario::Ground;
+use faultlab_model::scenario::Plan;
+use faultlab_model::scenario::Era;
 use faultlab_model::snapshot;
 
 /// What is asked of a scenario, beside its ground.
@@ -74,18 +78,7 @@ pub async fn perform(
                 Ok(played) => {
                     let (arms, traces): (_, Vec<_>) = played.into_iter().unzip();
                     outcome.arms = arms;
-                    (outcome.verdict, outcome.reason) =
-                        judge(&scenario.symptom, era.shows, &mut outcome.arms);
-                    outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
-                        let cell = arm.observations.get(scenario.symptom.row);
-                        arm.kind == ArmKind::Control && cell.is_some_and(|c| c == scenario.symptom.healthy)
-                    });
-                    if order.without_cause {
-                        let reproduced = outcome.fault().and_then(|fault| fault.symptom);
-                        outcome.expected = outcome.control_is_healthy && reproduced == Some(false);
-                    } else {
-                        compare(&mut outcome, scenario, snapshots);
-                    }
+                    judged(&mut outcome, scenario, era, order.without_cause, snapshots);
                     if looks.explains || !outcome.expected {
                         explain(&mut outcome, &traces);
                     }
@@ -173,6 +166,29 @@ fn explain(outcome: &mut Outcome, traces: &[Option<Traces>]) {
         } else if !outcome.control_is_healthy {
             arm.why = shown.iter().flat_map(|reasons| reasons.beside(None)).collect();
         }
+    }
+}
+
+/// Judges the arms that were played in this era: the verdict by difference, and
+/// whether it is as expected. Depends on the table only, so that whoever has the
+/// table can judge it again.
+pub fn judged(
+    outcome: &mut Outcome,
+    scenario: &Scenario,
+    era: &Era,
+    without_cause: bool,
+    snapshots: Snapshots,
+) {
+    (outcome.verdict, outcome.reason) = judge(&scenario.symptom, era.shows, &mut outcome.arms);
+    outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
+        let cell = arm.observations.get(scenario.symptom.row);
+        arm.kind == ArmKind::Control && cell.is_some_and(|c| c == scenario.symptom.healthy)
+    });
+    if without_cause {
+        let reproduced = outcome.fault().and_then(|fault| fault.symptom);
+        outcome.expected = outcome.control_is_healthy && reproduced == Some(false);
+    } else {
+        compare(outcome, scenario, snapshots);
     }
 }
 

@@ -15,22 +15,47 @@ pub enum Progress<'a> {
     Checking,
     /// It has been.
     CheckingEnded,
-    /// A scenario has begun.
+    /// A scenario has begun, or a kernel's scenarios have.
     Begun {
-        /// Its name.
-        scenario: &'a str,
-        /// How many arms it has.
-        arms: usize,
+        /// The scenario's or the kernel's name.
+        name: &'a str,
+        /// What it consists of.
+        parts: Parts,
     },
-    /// An arm of it has ended.
-    Arm {
-        /// The scenario's name.
-        scenario: &'a str,
-        /// The arm's.
-        arm: &'a str,
+    /// A part of it has ended.
+    PartEnded {
+        /// The scenario's or the kernel's name.
+        of: &'a str,
+        /// The part's.
+        part: &'a str,
     },
-    /// A scenario has ended.
+    /// All of it has ended.
     Ended(&'a str),
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// So many arms of a scenario.
+    Arms(usize),
+    /// So many scenarios on a kernel.
+    Scenarios(usize),
+}
+
+impl Parts {
+    fn number(self) -> usize {
+        match self {
+            Self::Arms(number) | Self::Scenarios(number) => number,
+        }
+    }
+
+    /// How a bar shows them.
+    fn template(self) -> &'static str {
+        match self {
+            Self::Arms(_) => "{spinner} {prefix}  {pos}/{len} arms  {elapsed}  {msg}",
+            Self::Scenarios(_) => "{spinner} {prefix}  {pos}/{len} scenarios  {elapsed}  {msg}",
+        }
+    }
 }
 
 /// Shows progress at a terminal, or nothing.
@@ -57,12 +82,12 @@ impl Display {
             return;
         }
         match progress {
-            Progress::Checking => self.begin(CHECKING, 0),
-            Progress::Begun { scenario, arms } => self.begin(scenario, *arms),
-            Progress::Arm { scenario, arm } => {
-                if let Some(bar) = self.running.get(*scenario) {
+            Progress::Checking => self.begin(CHECKING, None),
+            Progress::Begun { name, parts } => self.begin(name, Some(*parts)),
+            Progress::PartEnded { of, part } => {
+                if let Some(bar) = self.running.get(*of) {
                     bar.inc(1);
-                    bar.set_message(format!("{arm} has ended"));
+                    bar.set_message(format!("{part} has ended"));
                 }
             }
             Progress::CheckingEnded => self.end(CHECKING),
@@ -77,13 +102,11 @@ impl Display {
         }
     }
 
-    fn begin(&mut self, name: &str, arms: usize) {
-        let template = match arms {
-            0 => "{spinner} {prefix}",
-            _ => "{spinner} {prefix}  {pos}/{len} arms  {elapsed}  {msg}",
-        };
+    fn begin(&mut self, name: &str, parts: Option<Parts>) {
+        let template = parts.map_or("{spinner} {prefix}", Parts::template);
         let style = ProgressStyle::with_template(template).expect("the template is right");
-        let bar = self.bars.add(ProgressBar::new(arms as u64).with_style(style).with_prefix(name.to_owned()));
+        let number = parts.map_or(0, Parts::number) as u64;
+        let bar = self.bars.add(ProgressBar::new(number).with_style(style).with_prefix(name.to_owned()));
         bar.enable_steady_tick(Duration::from_millis(100));
         self.running.insert(name.to_owned(), bar);
     }

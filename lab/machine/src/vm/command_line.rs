@@ -160,6 +160,8 @@ pub struct Guest<'a> {
     pub append: &'a str,
     /// Who sits at its first serial port, if anybody does.
     pub person: Option<&'a Person>,
+    /// How many tasks it has, each of which may take its time.
+    pub tasks: u32,
 }
 
 /// The descriptors that QEMU inherits.
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
 
     fn arguments(clock: Clock, way: Way) -> String {
-        let guest = Guest { kernel: b"", initramfs: b"", append: "faultlab.more", person: None };
+        let guest = Guest { kernel: b"", initramfs: b"", append: "faultlab.more", person: None, tasks: 1 };
         let files = Files { console: 7, results: 8, kernel: 5, vmlinux: Some(6), initramfs: 9 };
         Qemu::unfound(clock).arguments(way, &guest, &files).join(" ")
     }

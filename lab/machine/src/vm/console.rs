@@ -7,6 +7,9 @@ const HEAD_MAX: usize = 4 << 20;
 /// Kept from the end of a log that is longer.
 const TAIL_MAX: usize = 64 << 10;
 
+/// The most characters of a line that is quoted.
+const LINE_MAX: usize = 1000;
+
 /// kernel/panic.c: "Kernel panic - not syncing: %s".
 const PANIC: &str = "Kernel panic - not syncing";
 
@@ -67,14 +70,22 @@ impl Console {
     pub fn panic(&self) -> Option<String> {
         let text = self.text();
         let line = text.lines().find_map(|line| line.find(PANIC).map(|at| &line[at..]))?;
-        Some(line.trim_end().to_owned())
+        Some(quoted(line.trim_end()))
     }
 }
 
 /// The last `count` of these lines that are not blank.
 fn last<'a>(lines: impl Iterator<Item = &'a str>, count: usize) -> Vec<String> {
     let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| quoted(line)).collect()
+}
+
+/// A line as it is quoted: a guest may print one of any length.
+fn quoted(line: &str) -> String {
+    match line.char_indices().nth(LINE_MAX) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +103,15 @@ mod tests {
         );
         assert_eq!(console.last_lines(1), ["[    1.4] CPU: 0 PID: 1"]);
         assert_eq!(console.lines_to_panic(2)[0], "[    1.2] Run /init as init process");
+    }
+
+    #[test]
+    fn a_line_of_any_length_is_quoted_within_bounds() {
+        let mut console = Console::default();
+        console.push(format!("Kernel panic - not syncing: {}\n", "\u{fc}".repeat(1 << 20)).as_bytes());
+        let quoted = console.panic().unwrap();
+        assert_eq!(quoted.chars().count(), LINE_MAX + 3);
+        assert_eq!(console.last_lines(1), [quoted]);
     }
 
     #[test]

@@ -1,39 +1,39 @@
 //! One guest, from its start to its end.
 //!
+//! The guest is not trusted: it may print and report what it likes, as fast as
+//! it likes. What it prints is kept within bounds, what it reports is handed on
+//! frame by frame and not kept, and between two reads others of this thread have
+//! their turn, the one that waits for signals among them.
+//!
 //! Reading: prctl(2), PR_SET_PDEATHSIG; memfd_create(2).
 
 use std::fs::File;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::pin::Pin;
-use std::process::{ExitStatus, Stdio};
+use std::os::fd::AsRawFd;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::yield_now;
+use tokio::time::sleep;
 
+use super::budget::{Budgets, Watch};
 use super::command_line::{Files, Guest};
-use super::console::Console;
-use super::frame::{Decoder, Frame};
+use super::end::{End, GuestEnd};
 use super::person::Person;
+use super::ports::{OnFrame, Ports, port, rest, some};
 use super::qemu::{Accelerator, Clock, PROGRAM, Qemu, Way};
 use faultlab_base::error::{Error, Result};
 use faultlab_kernels::vmlinux;
-
-/// A pipe that holds more than a guest prints while this process waits for a
-/// CPU. A serial port whose reader is late shows itself in the guest's time.
-const PIPE_SIZE: i32 = 1 << 20;
 
 /// How long a guest under KVM may print nothing, seconds of the host's clock.
 /// Where KVM works the first line takes a fraction of one.
@@ -43,90 +43,16 @@ const KVM_SILENCE: Duration = Duration::from_secs(5);
 /// would too.
 static KVM_FAILED: AtomicBool = AtomicBool::new(false);
 
-/// How many lines of the console explain a failure.
-const LAST_LINES: usize = 10;
-
-/// How a guest ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// It powered off or rebooted, and QEMU left with 0.
-    PoweredOff,
-    /// Its kernel panicked with this line.
-    Panicked(String),
-    /// It did not boot in time.
-    NeverBooted {
-        /// Seconds of the host's clock.
-        waited: Duration,
-    },
-    /// It had booted, and reported nothing more in time.
-    Hung {
-        /// Since its last frame, seconds of the host's clock.
-        waited: Duration,
-    },
-    /// QEMU itself failed.
-    Died {
-        /// How it left.
-        status: ExitStatus,
-        /// What it printed.
-        said: String,
-    },
-}
-
-/// What a guest left behind.
-#[derive(Debug, Clone)]
-pub struct GuestEnd {
-    /// The way it was started that came furthest.
-    pub way: Way,
-    /// How it ended.
-    pub how: End,
-    /// What it reported.
-    pub frames: Vec<Frame>,
-    /// Bytes on the second serial port that were part of no frame.
-    pub noise: u64,
-    /// What its kernel printed.
-    pub console: Console,
-}
-
-impl GuestEnd {
-    /// What went wrong, with the last lines of the console; none where the
-    /// guest powered off.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        let what = match &self.how {
-            End::PoweredOff => return None,
-            End::Panicked(line) => line.clone(),
-            End::NeverBooted { waited } => {
-                format!("the guest ({}) did not boot in {} s", self.way, waited.as_secs())
-            }
-            End::Hung { waited } => {
-                format!("the guest ({}) reported nothing more in {} s", self.way, waited.as_secs())
-            }
-            End::Died { status, said } => format!("QEMU ({}): {status}: {}", self.way, said.trim_end()),
-        };
-        let lines = match self.how {
-            // What follows a panic is registers; what led to it comes before.
-            End::Panicked(_) => self.console.lines_to_panic(LAST_LINES),
-            _ => self.console.last_lines(LAST_LINES),
-        };
-        let lines = if lines.is_empty() { vec!["(an empty console)".to_owned()] } else { lines };
-        Some(format!("{what}\n{}", lines.join("\n")))
-    }
-
-    /// Whether another way might do better: nothing was reported yet.
-    fn never_spoke(&self) -> bool {
-        self.frames.is_empty() && !matches!(self.how, End::PoweredOff)
-    }
-}
-
 impl Qemu {
-    /// Runs a guest to its end. Every frame goes to `on_frame` as it comes.
+    /// Runs a guest to its end. Every frame goes to `on_frame` as it comes, which
+    /// may refuse it: that ends the guest.
     ///
     /// QEMU ends with this thread, whatever ends the thread.
     ///
     /// # Errors
     /// Where QEMU cannot be started. What goes wrong in the guest is no error
     /// but a [`GuestEnd`].
-    pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut dyn FnMut(&Frame)) -> Result<GuestEnd> {
+    pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut OnFrame<'_>) -> Result<GuestEnd> {
         let kvm = self.clock == Clock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
         let memory = Memory {
             kernel: in_memory("kernel image", guest.kernel)?,
@@ -155,7 +81,7 @@ impl Qemu {
         way: Way,
         guest: &Guest<'_>,
         memory: &Memory,
-        on_frame: &mut dyn FnMut(&Frame),
+        on_frame: &mut OnFrame<'_>,
     ) -> Result<GuestEnd> {
         let (mut console_out, mut keyboard, console_in): (Box<dyn AsyncRead + Unpin>, _, _) =
             if guest.person.is_some() {
@@ -181,50 +107,66 @@ impl Qemu {
         let mut stderr = child.stderr.take().ok_or_else(|| Error::Lab("QEMU without stderr".to_owned()))?;
 
         let mut ports = Ports::default();
-        let (mut said, mut typing) = (Vec::new(), Vec::new());
-        let mut heard = Instant::now();
+        let mut typing = Vec::new();
+        let mut watch = Watch::on(child.id(), way.measure(self.clock));
         let how = loop {
-            let booted = !ports.frames.is_empty();
-            let limit = match way.accelerator {
-                _ if booted => self.frame_budget,
-                Accelerator::Kvm if ports.console.is_empty() => KVM_SILENCE,
-                _ => self.boot_budget,
-            };
+            let budgets = self.budgets(way, guest, &ports);
             // A person may take any time.
             let sits = guest.person.is_some_and(Person::sits);
-            let (mut printed, mut reported) = ([0; 4096], [0; 4096]);
+            // A guest that keeps the ports busy keeps what waits below from its turn.
+            if let Some(over) = watch.over(budgets).filter(|_| !sits) {
+                child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
+                break ports.overdue(over);
+            }
+            let (mut printed, mut reported, mut said) = ([0; 4096], [0; 4096], [0; 4096]);
             tokio::select! {
                 // What was reported first is heard first: it may seat the person.
                 biased;
-                n = some(&mut results_out, &mut reported) => if ports.report(&reported[..n], on_frame) {
-                    heard = Instant::now();
-                },
+                n = some(&mut results_out, &mut reported) => {
+                    match ports.report(&reported[..n], on_frame) {
+                        Ok(0) => {}
+                        Ok(_) => watch.heard(),
+                        Err(why) => {
+                            child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
+                            break End::Refused(why.to_string());
+                        }
+                    }
+                    yield_now().await;
+                }
                 n = some(&mut console_out, &mut printed) => {
                     ports.console.push(&printed[..n]);
                     guest.person.inspect(|person| person.show(&printed[..n]));
                 }
+                n = some(&mut stderr, &mut said) => ports.complain(&said[..n]),
                 keys = typed(guest.person, &typing) => typing = keys,
                 n = press(&mut keyboard, &typing) => drop(typing.drain(..n)),
                 status = child.wait() => {
                     let status = status.map_err(|e| Error::kernel(PROGRAM, "wait", e))?;
                     break if status.success() { End::PoweredOff } else { End::Died { status, said: String::new() } };
                 }
-                () = sleep_until(heard + limit), if !sits => {
-                    child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
-                    break if booted { End::Hung { waited: limit } } else { End::NeverBooted { waited: limit } };
-                }
+                () = sleep(watch.look_in(budgets)) => {}
             }
         };
         // QEMU is gone: what it wrote last is still in the pipes.
-        let mut rest = Vec::new();
-        let _ = console_out.read_to_end(&mut rest).await;
-        ports.console.push(&rest);
-        guest.person.inspect(|person| person.show(&rest));
-        rest.clear();
-        let _ = results_out.read_to_end(&mut rest).await;
-        ports.report(&rest, on_frame);
-        let _ = stderr.read_to_end(&mut said).await;
-        Ok(ports.end(way, how, &said, on_frame))
+        let last = rest(&mut console_out).await;
+        ports.console.push(&last);
+        guest.person.inspect(|person| person.show(&last));
+        ports.complain(&rest(&mut stderr).await);
+        let last = match how {
+            End::Refused(_) => vec![],
+            _ => rest(&mut results_out).await,
+        };
+        Ok(ports.end(way, how, &last, on_frame))
+    }
+
+    /// The time that a guest has now.
+    fn budgets(&self, way: Way, guest: &Guest<'_>, ports: &Ports) -> Budgets {
+        let frame = match way.accelerator {
+            _ if ports.frames > 0 => self.frame_budget,
+            Accelerator::Kvm if ports.console.is_empty() => KVM_SILENCE,
+            _ => self.boot_budget,
+        };
+        Budgets { frame, all: self.boot_budget + self.task_budget * guest.tasks }
     }
 
     fn spawn(&self, way: Way, arguments: &[String], files: &Files) -> Result<Child> {
@@ -280,39 +222,6 @@ struct Memory {
     initramfs: File,
 }
 
-/// What came out of the two serial ports so far.
-#[derive(Default)]
-struct Ports {
-    console: Console,
-    decoder: Decoder,
-    frames: Vec<Frame>,
-}
-
-impl Ports {
-    /// Whether a frame ended in these bytes.
-    fn report(&mut self, bytes: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> bool {
-        let frames = self.decoder.push(bytes);
-        frames.iter().for_each(on_frame);
-        let any = !frames.is_empty();
-        self.frames.extend(frames);
-        any
-    }
-
-    fn end(mut self, way: Way, how: End, said: &[u8], on_frame: &mut dyn FnMut(&Frame)) -> GuestEnd {
-        let frames = self.decoder.finish();
-        frames.iter().for_each(on_frame);
-        self.frames.extend(frames);
-        let how = match (self.console.panic(), how) {
-            (Some(line), _) => End::Panicked(line),
-            (None, End::Died { status, .. }) => {
-                End::Died { status, said: String::from_utf8_lossy(said).into_owned() }
-            }
-            (None, how) => how,
-        };
-        GuestEnd { way, how, frames: self.frames, noise: self.decoder.noise(), console: self.console }
-    }
-}
-
 /// The next keys of a person whose last ones have been pressed.
 async fn typed(person: Option<&Person>, typing: &[u8]) -> Vec<u8> {
     match person {
@@ -328,28 +237,6 @@ async fn press(keyboard: &mut Option<OwnedWriteHalf>, keys: &[u8]) -> usize {
         Some(keyboard) if !keys.is_empty() => keyboard.write(keys).await.unwrap_or(keys.len()),
         _ => pending().await,
     }
-}
-
-/// The next bytes of a port; never returns at its end.
-async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> usize {
-    poll_fn(|cx| {
-        let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *pipe).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(buffer.filled().len()),
-            // The end of the pipe is QEMU's end, and that is waited for.
-            _ => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// The two ends of a serial port: what this process reads, what QEMU opens.
-fn port() -> Result<(Receiver, OwnedFd)> {
-    let failed = |tried: &'static str| move |e| Error::kernel("serial port", tried, e);
-    let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("pipe2")(e.into()))?;
-    // The size is a wish: a user with many pipes gets the usual 64 KiB.
-    let _ = fcntl(into.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
-    Ok((Receiver::from_owned_fd(out).map_err(failed("await the pipe"))?, into))
 }
 
 /// A file that has no name and goes with its last descriptor.
@@ -369,29 +256,16 @@ fn kvm_opens() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::qemu::Board;
+    use std::time::Instant;
+
+    use super::super::budget::{Measure, Spent};
+    use super::super::frame::Frame;
     use super::*;
-
-    const TCG: Way = Way { board: Board::Microvm, accelerator: Accelerator::Tcg };
-
-    #[test]
-    fn a_failure_ends_with_the_consoles_last_lines() {
-        let mut console = Console::default();
-        console.push(b"one\r\ntwo\r\n");
-        let end = GuestEnd {
-            way: TCG,
-            how: End::Hung { waited: Duration::from_secs(9) },
-            frames: Vec::new(),
-            noise: 0,
-            console,
-        };
-        assert_eq!(end.failure().unwrap(), "the guest (microvm) reported nothing more in 9 s\none\ntwo");
-    }
 
     /// The end of a guest that prints, does this, and then spins as a kernel
     /// does that waits for a device; in the script `frame` is a frame's file,
     /// `results` the second serial port.
-    async fn end_of(does: &str, on_frame: &mut dyn FnMut(&Frame)) -> GuestEnd {
+    async fn end_of(does: &str, on_frame: &mut OnFrame<'_>) -> GuestEnd {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let (program, frame) = (dir.path().join("qemu"), dir.path().join("frame"));
@@ -413,8 +287,13 @@ mod tests {
         let mut qemu = Qemu::at(program).unwrap();
         qemu.boot_budget = Duration::from_secs(2);
         qemu.frame_budget = Duration::from_secs(5);
-        let guest = Guest { kernel: b"no kernel", initramfs: b"", append: "", person: None };
+        let guest = Guest { kernel: b"no kernel", initramfs: b"", append: "", person: None, tasks: 1 };
         qemu.run(&guest, on_frame).await.unwrap()
+    }
+
+    /// So much processor time.
+    fn seconds(seconds: u64) -> Spent {
+        Spent { time: Duration::from_secs(seconds), measure: Measure::Processor }
     }
 
     #[tokio::test]
@@ -423,15 +302,42 @@ mod tests {
         let does = "for n in 0 1 1 1 1 1 1; do sleep $n; cat $frame > $results; done";
         let begun = Instant::now();
         let mut frames = 0;
-        let end = end_of(does, &mut |_| frames += 1).await;
-        assert_eq!((end.how, frames), (End::Hung { waited: Duration::from_secs(5) }, 7));
+        let count = &mut |_: &Frame| {
+            frames += 1;
+            Ok(())
+        };
+        let end = end_of(does, count).await;
+        assert_eq!((end.how, frames), (End::Hung { waited: seconds(5) }, 7));
         assert!(begun.elapsed() >= Duration::from_secs(11), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
     async fn what_hangs_is_ended_and_told_of() {
         let end = end_of("", &mut |_| panic!("it reports nothing")).await;
-        assert_eq!(end.how, End::NeverBooted { waited: Duration::from_secs(2) });
-        assert_eq!(end.failure().unwrap(), "the guest (microvm) did not boot in 2 s\nBooting");
+        assert_eq!(end.how, End::NeverBooted { waited: seconds(2) });
+        let failure = end.failure().unwrap();
+        assert_eq!(failure, "the guest (microvm) did not boot in 2 s of processor time\nBooting");
+    }
+
+    #[tokio::test]
+    async fn frames_without_end_are_not_kept_and_give_no_time() {
+        // One frame a turn, for as long as somebody listens.
+        let does = "while :; do cat $frame $frame; done > $results";
+        let mut left = 1000;
+        let refuse = &mut |_: &Frame| {
+            left -= 1;
+            if left == 0 { Err(Error::Lab("that is enough".to_owned())) } else { Ok(()) }
+        };
+        let end = end_of(does, refuse).await;
+        assert_eq!(end.how, End::Refused("that is enough".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn noise_without_end_ends_the_guest() {
+        // `exec`: the flood ends with QEMU's process.
+        let does = "exec cat /dev/zero > $results";
+        let end = end_of(does, &mut |_| panic!("it reports nothing")).await;
+        assert!(matches!(&end.how, End::Refused(why) if why.contains("were part of none")), "{:?}", end.how);
+        assert!(end.noise > 1 << 20);
     }
 }

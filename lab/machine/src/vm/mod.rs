@@ -1,12 +1,13 @@
 //! A kernel image under QEMU, and what it needs to be one.
 //!
 //! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the
-//!   rate of this machine's `tsc`; `guest`: one guest from its start to its end;
-//!   `vmlinux`: the kernel out of its bzImage, which boots sooner;
-//!   `console`: what its kernel printed.
+//!   rate of this machine's `tsc`; `guest`: one guest from its start to its `end`,
+//!   within its `budget`; `ports`: what comes out of it; `console`: what its kernel
+//!   printed; `vmlinux`: the kernel out of its bzImage, which boots sooner.
 //! - `init`: the life of the guest's init; `housekeeping`: what it does before
 //!   the first scenario; `frame` and `line`: how it reports.
-//! - `run`: scenarios on one kernel, or a shell; `person`: who sits at that,
+//! - `run`: scenarios on one kernel, or a shell; `answers`: what a guest may say to
+//!   that, `table`: and what of an outcome is believed; `person`: who sits at that,
 //!   `tools`: and with what in hand.
 //! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
 //!   from a `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
@@ -14,9 +15,12 @@
 //!   which order; `module`: what one says of itself.
 //! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
 
+pub mod answers;
+pub mod budget;
 pub mod command_line;
 pub mod console;
 pub mod elf;
+pub mod end;
 pub mod frame;
 pub mod guest;
 pub mod housekeeping;
@@ -24,13 +28,15 @@ pub mod init;
 pub mod initramfs;
 pub mod line;
 pub mod person;
+pub mod ports;
 pub mod qemu;
 pub mod run;
+mod table;
 pub mod tools;
 mod tsc;
 
 pub use console::Console;
+pub use end::{End, GuestEnd};
 pub use frame::{Decoder, Frame};
-pub use guest::{End, GuestEnd};
 pub use qemu::{Clock, Qemu};
 pub use run::Vm;

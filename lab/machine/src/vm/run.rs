@@ -2,18 +2,25 @@
 
 use std::time::Instant;
 
+use super::answers::{self, Answer, Answers};
 use super::command_line::Guest;
 use super::elf::Executable;
-use super::guest::GuestEnd;
-use super::init::{Orders, REPORT};
+use super::end::GuestEnd;
+use super::frame::BODY_MAX;
+use super::init::Orders;
 use super::initramfs::Initramfs;
 use super::person::Person;
 use super::qemu::{self, Qemu};
 use super::tools;
-use super::{Console, Frame};
-use crate::worker::{Report, Task};
-use faultlab_base::error::{Error, Result};
+use super::Console;
+use super::Frame;
+use crate::worker::Report;
+use crate::worker::Task;
+use faultlab_base::error::Error;
+use faultlab_base::error::Result;
 use faultlab_kernels::Kernel;
+use super::End;
+use faultlab_engine::catalogue::Catalogue;
 use faultlab_kernels::modules::WANTED;
 use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;
@@ -85,38 +92,49 @@ impl Vm {
         &self.kernel
     }
 
-    /// Boots the kernel once and has it do all tasks.
+    /// Boots the kernel once and has it do all tasks, each of which runs a
+    /// scenario of the catalogue.
     ///
     /// # Errors
     /// Where the guest cannot be started at all.
-    pub async fn visit(&self, tasks: Vec<Task>, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<Visit> {
+    pub async fn visit(
+        &self,
+        catalogue: &Catalogue,
+        tasks: Vec<Task>,
+        on_heard: &mut dyn FnMut(Heard<'_>),
+    ) -> Result<Visit> {
         let count = tasks.len();
+        let mut answers = Answers::new(catalogue, &tasks, &self.kernel.release, self.clock)?;
         let archive = self.root(tasks)?.build()?;
-        let guest = self.guest(&archive, None);
+        let guest = self.guest(&archive, None, count);
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
         let mut booted = false;
         let mut begun = Instant::now();
-        let mut hear = |frame: &Frame| match report(frame) {
-            Ok(Report::Booted { .. }) => {
-                begun = Instant::now();
-                booted = true;
-                on_heard(Heard::Booted);
+        let mut hear = |frame: &Frame| {
+            match answers.take(frame)? {
+                Answer::Booted => {
+                    begun = Instant::now();
+                    booted = true;
+                    on_heard(Heard::Booted);
+                }
+                Answer::Arm(arm) => on_heard(Heard::Arm(arm)),
+                Answer::Outcome(mut outcome) => {
+                    outcome.seconds.wall = begun.elapsed().as_secs_f64();
+                    begun = Instant::now();
+                    on_heard(Heard::Outcome(&outcome));
+                    outcomes.push(*outcome);
+                }
+                Answer::GaveUp(error) => failure = Some(error),
             }
-            Ok(Report::Arm(arm)) => on_heard(Heard::Arm(&arm)),
-            Ok(Report::Outcome(outcome)) => {
-                let mut outcome = *outcome;
-                outcome.seconds.wall = begun.elapsed().as_secs_f64();
-                begun = Instant::now();
-                on_heard(Heard::Outcome(&outcome));
-                outcomes.push(outcome);
-            }
-            Ok(Report::Missing { what, way_out }) => failure = Some(Error::missing(what, way_out)),
-            Ok(Report::Failed(sentence)) => failure = Some(Error::Lab(sentence)),
-            Ok(Report::Abilities(_) | Report::Left(_)) => {}
-            Err(error) => failure = Some(error),
+            Ok(())
         };
         let end = self.qemu.run(&guest, &mut hear).await?;
+        if matches!(end.how, End::Refused(_)) {
+            // A guest that goes on after its last answer is not believed in that.
+            outcomes.truncate(count.saturating_sub(1));
+            failure = None;
+        }
         if failure.is_none() && outcomes.len() < count {
             failure = Some(ended(&end));
         }
@@ -135,15 +153,26 @@ impl Vm {
         tools::add(&mut root)?;
         let archive = root.build()?;
         let person = Person::default();
-        let guest = self.guest(&archive, Some(&person));
+        let guest = self.guest(&archive, Some(&person), 1);
         let mut left = None;
-        let mut hear = |frame: &Frame| match report(frame) {
-            Ok(Report::Arm(_)) => person.sit_down(),
-            Ok(Report::Left(status)) => left = Some(Ok(status)),
-            Ok(Report::Missing { what, way_out }) => left = Some(Err(Error::missing(what, way_out))),
-            Ok(Report::Failed(sentence)) => left = Some(Err(Error::Lab(sentence))),
-            Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_)) => {}
-            Err(error) => left = Some(Err(error)),
+        let mut hear = |frame: &Frame| {
+            let report = answers::read(frame, BODY_MAX)?;
+            match report {
+                _ if left.is_some() => {
+                    let what = answers::name(&report);
+                    return Err(Error::Lab(format!("it reported {what} after the end of its shell")));
+                }
+                Report::Booted { .. } => {}
+                Report::Arm(_) if !person.sits() => person.sit_down(),
+                Report::Left(status) if person.sits() => left = Some(Ok(status)),
+                Report::Missing { what, way_out } => left = Some(Err(Error::missing(what, way_out))),
+                Report::Failed(sentence) => left = Some(Err(Error::Lab(sentence))),
+                Report::Arm(_) | Report::Left(_) | Report::Outcome(_) | Report::Abilities(_) => {
+                    let what = answers::name(&report);
+                    return Err(Error::Lab(format!("it reported {what}, and was asked for a shell")));
+                }
+            }
+            Ok(())
         };
         let end = self.qemu.run(&guest, &mut hear).await?;
         left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
@@ -160,7 +189,7 @@ impl Vm {
         Ok(initramfs)
     }
 
-    fn guest<'a>(&'a self, archive: &'a [u8], person: Option<&'a Person>) -> Guest<'a> {
+    fn guest<'a>(&'a self, archive: &'a [u8], person: Option<&'a Person>, tasks: usize) -> Guest<'a> {
         // Before 5.0 a kernel hangs on the ACPI of a microvm. Before 5.10 none is told
         // the rate of its TSC: it measures that, and where a busy machine spoils the
         // measure it counts loops (calibrate_delay) by ticks, which begin only later.
@@ -171,7 +200,8 @@ impl Vm {
             (_, Clock::Virtual) => "acpi=off",
             (_, Clock::Real) => "acpi=off lpj=4000000",
         };
-        Guest { kernel: &self.image, initramfs: archive, append, person }
+        let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+        Guest { kernel: &self.image, initramfs: archive, append, person, tasks }
     }
 
     /// The error, with the kernel that it is about.
@@ -187,15 +217,8 @@ impl Vm {
 fn ended(end: &GuestEnd) -> Error {
     Error::Lab(match end.failure() {
         // An init that cannot report ends its machine.
-        None if end.frames.is_empty() && end.console.is_empty() => SILENT.to_owned(),
-        None => "the guest ended without an outcome".to_owned(),
+        None if end.frames == 0 && end.console.is_empty() => SILENT.to_owned(),
+        None => format!("the guest ended without an outcome\n{}", end.last_lines()),
         Some(why) => why,
     })
-}
-
-fn report(frame: &Frame) -> Result<Report> {
-    if frame.kind != REPORT {
-        return Err(Error::Lab(format!("the guest sent a frame of unknown kind {}", frame.kind)));
-    }
-    serde_json::from_slice(&frame.body).map_err(|e| Error::Lab(format!("the guest sent: {e}")))
 }

@@ -1,0 +1,170 @@
+//! What a guest answers, held against what it was asked.
+//!
+//! A guest is not trusted. Of what it reports only the answer to the next
+//! question is taken: that its init runs, then for each task in order the arms
+//! that end and one outcome. Anything else is refused in one sentence, which
+//! ends the guest.
+
+use std::collections::VecDeque;
+
+use super::frame::{BODY_MAX, Frame};
+use super::init::REPORT;
+use super::table::{self, Asked};
+use crate::worker::{Report, Task};
+use faultlab_base::error::{Error, Result};
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_engine::perform::Snapshots;
+use faultlab_model::outcome::Outcome;
+use faultlab_model::scenario::Clock;
+
+/// The longest report that is no outcome with captures. An outcome without any
+/// takes some 40 kB.
+const SMALL: usize = 1 << 20;
+/// The most bytes of all outcomes of a guest.
+const ALL_MAX: usize = 4 * BODY_MAX;
+/// The most characters of a guest's words that a sentence quotes.
+const QUOTED: usize = 60;
+/// The most characters of a sentence of a guest's.
+const SENTENCE: usize = 4096;
+
+/// What a guest may answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// Its init runs.
+    Booted,
+    /// An arm of the next task has ended.
+    Arm(&'static str),
+    /// The next task has ended.
+    Outcome(Box<Outcome>),
+    /// It cannot go on, and why.
+    GaveUp(Error),
+}
+
+/// The questions to a guest, and how far it has answered them.
+#[derive(Debug)]
+pub struct Answers {
+    asked: VecDeque<Asked>,
+    release: String,
+    clock: Clock,
+    snapshots: Snapshots,
+    booted: bool,
+    gave_up: bool,
+    bytes: usize,
+}
+
+impl Answers {
+    /// The questions to a guest with a kernel of this release.
+    ///
+    /// # Errors
+    /// Where a task is not to run a scenario of the catalogue.
+    pub fn new(catalogue: &Catalogue, tasks: &[Task], release: &str, clock: Clock) -> Result<Self> {
+        let asked = tasks.iter().map(|task| Asked::of(catalogue, task, clock)).collect::<Result<_>>()?;
+        Ok(Self {
+            asked,
+            release: release.to_owned(),
+            clock,
+            snapshots: catalogue.snapshots,
+            booted: false,
+            gave_up: false,
+            bytes: 0,
+        })
+    }
+
+    /// Takes what the guest reports next.
+    ///
+    /// # Errors
+    /// What is wrong with it, a clause about the guest.
+    pub fn take(&mut self, frame: &Frame) -> Result<Answer> {
+        let captures = self.asked.front().is_some_and(|asked| asked.captures);
+        let report = read(frame, if captures { BODY_MAX } else { SMALL })?;
+        let what = name(&report);
+        if self.gave_up {
+            return refused(format!("it reported {what} after it had given up"));
+        }
+        let Some(next) = self.asked.front_mut() else {
+            return match report {
+                Report::Booted { .. } if !self.booted => {
+                    self.booted = true;
+                    Ok(Answer::Booted)
+                }
+                _ => refused(format!("it reported {what} after its last answer")),
+            };
+        };
+        match report {
+            Report::Missing { what, way_out } => {
+                self.gave_up = true;
+                Ok(Answer::GaveUp(Error::missing(short(&what, SENTENCE), short(&way_out, SENTENCE))))
+            }
+            Report::Failed(sentence) => {
+                self.gave_up = true;
+                Ok(Answer::GaveUp(Error::Lab(short(&sentence, SENTENCE))))
+            }
+            Report::Booted { .. } if self.booted => refused("it reported twice that it has booted"),
+            Report::Booted { .. } => {
+                self.booted = true;
+                Ok(Answer::Booted)
+            }
+            _ if !self.booted => refused(format!("it reported {what} before it had booted")),
+            Report::Arm(arm) => match next.end(&arm) {
+                Some(arm) => Ok(Answer::Arm(arm)),
+                None => refused(format!("it reported {what}, which {} does not wait for", next.name())),
+            },
+            Report::Outcome(outcome) if outcome.scenario == next.name() => {
+                self.bytes += frame.body.len();
+                if self.bytes > ALL_MAX {
+                    return refused(format!("its outcomes are longer than {} MiB", ALL_MAX >> 20));
+                }
+                let checked = table::checked(*outcome, next, self.clock, self.snapshots);
+                let mut outcome = checked.map_err(|why| {
+                    Error::Lab(format!("its outcome of {} is not believed: {why}", next.name()))
+                })?;
+                outcome.kernel.clone_from(&self.release);
+                self.asked.pop_front();
+                Ok(Answer::Outcome(Box::new(outcome)))
+            }
+            Report::Outcome(_) | Report::Abilities(_) | Report::Left(_) => {
+                refused(format!("it reported {what}, and was asked for {}", next.name()))
+            }
+        }
+    }
+}
+
+fn refused<T>(why: impl Into<String>) -> Result<T> {
+    Err(Error::Lab(why.into()))
+}
+
+/// The report in a frame of so many bytes at most.
+///
+/// # Errors
+/// Why there is none, a clause about the guest.
+pub(super) fn read(frame: &Frame, most: usize) -> Result<Report> {
+    if frame.kind != REPORT {
+        return refused(format!("it sent a frame of unknown kind {}", frame.kind));
+    }
+    if frame.body.len() > most {
+        return refused(format!("it sent a report of {} bytes, more than {most}", frame.body.len()));
+    }
+    serde_json::from_slice(&frame.body)
+        .map_err(|e| Error::Lab(format!("it sent what is no report: {}", short(&e.to_string(), 2 * QUOTED))))
+}
+
+/// A report as a sentence names it.
+pub(super) fn name(report: &Report) -> String {
+    match report {
+        Report::Booted { .. } => "that it has booted".to_owned(),
+        Report::Arm(arm) => format!("the end of the arm {:?}", short(arm, QUOTED)),
+        Report::Abilities(_) => "what it can do".to_owned(),
+        Report::Outcome(outcome) => format!("an outcome of {:?}", short(&outcome.scenario, QUOTED)),
+        Report::Left(status) => format!("the end of a shell with status {status}"),
+        Report::Missing { what, .. } => format!("that {:?} is missing", short(what, QUOTED)),
+        Report::Failed(why) => format!("the failure {:?}", short(why, QUOTED)),
+    }
+}
+
+/// The text, or the start of one that is longer.
+pub(super) fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,228 @@
+//! How long a guest may take, and on which clock.
+//!
+//! In virtual time a guest's clock is the instructions that QEMU has executed,
+//! so its budgets are processor time of QEMU: on a busy machine it computes as
+//! long as on an idle one, and only waits longer for the processor. A guest
+//! that follows the wall's clock has budgets on the wall's clock.
+//!
+//! Reading: clock_getcpuclockid(3); proc(5), /proc/PID/stat.
+
+use std::fmt;
+use std::time::Duration;
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use tokio::time::Instant;
+
+/// How long a guest in virtual time may use next to no processor time. Its time
+/// never waits: whatever sleeps there, QEMU goes on to the next timer at once.
+const STILL: Duration = Duration::from_secs(60);
+/// What is next to no processor time: a 240th of the time, less than a guest
+/// gets beside 200 busy processes.
+const MOVED: Duration = Duration::from_millis(250);
+/// What QEMU needs to boot a kernel at least. Of a process with less the time
+/// says nothing: a script perhaps, whose child is QEMU.
+const BOOTS: Duration = Duration::from_secs(1);
+/// How often the processor time is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What a guest's time is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// QEMU's processor time.
+    Processor,
+    /// The host's clock.
+    Wall,
+}
+
+/// Time that a guest has spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// How much.
+    pub time: Duration,
+    /// On which clock.
+    pub measure: Measure,
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.time.as_secs())?;
+        f.write_str(match self.measure {
+            Measure::Processor => " of processor time",
+            Measure::Wall => "",
+        })
+    }
+}
+
+/// The budgets of a guest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budgets {
+    /// From one frame to the next.
+    pub frame: Duration,
+    /// In all.
+    pub all: Duration,
+}
+
+/// Why a guest's time is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Its last frame is too long ago.
+    Silent(Spent),
+    /// It has taken too long in all.
+    InAll(Spent),
+    /// It neither computes nor ends.
+    Still(Spent),
+}
+
+/// Two clocks at one time.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    wall: Instant,
+    processor: Duration,
+}
+
+/// The time that one QEMU takes.
+#[derive(Debug)]
+pub(super) struct Watch {
+    clock: Option<ClockId>,
+    measure: Measure,
+    begun: Reading,
+    /// At the last frame.
+    heard: Reading,
+    /// When it had last used processor time to speak of.
+    moved: Reading,
+}
+
+impl Watch {
+    /// Watches a process that has just begun.
+    pub fn on(process: Option<u32>, measure: Measure) -> Self {
+        let pid = process.and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        let clock = pid.and_then(|pid| ClockId::pid_cpu_clock_id(pid).ok());
+        let begun = Reading { wall: Instant::now(), processor: Duration::ZERO };
+        Self { clock, measure, begun, heard: begun, moved: begun }
+    }
+
+    /// A frame has come.
+    pub fn heard(&mut self) {
+        self.heard = self.read();
+        self.moved = self.heard;
+    }
+
+    /// Whether its time is up.
+    pub fn over(&mut self, budgets: Budgets) -> Option<Over> {
+        let now = self.read();
+        self.over_at(now, budgets)
+    }
+
+    /// How long to wait before it is looked at again.
+    pub fn look_in(&self, budgets: Budgets) -> Duration {
+        let left = budgets.frame.saturating_sub(self.since(self.heard, self.read()));
+        left.clamp(Duration::from_millis(10), LOOK)
+    }
+
+    fn over_at(&mut self, now: Reading, budgets: Budgets) -> Option<Over> {
+        let spent = |time| Spent { time, measure: self.measure };
+        if self.since(self.heard, now) >= budgets.frame {
+            return Some(Over::Silent(spent(budgets.frame)));
+        }
+        if self.since(self.begun, now) >= budgets.all {
+            return Some(Over::InAll(spent(budgets.all)));
+        }
+        if self.measure == Measure::Wall || now.processor >= self.moved.processor + MOVED {
+            self.moved = now;
+        } else {
+            let may_be_still = if now.processor < BOOTS { budgets.frame.max(STILL) } else { STILL };
+            if now.wall - self.moved.wall >= may_be_still {
+                return Some(Over::Still(Spent { time: may_be_still, measure: Measure::Wall }));
+            }
+        }
+        None
+    }
+
+    fn since(&self, then: Reading, now: Reading) -> Duration {
+        match self.measure {
+            Measure::Processor => now.processor.saturating_sub(then.processor),
+            Measure::Wall => now.wall - then.wall,
+        }
+    }
+
+    fn read(&self) -> Reading {
+        // A process that has ended uses no more.
+        let processor = self.clock.and_then(|clock| clock.now().ok()).map(Duration::from);
+        Reading { wall: Instant::now(), processor: processor.unwrap_or(self.moved.processor) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGETS: Budgets = Budgets { frame: Duration::from_secs(900), all: Duration::from_secs(2000) };
+
+    /// A watch, and readings of it so many seconds after its start.
+    fn watch(measure: Measure) -> (Watch, impl Fn(u64, u64) -> Reading) {
+        let watch = Watch::on(None, measure);
+        let begun = watch.begun;
+        let at = move |wall, processor| Reading {
+            wall: begun.wall + Duration::from_secs(wall),
+            processor: Duration::from_secs(processor),
+        };
+        (watch, at)
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_the_processor_is_not_silent() {
+        let (mut watch, at) = watch(Measure::Processor);
+        // Beside 24 others, as long as they need for 400 s of an idle machine.
+        for minute in 0..=160 {
+            assert_eq!(watch.over_at(at(minute * 60, minute * 60 / 24), BUDGETS), None, "{minute}");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_computes_without_end_is_silent() {
+        let (mut watch, at) = watch(Measure::Processor);
+        assert_eq!(watch.over_at(at(899, 899), BUDGETS), None);
+        let spent = Spent { time: BUDGETS.frame, measure: Measure::Processor };
+        assert_eq!(watch.over_at(at(900, 900), BUDGETS), Some(Over::Silent(spent)));
+    }
+
+    #[test]
+    fn a_guest_that_does_nothing_is_still() {
+        let (mut watch, at) = watch(Measure::Processor);
+        assert_eq!(watch.over_at(at(9, 5), BUDGETS), None);
+        assert_eq!(watch.over_at(at(68, 5), BUDGETS), None);
+        assert!(matches!(watch.over_at(at(69, 5), BUDGETS), Some(Over::Still(_))));
+    }
+
+    #[test]
+    fn a_script_that_starts_qemu_is_not_still() {
+        let (mut watch, at) = watch(Measure::Processor);
+        assert_eq!(watch.over_at(at(899, 0), BUDGETS), None);
+        assert!(matches!(watch.over_at(at(900, 0), BUDGETS), Some(Over::Still(_))));
+    }
+
+    #[test]
+    fn frames_do_not_extend_the_budget_for_all() {
+        for measure in [Measure::Processor, Measure::Wall] {
+            let (mut watch, at) = watch(measure);
+            for second in 0..2000 {
+                assert_eq!(watch.over_at(at(second, second), BUDGETS), None);
+                watch.heard = at(second, second);
+            }
+            assert!(matches!(watch.over_at(at(2000, 2000), BUDGETS), Some(Over::InAll(_))));
+        }
+    }
+
+    #[test]
+    fn the_processor_time_is_that_of_the_process() {
+        let watch = Watch::on(Some(std::process::id()), Measure::Processor);
+        let begun = watch.read().processor;
+        assert!(begun > Duration::ZERO);
+        let mut now = begun;
+        while now == begun {
+            now = watch.read().processor;
+        }
+        assert!(now > begun);
+    }
+}

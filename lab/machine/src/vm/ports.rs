@@ -1,0 +1,135 @@
+//! What comes out of a guest: the bytes of its two serial ports, and what QEMU
+//! complains about. All of it is kept within bounds, and reports are handed on.
+
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::timeout;
+
+use super::budget::Over;
+use super::console::Console;
+use super::end::{End, GuestEnd};
+use super::frame::{Decoder, Frame};
+use super::qemu::Way;
+use faultlab_base::error::{Error, Result};
+
+/// A pipe that holds more than a guest prints while this process waits for a
+/// CPU. A serial port whose reader is late shows itself in the guest's time.
+const PIPE_SIZE: i32 = 1 << 20;
+
+/// What is kept of what QEMU complains about.
+const SAID_MAX: usize = 64 << 10;
+
+/// How long the pipes of a QEMU that is gone are read: what it wrote last is in
+/// them, and nobody writes more.
+const LEFT_IN_PIPES: Duration = Duration::from_secs(5);
+
+/// Takes a frame as it comes. An error ends the guest, and is why.
+pub type OnFrame<'a> = dyn FnMut(&Frame) -> Result<()> + 'a;
+
+/// What came out of the two serial ports so far, and out of QEMU itself.
+#[derive(Default)]
+pub(super) struct Ports {
+    pub console: Console,
+    decoder: Decoder,
+    pub frames: usize,
+    said: Vec<u8>,
+}
+
+impl Ports {
+    /// Hands on the frames that end in these bytes, and says how many did.
+    ///
+    /// # Errors
+    /// Why the guest is to be ended.
+    pub fn report(&mut self, bytes: &[u8], on_frame: &mut OnFrame<'_>) -> Result<usize> {
+        let frames = self.decoder.push(bytes);
+        self.hand_on(&frames, on_frame)
+    }
+
+    fn hand_on(&mut self, frames: &[Frame], on_frame: &mut OnFrame<'_>) -> Result<usize> {
+        self.frames += frames.len();
+        frames.iter().try_for_each(on_frame)?;
+        if self.decoder.is_spent() {
+            let noise = self.decoder.noise();
+            return Err(Error::Lab(format!(
+                "its second serial port is for reports, and {noise} bytes there were part of none"
+            )));
+        }
+        Ok(frames.len())
+    }
+
+    /// Takes what QEMU complains about.
+    pub fn complain(&mut self, bytes: &[u8]) {
+        let room = SAID_MAX - self.said.len();
+        self.said.extend(&bytes[..room.min(bytes.len())]);
+    }
+
+    /// How a guest ended whose time was up.
+    pub fn overdue(&self, over: Over) -> End {
+        match over {
+            Over::Silent(waited) if self.frames == 0 => End::NeverBooted { waited },
+            Over::Silent(waited) => End::Hung { waited },
+            Over::InAll(had) => End::Late { had },
+            Over::Still(waited) => End::Still { waited },
+        }
+    }
+
+    /// The end, after the last bytes of the second port.
+    pub fn end(mut self, way: Way, how: End, rest: &[u8], on_frame: &mut OnFrame<'_>) -> GuestEnd {
+        let how = if matches!(how, End::Refused(_)) {
+            how
+        } else {
+            let last = self.report(rest, on_frame).and_then(|_| {
+                let cut = self.decoder.finish();
+                self.hand_on(&cut, on_frame)
+            });
+            last.err().map_or(how, |error| End::Refused(error.to_string()))
+        };
+        let how = match (self.console.panic(), how) {
+            (_, End::Refused(why)) => End::Refused(why),
+            (Some(line), _) => End::Panicked(line),
+            (None, End::Died { status, .. }) => {
+                End::Died { status, said: String::from_utf8_lossy(&self.said).into_owned() }
+            }
+            (None, how) => how,
+        };
+        GuestEnd { way, how, frames: self.frames, noise: self.decoder.noise(), console: self.console }
+    }
+}
+
+/// The next bytes of a port; never returns at its end.
+pub(super) async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> usize {
+    poll_fn(|cx| {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *pipe).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(buffer.filled().len()),
+            // The end of the pipe is QEMU's end, and that is waited for.
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// What is left in the pipe of a process that is gone.
+pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // No more fits into it. One that somebody else holds has no end.
+    let most = u64::from(PIPE_SIZE.unsigned_abs());
+    let _ = timeout(LEFT_IN_PIPES, pipe.take(most).read_to_end(&mut rest)).await;
+    rest
+}
+
+/// The two ends of a serial port: what this process reads, what QEMU opens.
+pub(super) fn port() -> Result<(Receiver, OwnedFd)> {
+    let failed = |tried: &'static str| move |e| Error::kernel("serial port", tried, e);
+    let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("pipe2")(e.into()))?;
+    // The size is a wish: a user with many pipes gets the usual 64 KiB.
+    let _ = fcntl(into.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    Ok((Receiver::from_owned_fd(out).map_err(failed("await the pipe"))?, into))
+}
