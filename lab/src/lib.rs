@@ -17,6 +17,7 @@
 //! | [`stage`], [`perform`] | one arm while it runs; all arms of a scenario |
 //! | [`machine`] | where it runs, and what can be done there |
 //! | [`report`] | how it is told |
+//! | [`text`], [`limits`], [`terminal`] | text from outside, how much of it, and where it is printed |
 //! | [`cli`] | one file per verb |
 //! | [`guide`] | how to write a scenario of your own |
 //!
@@ -32,6 +33,7 @@ pub mod evidence;
 pub mod guide;
 pub mod hops;
 pub mod kernel;
+pub mod limits;
 pub mod machine;
 pub mod network;
 pub mod outcome;
@@ -43,6 +45,8 @@ pub mod snapshot;
 pub mod stage;
 pub mod task;
 mod tcp_flags;
+pub mod terminal;
+pub mod text;
 pub mod topology;
 pub mod why;
 pub mod wire;

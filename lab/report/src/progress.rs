@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use faultlab_base::text;
+
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress<'a> {
@@ -62,7 +64,7 @@ impl Display {
             Progress::Arm { scenario, arm } => {
                 if let Some(bar) = self.running.get(*scenario) {
                     bar.inc(1);
-                    bar.set_message(format!("{arm} has ended"));
+                    bar.set_message(format!("{} has ended", text::line(arm)));
                 }
             }
             Progress::CheckingEnded => self.end(CHECKING),
@@ -83,7 +85,9 @@ impl Display {
             _ => "{spinner} {prefix}  {pos}/{len} arms  {elapsed}  {msg}",
         };
         let style = ProgressStyle::with_template(template).expect("the template is right");
-        let bar = self.bars.add(ProgressBar::new(arms as u64).with_style(style).with_prefix(name.to_owned()));
+        let bar = self
+            .bars
+            .add(ProgressBar::new(arms as u64).with_style(style).with_prefix(text::line(name).into_owned()));
         bar.enable_steady_tick(Duration::from_millis(100));
         self.running.insert(name.to_owned(), bar);
     }

@@ -149,7 +149,7 @@ impl Drop for Inside {
             setns(fd, CloneFlags::CLONE_NEWNET)
         };
         if result.is_err() {
-            eprintln!("faultlab: cannot come back from a network namespace");
+            faultlab_base::terminal::say("cannot come back from a network namespace");
             std::process::abort();
         }
         INSIDE.set(self.outer);
