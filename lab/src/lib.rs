@@ -26,7 +26,7 @@
 
 pub mod guide;
 
-pub use faultlab_base::{Error, Missing, Result, error};
+pub use faultlab_base::{Error, Missing, Result, error, limits, terminal, text};
 pub use faultlab_cli as cli;
 pub use faultlab_engine::{Catalogue, catalogue, evidence, perform, probe, stage, task};
 pub use faultlab_explain::{hops, why};

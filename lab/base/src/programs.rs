@@ -11,7 +11,7 @@ use nix::unistd::{AccessFlags, access};
 pub const BUSYBOX: [&str; 2] = ["busybox", "busybox.static"];
 
 /// PATH, and behind it where `ip`, `nft` and `tc` are, where a user's may not lead.
-#[must_use] 
+#[must_use]
 pub fn path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
@@ -26,13 +26,13 @@ pub fn named(name: &str) -> impl Iterator<Item = PathBuf> {
 }
 
 /// The shell of who has named none.
-#[must_use] 
+#[must_use]
 pub fn shell() -> PathBuf {
     named("bash").next().unwrap_or_else(|| "/bin/sh".into())
 }
 
 /// Whether it is one of busybox's: its `ip` knows no netns.
-#[must_use] 
+#[must_use]
 pub fn is_busybox(program: &Path) -> bool {
     let named = |file: PathBuf| BUSYBOX.iter().any(|name| file.ends_with(name));
     fs::canonicalize(program).is_ok_and(named)

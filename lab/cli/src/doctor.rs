@@ -1,12 +1,13 @@
 //! `faultlab doctor`: what this machine can do.
 
-use std::io::{self, Write};
+use std::fmt::Write;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style as Ansi};
 use serde_json::json;
 
 use super::Stop;
+use faultlab_base::{terminal, text};
 use faultlab_machine::here::{Checked, Here};
 use faultlab_net::isolation::Privilege;
 use faultlab_net::kernel::Kernel;
@@ -21,32 +22,29 @@ pub(super) fn doctor(json: bool, style: Style) -> Result<ExitCode, Stop> {
         Privilege::UserNamespace => "in a user namespace, which cannot touch this machine",
         Privilege::Root => "as root, in network, mount and pid namespaces of its own",
     };
-    let mut out = io::stdout().lock();
+    let mut out = String::new();
     if json {
         let machine = json!({"machine": "here", "kernel": release, "privilege": here.privilege()});
-        writeln!(out, "{machine}")?;
+        let _ = writeln!(out, "{}", text::json(&machine));
         for ability in &abilities {
-            writeln!(out, "{}", json!(ability))?;
+            let _ = writeln!(out, "{}", text::json(ability));
         }
     } else {
-        writeln!(out, "{} {release}, {privilege}", style.bold("here"))?;
+        let _ = writeln!(out, "{} {release}, {privilege}", style.bold("here"));
         for ability in &abilities {
             let (mark, colour) = match (&ability.missing, ability.optional) {
                 (None, _) => ("yes ", AnsiColor::Green),
                 (Some(_), true) => ("no  ", AnsiColor::Yellow),
                 (Some(_), false) => ("NO  ", AnsiColor::Red),
             };
-            writeln!(
-                out,
-                "  {}{}",
-                style.paint(Ansi::new().fg_color(Some(colour.into())), mark),
-                ability.name
-            )?;
+            let mark = style.paint(Ansi::new().fg_color(Some(colour.into())), mark);
+            let _ = writeln!(out, "  {mark}{}", text::line(&ability.name));
             if let Some(missing) = &ability.missing {
-                write!(out, "{}", style.paragraph("        ", missing))?;
+                out.push_str(&style.paragraph("        ", missing));
             }
         }
     }
+    terminal::print(&out)?;
     let able = abilities.iter().all(|a| a.optional || a.missing.is_none());
     Ok(ExitCode::from(if able { 0 } else { 69 }))
 }

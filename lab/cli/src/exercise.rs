@@ -1,11 +1,11 @@
 //! The commands of an exercise: this program, started under their names.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use super::Stop;
+use faultlab_base::terminal;
 use faultlab_machine::exercise::{Wish, ask};
 use faultlab_report::Style;
 
@@ -32,7 +32,6 @@ pub(super) fn exercise(style: Style) -> Result<ExitCode, Stop> {
         Command::Check => Wish::Check,
         Command::Solution => Wish::Solution,
     };
-    let mut out = io::stdout();
-    let tell = |text: &str| Ok::<_, Stop>(out.write_all(text.as_bytes()).and_then(|()| out.flush())?);
+    let tell = |text: &str| Ok::<_, Stop>(terminal::print(text)?);
     Ok(ExitCode::from(ask(wish, style, tell)?))
 }

@@ -1,6 +1,6 @@
 //! `faultlab kernel`: the store of kernel images.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::Stop;
-use faultlab_kernels::{Progress, Source, Store};
+use crate::terminal;
+use crate::text;
+use faultlab_kernels::Entry;
+use faultlab_kernels::Progress;
+use faultlab_kernels::Source;
+use faultlab_kernels::Store;
 use faultlab_report::Style;
 
 /// What can be done with the store.
@@ -46,7 +51,7 @@ pub(super) fn kernel(verb: Kernel, style: Style) -> Result<(), Stop> {
         Kernel::Remove { ids } => {
             for id in &ids {
                 store.remove(id)?;
-                writeln!(io::stdout().lock(), "removed {id}")?;
+                terminal::print(&format!("removed {}\n", text::line(id)))?;
             }
             Ok(())
         }
@@ -64,7 +69,7 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
     let bytes = ProgressStyle::with_template(bytes).expect("the template is right");
     let added = store.add(&source, &mut |progress| match progress {
         Progress::Step(step) => {
-            bar.set_message(step);
+            bar.set_message(text::line(&step).into_owned());
         }
         Progress::Bytes { done, total } => {
             if let Some(total) = total {
@@ -75,42 +80,44 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
         }
     });
     bar.finish_and_clear();
-    let entry = added?;
+    let entry = clean(added?);
     let version = entry.version.map_or(String::new(), |v| format!(" ({v})"));
-    writeln!(
-        io::stdout().lock(),
-        "added {}: Linux {}{version}, {} modules; faultlab run --kernel {}",
-        entry.id,
-        entry.release,
-        entry.modules,
-        entry.id
-    )?;
-    Ok(())
+    Ok(terminal::print(&format!(
+        "added {}: Linux {}{version}, {} modules; faultlab run --kernel {}\n",
+        entry.id, entry.release, entry.modules, entry.id
+    ))?)
+}
+
+/// An entry as it may be printed: its files may have been changed, and its names
+/// are a package's.
+fn clean(mut entry: Entry) -> Entry {
+    let Entry { id, release, version, source, modules: _, sums } = &mut entry;
+    [id, release, sums].into_iter().chain(version).chain(source).for_each(text::clean_line);
+    entry
 }
 
 fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
-    let entries = store.list()?;
-    let mut out = io::stdout().lock();
+    let entries: Vec<_> = store.list()?.into_iter().map(clean).collect();
+    let mut out = String::new();
     for entry in &entries {
         if json {
             let line = json!({
                 "id": entry.id, "release": entry.release, "version": entry.version,
                 "modules": entry.modules, "source": entry.source,
             });
-            writeln!(out, "{line}")?;
+            out.push_str(&(text::json(&line) + "\n"));
         } else {
             let version = entry.version.as_deref().unwrap_or("-");
-            writeln!(
-                out,
-                "{}  Linux {}, {version}, {} modules",
+            out.push_str(&format!(
+                "{}  Linux {}, {version}, {} modules\n",
                 style.bold(&entry.id),
                 entry.release,
                 entry.modules
-            )?;
+            ));
         }
     }
     if entries.is_empty() && !json {
-        writeln!(out, "no kernels yet; `faultlab kernel add debian:bookworm` fetches one")?;
+        out.push_str("no kernels yet; `faultlab kernel add debian:bookworm` fetches one\n");
     }
-    Ok(())
+    Ok(terminal::print(&out)?)
 }

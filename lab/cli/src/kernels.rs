@@ -2,18 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
 
 use futures_util::stream::{self, StreamExt};
 
 use super::Stop;
+use super::files::{self, Folder};
 use super::options::Options;
 use faultlab_base::error::{Error, Result};
+use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_kernels::Kernel;
 use faultlab_kernels::Store;
 use faultlab_machine::vm::Vm;
-use faultlab_engine::catalogue::Catalogue;
 use faultlab_machine::vm::run::Heard;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{Clock, Ground};
@@ -114,10 +114,12 @@ async fn column(
         }
     }
     if let Some(folder) = &options.console {
-        // An id may be a path.
-        let file = folder.join(format!("{}.log", id.replace('/', "_")));
-        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, console));
-        written.map_err(|e| Error::kernel(file.display().to_string(), "write the console", e))?;
+        let file = files::name(&id) + ".log";
+        let written = Folder::make(folder).and_then(|folder| {
+            // What the guest printed, as it printed it.
+            folder.write(&file, |out| out.write_all(console.as_bytes()))
+        });
+        written.map_err(|e| Error::kernel("the console", "write it", e))?;
     }
     display.borrow_mut().note(&Progress::Ended(&id));
     Ok((column, never_booted))

@@ -2,7 +2,10 @@
 
 mod doctor;
 mod exercise;
+mod files;
 mod here;
+#[cfg(test)]
+mod hostile;
 mod kernel;
 mod kernels;
 mod ladders;
@@ -12,10 +15,11 @@ mod options;
 mod pcap;
 mod report;
 mod run;
+mod shard;
 mod shell;
 mod show;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +28,7 @@ use clap_complete::Shell;
 use nix::sys::signal::Signal;
 
 use faultlab_base::error::Error;
+use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_machine::exercise::Wish;
 use faultlab_machine::vm::init;
@@ -41,7 +46,8 @@ Everything happens in namespaces that end with the command: faultlab does not ch
 the machine it runs on, and needs no root where user namespaces are allowed.
 
 Exit status: 0 every outcome is as expected, 1 an outcome differs, 2 the command line
-is wrong, 69 the lab could not run here, 130 interrupted.")]
+is wrong, 69 the lab could not run here, 74 the results could not be written, 130
+interrupted.")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -97,7 +103,8 @@ enum Stop {
     Lab(Error),
     /// `git bisect run` asked, and cannot be told: status 125.
     CannotTell(String),
-    /// Standard output could not be written: status 74 (EX_IOERR).
+    /// Standard output or a file could not be written: status 74 (EX_IOERR of
+    /// sysexits.h).
     Output(io::Error),
     /// A signal: status 128 and its number.
     Interrupted(Signal),
@@ -144,6 +151,7 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
     }
+    terminal::tell_panics();
     let done = if arguments.first().is_some_and(|program| Wish::asked(program).is_some()) {
         exercise::exercise(style())
     } else {
@@ -164,15 +172,20 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         Err(Stop::Output(error)) => (74, unwritten(&error)),
         Err(Stop::Interrupted(signal)) => return ExitCode::from(128 + signal as u8),
     };
-    // Where nobody reads it, the status still says it.
-    let _ = writeln!(io::stderr(), "faultlab: {sentence}");
+    terminal::say(&sentence);
     ExitCode::from(status)
 }
 
 /// Prints what clap answers to these arguments: what is wrong with them, or the
 /// help that they ask for.
 fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
-    let _ = error.print();
+    // clap says again what was typed: it is to say it of what can be printed.
+    let clean: Vec<_> = arguments.iter().map(|argument| text::line(argument).into_owned()).collect();
+    match Arguments::try_parse_from(&clean) {
+        // Where nobody reads it, the status still says it.
+        Err(cleaned) => drop(cleaned.print()),
+        Ok(_) => terminal::say(&error.to_string()),
+    }
     let bisecting = arguments.iter().any(|a| a == "--bisect" || a.starts_with("--bisect="));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
@@ -183,6 +196,10 @@ fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
 }
 
 fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
+    // A shell's output is its own, and a run's status may be for a bisection.
+    if !matches!(verb, Verb::Shell(_) | Verb::Run(_)) {
+        terminal::is_open()?;
+    }
     match verb {
         Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
         Verb::Show { scenario, json } => {
@@ -214,19 +231,13 @@ fn executable() -> Result<PathBuf, Stop> {
 fn manual() -> io::Result<()> {
     let mut page = vec![];
     clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
-    print(&page)
+    terminal::print_bytes(&page)
 }
 
 fn completions(shell: Shell) -> io::Result<()> {
     let mut script = vec![];
     clap_complete::generate(shell, &mut Arguments::command(), "faultlab", &mut script);
-    print(&script)
-}
-
-fn print(text: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text)?;
-    out.flush()
+    terminal::print_bytes(&script)
 }
 
 /// The page: as wide as the terminal, in colour where that is wanted.

@@ -1,16 +1,17 @@
 //! `faultlab list`: the catalogue.
 
-use std::io::{self, Write};
+use std::fmt::Write;
 
 use serde_json::json;
 
 use super::Stop;
+use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_model::scenario::Shows;
 use faultlab_report::Style;
 
 pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<(), Stop> {
-    let mut out = io::stdout().lock();
+    let mut out = String::new();
     if json {
         for scenario in catalogue.scenarios {
             let card = &scenario.card;
@@ -24,32 +25,34 @@ pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<()
                     "name": e.name, "kernels": e.kernels, "reproduces": e.shows == Shows::Reproduced,
                 })).collect::<Vec<_>>(),
             });
-            writeln!(out, "{line}")?;
+            out.push_str(&text::json(&line));
+            out.push('\n');
         }
-        return Ok(());
+        return Ok(terminal::print(&out)?);
     }
     let mut family = "";
     for scenario in catalogue.scenarios {
         let card = &scenario.card;
         if card.family != family {
             if !family.is_empty() {
-                writeln!(out)?;
+                let _ = writeln!(out);
             }
             family = card.family;
-            writeln!(out, "{}", style.dim(family))?;
+            let _ = writeln!(out, "{}", style.dim(family));
         }
-        writeln!(out, "{}", style.bold(card.name))?;
-        write!(out, "{}", style.paragraph("    ", card.title))?;
+        let _ = writeln!(out, "{}", style.bold(card.name));
+        let _ = write!(out, "{}", style.paragraph("    ", card.title));
         let eras: Vec<_> = scenario
             .eras
             .iter()
             .filter(|e| e.shows == Shows::Reproduced)
             .map(|e| e.kernels.to_owned())
             .collect();
-        write!(out, "{}", style.hanging("    reproduces on: ", "        ", &eras.join("; ")))?;
+        let _ = write!(out, "{}", style.hanging("    reproduces on: ", "        ", &eras.join("; ")));
         let needs: Vec<_> = scenario.needs.iter().map(ToString::to_string).collect();
-        write!(out, "{}", style.hanging("    needs: ", "        ", &needs.join(", ")))?;
+        let _ = write!(out, "{}", style.hanging("    needs: ", "        ", &needs.join(", ")));
     }
-    writeln!(out, "\n`faultlab show SCENARIO` tells the story, `faultlab run SCENARIO` makes it happen.")?;
-    Ok(())
+    let _ =
+        writeln!(out, "\n`faultlab show SCENARIO` tells the story, `faultlab run SCENARIO` makes it happen.");
+    Ok(terminal::print(&out)?)
 }

@@ -1,14 +1,21 @@
 //! `faultlab merge`: shards' results back into one matrix.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, FileType};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use nix::fcntl::OFlag;
+use serde::Deserialize;
 
 use super::Stop;
 use super::run::Tally;
+use super::shard::{Part, Parts};
+use faultlab_base::error::Error;
+use faultlab_base::{limits, terminal};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_model::outcome::Outcome;
 use faultlab_report::Style;
@@ -17,33 +24,26 @@ use faultlab_report::matrix::{Column, matrix};
 /// What can be typed.
 #[derive(Debug, Args)]
 pub struct Merge {
-    /// Files that `faultlab run --json` wrote
+    /// Files that `faultlab run --json` wrote; of a run in shards, those of all its shards
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Result<ExitCode, Stop> {
-    let mut columns: Vec<Column> = vec![];
-    for file in &merge.files {
-        let wrong = |why: String| Stop::Usage(format!("{}: {why}", file.display()));
-        let text = fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let outcome: Outcome =
-                serde_json::from_str(line).map_err(|e| wrong(format!("line {}: {e}", number + 1)))?;
-            // As `run` heads the column of the whole matrix.
-            let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
-            let at = columns.iter().position(|c| c.kernel == kernel);
-            let at = at.unwrap_or_else(|| {
-                columns.push(Column { kernel, outcomes: vec![] });
-                columns.len() - 1
-            });
-            let column = &columns[at];
-            if column.outcomes.iter().any(|o| o.scenario == outcome.scenario) {
-                return Err(wrong(format!("{} on {} is there twice", outcome.scenario, column.kernel)));
-            }
-            columns[at].outcomes.push(outcome);
+    let mut merged = Merged::default();
+    let incomplete = |why: String| Stop::Lab(Error::Lab(why));
+    for (number, file) in merge.files.iter().enumerate() {
+        let wrong = |why: String| format!("{}: {why}", file.display());
+        let lines = merged.read(number, file).map_err(|why| Stop::Usage(wrong(why)))?;
+        if lines == 0 {
+            return Err(incomplete(wrong("there is nothing to merge: its run wrote no outcome".to_owned())));
         }
     }
+    merged.parts.complete().map_err(incomplete)?;
+    if merged.columns.is_empty() {
+        return Err(incomplete("there is nothing to merge: no shard has an outcome".to_owned()));
+    }
+    let mut columns = merged.columns;
     // The order in which a person counts: 5.10 before 6.1, 6.9 before 6.12.
     columns.sort_by_cached_key(|c| c.outcomes.first().map(|o| numbers(&o.kernel)));
     let row = |o: &Outcome| catalogue.scenarios.iter().position(|s| s.card.name == o.scenario);
@@ -53,9 +53,111 @@ pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Resul
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
     let tally = Tally::of(&outcomes);
-    let mut out = io::stdout().lock();
-    writeln!(out, "{}\n{}", matrix(&columns, style), tally.sentence())?;
+    terminal::print(&format!("{}\n{}\n", matrix(&columns, style), tally.sentence()))?;
     Ok(ExitCode::from(u8::from(tally.failed(false))))
+}
+
+/// A line of `run --json`, or the line of a shard that has no outcome.
+#[derive(Debug, Deserialize)]
+struct Tag {
+    shard: Option<Part>,
+    scenario: Option<serde::de::IgnoredAny>,
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Merged {
+    columns: Vec<Column>,
+    /// Where a kernel's column is.
+    places: HashMap<String, usize>,
+    /// The outcomes that are there, by column and scenario.
+    known: HashSet<(usize, String)>,
+    scenarios: HashSet<String>,
+    parts: Parts,
+    bytes: u64,
+}
+
+impl Merged {
+    /// Reads a file, and says how many lines it has that are not blank.
+    fn read(&mut self, number: usize, path: &Path) -> Result<usize, String> {
+        let mut file = BufReader::new(open(path)?);
+        let (mut line, mut lines) = (vec![], 0);
+        for count in 1.. {
+            line.clear();
+            // One byte more than may be there shows that it is too long.
+            let most = limits::JSON_LINE as u64 + 1;
+            let read = file.by_ref().take(most).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
+            if read == 0 {
+                break;
+            }
+            self.bytes += read as u64;
+            if line.len() > limits::JSON_LINE {
+                return Err(format!("line {count} is longer than {} MiB", limits::JSON_LINE >> 20));
+            }
+            if self.bytes > limits::MERGED {
+                return Err(format!("the files have more than {} MiB together", limits::MERGED >> 20));
+            }
+            if !line.trim_ascii().is_empty() {
+                lines += 1;
+                self.take(number, &line).map_err(|why| format!("line {count}: {why}"))?;
+            }
+        }
+        Ok(lines)
+    }
+
+    fn take(&mut self, file: usize, line: &[u8]) -> Result<(), String> {
+        let tag: Tag = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        let empty = tag.shard.is_some() && tag.scenario.is_none();
+        let taken = tag.shard.map_or(Ok(true), |part| self.parts.note(part, file, !empty))?;
+        if empty || !taken {
+            return Ok(());
+        }
+        let outcome: Outcome = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        // As `run` heads the column of the whole matrix.
+        let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
+        let at = *self.places.entry(kernel.clone()).or_insert_with(|| {
+            self.columns.push(Column { kernel: kernel.clone(), outcomes: vec![] });
+            self.columns.len() - 1
+        });
+        if !self.known.insert((at, outcome.scenario.clone())) {
+            return Err(format!("{} on {kernel} is there twice", outcome.scenario));
+        }
+        self.scenarios.insert(outcome.scenario.clone());
+        self.columns[at].outcomes.push(outcome);
+        for (count, most, what) in [
+            (self.known.len(), limits::OUTCOMES, "outcomes"),
+            (self.columns.len(), limits::KERNELS, "kernels"),
+            (self.scenarios.len(), limits::SCENARIOS, "scenarios"),
+        ] {
+            if count > most {
+                return Err(format!("there are more than {most} {what}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file, and nothing else: no device has an end, and a FIFO may have no
+/// writer.
+fn open(path: &Path) -> Result<File, String> {
+    let regular = |kind: FileType| if kind.is_file() { Ok(()) } else { Err(no_file(kind)) };
+    regular(path.metadata().map_err(|e| e.to_string())?.file_type())?;
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path);
+    let file = file.map_err(|e| e.to_string())?;
+    // It may have become another meanwhile.
+    regular(file.metadata().map_err(|e| e.to_string())?.file_type())?;
+    Ok(file)
+}
+
+fn no_file(kind: FileType) -> String {
+    let what = match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    format!("it is {what}; merge takes files that `faultlab run --json` wrote")
 }
 
 fn numbers(release: &str) -> Vec<u64> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::shard::Shard;
 use faultlab_engine::catalogue::{Catalogue, nearest};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::Looks;
@@ -82,29 +83,6 @@ pub struct Run {
     /// not, 125 where this kernel cannot tell
     #[arg(long, value_name = "BAD", num_args = 0..=1, require_equals = true, default_missing_value = "reproduced")]
     pub(super) bisect: Option<Bad>,
-}
-
-/// A part of the matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
-    index: usize,
-    count: usize,
-}
-
-impl Shard {
-    fn parse(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match parts {
-            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
-            _ => Err("I/N with I from 1 to N, as 2/4".to_owned()),
-        }
-    }
-
-    /// Whether the n-th outcome of the matrix belongs to it.
-    #[must_use]
-    pub fn has(self, n: usize) -> bool {
-        n % self.count == self.index - 1
-    }
 }
 
 /// What is bad, for `git bisect`.
@@ -307,17 +285,6 @@ pub(super) fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, St
 mod tests {
     use super::*;
     use faultlab_report::made::column;
-
-    #[test]
-    fn shards_share_the_matrix_without_a_gap() {
-        let shards: Vec<_> = ["1/3", "2/3", "3/3"].map(|s| Shard::parse(s).unwrap()).into();
-        for n in 0..20 {
-            assert_eq!(shards.iter().filter(|s| s.has(n)).count(), 1);
-        }
-        for wrong in ["0/3", "4/3", "1", "/", "a/b", "1/0"] {
-            assert!(Shard::parse(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_bisection_looks_at_the_fault_and_not_at_the_version() {

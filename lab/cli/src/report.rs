@@ -1,9 +1,8 @@
 //! `--report DIR`: one HTML file.
 
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::files::Folder;
 use super::options::Options;
 use super::{Stop, pcap};
 use faultlab_engine::catalogue::Catalogue;
@@ -20,9 +19,7 @@ pub(super) fn write(
     drawings: &Drawings,
     folder: &Path,
 ) -> Result<(), Stop> {
-    let file = folder.join("index.html");
-    let failed = |e: io::Error| Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display())));
-    fs::create_dir_all(folder).map_err(failed)?;
+    let directory = Folder::make(folder)?;
     let pcaps = options.pcap.as_deref().map(|to| relative(folder, to));
     let page = Page {
         columns,
@@ -34,11 +31,11 @@ pub(super) fn write(
             Some(path.to_string_lossy().into_owned())
         },
     };
-    fs::write(&file, html::html(&page)).map_err(failed)
+    Ok(directory.write("index.html", |out| out.write_all(html::html(&page).as_bytes()))?)
 }
 
 /// The command line that shows an outcome again.
-fn command(options: &Options, outcome: &Outcome) -> String {
+pub(super) fn command(options: &Options, outcome: &Outcome) -> String {
     let mut words = vec!["faultlab".to_owned(), "run".to_owned(), outcome.scenario.clone()];
     if let Some(id) = &outcome.kernel_id {
         words.extend(["--kernel".to_owned(), id.clone()]);

@@ -2,16 +2,18 @@
 //! said of them.
 
 use std::cell::RefCell;
-use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::{Format, Options};
-use super::{Stop, here, kernels, ladders, options, pcap, report};
+use super::shard::Part;
+use super::{Stop, files, here, kernels, ladders, options, pcap, report};
+use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_report::html::{ByArm, Drawings};
@@ -36,6 +38,7 @@ fn for_bisect(run: impl FnOnce() -> Result<ExitCode, Stop>) -> Result<ExitCode, 
 
 fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let options = raw.options(catalogue).map_err(Stop::Usage)?;
+    terminal::is_open()?;
     super::on_runtime(async {
         tokio::select! {
             // A run that always has something to do does not keep a signal waiting.
@@ -70,13 +73,15 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     let mut columns: Vec<Column> = vec![];
     let mut drawings = Drawings::new();
-    let mut tell = |mut column: Column| {
+    let part = Part::of(options);
+    let mut tell = |column: Column| {
+        let mut column = cleaned(column);
         if let Some(folder) = &options.pcap {
             column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
         }
         // Frames are many, and the drawings of them small.
         let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
-        let text = told(catalogue, options, &column.outcomes, &drawn, style);
+        let text = told(catalogue, options, part.as_ref(), &column.outcomes, &drawn, style);
         let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
         drawings.extend(names.zip(drawn));
         print(&display, &text)?;
@@ -103,11 +108,17 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
             print(&display, &(tally.sentence() + "\n"))?;
         }
         Format::Ktap => print(&display, &ktap::ktap(&columns))?,
-        Format::Json => {}
+        Format::Json => {
+            // A shard that has nothing to do says which it is all the same.
+            if let Some(part) = part.as_ref().filter(|_| outcomes.is_empty()) {
+                let line = text::json(&Line { outcome: None, shard: Some(part) });
+                print(&display, &(line + "\n"))?;
+            }
+        }
     }
     if let Some(file) = &options.junit {
-        fs::write(file, junit::junit(&columns)?)
-            .map_err(|e| Stop::Output(io::Error::new(e.kind(), format!("{}: {e}", file.display()))))?;
+        let report = junit::junit(&columns)?;
+        files::write(file, |out| out.write_all(report.as_bytes()))?;
     }
     if let Some(folder) = &options.report {
         report::write(catalogue, options, &columns, &drawings, folder)?;
@@ -118,49 +129,67 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     })
 }
 
+/// The column as it may be told. An outcome that was read is clean; what the lab
+/// says of a guest that failed has the guest's words too, and a kernel may have
+/// been named on the command line.
+pub(super) fn cleaned(mut column: Column) -> Column {
+    text::clean_cell(&mut column.kernel);
+    column.outcomes.iter_mut().for_each(Outcome::clean);
+    column
+}
+
+/// A line of JSON: an outcome, and which shard it is of.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    outcome: Option<&'a Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<&'a Part>,
+}
+
 /// What is said of outcomes when they come.
-fn told(
+pub(super) fn told(
     catalogue: &Catalogue,
     options: &Options,
+    part: Option<&Part>,
     outcomes: &[Outcome],
     drawn: &[ByArm],
     style: Style,
 ) -> String {
-    let mut text = String::new();
+    let mut told = String::new();
     for (outcome, drawn) in outcomes.iter().zip(drawn) {
         match options.format {
             Format::Json => {
-                text.push_str(&serde_json::to_string(outcome).expect("outcomes are plain data"));
-                text.push('\n');
+                told.push_str(&text::json(&Line { outcome: Some(outcome), shard: part }));
+                told.push('\n');
             }
             Format::Text if options.kernels.len() < 2 => {
                 if let Ok(scenario) = catalogue.find(&outcome.scenario) {
-                    text.push_str(&table::outcome(scenario, outcome, style));
-                    text.push('\n');
+                    told.push_str(&table::outcome(scenario, outcome, style));
+                    told.push('\n');
                 }
             }
             Format::Text => {
                 let why = table::why(outcome, style);
                 if !why.is_empty() {
                     let kernel = outcome.kernel_id.as_deref().unwrap_or("here");
-                    text.push_str(&style.bold(&format!("{}, {kernel}", outcome.scenario)));
-                    text.push_str(&format!("\n{why}\n"));
+                    told.push_str(&style.bold(&format!("{}, {kernel}", outcome.scenario)));
+                    told.push_str(&format!("\n{why}\n"));
                 }
             }
             Format::Ktap => {}
         }
         if options.ladder {
-            text.push_str(&ladders::text(outcome, drawn, options, style));
+            told.push_str(&ladders::text(outcome, drawn, options, style));
         }
     }
-    text
+    told
 }
 
 fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
     let mut written = Ok(());
     display.borrow().print(|| {
-        let mut out = io::stdout().lock();
-        written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        written = terminal::print(text);
     });
     written
 }

@@ -1,13 +1,14 @@
 //! `faultlab shell`: a shell beside a network in which the fault has happened.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{Stop, here, options, run};
 use faultlab_base::error::Error;
+use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_kernels::Store;
@@ -112,10 +113,10 @@ fn in_guest(
     };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
-        let _ = writeln!(
-            io::stderr(),
-            "Booting {kernel}, and playing the arm there. Ctrl-C ends the machine, and Ctrl-] from the prompt on."
-        );
+        terminal::complain(&format!(
+            "Booting {}, and playing the arm there. Ctrl-C ends the machine, and Ctrl-] from the prompt on.",
+            text::line(kernel)
+        ));
     }
     super::on_runtime(async {
         tokio::select! {

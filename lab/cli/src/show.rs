@@ -1,11 +1,11 @@
 //! `faultlab show`: the story of one fault.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use serde_json::json;
 
 use super::Stop;
+use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground, Plan, Setting, Shows, Values};
@@ -14,13 +14,8 @@ use faultlab_report::Style;
 
 pub(super) fn show(catalogue: &Catalogue, name: &str, json: bool, style: Style) -> Result<(), Stop> {
     let scenario = catalogue.find(name).map_err(Stop::Usage)?;
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", as_json(scenario))?;
-    } else {
-        out.write_all(story(scenario, style).as_bytes())?;
-    }
-    Ok(())
+    let told = if json { text::json(&as_json(scenario)) + "\n" } else { story(scenario, style) };
+    Ok(terminal::print(&told)?)
 }
 
 fn drawing(scenario: &Scenario, arm: &Arm) -> String {

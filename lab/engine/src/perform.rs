@@ -14,9 +14,9 @@ use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use faultlab_model::recording::Traces;
 use faultlab_model::scenario::Arm;
 use faultlab_model::scenario::ArmKind;
+use faultlab_model::scenario::Era;
 use faultlab_model::scenario::Ground;
 use faultlab_model::scenario::Plan;
-use faultlab_model::scenario::Era;
 use faultlab_model::snapshot;
 
 /// What is asked of a scenario, beside its ground.

@@ -94,7 +94,7 @@ fn reset(capture: &Capture, hops: &[Hop], hop: &Hop) -> Option<String> {
 }
 
 /// What a RST answers by its numbers: the last segment to arrive that had them.
-#[must_use] 
+#[must_use]
 pub fn answered<'a>(capture: &Capture, hops: &'a [Hop], reset: &Hop) -> Option<&'a Hop> {
     let header = tcp(&reset.packet).filter(|header| header.flags.contains(Flags::RST))?;
     let (end, at) = reset.left?;

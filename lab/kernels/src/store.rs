@@ -334,7 +334,7 @@ pub(super) struct Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_dir_all(&self.path) {
-            eprintln!("{} is left behind: {e}", self.path.display());
+            faultlab_base::terminal::say(&format!("{} is left behind: {e}", self.path.display()));
         }
     }
 }

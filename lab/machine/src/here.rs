@@ -1,6 +1,6 @@
 //! The running kernel, in namespaces that a worker process makes for itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::check::Ability;
+use super::complaints::Complaints;
 use super::shell::{Seat, Terminal};
 use super::worker::{Report, Request, Task, WORD};
 use faultlab_base::error::{Error, Result};
@@ -156,17 +157,7 @@ impl Here {
 /// Reads a worker's reports until its end.
 async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
     let mut reports = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-    let mut complaints = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
-    let listen = async {
-        let mut last: VecDeque<String> = VecDeque::new();
-        while let Ok(Some(line)) = complaints.next_line().await {
-            last.push_back(line);
-            if last.len() > 10 {
-                last.pop_front();
-            }
-        }
-        last
-    };
+    let listen = Complaints::read(BufReader::new(child.stderr.take().expect("stderr is piped")));
     let read = async {
         let mut end = None;
         while let Ok(Some(line)) = reports.next_line().await {
@@ -188,8 +179,6 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str)) -> Result<Repor
     }
 }
 
-fn died(status: ExitStatus, complaints: VecDeque<String>) -> Error {
-    let said = Vec::from(complaints).join(" | ");
-    let said = if said.is_empty() { "and said nothing".to_owned() } else { format!("and said: {said}") };
-    Error::Lab(format!("the worker ended without an outcome ({status}) {said}"))
+fn died(status: ExitStatus, complaints: Complaints) -> Error {
+    Error::Lab(format!("the worker ended without an outcome ({status}) {}", complaints.said()))
 }

@@ -1,6 +1,7 @@
 //! Where a scenario runs.
 
 pub mod check;
+mod complaints;
 pub mod exercise;
 pub mod here;
 mod names;

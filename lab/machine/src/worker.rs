@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use super::check::{self, Ability};
 use super::shell::{self, Played, Seat, Streams};
 use faultlab_base::error::{Error, Missing, Result};
+use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::voice::Opened;
 use faultlab_engine::perform::{Order, perform};
@@ -89,10 +90,11 @@ pub enum Report {
     /// A guest's init runs.
     Booted {
         /// Of which kernel.
+        #[serde(deserialize_with = "text::line_from")]
         release: String,
     },
     /// An arm has ended.
-    Arm(String),
+    Arm(#[serde(deserialize_with = "text::line_from")] String),
     /// What the machine can do.
     Abilities(Vec<Ability>),
     /// The end of a scenario.
@@ -102,12 +104,14 @@ pub enum Report {
     /// Nothing can run: a named thing is missing.
     Missing {
         /// The thing.
+        #[serde(deserialize_with = "text::line_from")]
         what: String,
         /// How to get it.
+        #[serde(deserialize_with = "text::line_from")]
         way_out: String,
     },
     /// Nothing can run: the lab failed.
-    Failed(String),
+    Failed(#[serde(deserialize_with = "text::lines_from")] String),
 }
 
 /// Whether these arguments make the program a worker, and whose.
@@ -122,6 +126,7 @@ pub fn asked(arguments: &[String]) -> Option<Pid> {
 /// The life of a worker.
 #[must_use]
 pub fn main(catalogue: &Catalogue, parent: Pid) -> ExitCode {
+    terminal::tell_panics();
     match work(catalogue, parent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Missing(Missing { what, way_out })) => report(&Report::Missing { what, way_out }),

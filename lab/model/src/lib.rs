@@ -1,6 +1,8 @@
 //! What a fault is and what came of it, as values: scenarios, outcomes,
 //! snapshots, and the recording of an arm. No I/O.
 
+#[cfg(any(test, feature = "made"))]
+pub mod made;
 pub mod outcome;
 pub mod recording;
 pub mod scenario;

@@ -1,15 +1,21 @@
 //! What happened: a table of arms and rows, a verdict by difference, and the
 //! comparison with the reviewed snapshot.
 
+mod outside;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::{ArmKind, Clock, Fault, Ground, Shows, Symptom};
+use faultlab_base::limits;
 use faultlab_net::capture::Capture;
 
 /// What a scenario showed on one kernel.
+///
+/// What is read is cleaned and bounded, [`Outcome::clean`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Outcome {
     /// The scenario's name.
     pub scenario: String,
@@ -176,6 +182,10 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Map<V> {
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Map<V>, A::Error> {
                 let mut map = Map::default();
                 while let Some((key, value)) = access.next_entry::<String, V>()? {
+                    if map.0.len() == limits::ROWS {
+                        let limit = format!("a map has more than {} entries", limits::ROWS);
+                        return Err(serde::de::Error::custom(limit));
+                    }
                     map.0.push((key, value));
                 }
                 Ok(map)

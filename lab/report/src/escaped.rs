@@ -2,9 +2,12 @@
 
 use std::fmt::{self, Write};
 
+use faultlab_base::text::is_plain;
+
 /// Displays text so that it is text in an element and in a quoted attribute.
 ///
-/// Characters that XML 1.0 does not have become U+FFFD.
+/// Characters that XML 1.0 does not have, and those that are not seen as what they
+/// are, become U+FFFD.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -18,9 +21,8 @@ impl fmt::Display for Escaped<'_> {
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
                 '\n' | '\t' => f.write_char(letter)?,
-                '\u{fffe}' | '\u{ffff}' => f.write_char('\u{fffd}')?,
-                control if control.is_control() => f.write_char('\u{fffd}')?,
-                letter => f.write_char(letter)?,
+                letter if is_plain(letter) => f.write_char(letter)?,
+                _ => f.write_char('\u{fffd}')?,
             }
         }
         Ok(())
@@ -46,6 +48,7 @@ mod tests {
         fn nothing_opens_a_tag_or_ends_an_attribute(text: String) {
             let escaped = Escaped(&text).to_string();
             prop_assert!(!escaped.contains(['<', '>', '"', '\'']));
+            prop_assert!(escaped.chars().all(|c| c == '\n' || c == '\t' || is_plain(c)));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::matrix::Column;
+use faultlab_base::text;
 use faultlab_model::outcome::{Outcome, Verdict};
 
 /// Writes the outcomes as XML.
@@ -15,15 +16,21 @@ use faultlab_model::outcome::{Outcome, Verdict};
 pub fn junit(columns: &[Column]) -> io::Result<String> {
     let mut report = Report::new("faultlab");
     for column in columns {
-        let mut suite = TestSuite::new(column.kernel.as_str());
-        suite.add_test_cases(column.outcomes.iter().map(|o| case(&column.kernel, o)));
+        let kernel = text::line(&column.kernel);
+        let mut suite = TestSuite::new(&*kernel);
+        suite.add_test_cases(column.outcomes.iter().map(|o| case(&kernel, o)));
         report.add_test_suite(suite);
     }
     report.to_string().map_err(io::Error::other)
 }
 
+/// Text without what XML 1.0 forbids.
+fn plain(text: &str) -> String {
+    text::lines(text).into_owned()
+}
+
 fn case(kernel: &str, outcome: &Outcome) -> TestCase {
-    let reason = outcome.reason.clone().unwrap_or_else(|| outcome.verdict.to_string());
+    let reason = outcome.reason.as_deref().map_or_else(|| outcome.verdict.to_string(), plain);
     let status = match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) => {
             let mut status = TestCaseStatus::skipped();
@@ -39,8 +46,9 @@ fn case(kernel: &str, outcome: &Outcome) -> TestCase {
             status
         }
     };
-    let mut case = TestCase::new(outcome.scenario.as_str(), status);
+    let mut case = TestCase::new(&*text::line(&outcome.scenario), status);
     case.set_classname(kernel);
-    case.set_time(Duration::from_secs_f64(outcome.seconds.wall.max(0.0)));
+    // There may be no end to what an outcome says of its seconds.
+    case.set_time(Duration::try_from_secs_f64(outcome.seconds.wall).unwrap_or_default());
     case
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::matrix::Column;
+use faultlab_base::text;
 use faultlab_model::outcome::{Outcome, Verdict};
 
 /// Writes the outcomes.
@@ -15,7 +16,7 @@ pub fn ktap(columns: &[Column]) -> String {
         for (number, outcome) in column.outcomes.iter().enumerate() {
             let _ = writeln!(text, "  {}", line(number + 1, outcome));
             if let (false, Some(reason)) = (outcome.expected, &outcome.reason) {
-                let _ = writeln!(text, "  # {}", reason.replace('\n', " "));
+                let _ = writeln!(text, "  # {}", sentence(reason));
             }
         }
         let ok = if column.outcomes.iter().all(|o| o.expected) { "ok" } else { "not ok" };
@@ -29,16 +30,21 @@ fn line(number: usize, outcome: &Outcome) -> String {
     let directive = match outcome.verdict {
         Verdict::NotApplicable => {
             let reason = outcome.reason.as_deref().unwrap_or("not applicable");
-            format!(" # SKIP {}", reason.replace('\n', " "))
+            format!(" # SKIP {}", sentence(reason))
         }
         verdict => format!(" # {verdict}"),
     };
-    format!("{ok} {number} {}{directive}", outcome.scenario)
+    format!("{ok} {number} {}{directive}", name(&outcome.scenario))
 }
 
-/// A test's name has no `#`, which begins its directive.
-fn name(kernel: &str) -> String {
-    kernel.replace(['#', '\n'], "_")
+/// A test's name is of one line and has no `#`, which begins its directive.
+fn name(text: &str) -> String {
+    text::line(&text.replace(['#', '\n'], "_")).into_owned()
+}
+
+/// What is said of a test, on its line.
+fn sentence(text: &str) -> String {
+    text::line(&text.replace('\n', " ")).into_owned()
 }
 
 #[cfg(test)]

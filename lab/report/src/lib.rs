@@ -10,6 +10,8 @@ pub mod lanes;
 #[cfg(any(test, feature = "made"))]
 pub mod made;
 pub mod matrix;
+#[cfg(test)]
+mod outside_tests;
 pub mod pcapng;
 pub mod progress;
 pub mod standing;

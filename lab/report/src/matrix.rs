@@ -1,5 +1,6 @@
 //! Scenarios by kernels, and what changed between neighbouring kernels.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
@@ -73,15 +74,11 @@ fn cell(outcome: &Outcome) -> String {
 }
 
 /// The scenarios of all columns, each once.
-#[must_use] 
+#[must_use]
 pub fn scenarios(columns: &[Column]) -> Vec<&str> {
-    let mut names: Vec<&str> = vec![];
-    for outcome in columns.iter().flat_map(|c| &c.outcomes) {
-        if !names.contains(&outcome.scenario.as_str()) {
-            names.push(&outcome.scenario);
-        }
-    }
-    names
+    let mut known = HashSet::new();
+    let names = columns.iter().flat_map(|c| &c.outcomes).map(|o| o.scenario.as_str());
+    names.filter(|name| known.insert(*name)).collect()
 }
 
 /// What a scenario showed on one kernel and not on its neighbour.
@@ -145,15 +142,17 @@ pub fn changes(columns: &[Column]) -> Vec<Change<'_>> {
 
 fn cells_changed<'a>(old: &'a Outcome, new: &'a Outcome) -> Vec<Cells<'a>> {
     let mut changed: Vec<Cells<'_>> = vec![];
+    let mut places: HashMap<(&str, [&str; 2]), usize> = HashMap::new();
     for arm in &old.arms {
         let Some(same) = new.arms.iter().find(|a| a.name == arm.name) else { continue };
         for (row, was) in &arm.observations.0 {
             let Some(is) = same.observations.get(row).filter(|is| *is != was) else { continue };
             let cells = [was.as_str(), is.as_str()];
-            match changed.iter_mut().find(|c| c.row == row && c.cells == cells) {
-                Some(known) => known.arms.push(&arm.name),
-                None => changed.push(Cells { row, arms: vec![&arm.name], cells }),
-            }
+            let place = *places.entry((row, cells)).or_insert_with(|| {
+                changed.push(Cells { row, arms: vec![], cells });
+                changed.len() - 1
+            });
+            changed[place].arms.push(&arm.name);
         }
     }
     changed

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use faultlab_base::text;
+
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress<'a> {
@@ -87,7 +89,7 @@ impl Display {
             Progress::PartEnded { of, part } => {
                 if let Some(bar) = self.running.get(*of) {
                     bar.inc(1);
-                    bar.set_message(format!("{part} has ended"));
+                    bar.set_message(format!("{} has ended", text::line(part)));
                 }
             }
             Progress::CheckingEnded => self.end(CHECKING),
@@ -106,7 +108,8 @@ impl Display {
         let template = parts.map_or("{spinner} {prefix}", Parts::template);
         let style = ProgressStyle::with_template(template).expect("the template is right");
         let number = parts.map_or(0, Parts::number) as u64;
-        let bar = self.bars.add(ProgressBar::new(number).with_style(style).with_prefix(name.to_owned()));
+        let bar = ProgressBar::new(number).with_style(style).with_prefix(text::line(name).into_owned());
+        let bar = self.bars.add(bar);
         bar.enable_steady_tick(Duration::from_millis(100));
         self.running.insert(name.to_owned(), bar);
     }

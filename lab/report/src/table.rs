@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style as Ansi};
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 use serde::{Deserialize, Serialize};
 
+use faultlab_base::text;
 use faultlab_model::outcome::{ArmOutcome, Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock, Fault};
 
@@ -25,9 +26,10 @@ const GREEN: Ansi = AnsiColor::Green.on_default();
 const YELLOW: Ansi = AnsiColor::Yellow.on_default();
 
 impl Style {
-    /// The text in a style, where colour is wanted.
+    /// The text in a style, where colour is wanted. It is [`text::lines`].
     #[must_use]
     pub fn paint(self, style: Ansi, text: &str) -> String {
+        let text = &*text::lines(text);
         if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
@@ -55,7 +57,8 @@ impl Style {
         self.hanging(indent, indent, text)
     }
 
-    /// The same with another indent for the first line.
+    /// The same with another indent for the first line. The text is
+    /// [`text::lines`], and none of its lines begins at the margin.
     #[must_use]
     pub fn hanging(self, first: &str, indent: &str, text: &str) -> String {
         let options = textwrap::Options::new(self.width.min(100))
@@ -63,7 +66,7 @@ impl Style {
             .subsequent_indent(indent)
             .word_splitter(textwrap::WordSplitter::NoHyphenation)
             .word_separator(textwrap::WordSeparator::AsciiSpace);
-        let mut filled = textwrap::fill(text, options);
+        let mut filled = textwrap::fill(&text::lines(text), options);
         filled.push('\n');
         filled
     }

@@ -6,7 +6,7 @@ use faultlab_net::capture::Frame;
 use faultlab_net::wire::segment::{Flags, Header, Macs, Segment, Timestamps};
 
 /// The headers of a segment from one address to another.
-#[must_use] 
+#[must_use]
 pub fn header(way: [&str; 2], flags: Flags, seq: u32, tsval: u32) -> Header {
     let [src, dst] = way.map(|address| address.parse().unwrap());
     let timestamps = Some(Timestamps { tsval, tsecr: 0 });
@@ -16,7 +16,7 @@ pub fn header(way: [&str; 2], flags: Flags, seq: u32, tsval: u32) -> Header {
 /// A segment that leaves one end of a link after `at` milliseconds, and arrives
 /// at the other a millisecond later; or does one of both. The ends of a link are
 /// 0 and 1, 2 and 3, and so on.
-#[must_use] 
+#[must_use]
 pub fn crossing(
     at: u64,
     from: Option<usize>,

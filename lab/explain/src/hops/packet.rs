@@ -115,7 +115,7 @@ impl Packet {
     }
 
     /// How many sequence numbers a segment takes: its payload's, SYN and FIN.
-    #[must_use] 
+    #[must_use]
     pub fn sequence_length(&self) -> u32 {
         let What::Tcp(header, length) = &self.what else { return 0 };
         let flag = |flag: Flags| u32::from(header.flags.contains(flag));

@@ -80,7 +80,7 @@ fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (Socket
 }
 
 /// The hop that a packet began with.
-#[must_use] 
+#[must_use]
 pub fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
     let mut origin = hop;
     // At one instant a packet may seem to go in a circle.

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use super::Console;
+use super::End;
+use super::Frame;
 use super::answers::{self, Answer, Answers};
 use super::command_line::Guest;
 use super::elf::Executable;
@@ -12,15 +15,12 @@ use super::initramfs::Initramfs;
 use super::person::Person;
 use super::qemu::{self, Qemu};
 use super::tools;
-use super::Console;
-use super::Frame;
 use crate::worker::Report;
 use crate::worker::Task;
 use faultlab_base::error::Error;
 use faultlab_base::error::Result;
-use faultlab_kernels::Kernel;
-use super::End;
 use faultlab_engine::catalogue::Catalogue;
+use faultlab_kernels::Kernel;
 use faultlab_kernels::modules::WANTED;
 use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;

@@ -28,7 +28,7 @@ thread_local! {
 /// first thread: another one may be in another namespace.
 ///
 /// /proc/thread-self is new in Linux 3.17.
-#[must_use] 
+#[must_use]
 pub fn of_this_thread(file: &str) -> PathBuf {
     static KNOWN: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/thread-self").exists());
     if *KNOWN { Path::new("/proc/thread-self").join(file) } else { in_task(file) }
@@ -150,7 +150,7 @@ impl Drop for Inside {
             setns(fd, CloneFlags::CLONE_NEWNET)
         };
         if result.is_err() {
-            eprintln!("faultlab: cannot come back from a network namespace");
+            faultlab_base::terminal::say("cannot come back from a network namespace");
             std::process::abort();
         }
         INSIDE.set(self.outer);

@@ -311,13 +311,13 @@ impl<'a> Attribute<'a> {
     }
 
     /// The value as N bytes, if it has so many.
-    #[must_use] 
+    #[must_use]
     pub fn bytes<const N: usize>(&self) -> Option<[u8; N]> {
         self.value.first_chunk().copied()
     }
 
     /// The value as text without its NUL.
-    #[must_use] 
+    #[must_use]
     pub fn text(&self) -> Option<&'a str> {
         std::str::from_utf8(self.value.strip_suffix(&[0]).unwrap_or(self.value)).ok()
     }

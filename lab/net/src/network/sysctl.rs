@@ -56,7 +56,7 @@ pub struct OfKernel {
 impl Drop for OfKernel {
     fn drop(&mut self) {
         if let Err(error) = fs::write(&self.path, &self.before) {
-            eprintln!("faultlab: {} = {}: {error}", self.path.display(), self.before);
+            faultlab_base::terminal::say(&format!("{} = {}: {error}", self.path.display(), self.before));
         }
     }
 }

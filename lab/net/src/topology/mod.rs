@@ -128,7 +128,7 @@ const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forward
 
 /// What keeps a namespace that sends nothing of its own from greeting its
 /// neighbours.
-#[must_use] 
+#[must_use]
 pub fn no_ipv6() -> Vec<Sysctl> {
     pins(&PINS[..2])
 }

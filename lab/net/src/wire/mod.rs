@@ -180,7 +180,7 @@ impl Drop for Wire {
             waker.wake();
         }
         if let Some(error) = shared.failure.take() {
-            eprintln!("faultlab: {error}");
+            faultlab_base::terminal::say(&error.to_string());
         }
     }
 }

@@ -76,7 +76,10 @@ impl Page {
         for (at, letter) in time.chars().enumerate().take(FIRST - 1) {
             line[at] = letter;
         }
-        if let (Some(from), Some(to)) = (arrow.from, arrow.to) {
+        if let (Some(from), Some(to)) = (arrow.from, arrow.to)
+            // Two hosts of one name have one column.
+            && from != to
+        {
             let (mut start, mut end) = (self.place(from), self.place(to));
             let middle = start.midpoint(end);
             match arrow.fate {

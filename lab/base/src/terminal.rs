@@ -1,0 +1,153 @@
+//! Standard output and standard error. Nothing else writes to them what a person
+//! reads, and nothing here writes a control character that is not this program's.
+
+mod closed;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+
+use crate::text;
+
+/// Writes a page to standard output.
+///
+/// # Errors
+/// Where standard output is closed, full, or nobody reads it.
+pub fn print(page: &str) -> io::Result<()> {
+    print_bytes(text::page(page).as_bytes())
+}
+
+/// Writes what this program itself made, such as a manual page.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
+    is_open()?;
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Whether results can be written at all: a run whose results are lost need not
+/// begin.
+///
+/// # Errors
+/// Where the program was started with standard output closed (`>&-`). Rust puts
+/// /dev/null in its place, which takes everything.
+pub fn is_open() -> io::Result<()> {
+    if closed::standard_output() { Err(io::Error::other("standard output is closed")) } else { Ok(()) }
+}
+
+/// Writes a sentence to standard error, after the name of this program. Further
+/// lines of it, such as a guest's console, are indented: none looks like one of
+/// this program's.
+///
+/// Where nobody reads it, the exit status still tells.
+pub fn say(sentence: &str) {
+    complain(&format!("faultlab: {}", indented(sentence)));
+}
+
+/// Writes lines to standard error.
+pub fn complain(lines: &str) {
+    let _ = writeln!(io::stderr(), "{}", text::page(lines));
+}
+
+/// How a sentence that tells of a panic begins.
+pub const PANICKED: &str = "faultlab: panicked at ";
+
+/// Has a panic told in one sentence, and its backtrace after that where
+/// `RUST_BACKTRACE` asks for one.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        complain(&sentence(panic));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            complain(&trace.to_string());
+        }
+    }));
+}
+
+fn sentence(panic: &PanicHookInfo<'_>) -> String {
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let payload = panic.payload();
+    let words = payload.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+    text::line(&format!("{PANICKED}{place}: {words}")).into_owned()
+}
+
+fn indented(text: &str) -> String {
+    text::lines(text.trim_end()).replace('\n', "\n  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_console_line_is_no_sentence_of_this_program() {
+        let told = indented("the guest hangs\nfaultlab: all as expected\x1b[2J\r\n");
+        assert_eq!(told, "the guest hangs\n  faultlab: all as expected\\x1b[2J");
+    }
+
+    #[test]
+    fn a_panic_is_one_sentence_before_its_backtrace() {
+        const PANICS: &str = "FAULTLAB_TEST_PANICS";
+        if std::env::var_os(PANICS).is_some() {
+            tell_panics();
+            panic!("one\nfaultlab: two\x1b[2J");
+        }
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "terminal::tests::a_panic_is_one_sentence_before_its_backtrace";
+        again.args(["--exact", name, "--nocapture"]).env(PANICS, "1").env("RUST_BACKTRACE", "1");
+        let said = String::from_utf8(again.output().unwrap().stderr).unwrap();
+        let sentence = said.lines().find(|line| line.starts_with("faultlab:")).unwrap();
+        assert!(sentence.starts_with(PANICKED), "{said}");
+        assert!(sentence.ends_with(": one\\nfaultlab: two\\x1b[2J"), "{said}");
+        assert_eq!(
+            said.matches("\nfaultlab:").count() + usize::from(said.starts_with("faultlab:")),
+            1,
+            "{said}"
+        );
+        assert!(said.contains("a_panic_is_one_sentence_before_its_backtrace"), "{said}");
+    }
+
+    /// Files that write by themselves: this one, the worker's lines of JSON, and the
+    /// screen of a person in a guest.
+    const OTHERS: [&str; 3] = ["terminal.rs", "worker.rs", "person.rs"];
+
+    #[test]
+    fn nothing_else_writes_to_a_terminal() {
+        let (mut folders, mut found) = (vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")], vec![]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    // Tests and benchmarks may print.
+                    if !path.ends_with("tests") && !path.ends_with("benches") {
+                        folders.push(path);
+                    }
+                    continue;
+                }
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let Ok(text) = fs::read_to_string(&path) else { continue };
+                // Tests may print.
+                let code: String = text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect();
+                let writes = [
+                    "print!(",
+                    "println!(",
+                    "write!(io::",
+                    "writeln!(io::",
+                    "stdout().lock()",
+                    "stderr().lock()",
+                ];
+                if !OTHERS.contains(&name.as_str()) && writes.iter().any(|write| code.contains(write)) {
+                    found.push(path);
+                }
+            }
+        }
+        assert!(found.is_empty(), "these write to a terminal by themselves: {found:?}");
+    }
+}

@@ -1,0 +1,292 @@
+//! Text from outside: what a guest, a package, a file or a command line says.
+//!
+//! A terminal obeys control characters, a reader trusts what looks like a line of
+//! this program, and an editor shows text in the order that bidirectional controls
+//! ask for. So text is cleaned when it comes in and again when it is printed. A
+//! character that is taken out is shown as Rust would write it: `\x1b`, `\u{202e}`.
+//! Honest text stays as it is.
+//!
+//! Reading: ECMA-48 5.3, the C1 set; Unicode Standard Annex 9, "Explicit
+//! Directional Formatting Characters"; Unicode Technical Report 36, 2.10.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use unicode_width::UnicodeWidthChar;
+
+use crate::limits;
+
+/// What stands for the rest of a text that is too long.
+const CUT: &str = "... (cut)";
+
+/// The colours of this program: bold, dim, red, green, yellow, and none.
+const COLOURS: [&str; 6] = ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"];
+
+/// Whether a character is shown as what it is and takes a place of its own.
+///
+/// Without a width are control characters, bidirectional controls, joiners,
+/// combining marks and tags. The others that are named here have a width and
+/// are not seen, or end a line.
+#[must_use]
+pub fn is_plain(letter: char) -> bool {
+    let unseen = matches!(
+        letter,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{fffe}'..='\u{ffff}'
+            | '\u{e0000}'..='\u{e0fff}'
+    );
+    !unseen && letter.width().is_some_and(|width| width > 0)
+}
+
+/// Text as one line: without a character that is not plain, and not longer than
+/// [`limits::TEXT`].
+#[must_use]
+pub fn line(text: &str) -> Cow<'_, str> {
+    cut(cleaned(text, |_| false), limits::TEXT)
+}
+
+/// A name or a cell of a table: a line not longer than [`limits::CELL`].
+#[must_use]
+pub fn cell(text: &str) -> Cow<'_, str> {
+    cut(cleaned(text, |_| false), limits::CELL)
+}
+
+/// Text as lines: the same, but line feeds stay.
+///
+/// Who prints it begins every line but the first with a space, so that none looks
+/// like a line of this program.
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
+    cut(cleaned(text, |letter| letter == '\n'), limits::TEXT)
+}
+
+/// [`line`] in place.
+pub fn clean_line(text: &mut String) {
+    if let Cow::Owned(cleaned) = line(text) {
+        *text = cleaned;
+    }
+}
+
+/// [`cell`] in place.
+pub fn clean_cell(text: &mut String) {
+    if let Cow::Owned(cleaned) = cell(text) {
+        *text = cleaned;
+    }
+}
+
+/// [`lines`] in place.
+pub fn clean_lines(text: &mut String) {
+    if let Cow::Owned(cleaned) = lines(text) {
+        *text = cleaned;
+    }
+}
+
+/// What may be written to a terminal as it is: lines, in this program's colours.
+#[must_use]
+pub fn page(text: &str) -> Cow<'_, str> {
+    if !text.contains('\x1b') {
+        return cleaned(text, |letter| letter == '\n');
+    }
+    let mut page = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\x1b') {
+        let (before, escape) = rest.split_at(at);
+        page.push_str(&cleaned(before, |letter| letter == '\n'));
+        if let Some(colour) = COLOURS.iter().find(|colour| escape.starts_with(**colour)) {
+            page.push_str(colour);
+            rest = &escape[colour.len()..];
+        } else {
+            show('\x1b', &mut page);
+            rest = &escape[1..];
+        }
+    }
+    page.push_str(&cleaned(rest, |letter| letter == '\n'));
+    page.into()
+}
+
+/// A value as one line of JSON. What is not plain is escaped as JSON does it, so
+/// that a reader of JSON has the value and a terminal has no control character.
+#[must_use]
+pub fn json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value).expect("it is plain data");
+    if text.chars().all(is_plain) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_plain(letter) {
+            escaped.push(letter);
+        } else {
+            // Only strings have such characters.
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        }
+    }
+    escaped
+}
+
+/// For `#[serde(deserialize_with)]`: a text that is [`line`].
+///
+/// # Errors
+/// Where there is no string.
+pub fn line_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let mut text = String::deserialize(deserializer)?;
+    clean_line(&mut text);
+    Ok(text)
+}
+
+/// For `#[serde(deserialize_with)]`: a text that is [`lines`].
+///
+/// # Errors
+/// Where there is no string.
+pub fn lines_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let mut text = String::deserialize(deserializer)?;
+    clean_lines(&mut text);
+    Ok(text)
+}
+
+fn cleaned(text: &str, also: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if text.chars().all(|letter| is_plain(letter) || also(letter)) {
+        return text.into();
+    }
+    let mut cleaned = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_plain(letter) || also(letter) {
+            cleaned.push(letter);
+        } else {
+            show(letter, &mut cleaned);
+        }
+    }
+    cleaned.into()
+}
+
+fn show(letter: char, text: &mut String) {
+    let _ = match letter {
+        '\n' => text.write_str("\\n"),
+        '\r' => text.write_str("\\r"),
+        '\t' => text.write_str("\\t"),
+        '\0'..='\x7f' => write!(text, "\\x{:02x}", u32::from(letter)),
+        _ => write!(text, "\\u{{{:x}}}", u32::from(letter)),
+    };
+}
+
+fn cut(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text;
+    }
+    let mut end = most - CUT.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{CUT}", &text[..end]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a terminal obeys or does not show, and letters around it.
+    fn hostile() -> impl Strategy<Value = String> {
+        let letter = prop_oneof![
+            any::<char>(),
+            (0..=0xff_u32).prop_map(|n| char::from_u32(n).unwrap()),
+            (0x2000..=0x20ff_u32).prop_map(|n| char::from_u32(n).unwrap()),
+            prop::sample::select(vec!['\x1b', '[', ']', 'm', '0', '\n', '\r', '\u{feff}', '\u{e0041}']),
+        ];
+        prop::collection::vec(letter, 0..80).prop_map(|letters| letters.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_has_only_plain_characters_and_is_clean(text in hostile()) {
+            let once = line(&text).into_owned();
+            prop_assert!(once.chars().all(is_plain), "{once:?}");
+            prop_assert!(!once.contains(char::is_control));
+            prop_assert_eq!(line(&once), once.as_str());
+        }
+
+        #[test]
+        fn lines_have_line_feeds_and_no_other_control_character(text in hostile()) {
+            let once = lines(&text).into_owned();
+            prop_assert!(once.chars().all(|letter| letter == '\n' || is_plain(letter)), "{once:?}");
+            prop_assert_eq!(once.lines().count(), text.lines().count());
+            prop_assert_eq!(lines(&once), once.as_str());
+        }
+
+        #[test]
+        fn honest_text_stays(text in "[ -~äéßжЖ中文│─✓…]{0,200}") {
+            prop_assert!(matches!(line(&text), Cow::Borrowed(_)));
+            prop_assert_eq!(page(&text), text.as_str());
+        }
+
+        #[test]
+        fn a_page_has_no_escape_sequence_but_colours(text in hostile()) {
+            let mut page = page(&text).into_owned();
+            for colour in COLOURS {
+                page = page.replace(colour, "");
+            }
+            prop_assert!(page.chars().all(|letter| letter == '\n' || is_plain(letter)), "{page:?}");
+        }
+
+        #[test]
+        fn json_is_plain_and_keeps_the_value(text in hostile()) {
+            let json = json(&text);
+            prop_assert!(json.chars().all(is_plain), "{json:?}");
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
+        #[test]
+        fn long_text_is_cut_once(text in ".{0,40}", times in 1..2000_usize) {
+            let once = line(&text.repeat(times)).into_owned();
+            prop_assert!(once.len() <= limits::TEXT);
+            prop_assert_eq!(line(&once), once.as_str());
+            let short = cell(&once).into_owned();
+            prop_assert!(short.len() <= limits::CELL);
+            prop_assert_eq!(cell(&short), short.as_str());
+        }
+    }
+
+    #[test]
+    fn what_is_taken_out_is_shown() {
+        for (hostile, shown) in [
+            ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+            ("a\nfaultlab: b\r\tc", "a\\nfaultlab: b\\r\\tc"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}moc\u{2066}", "\\u{202e}moc\\u{2066}"),
+            ("a\u{200b}b\u{ad}c\u{2028}", "a\\u{200b}b\\u{ad}c\\u{2028}"),
+            ("\x7f", "\\x7f"),
+        ] {
+            assert_eq!(line(hostile), shown);
+        }
+        // A byte of the C1 set is not UTF-8.
+        assert_eq!(line(&String::from_utf8_lossy(b"\x9b31m")), "\u{fffd}31m");
+    }
+
+    #[test]
+    fn snapshots_and_stories_are_honest() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../snapshots");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            assert!(matches!(lines(&text), Cow::Borrowed(_)));
+            count += 1;
+        }
+        assert!(count > 10);
+    }
+}

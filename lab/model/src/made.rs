@@ -1,0 +1,39 @@
+//! Outcomes as tests need them.
+
+use crate::outcome::{ArmOutcome, Map, Outcome, Seconds, Verdict};
+use crate::scenario::{ArmKind, Clock};
+
+/// An outcome whose fault arm met this.
+#[must_use]
+pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Outcome {
+    let arm = |name: &str, kind, cell: &str| ArmOutcome {
+        name: name.into(),
+        kind,
+        change: String::new(),
+        symptom: None,
+        observations: Map(vec![("the connection".into(), cell.into())]),
+        unseen: Map::default(),
+        because: vec![],
+        evidence: Map::default(),
+        why: vec![],
+        unwatched: None,
+        capture: None,
+    };
+    Outcome {
+        scenario: "beyond-window".into(),
+        kernel: kernel.into(),
+        kernel_id: Some(kernel.into()),
+        machine: "vm".into(),
+        clock: Clock::Virtual,
+        era: None,
+        verdict,
+        expected,
+        reason: (!expected).then(|| "nothing was reproduced".into()),
+        settings: Map::default(),
+        symptom: "the connection".into(),
+        control_is_healthy: true,
+        arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
+        log: vec![],
+        seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
+    }
+}
