@@ -90,6 +90,10 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
 
 fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
     let entries = store.list()?;
+    let invalid = store.invalid()?;
+    for invalid in &invalid {
+        writeln!(io::stderr().lock(), "faultlab: {invalid}")?;
+    }
     let mut out = io::stdout().lock();
     for entry in &entries {
         if json {
@@ -109,7 +113,7 @@ fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
             )?;
         }
     }
-    if entries.is_empty() && !json {
+    if entries.is_empty() && invalid.is_empty() && !json {
         writeln!(out, "no kernels yet; `faultlab kernel add debian:bookworm` fetches one")?;
     }
     Ok(())

@@ -8,17 +8,24 @@
 //!   the first scenario; `frame` and `line`: how it reports.
 //! - `run`: scenarios on one kernel, or a shell; `person`: who sits at that,
 //!   `tools`: and with what in hand.
-//! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
-//!   from a `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
-//! - `kernel`: one that can be run; `modules`: which of them to load, and in
-//!   which order; `module`: what one says of itself.
+//! - `store`: the kernels at hand, each an `entry` under `sums`; `add`: how one
+//!   gets there, from a `suite` through `apt` and its `mirror`, from a `package`
+//!   (an `ar` archive), from an `image`.
+//! - `beneath`: a name from outside, and `directory`: where it is opened;
+//!   `limits`: how much of what is from outside is taken in.
+//! - `kernel`: one that can be run; `modules`: all that it has; `load_order`:
+//!   which of them to load, and in which order; `module`: what one says of itself.
 //! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
 
 mod add;
 mod apt;
+mod ar;
+mod beneath;
 pub mod command_line;
 pub mod console;
+mod directory;
 pub mod elf;
+mod entry;
 pub mod frame;
 pub mod guest;
 pub mod housekeeping;
@@ -26,11 +33,13 @@ pub mod image;
 pub mod init;
 pub mod initramfs;
 pub mod kernel;
+mod limits;
 pub mod line;
+mod load_order;
 mod mirror;
 pub mod module;
 pub mod modules;
-pub mod package;
+mod package;
 pub mod person;
 pub mod qemu;
 pub mod run;
@@ -43,9 +52,10 @@ mod vmlinux;
 
 pub use add::{Progress, Source};
 pub use console::Console;
+pub use entry::Entry;
 pub use frame::{Decoder, Frame};
 pub use guest::{End, GuestEnd};
 pub use kernel::Kernel;
 pub use qemu::{Clock, Qemu};
 pub use run::Vm;
-pub use store::{Entry, Store};
+pub use store::Store;
