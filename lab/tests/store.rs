@@ -5,7 +5,8 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 /// A boot takes 2 to 4 s on an idle machine.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
@@ -35,6 +38,11 @@ fn main() {
         Trial::test("many_may_add_at_once", || run(many_may_add_at_once)),
         Trial::test("a_name_that_is_taken_is_passed_over", || run(a_name_that_is_taken_is_passed_over)),
         Trial::test("what_is_no_kernel_leaves_nothing", || run(what_is_no_kernel_leaves_nothing)),
+        Trial::test("a_package_writes_nothing_outside", || run(a_package_writes_nothing_outside)),
+        Trial::test("a_name_that_is_no_good_is_not_added", || run(a_name_that_is_no_good_is_not_added)),
+        Trial::test("what_is_no_file_is_never_read", || run(what_is_no_file_is_never_read)),
+        Trial::test("a_link_in_the_store_is_not_followed", || run(a_link_in_the_store_is_not_followed)),
+        Trial::test("a_tampered_entry_is_none_and_says_so", || run(a_tampered_entry_is_none_and_says_so)),
     ];
     let may_mount = nix::unistd::geteuid().is_root();
     trials.extend(
@@ -212,6 +220,200 @@ fn what_is_no_kernel_leaves_nothing(dir: &Path) {
         assert!(error.ends_with(sentence), "{error}");
         assert!(names(store.root()).is_empty());
     }
+}
+
+/// A .deb with these files, whatever their names.
+fn deb(path: &Path, files: &[(&str, &[u8])]) -> Source {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        let old = &mut header.as_old_mut().name;
+        old[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        tar.append(&header, *bytes).unwrap();
+    }
+    let mut ar = b"!<arch>\n".to_vec();
+    for (name, bytes) in [("debian-binary", b"2.0\n".to_vec()), ("data.tar", tar.into_inner().unwrap())] {
+        ar.extend(format!("{name:<16}{:<32}{:<10}`\n", "0", bytes.len()).bytes());
+        ar.extend(bytes);
+    }
+    fs::write(path, ar).unwrap();
+    Source::parse(&[path.display().to_string()], None).unwrap()
+}
+
+fn a_package_writes_nothing_outside(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let host = dir.join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("veth.ko"), "the host's").unwrap();
+    let image = bzimage("6.1.0-x", 4096);
+    let absolute = format!("./usr/lib/modules/6.1.0-x/{}", host.join("veth.ko").display());
+    let files = [("./boot/vmlinuz-6.1.0-x", &image[..]), (&absolute, b"replaced")];
+    let entry = store.add(&deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap();
+    assert_eq!((entry.id.as_str(), entry.modules), ("6.1.0-x", 1));
+    store.remove("6.1.0-x").unwrap();
+    // An add that fails behind it.
+    let without_image = &files[1..];
+    let error = store.add(&deb(&dir.join("b.deb"), without_image), &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("without its image"), "{error}");
+    let climbing = "./usr/lib/modules/6.1.0-x/../../../../../host/veth.ko";
+    let files = [("./boot/vmlinuz-6.1.0-x", &image[..]), (climbing, b"replaced")];
+    let error = store.add(&deb(&dir.join("c.deb"), &files), &mut |_| ()).unwrap_err().to_string();
+    assert!(
+        error.ends_with(&format!("c.deb: its member \"{climbing}\" leads out of its directory")),
+        "{error}"
+    );
+    assert_eq!(fs::read(host.join("veth.ko")).unwrap(), b"the host's");
+    assert_eq!((names(&host), names(store.root())), (vec!["veth.ko".to_owned()], vec![]));
+}
+
+fn a_name_that_is_no_good_is_not_added(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let image = bzimage("6.1.0", 4096);
+    for name in ["lib/modules/6.1.0/a\nb.ko", "lib/modules/6.1.0/\x1b[2J.ko", "lib/modules/6.1.0/\u{202e}.ko"]
+    {
+        let files = [("boot/vmlinuz-6.1.0", &image[..]), (name, b"x")];
+        let error = store.add(&deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap_err().to_string();
+        assert!(error.ends_with("has characters other than printable ASCII"), "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+    let of_package = deb(&dir.join("a\nb.deb"), &[("boot/vmlinuz-6.1.0", &image)]);
+    let error = store.add(&of_package, &mut |_| ()).unwrap_err().to_string();
+    assert_eq!(error, "\"a\\nb.deb\" has characters that do not print; rename it");
+    let source = source(dir, "6.1.0", 1);
+    let odd = dir.join("built/kernel/a\nb.ko");
+    fs::write(&odd, "").unwrap();
+    let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("\"kernel/a\\nb.ko\" has characters other than printable ASCII; rename it"),
+        "{error}"
+    );
+    // A link of --modules leads nowhere.
+    fs::remove_file(&odd).unwrap();
+    fs::write(dir.join("outside.ko"), "").unwrap();
+    symlink(dir.join("outside.ko"), dir.join("built/kernel/outside.ko")).unwrap();
+    symlink("/lib/modules", dir.join("built/6.1.0")).unwrap();
+    assert_eq!(store.add(&source, &mut |_| ()).unwrap().modules, 1);
+}
+
+/// A file of an entry, or the entry itself.
+fn part(entry: &Path, name: &str) -> PathBuf {
+    if name.is_empty() { entry.to_owned() } else { entry.join(name) }
+}
+
+/// What may lie where a file was: whoever opens a FIFO waits.
+fn put_fifo(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else {
+        fs::remove_file(path).unwrap();
+    }
+    mkfifo(path, Mode::S_IRWXU).unwrap();
+}
+
+fn what_is_no_file_is_never_read(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let source = source(dir, "6.1.0-test", 1);
+    let entry = store.root().join("6.1.0-test");
+    let files = ["entry.json", "SHA256SUMS", "kernel", "modules", "modules/kernel/net/veth.ko", ""];
+    for replaced in files {
+        let added = store.add(&source, &mut |_| ()).unwrap();
+        assert_eq!(store.list().unwrap(), [added], "{replaced}");
+        put_fifo(&part(&entry, replaced));
+        let store = Store::at(store.root()).unwrap();
+        let is_entry = !["entry.json", ""].contains(&replaced);
+        assert_eq!(store.list().unwrap().len(), usize::from(is_entry), "{replaced}");
+        assert_eq!(store.invalid().unwrap().len(), usize::from(!is_entry), "{replaced}");
+        let read = store.get("6.1.0-test").and_then(|kernel| kernel.modules()?.read("veth"));
+        assert!(replaced.starts_with("modules/") || read.is_err(), "{replaced}");
+        assert!(!matches!(read, Ok(Some(_))), "{replaced}");
+    }
+    // It is removed, and a dead process's temporary directory that is none does no harm.
+    assert!(entry.metadata().unwrap().file_type().is_fifo());
+    store.remove("6.1.0-test").unwrap();
+    mkfifo(&store.root().join(".adding-999999-0"), Mode::S_IRWXU).unwrap();
+    let store = Store::at(store.root()).unwrap();
+    assert_eq!(names(store.root()), [".adding-999999-0"]);
+    // Images and packages that a user names.
+    for name in ["bzImage", "a.deb"] {
+        let fifo = dir.join(name);
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let source = Source::parse(&[fifo.display().to_string()], None).unwrap();
+        let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+        assert!(error.ends_with("it is a FIFO and no regular file"), "{error}");
+    }
+    // A directory, and more than any of them holds.
+    let added = store.add(&source, &mut |_| ()).unwrap();
+    for (name, sentence) in
+        [("entry.json", "64 KiB"), ("SHA256SUMS", "32 MiB"), ("kernel", "is not what was added")]
+    {
+        let path = entry.join(name);
+        File::options().write(true).open(&path).unwrap().set_len(64 << 20).unwrap();
+        let error = store.get("6.1.0-test").unwrap_err().to_string();
+        assert!(error.contains(sentence), "{error}");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("a directory and no regular file"));
+        assert_eq!(store.add(&source, &mut |_| ()).unwrap(), added);
+    }
+}
+
+fn a_link_in_the_store_is_not_followed(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    let entry = store.root().join("6.1.0-test");
+    for name in ["", "modules", "kernel", "entry.json", "SHA256SUMS", "modules/kernel/net/veth.ko"] {
+        store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+        let outside = dir.join("outside");
+        fs::rename(part(&entry, name), &outside).unwrap();
+        symlink(&outside, part(&entry, name)).unwrap();
+        let read = store.get("6.1.0-test").and_then(|kernel| kernel.modules()?.read("veth"));
+        assert!(!matches!(read, Ok(Some(_))), "{name}");
+        assert!(name.starts_with("modules/") || read.is_err(), "{name}");
+        // What it leads to stays when the kernel is removed.
+        store.remove("6.1.0-test").unwrap();
+        assert!(names(store.root()).is_empty(), "{name}");
+        if outside.is_dir() { fs::remove_dir_all(&outside) } else { fs::remove_file(&outside) }.unwrap();
+    }
+}
+
+fn a_tampered_entry_is_none_and_says_so(dir: &Path) {
+    let store = Store::at(dir.join("store")).unwrap();
+    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    let entry = store.root().join("6.1.0-test/entry.json");
+    let whole: serde_json::Value = serde_json::from_slice(&fs::read(&entry).unwrap()).unwrap();
+    for (field, value) in [
+        ("release", "6.1.0\x1b]0;title\x07".into()),
+        ("release", "any".into()),
+        ("version", "1\u{202e}2".into()),
+        ("source", vec!["a\nadded b".to_owned()].into()),
+        ("id", "other".into()),
+        ("sums", "".into()),
+        ("modules", (-1).into()),
+    ] {
+        let mut tampered = whole.clone();
+        tampered[field] = value;
+        fs::write(&entry, tampered.to_string()).unwrap();
+        assert!(store.list().unwrap().is_empty(), "{field}");
+        let said = store.invalid().unwrap().into_iter().chain(store.get("6.1.0-test").err());
+        let said: Vec<_> = said.map(|error| error.to_string()).collect();
+        assert_eq!((said.len(), &said[0]), (2, &said[1]), "{field}");
+        assert!(
+            said[0].contains("entry.json: it ") && said[0].ends_with("remove the kernel and add it again")
+        );
+        assert!(!said[0].contains(|c: char| c.is_control() || c == '\u{202e}'), "{said:?}");
+    }
+    fs::write(&entry, "[".repeat(60_000)).unwrap();
+    assert!(store.list().unwrap().is_empty());
+    store.remove("6.1.0-test").unwrap();
+    // Names that no entry has.
+    for name in ["\x1b[2J", "a b", "\u{202e}"] {
+        fs::create_dir(store.root().join(name)).unwrap();
+    }
+    let said: Vec<_> = store.invalid().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 3);
+    assert!(said.iter().all(|error| error.ends_with("is no name of a kernel; remove the file")), "{said:?}");
+    assert!(store.remove("../store").is_err() && store.remove("..").is_err());
 }
 
 /// Makes a file system with these options, of this thread alone: the machine

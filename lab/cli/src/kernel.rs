@@ -98,6 +98,10 @@ fn clean(mut entry: Entry) -> Entry {
 
 fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
     let entries: Vec<_> = store.list()?.into_iter().map(clean).collect();
+    let invalid = store.invalid()?;
+    for invalid in &invalid {
+        terminal::say(&invalid.to_string());
+    }
     let mut out = String::new();
     for entry in &entries {
         if json {
@@ -116,7 +120,7 @@ fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
             ));
         }
     }
-    if entries.is_empty() && !json {
+    if entries.is_empty() && invalid.is_empty() && !json {
         out.push_str("no kernels yet; `faultlab kernel add debian:bookworm` fetches one\n");
     }
     Ok(terminal::print(&out)?)

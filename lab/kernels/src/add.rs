@@ -3,15 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::apt::Apt;
+use super::beneath::{BeneathPath, is_one_line, quoted};
+use super::directory::{Directory, regular_file};
+use super::entry::Entry;
 use super::image::Image;
-use super::kernel::{modules_beside, modules_of};
-use super::modules;
+use super::kernel::{IMAGE, modules_beside, modules_of};
+use super::limits::{IMAGE_MAX, LIST_MAX, MODULE_MAX, Size, UNPACKED_MAX, too_large};
+use super::modules::{self, MODULES};
 use super::package::{self, Contents};
-use super::store::{Entry, Store};
+use super::store::Store;
 use super::suite::{self, Suite};
 use faultlab_base::error::{Error, Result};
 
@@ -104,6 +109,14 @@ pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progr
         modules: 0,
         sums: String::new(),
     };
+    if let Source::Packages(files) = source {
+        entry.source = names(files);
+    }
+    if let Some(name) = entry.source.iter().find(|name| !is_one_line(name)) {
+        let shown = quoted(name.as_bytes());
+        return Err(Error::Lab(format!("{shown} has characters that do not print; rename it")));
+    }
+    let prepared_dir = Directory::open(&prepared).map_err(|e| store.failed("open a directory", e))?;
     match source {
         Source::Suite(suite) => {
             let apt = temporary.path.join("apt");
@@ -121,15 +134,14 @@ pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progr
                 return Ok(there);
             }
             let files = apt.download(&parts, progress)?;
-            entry.release = unpack(&files, &prepared, progress)?;
+            entry.release = unpack(&files, &prepared_dir, progress)?;
         }
         Source::Packages(files) => {
-            entry.source = names(files);
-            entry.release = unpack(files, &prepared, progress)?;
+            entry.release = unpack(files, &prepared_dir, progress)?;
             entry.id.clone_from(&entry.release);
         }
         Source::Image { image, modules } => {
-            entry.release = copy(image, modules.as_deref(), &prepared, progress)?;
+            entry.release = copy(image, modules.as_deref(), &prepared_dir, progress)?;
             entry.id.clone_from(&entry.release);
         }
     }
@@ -138,22 +150,22 @@ pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progr
 }
 
 /// Unpacks packages that together are one kernel; returns its release.
-fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)) -> Result<String> {
+fn unpack(files: &[PathBuf], prepared: &Directory, progress: &mut dyn FnMut(Progress)) -> Result<String> {
     let mut sizes = BTreeMap::new();
     for file in files {
         let size = fs::metadata(file)
             .map_err(|e| Error::kernel("kernel package", format!("read {}", file.display()), e))?;
         sizes.insert(file, size.len());
     }
-    let total = sizes.values().sum();
+    let total = sizes.values().fold(0, |total: u64, size| total.saturating_add(*size));
     progress(Progress::Step(format!("unpacking {}", names(files).join(" "))));
     let mut found = Contents::default();
-    let mut before = 0;
+    let mut before = 0u64;
     for file in files {
         package::unpack(file, prepared, &mut found, &mut |read| {
-            progress(Progress::Bytes { done: before + read, total: Some(total) });
+            progress(Progress::Bytes { done: before.saturating_add(read), total: Some(total) });
         })?;
-        before += sizes[file];
+        before = before.saturating_add(sizes[file]);
     }
     let what = names(files).join(", ");
     let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" and ");
@@ -181,7 +193,12 @@ fn unpack(files: &[PathBuf], prepared: &Path, progress: &mut dyn FnMut(Progress)
         }
     }
     check_configuration(&what, prepared)?;
-    let release = Image::open(&prepared.join("kernel")).map_err(|e| in_package(&what, &e))?.release;
+    let release = prepared
+        .file(&BeneathPath::known(IMAGE))
+        .and_then(Image::read)
+        .map_err(|e| Error::kernel(what.clone(), "read its image", e))?
+        .map_err(|why| Error::Lab(format!("{what}: its image is no bzImage: {why}")))?
+        .release;
     if found.images.contains(&release) {
         Ok(release)
     } else {
@@ -197,8 +214,12 @@ const CONFIGURED: [(&str, &str); 2] =
     [("CONFIG_SERIAL_8250_CONSOLE", "console on a serial port"), ("CONFIG_BLK_DEV_INITRD", "initramfs")];
 
 /// Checks what a package tells of the configuration, if it does.
-fn check_configuration(what: &str, prepared: &Path) -> Result<()> {
-    let Ok(config) = fs::read_to_string(prepared.join("config")) else { return Ok(()) };
+fn check_configuration(what: &str, prepared: &Directory) -> Result<()> {
+    let config = match prepared.read(&BeneathPath::known("config"), LIST_MAX) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::kernel(what, "read its configuration", e)),
+    };
     match CONFIGURED.iter().find(|(name, _)| !config.lines().any(|line| line == format!("{name}=y"))) {
         None => Ok(()),
         Some((name, feature)) => Err(Error::missing(
@@ -208,18 +229,11 @@ fn check_configuration(what: &str, prepared: &Path) -> Result<()> {
     }
 }
 
-/// The user knows the package, not the place where it was unpacked.
-fn in_package(what: &str, error: &Error) -> Error {
-    let text = error.to_string();
-    let why = text.split_once(" is no bzImage: ").map_or(text.as_str(), |(_, why)| why);
-    Error::Lab(format!("{what}: its image is no bzImage: {why}"))
-}
-
 /// Copies an image and its modules; returns its release.
 fn copy(
     image: &Path,
     dir: Option<&Path>,
-    prepared: &Path,
+    prepared: &Directory,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<String> {
     let release = Image::open(image)?.release;
@@ -232,19 +246,38 @@ fn copy(
         let tried = format!("copy {}", path.display());
         move |e| Error::kernel("kernel store", tried, e)
     };
-    fs::copy(image, prepared.join("kernel")).map_err(failed(image))?;
+    let to = |path: &BeneathPath| prepared.create(path);
+    regular_file(image)
+        .and_then(|from| copy_file(from, to(&BeneathPath::known(IMAGE))?, IMAGE_MAX))
+        .map_err(failed(image))?;
     let Some(modules_dir) = modules_dir else { return Ok(release) };
     let files = modules::files(&modules_dir)?;
     if files.is_empty() && dir.is_some() {
-        return Err(Error::Lab(format!("{}: no kernel modules in it", modules_dir.display())));
+        return Err(Error::Lab(format!("{}: no kernel modules in it", modules_dir.path().display())));
     }
     let mut done = 0;
     for file in files {
-        let from = modules_dir.join(&file);
-        let to = prepared.join("modules").join(&file);
-        fs::create_dir_all(to.parent().unwrap_or(prepared)).map_err(failed(&from))?;
-        done += fs::copy(&from, &to).map_err(failed(&from))?;
+        let from = modules_dir.path().join(file.as_str());
+        let max = if package::is_module(file.as_str()) { MODULE_MAX } else { LIST_MAX };
+        done += modules_dir
+            .file(&file)
+            .and_then(|from| copy_file(from, to(&file.under(MODULES))?, max))
+            .map_err(failed(&from))?;
+        if done > UNPACKED_MAX {
+            let all = modules_dir.path().display();
+            return Err(Error::Lab(format!("{all}: its modules are larger than {}", Size(UNPACKED_MAX))));
+        }
         progress(Progress::Bytes { done, total: None });
     }
     Ok(release)
+}
+
+/// Copies a file of at most `max` bytes; returns its size.
+fn copy_file(from: File, mut to: File, max: u64) -> io::Result<u64> {
+    if from.metadata()?.len() > max {
+        return Err(too_large(max));
+    }
+    // It may grow meanwhile.
+    let copied = io::copy(&mut from.take(max.saturating_add(1)), &mut to)?;
+    if copied > max { Err(too_large(max)) } else { Ok(copied) }
 }

@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::add::Progress;
+use super::limits::{OUTPUT_MAX, Size};
 use super::mirror::Mirror;
 use super::suite::{self, Record, Suite};
 use faultlab_base::error::{Error, Result};
@@ -127,7 +128,7 @@ Acquire::Languages "none";
     /// One sentence with what apt objected to.
     pub fn download(&self, packages: &[&Record], progress: &mut dyn FnMut(Progress)) -> Result<Vec<PathBuf>> {
         progress(Progress::Step(format!("fetching {}", packages[0].name)));
-        let total = packages.iter().map(|p| p.size).sum();
+        let total = packages.iter().fold(0, |total: u64, package| total.saturating_add(package.size));
         let (partial, debs) = (self.dir.join("cache/archives/partial"), self.dir.join("debs"));
         let mut download = self.apt("apt-get", &["download", "-q"]);
         download.current_dir(&debs).args(packages.iter().map(|p| format!("{}={}", p.name, p.version)));
@@ -255,6 +256,12 @@ pub(super) fn run(mut command: Command, look: &mut dyn FnMut()) -> Result<Output
         if stderr.is_some() && ready.next() == Some(true) {
             drain(&mut stderr, &mut complained).map_err(failed)?;
         }
+        if printed.len() + complained.len() > OUTPUT_MAX {
+            let _ = child.kill();
+            let _ = child.wait();
+            let max = Size(OUTPUT_MAX as u64);
+            return Err(Error::Lab(format!("{program} prints more than {max}")));
+        }
         look();
     }
     let status = child.wait().map_err(failed)?;
@@ -287,6 +294,10 @@ mod tests {
         let output = run(command, &mut || ()).unwrap();
         assert_eq!((output.stdout.as_str(), output.success), ("out\n", false));
         assert_eq!(objection(&output.stderr), "it broke");
+        let mut endless = Command::new("sh");
+        endless.args(["-c", "exec cat /dev/zero"]);
+        let error = run(endless, &mut || ()).map(drop).unwrap_err().to_string();
+        assert_eq!(error, "sh prints more than 64 MiB");
         let error = run(Command::new("no-such-program"), &mut || ()).map(drop).unwrap_err().to_string();
         assert_eq!(error, "no-such-program is missing; without apt, add the .deb files or the image itself");
     }

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::beneath::{is_release, quoted};
+use super::directory::regular_file;
+use super::limits::{IMAGE_MAX, Size};
 use faultlab_base::error::{Error, Result};
 
 /// The longest real-mode part: 1 boot sector and at most 255 setup sectors.
@@ -22,18 +25,21 @@ impl Image {
     /// Recognises the bzImage at `path`, and that all of it is there.
     ///
     /// # Errors
-    /// One sentence: the file cannot be read, is no bzImage, is cut short, or
-    /// carries no version.
+    /// One sentence: the file cannot be read, is no bzImage, is cut short, is
+    /// larger than a guest's memory, or carries no version.
     pub fn open(path: &Path) -> Result<Self> {
-        let tried = || format!("read {}", path.display());
-        let mut file = File::open(path).map_err(|e| Error::kernel("kernel image", tried(), e))?;
-        let length = file.seek(SeekFrom::End(0)).map_err(|e| Error::kernel("kernel image", tried(), e))?;
-        let mut setup = Vec::new();
-        file.rewind()
-            .and_then(|()| file.take(SETUP_MAX).read_to_end(&mut setup))
-            .map_err(|e: io::Error| Error::kernel("kernel image", tried(), e))?;
-        Self::parse(&setup, length)
+        let read = regular_file(path).and_then(Self::read);
+        read.map_err(|e| Error::kernel("kernel image", format!("read {}", path.display()), e))?
             .map_err(|why| Error::Lab(format!("{} is no bzImage: {why}", path.display())))
+    }
+
+    /// Recognises the bzImage in an open file; says why it is none.
+    pub(super) fn read(mut file: File) -> io::Result<std::result::Result<Self, String>> {
+        let length = file.seek(SeekFrom::End(0))?;
+        file.rewind()?;
+        let mut setup = Vec::new();
+        file.take(SETUP_MAX).read_to_end(&mut setup)?;
+        Ok(Self::parse(&setup, length))
     }
 
     /// Recognises an image by its first `setup` bytes, `length` bytes in all.
@@ -57,6 +63,9 @@ impl Image {
             0 => 4,
             n => u64::from(*n),
         };
+        if length > IMAGE_MAX {
+            return Err(format!("it has {length} bytes, and may have {}", Size(IMAGE_MAX)));
+        }
         let syssize = setup
             .get(0x1f4..0x1f8)
             .map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
@@ -76,17 +85,10 @@ impl Image {
         let text = text.split(|b| *b == 0).next().unwrap_or_default();
         let release = String::from_utf8_lossy(text).split_whitespace().next().unwrap_or_default().to_owned();
         if !is_release(&release) {
-            return Err(format!("its version is not one ({release:?})"));
+            return Err(format!("its version is not one ({})", quoted(release.as_bytes())));
         }
         Ok(Self { release })
     }
-}
-
-/// Whether this can be the name of a kernel release, and of a directory.
-fn is_release(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit())
-        && text.len() < 128
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._~:".contains(c))
 }
 
 #[cfg(test)]
@@ -120,7 +122,11 @@ pub(crate) mod tests {
         assert!(Image::parse(b"\x7fELF\x02", 5).unwrap_err().contains("ELF"));
         assert_eq!(Image::parse(&[0; 4096], 4096).unwrap_err(), "it has no HdrS at 0x202");
         assert_eq!(Image::parse(&image, 1000).unwrap_err(), "it is cut short, 1000 bytes of 1056");
-        assert!(Image::parse(&bzimage("../../etc"), 1056).unwrap_err().contains("not one"));
+        for release in ["../../etc", "6.1\x1b[2J", "6.1\u{202e}", "6/1"] {
+            assert!(Image::parse(&bzimage(release), 1056).unwrap_err().contains("not one"));
+        }
+        let error = Image::parse(&image, 3 << 30).unwrap_err();
+        assert_eq!(error, "it has 3221225472 bytes, and may have 256 MiB");
     }
 
     proptest::proptest! {

@@ -1,24 +1,34 @@
 //! The kernels at hand.
 //!
-//! - `store`: the entries, under `sums`; `add`: how one gets there, from a
-//!   `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
-//! - `kernel`: one that can be run; `modules`: which of them to load, and in
-//!   which order; `module`: what one says of itself; `vmlinux`: the kernel out
-//!   of its bzImage.
+//! - `store`: the entries, each an `entry` under `sums`; `add`: how one gets
+//!   there, from a `suite` through `apt` and its `mirror`, from a `package` (an
+//!   `ar` archive), from an `image`.
+//! - `beneath`: a name from outside, and `directory`: where it is opened;
+//!   `limits`: how much of what is from outside is taken in.
+//! - `kernel`: one that can be run; `modules`: all that it has; `load_order`:
+//!   which of them to load, and in which order; `module`: what one says of
+//!   itself; `vmlinux`: the kernel out of its bzImage.
 
 mod add;
 mod apt;
+mod ar;
+mod beneath;
+mod directory;
+mod entry;
 pub mod image;
 pub mod kernel;
+mod limits;
+pub mod load_order;
 mod mirror;
 pub mod module;
 pub mod modules;
-pub mod package;
+mod package;
 pub mod store;
 pub mod suite;
 mod sums;
 pub mod vmlinux;
 
 pub use add::{Progress, Source};
+pub use entry::Entry;
 pub use kernel::Kernel;
-pub use store::{Entry, Store};
+pub use store::Store;

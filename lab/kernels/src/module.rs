@@ -3,10 +3,13 @@
 //! Reading: include/linux/module.h (MODULE_INFO, MODULE_SOFTDEP),
 //! scripts/mod/modpost.c (add_depends, `name=`).
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind};
 
 use elf::ElfBytes;
 use elf::endian::AnyEndian;
+
+use super::beneath::{is_module_name, is_release, quoted};
+use super::limits::{self, DECODER_MAX_KIB, MODINFO_MAX, NEEDS_MAX, Size, read_at_most};
 
 /// A module, unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl Module {
             }
             names
         };
-        Ok(Self {
+        let module = Self {
             name: values("name").first().map_or_else(|| name.to_owned(), |name| module_name(name)),
             depends: values("depends")
                 .iter()
@@ -54,14 +57,32 @@ impl Module {
                 .filter(|name| !name.is_empty())
                 .map(module_name)
                 .collect(),
-            softdep_pre: values("softdep").iter().flat_map(softdep_pre).collect(),
+            // The others are aliases, which nothing here resolves.
+            softdep_pre: values("softdep")
+                .iter()
+                .flat_map(softdep_pre)
+                .filter(|name| is_module_name(name))
+                .collect(),
             release: values("vermagic")
                 .first()
                 .and_then(|magic| magic.split_whitespace().next())
                 .unwrap_or_default()
                 .to_owned(),
             bytes,
-        })
+        };
+        if let Some(name) =
+            [&module.name].into_iter().chain(&module.depends).find(|name| !is_module_name(name))
+        {
+            return Err(format!("it names {}, which no module is called", quoted(name.as_bytes())));
+        }
+        if module.depends.len() + module.softdep_pre.len() > NEEDS_MAX {
+            return Err(format!("it names more than {NEEDS_MAX} modules that it needs"));
+        }
+        if !module.release.is_empty() && !is_release(&module.release) {
+            let release = quoted(module.release.as_bytes());
+            return Err(format!("it is for {release}, which no kernel is called"));
+        }
+        Ok(module)
     }
 }
 
@@ -71,6 +92,9 @@ fn modinfo(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
     let section = file.section_header_by_name(".modinfo").map_err(|e| e.to_string())?;
     let section = section.ok_or("it has no .modinfo")?;
     let (data, _) = file.section_data(&section).map_err(|e| e.to_string())?;
+    if data.len() > MODINFO_MAX {
+        return Err(format!("its .modinfo is larger than {}", Size(MODINFO_MAX as u64)));
+    }
     Ok(data
         .split(|b| *b == 0)
         .filter(|s| !s.is_empty())
@@ -85,29 +109,35 @@ pub(super) fn module_name(path: &str) -> String {
 }
 
 /// Undoes the packing that a module's first bytes tell.
-pub(super) fn unpack(bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
-    let mut unpacked = Vec::new();
-    let damaged = |e: io::Error| format!("it is damaged: {e}");
-    match bytes.get(..4) {
-        Some(b"\x7fELF") => return Ok(bytes),
-        Some(b"\xfd7zX") => {
-            lzma_rust2::XzReader::new(bytes.as_slice(), true).read_to_end(&mut unpacked).map_err(damaged)?;
+///
+/// # Errors
+/// A clause: it is damaged, packed in another way, or unpacks to more than
+/// `max` bytes.
+pub(super) fn unpack(bytes: Vec<u8>, max: u64) -> std::result::Result<Vec<u8>, String> {
+    let failed = |e: io::Error| match e.kind() {
+        ErrorKind::FileTooLarge => format!("it unpacks to more than {}", Size(max)),
+        ErrorKind::OutOfMemory => {
+            format!("to unpack it takes more than {} of memory", Size(u64::from(DECODER_MAX_KIB) << 10))
         }
+        _ => format!("it is damaged: {e}"),
+    };
+    match bytes.get(..4) {
+        Some(b"\x7fELF") => Ok(bytes),
+        Some(b"\xfd7zX") => read_at_most(limits::xz(bytes.as_slice()), max).map_err(failed),
         Some(b"\x28\xb5\x2f\xfd") => {
-            let mut decoder = zstd::stream::read::Decoder::new(bytes.as_slice())
-                .map_err(|e| format!("it is damaged: {e}"))?;
-            decoder.read_to_end(&mut unpacked).map_err(damaged)?;
+            limits::zstd(bytes.as_slice()).and_then(|unpacked| read_at_most(unpacked, max)).map_err(failed)
         }
         Some([0x1f, 0x8b, ..]) => {
-            return Err("it is packed with gzip; unpack it (xz and zstd are understood)".into());
+            Err("it is packed with gzip; unpack it (xz and zstd are understood)".into())
         }
-        _ => return Err("it is neither an ELF file nor one packed with xz or zstd".into()),
+        _ => Err("it is neither an ELF file nor one packed with xz or zstd".into()),
     }
-    Ok(unpacked)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// An ELF file with this .modinfo and nothing else.
@@ -139,6 +169,45 @@ pub(super) mod tests {
         file
     }
 
+    #[test]
+    fn what_a_module_unpacks_to_is_bounded() {
+        let bomb = vec![0; 1 << 20];
+        let zstd = zstd::stream::encode_all(&bomb[..], 1).unwrap();
+        let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
+        xz.write_all(&bomb).unwrap();
+        for packed in [zstd, xz.finish().unwrap()] {
+            assert!(packed.len() < 1 << 12);
+            assert_eq!(unpack(packed.clone(), 1 << 20).unwrap(), bomb);
+            assert_eq!(unpack(packed, 1 << 19).unwrap_err(), "it unpacks to more than 512 KiB");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_modules_and_kernels() {
+        let parse = |info: &[&str]| Module::parse("veth", ko(info)).map(|module| module.depends);
+        assert_eq!(
+            parse(&["depends=nf-conntrack,8021q", "vermagic=6.1.0+ SMP"]).unwrap(),
+            ["nf_conntrack", "8021q"]
+        );
+        for (info, sentence) in [
+            (&["name=a\nb"][..], r#"it names "a\nb", which no module is called"#),
+            (&["name="], "it names \"\", which"),
+            (&["depends=a,\x1b[2J"], r#"it names "\u{1b}[2J", which"#),
+            (&["depends=\u{202e}"], r#"it names "\u{202e}", which"#),
+            (&["vermagic=\x1b[2J SMP"], r#"it is for "\u{1b}[2J", which no kernel is called"#),
+        ] {
+            let error = parse(info).unwrap_err();
+            assert!(error.starts_with(sentence), "{error}");
+        }
+        let softdep = Module::parse("veth", ko(&["softdep=pre: crc32c sha(256)"])).unwrap().softdep_pre;
+        assert_eq!(softdep, ["crc32c"]);
+        let needs = format!("depends={}", "a,".repeat(NEEDS_MAX + 1));
+        assert_eq!(parse(&[&needs]).unwrap_err(), "it names more than 1024 modules that it needs");
+        // Each value is a string of its own: 24 times its size.
+        let filler = "x\0".repeat(MODINFO_MAX / 2);
+        assert_eq!(parse(&[&filler]).unwrap_err(), "it is damaged: its .modinfo is larger than 1 MiB");
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(at in 0usize..300, byte: u8, length in 0usize..400) {
@@ -146,7 +215,7 @@ pub(super) mod tests {
             let at = at % bytes.len();
             bytes[at] = byte;
             bytes.truncate(length);
-            let _ = unpack(bytes.clone());
+            let _ = unpack(bytes.clone(), 1 << 20);
             let _ = Module::parse("veth", bytes);
         }
     }

@@ -14,21 +14,29 @@
 //! An entry appears by one rename(2), whole or not at all. Every process
 //! holds a flock(2) on its own temporary directory, so what a dead one left
 //! is known and swept by the next.
+//!
+//! Others may write to the store: what lies there is an [`Entry`] only after
+//! it was checked, and files are opened beneath the store, no links followed.
 
 use std::env;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
-use serde::{Deserialize, Serialize};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, renameat2};
 
 use super::add::{self, Progress, Source};
-use super::kernel::Kernel;
+use super::beneath::{BeneathPath, quoted};
+use super::directory::Directory;
+use super::entry::Entry;
+use super::kernel::{IMAGE, Kernel};
+use super::limits::{ENTRY_MAX, SUMS_MAX};
+use super::modules::MODULES;
 use super::sums::{Sums, sha256};
 use faultlab_base::error::{Error, Result};
 
@@ -36,6 +44,8 @@ use faultlab_base::error::{Error, Result};
 const ENTRY: &str = "entry.json";
 /// The file with the checksums of all the others.
 const SUMS: &str = "SHA256SUMS";
+/// How long an entry's name may be: include/uapi/linux/limits.h, NAME_MAX.
+const ID_MAX: usize = 255;
 /// What the names of temporary directories begin with.
 const TEMPORARY: &str = ".adding-";
 
@@ -43,23 +53,6 @@ const TEMPORARY: &str = ".adding-";
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-}
-
-/// What is known of a kernel in the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Its name in the store: `debian:bookworm`, or the release.
-    pub id: String,
-    /// As `uname -r` prints it.
-    pub release: String,
-    /// The version of the distribution's package, where it came from a suite.
-    pub version: Option<String>,
-    /// What was added: a suite, or the files' names.
-    pub source: Vec<String>,
-    /// How many modules it has.
-    pub modules: usize,
-    /// The SHA-256 of SHA256SUMS.
-    pub sums: String,
 }
 
 impl Store {
@@ -122,29 +115,75 @@ impl Store {
         })
     }
 
-    /// All entries, by name. What cannot be read as an entry is left out.
+    /// All entries, by name. What is no entry is left out: [`Store::invalid`]
+    /// has it.
     ///
     /// # Errors
     /// Where the directory cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for file in fs::read_dir(&self.root).map_err(|e| self.failed("list", e))? {
-            let name = file.map_err(|e| self.failed("list", e))?.file_name();
-            if let Some(entry) =
-                name.to_str().filter(|name| !name.starts_with('.')).and_then(|id| self.entry(id))
-            {
-                entries.push(entry);
-            }
-        }
+        let mut entries = self.scan()?.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
         entries.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(entries)
     }
 
-    /// The entry of this name.
+    /// What lies in the store and is no entry: each an error that says why.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn invalid(&self) -> Result<Vec<Error>> {
+        let mut errors = self.scan()?.into_iter().filter_map(Result::err).collect::<Vec<_>>();
+        errors.sort_by_key(Error::to_string);
+        Ok(errors)
+    }
+
+    fn scan(&self) -> Result<Vec<Result<Entry>>> {
+        let mut found = Vec::new();
+        for file in fs::read_dir(&self.root).map_err(|e| self.failed("list", e))? {
+            let name = file.map_err(|e| self.failed("list", e))?.file_name();
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            match name.to_str().filter(|id| is_id(id)) {
+                // A directory without entry.json is not of this program.
+                Some(id) => found.extend(self.read_entry(id).transpose()),
+                None => found.push(Err(Error::Lab(format!(
+                    "{}: {} is no name of a kernel; remove the file",
+                    self.root.display(),
+                    quoted(name.as_encoded_bytes())
+                )))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The entry of this name, if there is one that is valid.
     #[must_use]
     pub fn entry(&self, id: &str) -> Option<Entry> {
-        let text = fs::read(self.directory(id)?.join(ENTRY)).ok()?;
-        serde_json::from_slice(&text).ok().filter(|entry: &Entry| entry.id == id)
+        self.read_entry(id).ok().flatten()
+    }
+
+    /// The entry of this name; none where nothing is there.
+    fn read_entry(&self, id: &str) -> Result<Option<Entry>> {
+        let bytes = self.open_entry(id).and_then(|dir| dir.read(&BeneathPath::known(ENTRY), ENTRY_MAX));
+        let why = match bytes {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => e.to_string(),
+            Ok(bytes) => match Entry::parse(id, &bytes) {
+                Ok(entry) => return Ok(Some(entry)),
+                Err(why) => format!("it {why}"),
+            },
+        };
+        let path = self.root.join(id).join(ENTRY);
+        Err(Error::Lab(format!("{}: {why}; remove the kernel and add it again", path.display())))
+    }
+
+    /// The directory of the entry of this name.
+    fn open_entry(&self, id: &str) -> io::Result<Directory> {
+        if !is_id(id) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let path = BeneathPath::parse(id.as_bytes()).map_err(io::Error::other)?;
+        Directory::open(&self.root)?.directory(&path)
     }
 
     /// The kernel that a user names: one of the user's store, or the path of a
@@ -155,7 +194,7 @@ impl Store {
     pub fn find(name: &str) -> Result<Kernel> {
         let image = Path::new(name);
         match Self::open() {
-            Ok(store) if !image.is_file() || store.entry(name).is_some() => store.get(name),
+            Ok(store) if !image.is_file() || !matches!(store.read_entry(name), Ok(None)) => store.get(name),
             Err(error) if !image.is_file() => Err(error),
             _ => Kernel::from_image(image, None),
         }
@@ -167,45 +206,59 @@ impl Store {
     /// # Errors
     /// Where there is none, or it was changed.
     pub fn get(&self, id: &str) -> Result<Kernel> {
-        let (Some(entry), Some(dir)) = (self.entry(id), self.directory(id)) else {
-            return Err(self.unknown(id));
+        let Some(entry) = self.read_entry(id)? else { return Err(self.unknown(id)) };
+        let failed = |what: &str| {
+            let tried = format!("read {what} of {id}");
+            move |e| self.failed(&tried, e)
         };
-        let text =
-            fs::read(dir.join(SUMS)).map_err(|e| self.failed(&format!("read the checksums of {id}"), e))?;
+        let dir = self.open_entry(id).map_err(failed("the directory"))?;
+        let text = dir.read(&BeneathPath::known(SUMS), SUMS_MAX).map_err(failed("the checksums"))?;
+        let changed = |why: &str| {
+            let path = dir.path().join(SUMS);
+            Error::Lab(format!("{} {why}; remove the kernel and add it again", path.display()))
+        };
         if sha256(&text) != entry.sums {
-            return Err(Error::Lab(format!(
-                "{} is not what was added; remove the kernel and add it again",
-                dir.join(SUMS).display()
-            )));
+            return Err(changed("is not what was added"));
         }
-        let sums = Sums::parse(&String::from_utf8_lossy(&text));
-        sums.check_file(&dir, "kernel")?;
-        let modules = dir.join("modules");
+        let sums = Sums::parse(&String::from_utf8_lossy(&text))
+            .map_err(|why| changed(&format!("is damaged: {why}")))?;
+        sums.check_file(&dir, &BeneathPath::known(IMAGE))?;
+        let modules_dir = match dir.directory(&BeneathPath::known(MODULES)) {
+            Ok(modules) => Some(Arc::new(modules)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(failed("the modules")(e)),
+        };
         Ok(Kernel {
             id: entry.id,
             release: entry.release,
-            image: dir.join("kernel"),
-            modules_dir: modules.is_dir().then_some(modules),
-            sums: Some(sums),
+            image: dir.path().join(IMAGE),
+            modules_dir,
+            stored: Some((Arc::new(dir), Arc::new(sums))),
         })
     }
 
     /// Whether there is an entry of this name with every file as it was added.
     pub(super) fn is_intact(&self, id: &str) -> bool {
         let kernel = self.get(id);
-        kernel.is_ok_and(|kernel| {
-            kernel.sums.zip(self.directory(id)).is_some_and(|(sums, dir)| sums.hold(&dir))
-        })
+        kernel.is_ok_and(|kernel| kernel.stored.is_some_and(|(dir, sums)| sums.hold(&dir)))
     }
 
     /// Removes the kernel of this name: at once for others, then its files. It
-    /// needs no space on the disk for that.
+    /// needs no space on the disk for that. What lies in a kernel's place and
+    /// is none is removed too.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be removed.
+    /// Where there is nothing, or it cannot be removed.
     pub fn remove(&self, id: &str) -> Result<()> {
-        let dir = self.directory(id).filter(|dir| dir.is_dir()).ok_or_else(|| self.unknown(id))?;
-        self.put_temporary(&format!("remove {id}"), |path| fs::rename(&dir, path)).map(drop)
+        let path = self.root.join(id);
+        let tried = format!("remove {id}");
+        match path.symlink_metadata() {
+            Ok(there) if is_id(id) && there.is_dir() => {
+                self.put_temporary(&tried, |temporary| fs::rename(&path, temporary)).map(drop)
+            }
+            Ok(_) if is_id(id) => fs::remove_file(&path).map_err(|e| self.failed(&tried, e)),
+            _ => Err(self.unknown(id)),
+        }
     }
 
     fn unknown(&self, id: &str) -> Error {
@@ -215,12 +268,6 @@ impl Store {
             _ => format!("there are {}", ids.join(", ")),
         };
         Error::missing(format!("kernel {id}"), way_out)
-    }
-
-    /// Where an entry of this name lies; `None` if no entry can have it.
-    fn directory(&self, id: &str) -> Option<PathBuf> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "+-._~:@".contains(c);
-        (!id.is_empty() && !id.starts_with('.') && id.chars().all(plain)).then(|| self.root.join(id))
     }
 
     pub(super) fn failed(&self, tried: &str, source: io::Error) -> Error {
@@ -239,7 +286,7 @@ impl Store {
         for file in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let path = file.path();
             if file.file_name().to_string_lossy().starts_with(TEMPORARY)
-                && let Ok(dir) = File::open(&path)
+                && let Ok(dir) = open_directory(&path)
                 && let Ok(_dead) = Flock::lock(dir, FlockArg::LockExclusiveNonblock)
             {
                 let _ = fs::remove_dir_all(&path);
@@ -266,7 +313,7 @@ impl Store {
                 break path;
             }
         };
-        let dir = put(&path).and_then(|()| File::open(&path)).map_err(|e| self.failed(tried, e))?;
+        let dir = put(&path).and_then(|()| open_directory(&path)).map_err(|e| self.failed(tried, e))?;
         let alive = Flock::lock(dir, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, e)| self.failed("lock a temporary directory", e.into()))?;
         Ok(Temporary { path, _alive: alive })
@@ -276,18 +323,22 @@ impl Store {
     /// it appear. If the same is there already, that one stays.
     pub(super) fn publish(&self, prepared: &Path, mut entry: Entry) -> Result<Entry> {
         let id = entry.id.clone();
-        let target = self
-            .directory(&id)
-            .ok_or_else(|| Error::Lab(format!("{id:?} cannot be the name of a kernel in the store")))?;
+        if !is_id(&id) {
+            return Err(Error::Lab(format!("{id:?} cannot be the name of a kernel in the store")));
+        }
+        let target = self.root.join(&id);
         let write = || -> io::Result<Entry> {
-            let sums = Sums::of(prepared)?;
-            let text = sums.to_text();
-            entry.modules = super::modules::count(&prepared.join("modules"))?;
+            let dir = Directory::open(prepared)?;
+            let text = Sums::of(&dir)?.to_text();
+            entry.modules = super::modules::count(&dir)?;
             entry.sums = sha256(text.as_bytes());
-            fs::write(prepared.join(SUMS), text)?;
-            fs::write(prepared.join(ENTRY), serde_json::to_vec_pretty(&entry)?)?;
+            let bytes = serde_json::to_vec_pretty(&entry)?;
+            // What could not be read again is not written.
+            Entry::parse(&id, &bytes).map_err(|why| io::Error::other(format!("its {ENTRY} {why}")))?;
+            dir.create(&BeneathPath::known(SUMS))?.write_all(text.as_bytes())?;
+            dir.create(&BeneathPath::known(ENTRY))?.write_all(&bytes)?;
             // Thousands of files: one wait for the disk, not one each.
-            nix::unistd::syncfs(File::open(prepared)?)?;
+            nix::unistd::syncfs(open_directory(prepared)?)?;
             Ok(entry)
         };
         let entry = write().map_err(|e| self.failed(&format!("write {id}"), e))?;
@@ -299,7 +350,8 @@ impl Store {
             Err(e)
                 if matches!(
                     e.raw_os_error().map(Errno::from_raw),
-                    Some(Errno::ENOTEMPTY | Errno::EEXIST)
+                    // The last one is of a file in an entry's place.
+                    Some(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR)
                 ) =>
             {
                 exchange(prepared, &target)
@@ -309,6 +361,18 @@ impl Store {
         moved.and_then(|()| lock.sync_all()).map_err(|e| self.failed(&format!("publish {id}"), e))?;
         Ok(entry)
     }
+}
+
+/// Whether an entry can have this name.
+fn is_id(id: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-._~:@".contains(c);
+    !id.is_empty() && !id.starts_with('.') && id.len() <= ID_MAX && id.chars().all(plain)
+}
+
+/// Opens a directory, and nothing else that lies in its place.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
 /// Puts `prepared` in the place of an older entry, in one step where the file

@@ -11,6 +11,10 @@ use std::str::FromStr;
 
 use faultlab_base::error::{Error, Result};
 
+/// How long a suite's or package's name may be, or a version: no mirror has
+/// one half as long, and together they fit into a file's name.
+const WORD_MAX: usize = 120;
+
 /// `debian:SUITE`, or `debian:SUITE@VERSION` for one build of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suite {
@@ -53,19 +57,30 @@ impl FromStr for Suite {
             return Err(wrong("suites of debian only; of others, add the .deb files or the image"));
         }
         let (name, version) = rest.split_once('@').map_or((rest, None), |(name, v)| (name, Some(v)));
-        let plain = |text: &str, more: &str| {
-            text.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
-        };
         if !plain(name, "-") {
             return Err(wrong("no name of a suite, such as debian:bookworm"));
         }
-        // deb-version(7): alphanumerics and . + - : ~
-        if version.is_some_and(|version| !plain(version, ".+-:~")) {
+        if version.is_some_and(|version| !is_version(version)) {
             return Err(wrong("no version of a package, such as 6.1.170-3"));
         }
         Ok(Self { name: name.to_owned(), version: version.map(str::to_owned) })
     }
+}
+
+fn plain(text: &str, more: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.len() <= WORD_MAX
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+}
+
+/// deb-version(7): alphanumerics and . + - : ~
+fn is_version(text: &str) -> bool {
+    plain(text, ".+-:~")
+}
+
+/// deb-control(5), Package: alphanumerics and + - .
+fn is_package_name(text: &str) -> bool {
+    plain(text, "+-.")
 }
 
 /// A package of a suite: what its mirror says of it.
@@ -81,10 +96,12 @@ pub struct Record {
     pub size: u64,
 }
 
-/// Reads the stanzas that `apt-cache show` prints.
+/// Reads the stanzas that `apt-cache show` prints. A mirror may say anything:
+/// a stanza whose name or version is none is left out.
 #[must_use]
 pub fn parse_records(text: &str) -> Vec<Record> {
-    text.split("\n\n").map(parse_record).filter(|r| !r.name.is_empty() && !r.version.is_empty()).collect()
+    let good = |record: &Record| is_package_name(&record.name) && is_version(&record.version);
+    text.split("\n\n").map(parse_record).filter(good).collect()
 }
 
 fn parse_record(stanza: &str) -> Record {
@@ -95,8 +112,12 @@ fn parse_record(stanza: &str) -> Record {
             "Version" => value.clone_into(&mut record.version),
             "Size" => record.size = value.parse().unwrap_or(0),
             "Depends" => {
-                record.depends =
-                    value.split(',').filter_map(|d| d.split_whitespace().next()).map(str::to_owned).collect();
+                record.depends = value
+                    .split(',')
+                    .filter_map(|d| d.split_whitespace().next())
+                    .filter(|name| is_package_name(name))
+                    .map(str::to_owned)
+                    .collect();
             }
             _ => {}
         }
@@ -235,9 +256,29 @@ Version: 6.18.15-2
         for text in ["debian:bookworm", "debian:bookworm-backports@6.12.57-1~bpo12+1"] {
             assert_eq!(text.parse::<Suite>().unwrap().to_string(), text);
         }
-        for text in ["bookworm", "ubuntu:noble", "debian:", "debian:../x", "debian:sid@1/../2", "debian:sid@"]
+        let long = format!("debian:{}", "a".repeat(200));
+        for text in
+            ["bookworm", "ubuntu:noble", "debian:", "debian:../x", "debian:sid@1/../2", "debian:sid@", &long]
         {
             assert!(text.parse::<Suite>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_has_a_name_and_a_version() {
+        let shown = |name: &str, version: &str, depends: &str| {
+            parse_records(&format!("Package: {name}\nVersion: {version}\nDepends: {depends}\nSize: x\n"))
+        };
+        let records = shown("linux-image-6.1.0-amd64", "6.1.170-3", "kmod (>= 1), \x1b[2J, linux-base-a | b");
+        assert_eq!(records[0].depends, ["kmod", "linux-base-a"]);
+        for (name, version) in [
+            ("linux-\x1b[2J-amd64", "6.1"),
+            ("linux-a/b", "6.1"),
+            ("linux-a", "6.1\x1b[2J"),
+            ("linux-a", "6/1"),
+            ("-q", "6.1"),
+        ] {
+            assert!(shown(name, version, "").is_empty(), "{name:?} {version:?}");
         }
     }
 }

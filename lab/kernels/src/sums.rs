@@ -1,66 +1,63 @@
 //! The checksums of an entry's files, in the format of sha256sum(1).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::beneath::{BeneathPath, quoted};
+use super::directory::Directory;
+use super::limits::MODULES_MAX;
 use faultlab_base::error::{Error, Result};
+
+/// The kernel and its configuration, beside the modules.
+const OTHERS: usize = 2;
 
 /// SHA-256 by path, relative to the entry.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Sums(BTreeMap<PathBuf, String>);
+pub(super) struct Sums(BTreeMap<BeneathPath, String>);
 
 impl Sums {
     /// Sums up every file under `dir`.
     ///
     /// # Errors
-    /// Where a file cannot be read.
-    pub fn of(dir: &Path) -> io::Result<Self> {
-        let mut sums = BTreeMap::new();
-        let mut open = vec![dir.to_owned()];
-        while let Some(next) = open.pop() {
-            for file in fs::read_dir(&next)? {
-                let path = file?.path();
-                if path.is_dir() {
-                    open.push(path);
-                } else {
-                    let name = path.strip_prefix(dir).unwrap_or(&path).to_owned();
-                    sums.insert(name, sha256_file(&path)?);
-                }
-            }
-        }
-        Ok(Self(sums))
+    /// Where a file cannot be read, or has a name that no line can hold.
+    pub(super) fn of(dir: &Directory) -> io::Result<Self> {
+        let sum = |path: BeneathPath| Ok((path.clone(), sha256_file(dir.file(&path)?)?));
+        let files = dir.files(|_| true, MODULES_MAX + OTHERS)?;
+        Ok(Self(files.into_iter().map(sum).collect::<io::Result<_>>()?))
     }
 
     /// Reads what [`Sums::to_text`] wrote.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let line = |line: &str| line.split_once("  ").map(|(sum, path)| (path.into(), sum.to_owned()));
-        Self(text.lines().filter_map(line).collect())
+    ///
+    /// # Errors
+    /// A clause: which line it did not write.
+    pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
+        let line = |line: &str| {
+            let (sum, path) = line.split_once("  ").filter(|(sum, _)| is_sha256(sum))?;
+            Some((BeneathPath::parse(path.as_bytes()).ok()?, sum.to_owned()))
+        };
+        let sums = text.lines().map(|text| {
+            line(text).ok_or_else(|| format!("{} is no checksum and path", quoted(text.as_bytes())))
+        });
+        Ok(Self(sums.collect::<Result<_, _>>()?))
     }
 
     /// One line a file, sorted.
     #[must_use]
-    pub fn to_text(&self) -> String {
-        let line = |(path, sum): (&PathBuf, &String)| format!("{sum}  {}", path.display());
+    pub(super) fn to_text(&self) -> String {
+        let line = |(path, sum): (&BeneathPath, &String)| format!("{sum}  {path}");
         let lines: Vec<_> = self.0.iter().map(line).chain([String::new()]).collect();
         lines.join("\n")
-    }
-
-    /// How many files there are under `dir`.
-    #[must_use]
-    pub fn count(&self, dir: &str) -> usize {
-        self.0.keys().filter(|path| path.starts_with(dir)).count()
     }
 
     /// Checks bytes that were read from the file `name` of the entry.
     ///
     /// # Errors
     /// Where they are not those that were added.
-    pub fn check(&self, entry: &Path, name: &Path, bytes: &[u8]) -> Result<()> {
+    pub(super) fn check(&self, entry: &Path, name: &BeneathPath, bytes: &[u8]) -> Result<()> {
         self.compare(entry, name, &sha256(bytes))
     }
 
@@ -68,38 +65,46 @@ impl Sums {
     ///
     /// # Errors
     /// Where it cannot be read or is not what was added.
-    pub fn check_file(&self, entry: &Path, name: &str) -> Result<()> {
-        let path = entry.join(name);
-        let sum = sha256_file(&path)
-            .map_err(|e| Error::kernel("kernel store", format!("read {}", path.display()), e))?;
-        self.compare(entry, Path::new(name), &sum)
+    pub(super) fn check_file(&self, entry: &Directory, name: &BeneathPath) -> Result<()> {
+        let sum = entry.file(name).and_then(sha256_file).map_err(|e| {
+            let path = entry.path().join(name.as_str());
+            Error::kernel("kernel store", format!("read {}", path.display()), e)
+        })?;
+        self.compare(entry.path(), name, &sum)
     }
 
     /// Whether every file of the entry is there and what was added.
     #[must_use]
-    pub fn hold(&self, entry: &Path) -> bool {
-        self.0.iter().all(|(name, sum)| sha256_file(&entry.join(name)).is_ok_and(|there| there == *sum))
+    pub(super) fn hold(&self, entry: &Directory) -> bool {
+        let holds = |(name, sum): (&BeneathPath, &String)| {
+            entry.file(name).and_then(sha256_file).is_ok_and(|there| there == *sum)
+        };
+        self.0.iter().all(holds)
     }
 
-    fn compare(&self, entry: &Path, name: &Path, sum: &str) -> Result<()> {
+    fn compare(&self, entry: &Path, name: &BeneathPath, sum: &str) -> Result<()> {
         if self.0.get(name).is_some_and(|wanted| wanted == sum) {
             return Ok(());
         }
         Err(Error::Lab(format!(
             "{} is not what was added; remove the kernel and add it again",
-            entry.join(name).display()
+            entry.join(name.as_str()).display()
         )))
     }
 }
 
 /// The SHA-256 of bytes, in hexadecimal.
 #[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+/// Whether this is what [`sha256`] returns.
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn sha256_file(mut file: File) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -121,6 +126,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -129,18 +136,53 @@ mod tests {
         fs::create_dir(dir.path().join("modules")).unwrap();
         fs::write(dir.path().join("kernel"), "abc").unwrap();
         fs::write(dir.path().join("modules/veth.ko"), "").unwrap();
-        let sums = Sums::of(dir.path()).unwrap();
-        assert_eq!(Sums::parse(&sums.to_text()), sums);
-        assert_eq!(sums.count("modules"), 1);
+        let opened = Directory::open(dir.path()).unwrap();
+        let sums = Sums::of(&opened).unwrap();
+        assert_eq!(Sums::parse(&sums.to_text()).unwrap(), sums);
         // FIPS 180-2, B.1
         assert!(
             sums.to_text()
                 .starts_with("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  kernel\n")
         );
-        sums.check_file(dir.path(), "kernel").unwrap();
+        let kernel = BeneathPath::known("kernel");
+        sums.check_file(&opened, &kernel).unwrap();
+        assert!(sums.hold(&opened));
         fs::write(dir.path().join("kernel"), "abd").unwrap();
-        assert!(
-            sums.check_file(dir.path(), "kernel").unwrap_err().to_string().contains("not what was added")
-        );
+        let error = sums.check_file(&opened, &kernel).unwrap_err().to_string();
+        assert!(error.contains("not what was added"), "{error}");
+        assert!(!sums.hold(&opened));
+    }
+
+    #[test]
+    fn a_name_is_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a\nb.ko"), "").unwrap();
+        let error = Sums::of(&Directory::open(dir.path()).unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with("\"a\\nb.ko\" has characters other than printable ASCII"), "{error}");
+    }
+
+    #[test]
+    fn a_line_of_somebody_else_is_refused() {
+        let sum = "0".repeat(64);
+        assert!(Sums::parse(&format!("{sum}  kernel\n{sum}  modules/a b.ko\n")).is_ok());
+        for text in [
+            format!("{sum}  ../kernel"),
+            format!("{sum}  modules/\x1b[2J"),
+            format!("{sum} kernel"),
+            "abc  kernel".to_owned(),
+            "kernel".to_owned(),
+        ] {
+            let error = Sums::parse(&text).unwrap_err();
+            assert!(error.ends_with("is no checksum and path") && !error.contains('\x1b'), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "([0-9a-f]{64}  )?[ -~\n/.]{0,80}") {
+            if let Ok(sums) = Sums::parse(&text) {
+                proptest::prop_assert_eq!(Sums::parse(&sums.to_text()).unwrap(), sums);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! xen/include/public/elfnote.h, PHYS32_ENTRY;
 //! lz4's doc/lz4_Block_format.md and doc/lz4_Frame_format.md, "Legacy frame".
 
-use std::io::Read;
+use super::limits::{self, VMLINUX_MAX, read_at_most};
 
 /// xen/include/public/elfnote.h: XEN_ELFNOTE_PHYS32_ENTRY.
 const PHYS32_ENTRY: u32 = 18;
@@ -16,12 +16,10 @@ const PHYS32_ENTRY: u32 = 18;
 const PVH_SINCE: u32 = 5;
 /// elf.h: PT_NOTE.
 const PT_NOTE: u32 = 4;
-/// More than any kernel unpacks to.
-const UNPACKED_MAX: usize = 512 << 20;
 
 /// The vmlinux in `bzimage`; none where it is packed in a way that is not
-/// known here, or was configured without CONFIG_PVH: the bzImage itself boots
-/// then, only later.
+/// known here, is larger than a guest's memory, or was configured without
+/// CONFIG_PVH: the bzImage itself boots then, only later.
 #[must_use]
 pub fn unpack(bzimage: &[u8]) -> Option<Vec<u8>> {
     if major_version(bzimage)? < PVH_SINCE {
@@ -29,8 +27,8 @@ pub fn unpack(bzimage: &[u8]) -> Option<Vec<u8>> {
     }
     let payload = payload(bzimage)?;
     let vmlinux = match payload.get(..4)? {
-        [0x28, 0xb5, 0x2f, 0xfd] => zstd(payload)?,
-        [0x02, 0x21, 0x4c, 0x18] => lz4_legacy(&payload[4..])?,
+        [0x28, 0xb5, 0x2f, 0xfd] => zstd(payload, VMLINUX_MAX)?,
+        [0x02, 0x21, 0x4c, 0x18] => lz4_legacy(&payload[4..], VMLINUX_MAX)?,
         _ => return None,
     };
     has_pvh_entry(&vmlinux).then_some(vmlinux)
@@ -58,29 +56,28 @@ fn payload(bzimage: &[u8]) -> Option<&[u8]> {
     bzimage.get(start..start.checked_add(le32(bzimage, 0x24c)? as usize)?)
 }
 
-fn zstd(packed: &[u8]) -> Option<Vec<u8>> {
-    let mut unpacked = Vec::new();
+fn zstd(packed: &[u8], max: u64) -> Option<Vec<u8>> {
     // Behind the frame the kernel's build puts the unpacked length.
-    let decoder = zstd::stream::read::Decoder::new(packed).ok()?.single_frame();
-    decoder.take(UNPACKED_MAX as u64).read_to_end(&mut unpacked).ok()?;
-    Some(unpacked)
+    read_at_most(limits::zstd(packed).ok()?.single_frame(), max).ok()
 }
 
 /// A legacy frame: blocks, each after its packed length. The kernel's build
 /// puts the unpacked length of the whole behind them.
-fn lz4_legacy(mut packed: &[u8]) -> Option<Vec<u8>> {
+fn lz4_legacy(mut packed: &[u8], max: u64) -> Option<Vec<u8>> {
+    let max = usize::try_from(max).ok()?;
     let mut unpacked = Vec::new();
     while packed.len() > 4 {
         let (length, rest) = packed.split_at(4);
         let length = le32(length, 0)? as usize;
-        lz4_block(rest.get(..length)?, &mut unpacked)?;
+        lz4_block(rest.get(..length)?, &mut unpacked, max)?;
         packed = &rest[length..];
     }
     (le32(packed, 0)? as usize == unpacked.len()).then_some(unpacked)
 }
 
 /// A block: sequences of literals and of a copy of what was unpacked before.
-fn lz4_block(packed: &[u8], unpacked: &mut Vec<u8>) -> Option<()> {
+/// What is unpacked in all, this block and those before, is at most `max` bytes.
+fn lz4_block(packed: &[u8], unpacked: &mut Vec<u8>, max: usize) -> Option<()> {
     /// "minmatch is 4": a copy is at least this long.
     const MATCH_MIN: usize = 4;
     let start = unpacked.len();
@@ -89,6 +86,9 @@ fn lz4_block(packed: &[u8], unpacked: &mut Vec<u8>) -> Option<()> {
         let token = *bytes.next()?;
         let literals = lz4_length(token >> 4, &mut bytes)?;
         let (copied, rest) = bytes.as_slice().split_at_checked(literals)?;
+        if unpacked.len() + copied.len() > max {
+            return None;
+        }
         unpacked.extend_from_slice(copied);
         bytes = rest.iter();
         if bytes.as_slice().is_empty() {
@@ -98,7 +98,7 @@ fn lz4_block(packed: &[u8], unpacked: &mut Vec<u8>) -> Option<()> {
         let offset = usize::from(u16::from_le_bytes([*bytes.next()?, *bytes.next()?]));
         let length = lz4_length(token & 15, &mut bytes)? + MATCH_MIN;
         let from = unpacked.len().checked_sub(offset).filter(|from| *from >= start && offset > 0)?;
-        if unpacked.len() + length > UNPACKED_MAX {
+        if unpacked.len() + length > max {
             return None;
         }
         if length <= offset {
@@ -180,7 +180,7 @@ mod tests {
     fn a_block_repeats_what_it_copies() {
         let mut out = Vec::new();
         // 3 literals, then 4 + 5 bytes from 3 back, then 1 literal and the end.
-        lz4_block(&[0x35, b'a', b'b', b'c', 3, 0, 0x10, b'!'], &mut out).unwrap();
+        lz4_block(&[0x35, b'a', b'b', b'c', 3, 0, 0x10, b'!'], &mut out, 99).unwrap();
         assert_eq!(out, b"abcabcabcabc!");
     }
 
@@ -188,20 +188,36 @@ mod tests {
     fn a_legacy_frame_ends_with_its_length() {
         let mut frame = vec![2, 0, 0, 0, 0x10, b'x', 2, 0, 0, 0, 0x10, b'y'];
         frame.extend(2u32.to_le_bytes());
-        assert_eq!(lz4_legacy(&frame).unwrap(), b"xy");
+        assert_eq!(lz4_legacy(&frame, 99).unwrap(), b"xy");
         frame[12] = 3;
-        assert_eq!(lz4_legacy(&frame), None);
+        assert_eq!(lz4_legacy(&frame, 99), None);
     }
 
     #[test]
     fn a_copy_from_before_the_block_is_refused() {
-        assert_eq!(lz4_block(&[0x10, b'a', 2, 0, 0x10, b'!'], &mut Vec::new()), None);
+        assert_eq!(lz4_block(&[0x10, b'a', 2, 0, 0x10, b'!'], &mut Vec::new(), 99), None);
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_a_guest_has_is_none() {
+        let packed = zstd::stream::encode_all(&[7; 5000][..], 1).unwrap();
+        assert_eq!(zstd(&packed, 5000).unwrap(), [7; 5000]);
+        // Not the first 4999 bytes of it.
+        assert_eq!(zstd(&packed, 4999), None);
+        // 3 literals, 9 bytes of a copy, 1 literal; then literals only.
+        for block in
+            [&[0x35, b'a', b'b', b'c', 3, 0, 0x10, b'!'][..], &[0xd0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3]]
+        {
+            assert!(lz4_block(block, &mut Vec::new(), 13).is_some());
+            assert!(lz4_block(block, &mut Vec::new(), 12).is_none());
+            assert!(lz4_block(block, &mut vec![0], 13).is_none());
+        }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes: Vec<u8>, elf: Vec<u8>) {
-            let _ = lz4_legacy(&bytes);
+            let _ = lz4_legacy(&bytes, 99);
             let _ = unpack(&bytes);
             let mut file = b"\x7fELF\x02".to_vec();
             file.extend(elf);

@@ -3,16 +3,12 @@
 //! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the
 //!   rate of this machine's `tsc`; `guest`: one guest from its start to its `end`,
 //!   within its `budget`; `ports`: what comes out of it; `console`: what its kernel
-//!   printed; `vmlinux`: the kernel out of its bzImage, which boots sooner.
+//!   printed.
 //! - `init`: the life of the guest's init; `housekeeping`: what it does before
 //!   the first scenario; `frame` and `line`: how it reports.
 //! - `run`: scenarios on one kernel, or a shell; `answers`: what a guest may say to
 //!   that, `table`: and what of an outcome is believed; `person`: who sits at that,
 //!   `tools`: and with what in hand.
-//! - `store`: the kernels at hand, under `sums`; `add`: how one gets there,
-//!   from a `suite` through `apt` and its `mirror`, from a `package`, from an `image`.
-//! - `kernel`: one that can be run; `modules`: which of them to load, and in
-//!   which order; `module`: what one says of itself.
 //! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
 
 pub mod answers;

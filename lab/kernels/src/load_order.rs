@@ -1,0 +1,241 @@
+//! Which modules to load into a guest, and in which order.
+
+use std::collections::BTreeSet;
+use std::vec;
+
+use super::limits::{LOADED_MODULES_MAX, Size};
+use super::module::{Module, module_name};
+use super::modules::Modules;
+use faultlab_base::error::{Error, Result};
+
+/// A module that is wanted, under any of its names: the first that the
+/// kernel has is taken. A module that was merged into another one in some
+/// version has that one as its last name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted(pub &'static [&'static str]);
+
+/// What the lab's networks, probes and evidence use, from kernel 4.4 on. A
+/// kernel may have any of them built in, or lack it; [`LoadOrder`] says.
+pub const WANTED: &[Wanted] = &[
+    Wanted(&["af_packet"]),
+    Wanted(&["veth"]),
+    Wanted(&["bridge"]),
+    Wanted(&["tun"]),
+    Wanted(&["nf_tables"]),
+    Wanted(&["nf_tables_ipv4", "nf_tables"]),       // merged in 4.17
+    Wanted(&["nf_tables_ipv6", "nf_tables"]),       // merged in 4.17
+    Wanted(&["nf_tables_inet", "nf_tables"]),       // merged in 4.17
+    Wanted(&["nf_conntrack_ipv4", "nf_conntrack"]), // merged in 4.19
+    Wanted(&["nf_conntrack_ipv6", "nf_conntrack"]), // merged in 4.19
+    Wanted(&["nf_conntrack_netlink"]),
+    Wanted(&["nf_nat"]),
+    Wanted(&["nft_chain_nat_ipv4", "nft_chain_nat"]), // merged in 5.1
+    Wanted(&["nft_chain_nat_ipv6", "nft_chain_nat"]), // merged in 5.1
+    Wanted(&["nft_nat"]),
+    Wanted(&["nft_masq_ipv4", "nft_masq"]), // merged in 5.1
+    Wanted(&["nft_masq_ipv6", "nft_masq"]), // merged in 5.1
+    Wanted(&["nft_ct"]),
+    Wanted(&["nft_counter", "nf_tables"]), // merged in 5.17
+    Wanted(&["nfnetlink_log"]),
+    Wanted(&["nf_log_ipv4", "nf_log_syslog"]), // merged in 5.13
+    Wanted(&["inet_diag"]),
+    Wanted(&["tcp_diag"]),
+    Wanted(&["sch_tbf"]),
+    Wanted(&["sch_netem"]),
+];
+
+/// What came of a list of wanted modules.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct LoadOrder {
+    /// To load, in this order.
+    pub modules: Vec<Module>,
+    /// Part of the kernel image.
+    pub built_in: Vec<String>,
+    /// Neither: built in perhaps, where the kernel came without
+    /// modules.builtin, or not there at all.
+    pub absent: Vec<Wanted>,
+}
+
+/// A module whose own needs are being put in order.
+#[derive(Debug)]
+struct Open {
+    module: Module,
+    needs: vec::IntoIter<Need>,
+}
+
+#[derive(Debug)]
+enum Need {
+    /// Taken where it is there.
+    Soft(String),
+    Hard(String),
+}
+
+/// What has been read.
+#[derive(Debug)]
+struct Seen {
+    names: BTreeSet<String>,
+    /// How many bytes more a guest has room for.
+    room: u64,
+}
+
+impl Modules {
+    /// Puts the wanted modules, and all that they depend on, in load order.
+    ///
+    /// # Errors
+    /// As [`Modules::read`]; or a module depends on one that is not there, or
+    /// all of them are too large for a guest.
+    pub fn load_order(&self, wanted: &[Wanted]) -> Result<LoadOrder> {
+        let mut order = LoadOrder::default();
+        let mut seen = Seen { names: BTreeSet::new(), room: LOADED_MODULES_MAX };
+        for wanted in wanted {
+            let known = |name: &&&str| self.has(name) || self.is_built_in(name);
+            match wanted.0.iter().find(known) {
+                None => order.absent.push(*wanted),
+                Some(name) if self.has(name) => {
+                    self.visit(&module_name(name), &mut seen, &mut order.modules)?;
+                }
+                Some(name) if order.built_in.iter().any(|there| there == name) => {}
+                Some(name) => order.built_in.push((*name).to_owned()),
+            }
+        }
+        Ok(order)
+    }
+
+    /// Puts `name` into `order`, after all that it needs. However long a chain
+    /// of needs is, it takes no stack; one that leads back to itself ends there.
+    fn visit(&self, name: &str, seen: &mut Seen, order: &mut Vec<Module>) -> Result<()> {
+        let mut open: Vec<Open> = self.enter(name, seen)?.into_iter().collect();
+        while let Some(last) = open.last_mut() {
+            let name = match last.needs.next() {
+                None => {
+                    order.extend(open.pop().map(|open| open.module));
+                    continue;
+                }
+                Some(Need::Soft(name)) if !self.has(&name) => continue,
+                Some(Need::Hard(name)) if !self.has(&name) && !self.is_built_in(&name) => {
+                    return Err(Error::missing(
+                        format!("module {name}, on which {} of {} depends,", last.module.name, self.release),
+                        "add the kernel again with all of its modules",
+                    ));
+                }
+                Some(Need::Soft(name) | Need::Hard(name)) => name,
+            };
+            open.extend(self.enter(&name, seen)?);
+        }
+        Ok(())
+    }
+
+    /// Reads a module, with what it needs; `None` where it was read before or
+    /// has no file.
+    fn enter(&self, name: &str, seen: &mut Seen) -> Result<Option<Open>> {
+        if !seen.names.insert(name.to_owned()) {
+            return Ok(None);
+        }
+        let Some(module) = self.read(name)? else { return Ok(None) };
+        seen.room = seen.room.checked_sub(module.bytes.len() as u64).ok_or_else(|| {
+            let max = Size(LOADED_MODULES_MAX);
+            Error::Lab(format!(
+                "the modules of {} to load, up to {name}, are larger than {max}",
+                self.release
+            ))
+        })?;
+        // Some name an algorithm: crc32c is an alias of crc32c_generic.
+        let soft = module.softdep_pre.iter().flat_map(|name| [name.clone(), format!("{name}_generic")]);
+        let hard = module.depends.iter().cloned().map(Need::Hard);
+        let needs: Vec<_> = soft.map(Need::Soft).chain(hard).collect();
+        Ok(Some(Open { module, needs: needs.into_iter() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::module::tests::ko;
+    use super::super::modules::tests::{directory, open};
+    use super::*;
+
+    fn names(order: &LoadOrder) -> Vec<&str> {
+        order.modules.iter().map(|module| module.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_depended_on_comes_first_and_once() {
+        let dir = directory(&[
+            ("nf-nat.ko", &["name=nf_nat", "depends=nf-conntrack", "vermagic=6.1.0 SMP"]),
+            ("nf_conntrack.ko", &["depends=libcrc32c", "vermagic=6.1.0 SMP"]),
+            ("libcrc32c.ko", &["depends=", "softdep=pre: crc32c other post: late", "vermagic=6.1.0 SMP"]),
+            ("crc32c_generic.ko", &["depends="]),
+            ("late.ko", &["depends="]),
+        ]);
+        fs::write(dir.path().join("modules.builtin"), "kernel/net/packet/af_packet.ko\n").unwrap();
+        let modules = open(dir.path());
+        let wanted = [
+            Wanted(&["old_nat", "nf_nat"]),
+            Wanted(&["nf_conntrack"]),
+            Wanted(&["af-packet"]),
+            Wanted(&["tun"]),
+        ];
+        let order = modules.load_order(&wanted).unwrap();
+        assert_eq!(names(&order), ["crc32c_generic", "libcrc32c", "nf_conntrack", "nf_nat"]);
+        assert_eq!(order.built_in, ["af-packet"]);
+        assert_eq!(order.absent, [Wanted(&["tun"])]);
+    }
+
+    #[test]
+    fn modules_that_need_each_other_end() {
+        let dir = directory(&[("a.ko", &["depends=b"]), ("b.ko", &["depends=a"])]);
+        let modules = open(dir.path());
+        assert_eq!(names(&modules.load_order(&[Wanted(&["a"])]).unwrap()), ["b", "a"]);
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_says_why() {
+        let dir = directory(&[("a.ko", &["depends=b"]), ("old.ko", &["vermagic=5.10.0 SMP"])]);
+        fs::write(dir.path().join("text.ko"), "text").unwrap();
+        fs::write(dir.path().join("cut.ko"), &ko(&[])[..80]).unwrap();
+        fs::write(dir.path().join("cut.ko.xz"), b"\xfd7zXZ\0\0\x04").unwrap();
+        fs::write(dir.path().join("zipped.ko.gz"), b"\x1f\x8b\x08\0").unwrap();
+        let modules = open(dir.path());
+        for (name, sentence) in [
+            ("a", "module b, on which a of 6.1.0 depends, is missing"),
+            ("old", "it is for 5.10.0, the kernel is 6.1.0"),
+            ("text", "neither an ELF file nor one packed"),
+            ("cut", "it is damaged"),
+            ("zipped", "gzip"),
+        ] {
+            let mut seen = Seen { names: BTreeSet::new(), room: 1 << 20 };
+            let error = modules.visit(name, &mut seen, &mut Vec::new()).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_chain_of_needs_takes_no_stack() {
+        // Under the limit of modules, and more than the stack of a thread
+        // holds calls for.
+        const LENGTH: usize = 19_000;
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..LENGTH {
+            let needs = format!("depends=m{}", (number + 1) % LENGTH);
+            fs::write(dir.path().join(format!("m{number}.ko")), ko(&[&needs])).unwrap();
+        }
+        let modules = open(dir.path());
+        let visit = || modules.load_order(&[Wanted(&["m0"])]).unwrap();
+        // A tenth of what a test's thread has.
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let order = std::thread::scope(|scope| small.spawn_scoped(scope, visit).unwrap().join().unwrap());
+        let (first, last) = (&order.modules[0].name, &order.modules[LENGTH - 1].name);
+        assert_eq!((order.modules.len(), first.as_str(), last.as_str()), (LENGTH, "m18999", "m0"));
+    }
+
+    #[test]
+    fn modules_of_all_have_room_in_a_guest() {
+        let dir = directory(&[("a.ko", &["depends=b,c"]), ("b.ko", &[]), ("c.ko", &[])]);
+        let modules = open(dir.path());
+        let size = ko(&["depends=b,c"]).len() as u64 + ko(&[]).len() as u64;
+        let mut seen = Seen { names: BTreeSet::new(), room: size };
+        let error = modules.visit("a", &mut seen, &mut Vec::new()).unwrap_err().to_string();
+        assert_eq!(error, "the modules of 6.1.0 to load, up to c, are larger than 256 MiB");
+    }
+}
