@@ -111,8 +111,10 @@ impl Vm {
                 outcomes.push(outcome);
             }
             Ok(Report::Missing { what, way_out }) => failure = Some(Error::missing(what, way_out)),
-            Ok(Report::Failed(sentence)) => failure = Some(Error::Lab(sentence)),
-            Ok(Report::Abilities(_) | Report::Left(_)) => {}
+            Ok(Report::Failed(sentence) | Report::Exhausted(sentence)) => {
+                failure = Some(Error::Lab(sentence));
+            }
+            Ok(Report::Abilities(_) | Report::Left(_) | Report::Continued) => {}
             Err(error) => failure = Some(error),
         };
         let end = self.qemu.run(&guest, &mut hear).await?;
@@ -140,8 +142,10 @@ impl Vm {
             Ok(Report::Arm(_)) => person.sit_down(),
             Ok(Report::Left(status)) => left = Some(Ok(status)),
             Ok(Report::Missing { what, way_out }) => left = Some(Err(Error::missing(what, way_out))),
-            Ok(Report::Failed(sentence)) => left = Some(Err(Error::Lab(sentence))),
-            Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_)) => {}
+            Ok(Report::Failed(sentence) | Report::Exhausted(sentence)) => {
+                left = Some(Err(Error::Lab(sentence)));
+            }
+            Ok(Report::Booted { .. } | Report::Outcome(_) | Report::Abilities(_) | Report::Continued) => {}
             Err(error) => left = Some(Err(error)),
         };
         let end = self.qemu.run(&guest, &mut hear).await?;
