@@ -12,11 +12,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use divan::Bencher;
+use lab::isolation::Privilege;
+use lab::isolation::isolate;
 use lab::isolation::{Privilege, isolate};
+use lab::machine::confinement::Room;
+use lab::machine::confinement::confine;
 use lab::network::{Namespace, Network};
 use lab::probe::Flow;
 use lab::topology::Topology;
 use lab::topology::rule::Rule;
+use nix::unistd::getppid;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -30,6 +35,18 @@ fn main() {
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, ONCE, "lab"] => connect_in_the_lab(&runtime(), nat_network()),
         [_, ONCE, "floor"] => connect_on_the_floor(&nat_network(), &home()),
+        [_, ONCE, "worker"] => {
+            confine(Privilege::UserNamespace, getppid(), Room::Worker).expect("a worker");
+            connect_in_the_lab(&runtime(), nat_network());
+        }
+        [_, ONCE, "person"] => {
+            confine(Privilege::UserNamespace, getppid(), Room::Person).expect("a worker");
+            connect_in_the_lab(&runtime(), nat_network());
+        }
+        [_, ONCE, "worker-floor"] => {
+            floor::isolate();
+            connect_on_the_floor(&nat_network(), &home());
+        }
         _ => {
             isolate(Privilege::at_hand(), None).expect("namespaces of its own");
             divan::main();
@@ -106,6 +123,28 @@ mod process {
     #[divan::bench]
     fn lab(bencher: Bencher<'_, '_>) {
         super::process(bencher, "lab");
+    }
+}
+
+/// The same as a whole process that first moves into namespaces of its own: a
+/// worker of `run`, and one that a shell is in.
+#[divan::bench_group(sample_size = 1, sample_count = 100)]
+mod worker {
+    use super::Bencher;
+
+    #[divan::bench]
+    fn floor(bencher: Bencher<'_, '_>) {
+        super::process(bencher, "worker-floor");
+    }
+
+    #[divan::bench]
+    fn lab(bencher: Bencher<'_, '_>) {
+        super::process(bencher, "worker");
+    }
+
+    #[divan::bench]
+    fn lab_with_a_shell(bencher: Bencher<'_, '_>) {
+        super::process(bencher, "person");
     }
 }
 

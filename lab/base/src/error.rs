@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use nix::libc;
+
 /// The result of an operation of the lab.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -26,6 +28,10 @@ pub enum Error {
     /// The kernel, or this process, lacks something that is named.
     #[error("{0}")]
     Missing(Missing),
+    /// The machine has no more of what everybody shares: memory, descriptors,
+    /// processes, namespaces. It says nothing of the kernel or of a scenario.
+    #[error("{0}")]
+    Exhausted(String),
     /// A condition did not come true in time.
     #[error("{place}: waited {} s for {condition}", .waited.as_secs_f32())]
     Deadline {
@@ -61,9 +67,14 @@ impl fmt::Display for Missing {
 }
 
 impl Error {
-    /// A failed request to the kernel at `place`.
+    /// A failed request to the kernel at `place`. [`Error::Exhausted`] where the
+    /// kernel answered that it has no more of something.
     pub fn kernel(place: impl Into<String>, tried: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Kernel { place: place.into(), tried: tried.into(), source: source.into() }
+        let (place, tried, source) = (place.into(), tried.into(), source.into());
+        match exhausted(&tried, &source) {
+            Some(way_out) => Self::Exhausted(format!("{place}: {tried}: {source}; {way_out}")),
+            None => Self::Kernel { place, tried, source },
+        }
     }
 
     /// A named thing that is not here, and how to get it.
@@ -78,5 +89,50 @@ impl Error {
             Self::Kernel { source, .. } => source.raw_os_error(),
             _ => None,
         }
+    }
+}
+
+/// What to do where an answer of the kernel means that something is used up;
+/// none where it means anything else.
+fn exhausted(tried: &str, source: &io::Error) -> Option<&'static str> {
+    match source.raw_os_error()? {
+        libc::EMFILE => Some(
+            "this process may not open more files: raise the hard limit (ulimit -Hn), or run fewer \
+             scenarios at once (--jobs)",
+        ),
+        libc::ENFILE => Some("the machine may not open more files: raise fs.file-max, or close some"),
+        libc::ENOMEM => Some(
+            "the kernel has no memory for it: free some, raise the limit of the cgroup (memory.max), or run \
+             fewer scenarios at once (--jobs)",
+        ),
+        libc::EAGAIN => Some(
+            "the limit of processes or of locked memory is reached: raise it (ulimit -u, ulimit -l, pids.max \
+             of the cgroup), or run fewer scenarios at once (--jobs)",
+        ),
+        // Of other requests it says that a disk is full.
+        libc::ENOSPC if tried.contains("unshare") => Some(
+            "the limit of namespaces is reached: raise user.max_user_namespaces, user.max_net_namespaces and \
+             their like, or run fewer scenarios at once (--jobs)",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_up_is_neither_missing_nor_an_answer() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN] {
+            let error = Error::kernel("router", "socket", io::Error::from_raw_os_error(errno));
+            assert!(
+                matches!(&error, Error::Exhausted(told) if told.starts_with("router: socket: ")),
+                "{error}"
+            );
+        }
+        let full = |tried: &str| Error::kernel("router", tried, io::Error::from_raw_os_error(libc::ENOSPC));
+        assert!(matches!(full("unshare(CLONE_NEWNET)"), Error::Exhausted(_)));
+        assert!(matches!(full("write a file"), Error::Kernel { .. }));
     }
 }

@@ -14,7 +14,10 @@ use std::time::Duration;
 use lab::network::Namespace;
 use lab::network::firewall::Firewall;
 use lab::topology::{Kind, Link, Topology};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, getegid, geteuid};
 
 use batch::{Batch, End};
 
@@ -110,6 +113,26 @@ impl Floor {
     pub fn namespace(&self, node: usize) -> &Namespace {
         &self.namespaces[node]
     }
+}
+
+/// Moves this process into namespaces of its own, with one id, files as they are
+/// and a /proc of its own: what any program needs that leaves the machine alone.
+pub fn isolate() {
+    let (user, group) = (geteuid(), getegid());
+    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    unshare(flags | CloneFlags::CLONE_NEWPID).expect("namespaces");
+    fs::write("/proc/self/setgroups", "deny").expect("a user namespace");
+    fs::write("/proc/self/uid_map", format!("0 {user} 1")).expect("a user");
+    fs::write("/proc/self/gid_map", format!("0 {group} 1")).expect("a group");
+    // SAFETY: this process has one thread, so the child may do anything.
+    #[allow(unsafe_code, reason = "fork, see SAFETY")]
+    if let ForkResult::Parent { child } = unsafe { fork() }.expect("a process") {
+        let status = waitpid(child, None);
+        std::process::exit(i32::from(!matches!(status, Ok(WaitStatus::Exited(_, 0)))));
+    }
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a private /");
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).expect("/proc");
 }
 
 /// The indices of both ends of every link: each node counts its own.

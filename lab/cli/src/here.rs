@@ -36,12 +36,13 @@ pub(super) async fn run(
     let runs = scenarios.map(|(_, scenario)| one(scenario, options, &here, &abilities, &kernel, display));
     let mut outcomes = stream::iter(runs).buffered(options.jobs);
     while let Some(outcome) = outcomes.next().await {
-        on_outcome(Column { kernel: "here".to_owned(), outcomes: vec![outcome] })?;
+        on_outcome(Column { kernel: "here".to_owned(), outcomes: vec![outcome?] })?;
     }
     Ok(())
 }
 
-/// One scenario, from whether it can run here to its outcome.
+/// One scenario, from whether it can run here to its outcome; none where the
+/// machine has no more of something.
 async fn one(
     scenario: &'static Scenario,
     options: &Options,
@@ -49,26 +50,27 @@ async fn one(
     abilities: &[Ability],
     kernel: &Kernel,
     display: &RefCell<Display>,
-) -> Outcome {
+) -> Result<Outcome, Error> {
     let name = scenario.card.name;
     let set = options.set_for(scenario);
     let ground = Ground::new(scenario, kernel.clone(), Clock::Real, &set);
     let without = |verdict, reason| Outcome::without_run(scenario, &ground, verdict, reason);
     if scenario.needs.contains(&Need::OwnKernel) {
         let reason = "it needs a kernel of its own; run it with --kernel".to_owned();
-        return without(Verdict::NotApplicable, reason);
+        return Ok(without(Verdict::NotApplicable, reason));
     }
     if let Some(reason) = missing(abilities, scenario.needs) {
-        return without(Verdict::NotApplicable, reason);
+        return Ok(without(Verdict::NotApplicable, reason));
     }
     let arms = scenario.arms_on(&ground, &options.only).len();
     display.borrow_mut().note(&Progress::Begun { name, parts: Parts::Arms(arms) });
     let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::PartEnded { of: name, part: arm });
     let result = here.run(options.task(scenario), &mut on_arm).await;
     display.borrow_mut().note(&Progress::Ended(name));
-    result.unwrap_or_else(|error| match error {
-        Error::Missing(missing) => without(Verdict::NotApplicable, missing.to_string()),
-        error => without(Verdict::Failed, error.to_string()),
+    result.or_else(|error| match error {
+        Error::Exhausted(_) => Err(error),
+        Error::Missing(missing) => Ok(without(Verdict::NotApplicable, missing.to_string())),
+        error => Ok(without(Verdict::Failed, error.to_string())),
     })
 }
 

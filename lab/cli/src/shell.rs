@@ -43,6 +43,10 @@ pub struct Shell {
     /// a machine that hangs
     #[arg(long, value_name = "ID|FILE")]
     kernel: Option<String>,
+    /// Accept a shell that acts as root of this machine and can change it, where no user namespace can be
+    /// made to confine it. Everywhere else this changes nothing
+    #[arg(long, conflicts_with = "kernel")]
+    unconfined: bool,
 }
 
 pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
@@ -65,20 +69,19 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            done = beside(scenario, &raw.arm, raw.exercise, &ground, set, style) => done,
+            done = beside(scenario, raw, &ground, set, style) => done,
         }
     })
 }
 
 async fn beside(
     scenario: &'static Scenario,
-    arm: &str,
-    exercise: bool,
+    raw: &Shell,
     ground: &Ground,
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let name = scenario.card.name;
+    let (name, arm, exercise) = (scenario.card.name, &raw.arm, raw.exercise);
     let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
     if scenario.needs.contains(&Need::OwnKernel) {
         return cannot("it needs a kernel of its own, which --kernel gives it".into());
@@ -93,7 +96,7 @@ async fn beside(
     if let Some(reason) = here::missing(&abilities, scenario.needs) {
         return cannot(reason);
     }
-    Ok(ExitCode::from(here.shell(name, arm, exercise, set, style).await?))
+    Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
 }
 
 /// A shell in a guest of that kernel.
@@ -110,6 +113,7 @@ fn in_guest(
         set,
         descriptors: [0, 1, 2],
         seat: Seat { foreground: true, style, exercise: raw.exercise },
+        unconfined: true,
     };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
     if io::stdin().is_terminal() && io::stderr().is_terminal() {

@@ -34,12 +34,15 @@ pub struct Order<'a> {
 /// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
 pub type Snapshots = fn(&str) -> Option<&'static str>;
 
-/// Runs the arms of a scenario and judges them. Never fails: what went wrong
-/// is the outcome's reason.
+/// Runs the arms of a scenario and judges them. What went wrong is the outcome's
+/// reason.
 ///
 /// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread, in
 /// namespaces that it may fill. `on_arm` is told the name of each arm that
 /// ends.
+///
+/// # Errors
+/// [`Error::Exhausted`]: then there is no outcome.
 pub async fn perform(
     scenario: &Scenario,
     ground: &Ground,
@@ -47,7 +50,7 @@ pub async fn perform(
     voice: &Voice,
     snapshots: Snapshots,
     on_arm: &dyn Fn(&str),
-) -> Outcome {
+) -> Result<Outcome> {
     let begun = Instant::now();
     let mut outcome = Outcome::without_run(scenario, ground, Verdict::Failed, String::new());
     outcome.reason = None;
@@ -91,6 +94,7 @@ pub async fn perform(
                     outcome.verdict = Verdict::NotApplicable;
                     outcome.reason = Some(missing.to_string());
                 }
+                Err(error @ Error::Exhausted(_)) => return Err(error),
                 Err(error) => outcome.reason = Some(error.to_string()),
             }
         }
@@ -99,7 +103,7 @@ pub async fn perform(
     outcome.expected |= outcome.verdict == Verdict::NotApplicable;
     let milliseconds = begun.elapsed().as_millis();
     outcome.seconds.wall = f64::from(u32::try_from(milliseconds).unwrap_or(u32::MAX)) / 1000.0;
-    outcome
+    Ok(outcome)
 }
 
 /// Sets all arms up, then plays them side by side: while a network is built the
@@ -146,7 +150,7 @@ async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> R
         never = stage.look_on() => match never {},
     };
     played.map_err(|error| match error {
-        Error::Missing(missing) => Error::Missing(missing),
+        error @ (Error::Missing(_) | Error::Exhausted(_)) => error,
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);

@@ -37,32 +37,40 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries everything. `opened` is what opening the kernel's log met, and asking
 /// what it drops.
-pub async fn abilities(opened: Opened) -> Vec<Ability> {
+///
+/// # Errors
+/// [`Error::Exhausted`]: then nothing is known of any ability.
+pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     let mut abilities = vec![];
     let mut add = |need: Need, name: &str, result: Result<()>| {
+        let missing = match result {
+            Err(error @ Error::Exhausted(_)) => return Err(error),
+            result => result.err().map(|e| explain(need, &e)),
+        };
         abilities.push(Ability {
             name: name.to_owned(),
             need: need.to_string(),
             // What is IPv6 names what it lacks itself.
             optional: matches!(need, Need::KernelLog | Need::Ipv6),
-            missing: result.err().map(|e| explain(need, &e)),
+            missing,
         });
+        Ok(())
     };
-    add(Need::Veth, "make two namespaces and a veth pair between them, pin a sysctl", veth().await);
-    add(Need::Nat, "masquerade a TCP connection by nf_tables", masquerade_in(Family::V4).await);
-    add(Need::Ipv6, "masquerade a TCP connection over IPv6", masquerade_in(Family::V6).await);
-    add(Need::Conntrack, "read its conntrack entry, set a conntrack timeout", entry().await);
-    add(Need::PacketSocket, "carry a TCP connection through this process", wire().await);
-    add(Need::TokenBucket, "put a token bucket on an interface", token_bucket().await);
+    add(Need::Veth, "make two namespaces and a veth pair between them, pin a sysctl", veth().await)?;
+    add(Need::Nat, "masquerade a TCP connection by nf_tables", masquerade_in(Family::V4).await)?;
+    add(Need::Ipv6, "masquerade a TCP connection over IPv6", masquerade_in(Family::V6).await)?;
+    add(Need::Conntrack, "read its conntrack entry, set a conntrack timeout", entry().await)?;
+    add(Need::PacketSocket, "carry a TCP connection through this process", wire().await)?;
+    add(Need::TokenBucket, "put a token bucket on an interface", token_bucket().await)?;
     let (log, drops) = opened.silences();
-    add(Need::KernelLog, "read the kernel log", log);
+    add(Need::KernelLog, "read the kernel log", log)?;
     abilities.push(Ability {
         name: "see why the kernel drops packets, for --why and --pcap".to_owned(),
         need: "drop reasons".to_owned(),
         optional: true,
         missing: drops.err().map(|error| error.to_string()),
     });
-    abilities
+    Ok(abilities)
 }
 
 /// An error in the terms of the machine: what forbids it, or what the kernel

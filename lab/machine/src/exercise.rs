@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::names;
 use super::shell::play;
+use super::{mounts, names};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::Stage;
@@ -282,7 +282,9 @@ fn cured(scenario: &Scenario, stage: &Stage<'_>) -> bool {
 fn install() -> io::Result<UnixListener> {
     let place = Path::new(PLACE);
     names::make(place)?;
-    let program = std::env::current_exe()?;
+    // In a guest, and where nothing is confined, it is at its own path only.
+    let own = Path::new(mounts::PROGRAM);
+    let program = if own.exists() { own.to_path_buf() } else { std::env::current_exe()? };
     for wish in Wish::ALL {
         symlink(&program, place.join(wish.name()))?;
     }

@@ -1,9 +1,12 @@
 //! The running kernel, in namespaces that a worker process makes for itself.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -51,6 +54,9 @@ impl Here {
     pub async fn find(executable: &Path) -> Result<Checked> {
         let rootless = Self { executable: executable.into(), privilege: Privilege::UserNamespace };
         let found = rootless.check().await;
+        if let Err(Error::Exhausted(_)) = &found {
+            return Ok(Checked { here: rootless, abilities: found? });
+        }
         let powerless = match &found {
             Ok(abilities) => abilities.iter().any(|a| !a.optional && a.missing.is_some()),
             Err(_) => true,
@@ -90,10 +96,12 @@ impl Here {
 
     /// Plays an arm and starts a shell beside its network, on this process's
     /// own standard input, output and error; as an exercise it keeps the cause
-    /// secret. Returns the shell's exit status.
+    /// secret, and `unconfined` accepts a shell that acts as root of the machine
+    /// where it cannot be confined. Returns the shell's exit status.
     ///
     /// # Errors
     /// Where the arm could not be played or no shell started.
+    #[allow(clippy::too_many_arguments, reason = "each is one option of the command")]
     pub async fn shell(
         &self,
         scenario: &str,
@@ -101,6 +109,7 @@ impl Here {
         exercise: bool,
         set: BTreeMap<String, String>,
         style: Style,
+        unconfined: bool,
     ) -> Result<u8> {
         let failed = |e| Error::kernel("faultlab", "dup", e);
         // Unlike these, their copies stay open in the worker.
@@ -116,6 +125,7 @@ impl Here {
             set,
             descriptors: streams.each_ref().map(AsRawFd::as_raw_fd),
             seat: Seat { foreground: terminal.is_ours(), style, exercise },
+            unconfined,
         };
         match self.ask(task, &mut |_| {}).await? {
             Report::Left(status) => Ok(status),
@@ -143,19 +153,44 @@ impl Here {
         let _ = stdin.write_all(&request).await;
         drop(stdin);
         if lasts {
-            return follow(&mut child, on_arm).await;
+            return follow(&mut child, on_arm, &Cell::new(false)).await;
         }
-        if let Ok(result) = timeout(BUDGET, follow(&mut child, on_arm)).await {
-            result
-        } else {
-            let _ = child.kill().await;
-            Err(Error::Deadline { place: "worker".into(), condition: "an outcome".into(), waited: BUDGET })
+        let process = child.id();
+        let continued = Cell::new(false);
+        let mut followed = pin!(follow(&mut child, on_arm, &continued));
+        // A worker that was stopped has its time again when it goes on.
+        loop {
+            if let Ok(result) = timeout(BUDGET, &mut followed).await {
+                return result;
+            }
+            if !continued.take() && !process.is_some_and(is_stopped) {
+                // Dropping it kills it.
+                return Err(Error::Deadline {
+                    place: "worker".into(),
+                    condition: "an outcome".into(),
+                    waited: BUDGET,
+                });
+            }
         }
     }
 }
 
-/// Reads a worker's reports until its end.
-async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
+/// Whether a worker is stopped: the process with this id, or the one that it
+/// started.
+fn is_stopped(process: u32) -> bool {
+    let read =
+        |process: &str, file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+    let stopped = |process: &str| {
+        let stat = read(process, "stat");
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    let process = process.to_string();
+    let children = read(&process, &format!("task/{process}/children"));
+    [process.as_str()].into_iter().chain(children.split_whitespace()).any(stopped)
+}
+
+/// Reads a worker's reports until its end, and notes whether it was stopped.
+async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cell<bool>) -> Result<Report> {
     let mut reports = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let listen = Complaints::read(BufReader::new(child.stderr.take().expect("stderr is piped")));
     let read = async {
@@ -163,6 +198,7 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str)) -> Result<Repor
         while let Ok(Some(line)) = reports.next_line().await {
             match serde_json::from_str(&line) {
                 Ok(Report::Arm(arm)) => on_arm(&arm),
+                Ok(Report::Continued) => continued.set(true),
                 Ok(report) => end = Some(report),
                 Err(error) => end = Some(Report::Failed(format!("the worker said {line:?}: {error}"))),
             }
@@ -173,6 +209,7 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str)) -> Result<Repor
     let status = child.wait().await.map_err(|e| Error::kernel("worker", "wait", e))?;
     match end {
         Some(Report::Missing { what, way_out }) => Err(Error::missing(what, way_out)),
+        Some(Report::Exhausted(sentence)) => Err(Error::Exhausted(sentence)),
         Some(Report::Failed(sentence)) => Err(Error::Lab(sentence)),
         Some(report) => Ok(report),
         None => Err(died(status, complaints)),

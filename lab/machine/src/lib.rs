@@ -1,10 +1,15 @@
 //! Where a scenario runs.
 
+mod belongings;
 pub mod check;
 mod complaints;
+pub mod confinement;
 pub mod exercise;
 pub mod here;
+mod ids;
+mod mounts;
 mod names;
 pub mod shell;
+mod syscalls;
 pub mod vm;
 pub mod worker;

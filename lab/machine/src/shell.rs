@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -21,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::belongings::Belongings;
 use super::exercise::{self, Exercise};
 use super::here::BUDGET;
+use super::mounts;
 use super::names;
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
@@ -120,8 +122,9 @@ impl<'s> Played<'s> {
 }
 
 /// Starts a shell beside an arm that was played, and waits for its end. Returns
-/// the shell's exit status, for one that a signal ended 128 and its number.
-pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> Result<u8> {
+/// the shell's exit status, for one that a signal ended 128 and its number. One
+/// that is `confined` is told what it can write to.
+pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat, confined: bool) -> Result<u8> {
     let Played { scenario, stage, rest } = played;
     let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
@@ -135,9 +138,11 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
         let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), seat.style);
         (arm.name, told, None)
     };
+    let belongings = confined.then(Belongings::look);
+    let limits = belongings.as_ref().map(|b| seat.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
     // Where nobody reads it, the shell still works.
-    let _ = from_background(|| screen.write_all(told.as_bytes()));
+    let _ = from_background(|| screen.write_all((told + &limits).as_bytes()));
 
     let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);
     let mut command = Command::new(&program);
@@ -152,6 +157,9 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
         .env("PATH", path(seat.exercise))
         .kill_on_drop(true)
         .process_group(0);
+    if let Some(belongings) = &belongings {
+        belongings.give(&mut command);
+    }
     if !seat.style.colour {
         // A guest's console is a terminal, whatever shows it.
         command.env("NO_COLOR", "1");
@@ -206,6 +214,9 @@ fn code(status: ExitStatus) -> u8 {
 /// The commands of an exercise are before all others.
 fn path(exercise: bool) -> OsString {
     let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
+    if Path::new(mounts::WRAPPERS).exists() {
+        path.push(format!("{}:", mounts::WRAPPERS));
+    }
     path.push(programs::path());
     path
 }

@@ -5,9 +5,10 @@
 //! its first process ends, however that ends.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::exit;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -15,7 +16,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid, getppid, pipe};
+use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid, getppid};
 use serde::{Deserialize, Serialize};
 
 use faultlab_base::error::{Error, Missing, Result};
@@ -45,6 +46,9 @@ impl Privilege {
 /// does everything in the namespaces. With a `parent` both die with it, too,
 /// and end at once if it is no longer their parent.
 ///
+/// The machine's files stay as they are: this is for tests, which run no
+/// program but themselves. A worker and its shell have them read-only.
+///
 /// # Errors
 /// [`Error::Missing`] with the cause and the way out where the machine does
 /// not allow it.
@@ -58,14 +62,7 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if privilege == Privilege::UserNamespace {
         flags |= CloneFlags::CLONE_NEWUSER;
     }
-    unshare(flags).map_err(|errno| Error::Missing(why_not(errno)))?;
-    // AppArmor lets a user namespace be made, and nothing be done in it.
-    let powerless = |error: Error| match error.errno() {
-        Some(libc::EPERM | libc::EACCES) if privilege == Privilege::UserNamespace => {
-            forbidden().map_or(error, Error::Missing)
-        }
-        _ => error,
-    };
+    unshare(flags).map_err(|errno| why_not(errno, "namespaces"))?;
     if privilege == Privilege::UserNamespace {
         let map = |file: &str, text: String| {
             let failed = |e| powerless(Error::kernel("user namespace", format!("write {file}"), e));
@@ -81,7 +78,8 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if let Some(parent) = parent {
         live_as_child_of(parent)?;
     }
-    become_first_process()?;
+    // It is open as long as this process lives.
+    std::mem::forget(first_process(|_, _| {})?);
     let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
     private.map_err(|e| powerless(Error::kernel("mount namespace", "make / private", e)))?;
     // A container that covers parts of /proc forbids this. Then the outer /proc
@@ -90,12 +88,25 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     Ok(())
 }
 
-fn die_with_parent() -> Result<()> {
+/// AppArmor lets a user namespace be made, and nothing be done in it: the
+/// setting that does so, where there is one, in place of an error.
+pub fn powerless(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::EPERM | libc::EACCES) => forbidden().map_or(error, Error::Missing),
+        _ => error,
+    }
+}
+
+/// Has the kernel end this process when its parent dies.
+///
+/// # Errors
+/// Where the kernel does not.
+pub fn die_with_parent() -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::kernel("worker", "PR_SET_PDEATHSIG", e))
 }
 
 /// Ties this process to its parent, or ends it if that died before.
-fn live_as_child_of(parent: Pid) -> Result<()> {
+pub fn live_as_child_of(parent: Pid) -> Result<()> {
     die_with_parent()?;
     if getppid() != parent {
         exit(0);
@@ -104,7 +115,7 @@ fn live_as_child_of(parent: Pid) -> Result<()> {
 }
 
 /// 1,000 hosts need more descriptors than the usual soft limit.
-fn raise_open_files() {
+pub fn raise_open_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
@@ -112,29 +123,31 @@ fn raise_open_files() {
     }
 }
 
-/// Forks; the child returns, the parent waits for it and exits as it did.
-fn become_first_process() -> Result<()> {
-    let (watch, alive) = pipe().map_err(|e| Error::kernel("worker", "pipe", e))?;
+/// Forks; the child returns, with a socket to its parent. The parent serves it
+/// at the other end, waits for it and exits as it did.
+pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream> {
+    let (outside, inside) = UnixStream::pair().map_err(|e| Error::kernel("worker", "socketpair", e))?;
     // SAFETY: the process has one thread (unshare of a user or pid namespace
     // would have failed with EINVAL otherwise), so the child may do anything.
     #[allow(unsafe_code, reason = "fork, see SAFETY")]
     let forked = unsafe { fork() };
     match forked.map_err(|e| Error::kernel("worker", "fork", e))? {
         ForkResult::Child => {
-            drop(alive);
+            drop(inside);
             die_with_parent()?;
-            parent_lives(&watch)?;
-            Ok(())
+            parent_lives(&outside)?;
+            Ok(outside)
         }
         ForkResult::Parent { child } => {
-            drop(watch);
+            drop(outside);
+            serve(child, &inside);
             let status = loop {
                 match waitpid(child, None) {
                     Err(nix::Error::EINTR) => {}
                     other => break other,
                 }
             };
-            drop(alive);
+            drop(inside);
             exit(match status {
                 Ok(WaitStatus::Exited(_, code)) => code,
                 Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
@@ -145,11 +158,11 @@ fn become_first_process() -> Result<()> {
 }
 
 /// Ends this process if its parent died before the parent-death signal was
-/// set: then the pipe has no writer any more.
-fn parent_lives(watch: &OwnedFd) -> Result<()> {
+/// set: then nobody has the other end any more.
+pub fn parent_lives(outside: &UnixStream) -> Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
-    let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+    let mut fds = [PollFd::new(outside.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).map_err(|e| Error::kernel("worker", "poll", e))?;
     if fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)) {
         exit(0);
@@ -161,22 +174,28 @@ fn sysctl(key: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).ok().map(|v| v.trim().to_owned())
 }
 
-/// Why namespaces cannot be had, in the machine's own terms.
-fn why_not(errno: nix::Error) -> Missing {
-    let missing = |what: &str, way_out: &str| Missing { what: what.into(), way_out: way_out.into() };
-    if errno == nix::Error::EINVAL {
-        return missing(
-            "a kernel feature (CONFIG_USER_NS, CONFIG_NET_NS or CONFIG_PID_NS)",
+/// Why such namespaces cannot be had, in the machine's own terms.
+pub fn why_not(errno: Errno, what: &str) -> Error {
+    let missing = |what: &str, way_out: &str| Error::missing(what, way_out);
+    match errno {
+        Errno::EINVAL => missing(
+            "a kernel feature (CONFIG_USER_NS, CONFIG_NET_NS, CONFIG_PID_NS or CONFIG_IPC_NS)",
             "run on a kernel that has it",
-        );
+        ),
+        Errno::EPERM | Errno::EACCES | Errno::ENOSYS => forbidden().map_or_else(
+            || {
+                missing(
+                    &format!("the permission to make namespaces (unshare: {})", errno.desc()),
+                    "run as root; in a container, run it with --privileged or with a seccomp profile that \
+                     allows unshare",
+                )
+            },
+            Error::Missing,
+        ),
+        // Also where the limit is 0, which is a way to forbid it.
+        Errno::ENOSPC if forbidden().is_some() => Error::Missing(forbidden().expect("a cause")),
+        _ => Error::kernel(what, "unshare", errno),
     }
-    if let Some(cause) = forbidden() {
-        return cause;
-    }
-    missing(
-        &format!("the permission to make namespaces (unshare: {})", errno.desc()),
-        "run as root; in a container, run it with --privileged or with a seccomp profile that allows unshare",
-    )
 }
 
 /// The setting of this machine that forbids unprivileged user namespaces, if

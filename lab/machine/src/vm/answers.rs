@@ -95,7 +95,7 @@ impl Answers {
                 self.gave_up = true;
                 Ok(Answer::GaveUp(Error::missing(short(&what, SENTENCE), short(&way_out, SENTENCE))))
             }
-            Report::Failed(sentence) => {
+            Report::Failed(sentence) | Report::Exhausted(sentence) => {
                 self.gave_up = true;
                 Ok(Answer::GaveUp(Error::Lab(short(&sentence, SENTENCE))))
             }
@@ -122,7 +122,7 @@ impl Answers {
                 self.asked.pop_front();
                 Ok(Answer::Outcome(Box::new(outcome)))
             }
-            Report::Outcome(_) | Report::Abilities(_) | Report::Left(_) => {
+            Report::Outcome(_) | Report::Abilities(_) | Report::Left(_) | Report::Continued => {
                 refused(format!("it reported {what}, and was asked for {}", next.name()))
             }
         }
@@ -157,7 +157,8 @@ pub(super) fn name(report: &Report) -> String {
         Report::Outcome(outcome) => format!("an outcome of {:?}", short(&outcome.scenario, QUOTED)),
         Report::Left(status) => format!("the end of a shell with status {status}"),
         Report::Missing { what, .. } => format!("that {:?} is missing", short(what, QUOTED)),
-        Report::Failed(why) => format!("the failure {:?}", short(why, QUOTED)),
+        Report::Failed(why) | Report::Exhausted(why) => format!("the failure {:?}", short(why, QUOTED)),
+        Report::Continued => "that it was stopped and goes on".to_owned(),
     }
 }
 

@@ -19,7 +19,11 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::voice::{Opened, Voice};
 use faultlab_engine::perform::{Order, perform};
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::scenario::{Clock, Ground, Plan};
+use faultlab_model::outcome::Outcome;
+use faultlab_model::outcome::Verdict;
+use faultlab_model::scenario::Clock;
+use faultlab_model::scenario::Ground;
+use faultlab_model::scenario::Plan;
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::sysctl;
 
@@ -108,7 +112,10 @@ fn work(catalogue: &Catalogue) -> Result<()> {
             let _ = report(&Report::Arm(arm.to_owned()));
         };
         let play = perform(scenario, &ground, order, &voice, catalogue.snapshots, &on_arm);
-        let mut outcome = LocalSet::new().block_on(&runtime, play);
+        // Of a guest's own memory the next scenario may have enough.
+        let mut outcome = LocalSet::new().block_on(&runtime, play).unwrap_or_else(|error| {
+            Outcome::without_run(scenario, &ground, Verdict::Failed, error.to_string())
+        });
         "vm".clone_into(&mut outcome.machine);
         outcome.seconds.virtual_time = (orders.clock == Clock::Virtual).then_some(outcome.seconds.wall);
         report(&Report::Outcome(Box::new(outcome)))?;
@@ -131,7 +138,7 @@ async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, voice:
     tools::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
     report(&Report::Arm(arm.name.to_owned()))?;
-    let left = shell::beside(played, Streams::of(console)?, seat).await;
+    let left = shell::beside(played, Streams::of(console)?, seat, false).await;
     housekeeping::silence_console()?;
     left
 }

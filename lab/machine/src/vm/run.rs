@@ -166,8 +166,14 @@ impl Vm {
                 Report::Arm(_) if !person.sits() => person.sit_down(),
                 Report::Left(status) if person.sits() => left = Some(Ok(status)),
                 Report::Missing { what, way_out } => left = Some(Err(Error::missing(what, way_out))),
-                Report::Failed(sentence) => left = Some(Err(Error::Lab(sentence))),
-                Report::Arm(_) | Report::Left(_) | Report::Outcome(_) | Report::Abilities(_) => {
+                Report::Failed(sentence) | Report::Exhausted(sentence) => {
+                    left = Some(Err(Error::Lab(sentence)))
+                }
+                Report::Arm(_)
+                | Report::Left(_)
+                | Report::Outcome(_)
+                | Report::Abilities(_)
+                | Report::Continued => {
                     let what = answers::name(&report);
                     return Err(Error::Lab(format!("it reported {what}, and was asked for a shell")));
                 }

@@ -14,6 +14,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use faultlab_base::error::{Error, Result};
 
@@ -181,41 +182,60 @@ pub fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::
             work(own);
         }
     };
-    thread::Builder::new().name("apart".into()).stack_size(STACK).spawn(live)?;
+    let started =
+        without_signals(|| thread::Builder::new().name("apart".into()).stack_size(STACK).spawn(live))?;
+    started?;
     let failure = told.recv().map_err(io::Error::other)?;
     drop(kept);
     failure.map_or(Ok(()), Err)
+}
+
+/// Starts a thread that handles no signals: a handler writes to a descriptor
+/// that is not in the thread's table.
+fn without_signals<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let mut all = SigSet::all();
+    // Of what the thread does itself.
+    all.remove(Signal::SIGSEGV);
+    all.remove(Signal::SIGBUS);
+    let before = all.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    Ok(started)
 }
 
 /// Gives this thread a table of its own with this descriptor in it, which must
 /// be open, and no other.
 fn table_of(kept: RawFd) -> nix::Result<OwnedFd> {
     unshare(CloneFlags::CLONE_FILES)?;
-    close_all_but(kept);
+    close_all_but(&[kept]);
     // SAFETY: it is open in this table, which nothing else knows of.
     #[allow(unsafe_code, reason = "a descriptor of a new table, see SAFETY")]
     Ok(unsafe { OwnedFd::from_raw_fd(kept) })
 }
 
-/// Closes what is open in this thread's table, which must be new: no value owns
-/// a descriptor in it.
-fn close_all_but(kept: RawFd) {
+/// Closes what is open in this thread's table, in which no value may own any
+/// other descriptor.
+pub fn close_all_but(kept: &[RawFd]) {
     #[allow(unsafe_code, reason = "close_range(2), which glibc has since 2.34; see SAFETY")]
     let closed = |first: RawFd, last: RawFd| {
         // SAFETY: numbers only; what they name is owned by nobody.
         first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
     };
+    let mut kept = kept.to_vec();
+    kept.sort_unstable();
+    let firsts = [0].into_iter().chain(kept.iter().map(|fd| fd + 1));
+    let lasts = kept.iter().map(|fd| fd - 1).chain([RawFd::MAX]);
     // Before Linux 5.9 there is no such call.
-    if !(closed(0, kept - 1) && closed(kept + 1, RawFd::MAX)) {
-        close_each_but(kept);
+    if !firsts.zip(lasts).all(|(first, last)| closed(first, last)) {
+        close_each_but(&kept);
     }
 }
 
 /// The same, one by one.
-fn close_each_but(kept: RawFd) {
+fn close_each_but(kept: &[RawFd]) {
     let names = fs::read_dir(of_this_thread("fd")).into_iter().flatten().flatten();
     let numbers = names.filter_map(|name| name.file_name().to_str()?.parse::<RawFd>().ok());
-    for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| *number != kept) {
+    for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| !kept.contains(number)) {
         // That of the directory is not open any more.
         let _ = nix::unistd::close(number);
     }
@@ -240,7 +260,7 @@ mod tests {
                 let _ = nix::unistd::dup(&kept).expect("a copy").into_raw_fd();
             }
             let with_copies = all();
-            close_each_but(kept.as_raw_fd());
+            close_each_but(&[kept.as_raw_fd()]);
             tell.send((kept.as_raw_fd(), with_copies, all())).expect("it is waited for");
         })
         .expect("a thread");

@@ -116,6 +116,18 @@ fn read_datagram<M: NetlinkDeserializable>(datagram: &[u8], answers: &mut Vec<M>
     Ok(false)
 }
 
+/// The index of an interface of this thread's namespace.
+///
+/// # Errors
+/// ENODEV where there is none of that name; EMFILE and its like where no socket
+/// is to be had to ask with, for which if_nametoindex(3) has ENOENT.
+pub(crate) fn index_of(interface: &str) -> io::Result<u32> {
+    nix::net::if_::if_nametoindex(interface).map_err(|errno| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+        socket.err().unwrap_or_else(|| errno.into())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::RouteNetlinkMessage;

@@ -15,7 +15,6 @@ use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::net::if_::if_nametoindex;
 
 use super::{Namespace, netlink};
 use faultlab_base::error::{Error, Result};
@@ -88,7 +87,7 @@ fn replace_root(
 ) -> Result<()> {
     let place = || format!("{} {interface}", namespace.name());
     let index = namespace
-        .enter(|| if_nametoindex(interface))
+        .enter(|| netlink::index_of(interface))
         .map_err(|errno| Error::kernel(place(), "if_nametoindex", errno))?;
     let mut message = TcMessage::with_index(index.cast_signed());
     message.header.parent = TcHandle::ROOT;

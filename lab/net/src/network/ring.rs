@@ -17,13 +17,12 @@ use std::thread;
 use std::time::Duration;
 
 use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats};
-use nix::net::if_::if_nametoindex;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
-use crate::network::Namespace;
 use crate::network::slots::Mapping;
+use crate::network::{Namespace, netlink};
 use faultlab_base::error::{Error, Result};
 
 /// Bytes of a block, the unit in which the kernel allocates.
@@ -113,7 +112,7 @@ impl Ring {
             move |source: io::Error| Error::kernel(place, tried, source)
         };
         let index = ns
-            .enter(|| if_nametoindex(ifname))
+            .enter(|| netlink::index_of(ifname))
             .map_err(|errno| Error::kernel(&place, "if_nametoindex", errno))?;
         let index = c_int::try_from(index).map_err(|_| Error::Lab(format!("{place}: index {index}")))?;
         let socket = socket(ns, &place)?;

@@ -1,0 +1,197 @@
+//! The life of a worker apart from the machine: its users are not the machine's,
+//! and its files are read-only.
+//!
+//! Two processes make it. The first one stays outside, gives ids to the second
+//! and waits for it. The second makes a mount namespace as the machine's root,
+//! or as root of a user namespace, and goes into a user namespace below with a
+//! copy of it: there every mount is locked, so that root there can neither take
+//! one away nor write to it, nor mount a /proc without these mounts.
+//!
+//! Reading list: user_namespaces(7), mount_namespaces(7), capabilities(7).
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_dumpable;
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, setgroups, setresgid, setresuid};
+
+use super::ids::{Ids, Range};
+use super::mounts::{self, Owner};
+use super::syscalls;
+use faultlab_base::error::{Error, Result};
+use faultlab_net::isolation::{
+    Privilege, die_with_parent, first_process, live_as_child_of, parent_lives, powerless, raise_open_files,
+    why_not,
+};
+
+/// What is in the namespaces of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// This program alone.
+    Worker,
+    /// A person with a shell, too.
+    Person,
+    /// A person who accepted to act as root of the machine.
+    Unconfined,
+}
+
+/// Moves this process, which must have one thread, into fresh namespaces in
+/// which it cannot change the machine, as
+/// [`isolate`](faultlab_net::isolation::isolate) does, and makes the machine's files
+/// read-only there.
+///
+/// Without user namespaces ([`Privilege::Root`]) a worker keeps the capabilities
+/// that networks need, of which CAP_SYS_ADMIN reaches beyond its namespaces: the
+/// caller starts nothing there that is not this program.
+///
+/// # Errors
+/// [`Error::Missing`] with the cause and the way out where the machine does not
+/// allow it.
+pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
+    live_as_child_of(parent)?;
+    raise_open_files();
+    if room != Room::Worker {
+        leave_keyring()?;
+    }
+    let unused = (privilege == Privilege::UserNamespace && geteuid().is_root())
+        .then(|| Ids::unused(getpid().as_raw().cast_unsigned()))
+        .flatten();
+    // Root in a container may lack the capability to do it without.
+    let unused = unused.filter(|_| unshare(CloneFlags::CLONE_NEWPID).is_ok());
+    let inner = match (privilege, unused) {
+        (Privilege::Root, _) => {
+            unshare(CloneFlags::CLONE_NEWPID).map_err(|e| why_not(e, "pid namespace"))?;
+            None
+        }
+        (Privilege::UserNamespace, Some(ids)) => Some(ids),
+        (Privilege::UserNamespace, None) => {
+            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+            let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID;
+            unshare(flags).map_err(|e| why_not(e, "user namespace"))?;
+            // unshare() of a user namespace clears the parent-death signal.
+            live_as_child_of(parent)?;
+            let own = Ids { users: Range::single(user), groups: Range::single(group) };
+            // Without this an unprivileged process may not map its group
+            // (user_namespaces(7)); the file is new in Linux 3.19.
+            let _ = fs::write("/proc/self/setgroups", "deny");
+            map("self", own).map_err(|e| powerless(Error::kernel("user namespace", "map its ids", e)))?;
+            Some(Ids { users: Range::single(0), groups: Range::single(0) })
+        }
+    };
+    let mut outside = first_process(|child, mut inside| {
+        // It says when there is a user namespace to give ids to.
+        if let Some(ids) = inner
+            && let Ok(()) = inside.read_exact(&mut [0])
+        {
+            let done = map(&child.to_string(), ids);
+            let errno = done.err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+            let _ = inside.write_all(&errno.to_ne_bytes());
+        }
+    })?;
+    let owner = match unused {
+        Some(ids) => Owner { user: ids.users.outside, group: ids.groups.outside },
+        None => Owner::ROOT,
+    };
+    let one_id = inner.is_some() && unused.is_none_or(|ids| ids.users.count == 1);
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| powerless(why_not(e, "mount namespace")))?;
+    mounts::read_only().map_err(powerless)?;
+    if room != Room::Worker {
+        mounts::for_a_person(owner, one_id).map_err(powerless)?;
+    }
+    let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    if inner.is_some() {
+        let flags = flags | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+        unshare(flags).map_err(|e| why_not(e, "user namespace"))?;
+        take_ids(&mut outside, unused.is_some())?;
+    } else {
+        unshare(flags).map_err(|e| why_not(e, "network namespace"))?;
+    }
+    if room != Room::Worker {
+        syscalls::filter(one_id)?;
+    }
+    if privilege == Privilege::Root && room != Room::Unconfined {
+        drop_capabilities()?;
+    }
+    // What changes ids or capabilities clears it.
+    die_with_parent()?;
+    parent_lives(&outside)?;
+    // Closed with this process, it tells the other one nothing more.
+    std::mem::forget(outside);
+    Ok(())
+}
+
+/// Gives ids to the user namespace of a process.
+fn map(process: &str, ids: Ids) -> std::io::Result<()> {
+    fs::write(format!("/proc/{process}/uid_map"), ids.users.line())?;
+    fs::write(format!("/proc/{process}/gid_map"), ids.groups.line())
+}
+
+/// Has the process outside give ids to this one's user namespace, and becomes
+/// root in it.
+fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
+    let failed = |tried: &str, e: std::io::Error| powerless(Error::kernel("user namespace", tried, e));
+    let mut errno = [0; size_of::<i32>()];
+    let asked = outside.write_all(&[0]).and_then(|()| outside.read_exact(&mut errno));
+    asked.map_err(|e| failed("ask for its ids", e))?;
+    match i32::from_ne_bytes(errno) {
+        0 => {}
+        errno => return Err(failed("map its ids", std::io::Error::from_raw_os_error(errno))),
+    }
+    if all {
+        let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+        let become_root = || {
+            setgroups(&[])?;
+            setresgid(group, group, group)?;
+            setresuid(user, user, user)?;
+            // Else its files in /proc are the machine's root's.
+            set_dumpable(true)
+        };
+        become_root().map_err(|e: Errno| failed("become its root", e.into()))?;
+    }
+    Ok(())
+}
+
+/// What networks need of root of the machine, where there is no user namespace:
+/// setns(2) and mounts, interfaces and rules, packet sockets, ports below 1024.
+const KEPT: [Capability; 4] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_NET_BIND_SERVICE,
+];
+
+fn drop_capabilities() -> Result<()> {
+    let failed = |e: caps::errors::CapsError| Error::Lab(format!("worker: drop capabilities: {e}"));
+    let has = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    let kept: CapsHashSet = KEPT.into_iter().filter(|capability| has.contains(capability)).collect();
+    for capability in caps::read(None, CapSet::Bounding).map_err(failed)?.difference(&kept) {
+        caps::drop(None, CapSet::Bounding, *capability).map_err(failed)?;
+    }
+    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+}
+
+/// Joins a new session keyring: whoever has that of the user who started this
+/// process may change the keys in it, whatever the ids.
+fn leave_keyring() -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: numbers, and a null that stands for no name.
+    #[allow(unsafe_code, reason = "keyctl(2) has no wrapper; see SAFETY")]
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+    match Errno::result(done) {
+        // A kernel without keys, and a seccomp profile that forbids all of it.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(Errno::EDQUOT) => Err(Error::Exhausted(
+            "worker: join a session keyring: this user may have no more keys; raise kernel.keys.maxkeys"
+                .into(),
+        )),
+        Err(errno) => Err(Error::kernel("worker", "join a session keyring", errno)),
+    }
+}

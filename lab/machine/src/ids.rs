@@ -1,0 +1,106 @@
+//! Which ids of the machine a worker's users are outside of its user namespace.
+//!
+//! Reading list: user_namespaces(7), "User and group ID mappings"; systemd's
+//! UIDS-GIDS.md, the table of ranges that other programs use.
+
+use std::fs;
+
+/// The first id of the ranges that nothing on a usual machine uses: it lies
+/// above what container managers take and below the ids that systemd calls
+/// foreign.
+const FIRST: u32 = 0x7000_0000;
+
+/// How many ids a range has: those that Linux distributions give to users.
+const COUNT: u32 = 0x1_0000;
+
+/// How many ranges there are, so that workers do not share one.
+const RANGES: u32 = 0x0ffd;
+
+/// Ids from 0 on in a user namespace, and what they are outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    /// What 0 is.
+    pub outside: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Range {
+    /// One id, which is 0 inside.
+    pub(super) const fn single(outside: u32) -> Self {
+        Self { outside, count: 1 }
+    }
+
+    /// The line for uid_map or gid_map.
+    pub(super) fn line(self) -> String {
+        format!("0 {} {}", self.outside, self.count)
+    }
+}
+
+/// The users and groups of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub users: Range,
+    pub groups: Range,
+}
+
+impl Ids {
+    /// Ids that nothing on this machine uses, for a worker of root with this
+    /// process id. None where root has no other id than its own.
+    pub(super) fn unused(process: u32) -> Option<Self> {
+        let of = |file: &str| unused(&fs::read_to_string(file).ok()?, process);
+        Some(Self { users: of("/proc/self/uid_map")?, groups: of("/proc/self/gid_map")? })
+    }
+}
+
+/// A range of ids that a user namespace with this map has and does not use. In
+/// a container that has no such range it is the last id alone.
+fn unused(map: &str, process: u32) -> Option<Range> {
+    let extents: Vec<(u32, u32)> = map.lines().filter_map(extent).collect();
+    let range = Range { outside: FIRST + process % RANGES * COUNT, count: COUNT };
+    let has = |&(first, last): &(u32, u32)| first <= range.outside && range.outside + (COUNT - 1) <= last;
+    if extents.iter().any(has) {
+        return Some(range);
+    }
+    let last = extents.iter().map(|(_, last)| *last).max()?;
+    (last > 0).then_some(Range::single(last))
+}
+
+/// The first and the last id of a line of uid_map. The last of all is no id.
+fn extent(line: &str) -> Option<(u32, u32)> {
+    let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+    let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);
+    Some((first, first.checked_add(count.checked_sub(1)?)?.min(u32::MAX - 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_has_a_range_for_every_worker() {
+        let map = "         0          0 4294967295\n";
+        assert_eq!(unused(map, 0), Some(Range { outside: FIRST, count: COUNT }));
+        assert_eq!(unused(map, 1), Some(Range { outside: FIRST + COUNT, count: COUNT }));
+        assert_eq!(unused(map, 0).map(Range::line).as_deref(), Some("0 1879048192 65536"));
+        // systemd's UIDS-GIDS.md: foreign ids begin at 0x7ffe0000.
+        const { assert!(FIRST + RANGES * COUNT <= 0x7ffe_0000) };
+    }
+
+    #[test]
+    fn a_container_has_its_last_id() {
+        assert_eq!(unused("0 100000 65536\n", 7), Some(Range::single(65535)));
+        assert_eq!(unused("0 1000 1\n1 100000 65536\n", 7), Some(Range::single(65536)));
+        assert_eq!(unused("0 1000 1\n", 7), None);
+        assert_eq!(unused("", 7), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_map_panics(map in "([0-9]{0,11} ){0,4}\n?", process in any::<u32>()) {
+            let _ = unused(&map, process);
+        }
+    }
+}

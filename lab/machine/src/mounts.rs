@@ -1,0 +1,266 @@
+//! What a worker and its shell see of the machine's files: all of them, none of
+//! them to write.
+//!
+//! Reading list: mount_setattr(2); mount_namespaces(7), "Restrictions on mount
+//! namespaces": mounts that come from a more privileged mount namespace are
+//! locked, so that nobody inside can take them away or make them writable.
+
+use std::fs::{self, File};
+use std::io;
+use std::mem::size_of;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::names;
+use faultlab_base::error::{Error, Result};
+use faultlab_base::programs;
+
+/// This program, where a shell finds it: its own path may lead through
+/// directories that only the machine's root may enter.
+pub(super) const PROGRAM: &str = "/run/.faultlab/faultlab";
+
+/// Programs that are started otherwise here than outside.
+pub(super) const WRAPPERS: &str = "/run/.faultlab/bin";
+
+/// Who owns what can be written: an id of this user namespace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub user: u32,
+    pub group: u32,
+}
+
+impl Owner {
+    /// Root of this user namespace.
+    pub(super) const ROOT: Self = Self { user: 0, group: 0 };
+}
+
+/// Makes every file system of this mount namespace read-only, and mounts the
+/// /proc of this pid namespace, of which /proc/sys/net is writable.
+pub(super) fn read_only() -> Result<()> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("make / private"))?;
+    all_read_only().map_err(failed("make / read-only"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // A container that covers parts of /proc forbids this. Then the outer /proc
+    // stays, in which /proc/thread-self is still right.
+    if mount(Some("proc"), "/proc", Some("proc"), flags, none).is_err() {
+        set_read_only(Path::new("/proc"), false).map_err(failed("make /proc writable"))?;
+    }
+    for (part, writable) in [("/proc/sys", false), ("/proc/sys/net", true)] {
+        bind(Path::new(part), Path::new(part)).map_err(failed(&format!("bind {part}")))?;
+        if writable {
+            set_read_only(Path::new("/proc/sys"), true).map_err(failed("make /proc/sys read-only"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds what a person needs to write: /tmp, /var/tmp, /dev/shm and /run, empty
+/// but for what /run has of the machine, and a /dev without the machine's disks.
+/// With `one_id` no program can change its user there.
+pub(super) fn for_a_person(owner: Owner, one_id: bool) -> Result<()> {
+    let program = std::env::current_exe().map_err(failed("find this program"))?;
+    let program = File::open(program).map_err(failed("open this program"))?;
+    devices(owner).map_err(failed("make /dev"))?;
+    names::cover_run(Some(owner)).map_err(failed("make /run"))?;
+    install(&program).map_err(failed(&format!("make {PROGRAM}")))?;
+    if one_id {
+        wrap_tcpdump().map_err(failed(&format!("make {WRAPPERS}")))?;
+    }
+    for place in ["/tmp", "/var/tmp"] {
+        // Not every system has the second.
+        if Path::new(place).is_dir() {
+            tmpfs(Path::new(place), owner, "1777").map_err(failed(&format!("make {place}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn failed<E: Into<io::Error>>(tried: &str) -> impl FnOnce(E) -> Error {
+    move |error| Error::kernel("mount namespace", tried, error)
+}
+
+/// An empty file system in memory.
+pub(super) fn tmpfs(on: &Path, owner: Owner, mode: &str) -> nix::Result<()> {
+    let options = format!("mode={mode},uid={},gid={}", owner.user, owner.group);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), on, Some("tmpfs"), flags, Some(options.as_str()))
+}
+
+/// Mounts what is at one place at another one, too, with all below it.
+pub(super) fn bind(what: &Path, to: &Path) -> nix::Result<()> {
+    mount(Some(what), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+}
+
+/// Has this program at [`PROGRAM`]: itself, or a copy where only its owner may
+/// start it.
+fn install(program: &File) -> io::Result<()> {
+    let everyone = program.metadata()?.permissions().mode() & 0o005 == 0o005;
+    let own = names::descriptor(program);
+    if everyone {
+        File::create(PROGRAM)?;
+        return Ok(bind(&own, Path::new(PROGRAM))?);
+    }
+    fs::copy(own, PROGRAM)?;
+    fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))
+}
+
+/// Has tcpdump stay root: it wants to become a user that there is not here.
+fn wrap_tcpdump() -> io::Result<()> {
+    let Some(tcpdump) = programs::named("tcpdump").next() else { return Ok(()) };
+    let quoted = tcpdump.to_string_lossy().replace('\'', r"'\''");
+    let wrapper = Path::new(WRAPPERS).join("tcpdump");
+    fs::write(&wrapper, format!("#!/bin/sh\nexec '{quoted}' -Z root \"$@\"\n"))?;
+    fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))
+}
+
+/// The devices that programs need, and none that is a part of the machine.
+const DEVICES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "kmsg"];
+
+/// drivers/net/tun.c: TUN_MINOR, of the misc devices.
+const TUN: (u64, u64) = (10, 200);
+
+fn devices(owner: Owner) -> io::Result<()> {
+    let dev = Path::new("/dev");
+    let before = File::open(dev)?;
+    let of_machine = names::descriptor(&before);
+    // Only root of the machine makes devices, and they work on no mount with
+    // MS_NODEV.
+    let options = format!("mode=755,uid={},gid={}", owner.user, owner.group);
+    mount(Some("tmpfs"), dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options.as_str()))?;
+    for name in DEVICES {
+        let (old, new) = (of_machine.join(name), dev.join(name));
+        if let Ok(target) = fs::read_link(&old) {
+            symlink(target, new)?;
+        } else if old.exists() {
+            File::create(&new)?;
+            bind(&old, &new)?;
+        }
+    }
+    fs::create_dir(dev.join("net"))?;
+    let (old, tun) = (of_machine.join("net/tun"), dev.join("net/tun"));
+    if old.exists() {
+        let everyone = Mode::from_bits_truncate(0o666);
+        // Where root alone may open it, here it is for whoever root is here: what
+        // it makes is in the namespaces of its user.
+        if mknod(&tun, SFlag::S_IFCHR, everyone, makedev(TUN.0, TUN.1)).is_ok() {
+            fs::set_permissions(&tun, fs::Permissions::from_mode(0o666))?;
+        } else {
+            File::create(&tun)?;
+            bind(&old, &tun)?;
+        }
+    }
+    fs::create_dir(dev.join("pts"))?;
+    if of_machine.join("pts").exists() {
+        bind(&of_machine.join("pts"), &dev.join("pts"))?;
+    }
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        symlink(target, dev.join(name))?;
+    }
+    let shm = dev.join("shm");
+    fs::create_dir(&shm)?;
+    Ok(tmpfs(&shm, owner, "1777")?)
+}
+
+/// Makes every mount read-only.
+fn all_read_only() -> io::Result<()> {
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: a path that ends with a zero, and a structure with its size; the
+    // kernel writes to neither.
+    #[allow(unsafe_code, reason = "mount_setattr(2) has no wrapper; see SAFETY")]
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            c"/".as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    match Errno::result(done) {
+        Ok(_) => Ok(()),
+        // Before Linux 5.12 there is no such call, and a seccomp profile that
+        // does not know it forbids it.
+        Err(Errno::ENOSYS | Errno::EPERM) => each_read_only(),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The same, one by one.
+fn each_read_only() -> io::Result<()> {
+    let all = fs::read("/proc/self/mountinfo")?;
+    for place in all.split(|byte| *byte == b'\n').filter_map(mount_point) {
+        match set_read_only(&place, true) {
+            // Another mount covers it: nobody can reach it.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL | Errno::EACCES) => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the mount at this place read-only, or writable.
+fn set_read_only(place: &Path, read_only: bool) -> nix::Result<()> {
+    let now = statvfs(place)?.flags();
+    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    flags.set(MsFlags::MS_RDONLY, read_only);
+    // What is not said again is taken away, which nobody may do in a user
+    // namespace.
+    for (is, stays) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        flags.set(stays, now.contains(is));
+    }
+    mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
+}
+
+/// The place of a line of /proc/self/mountinfo, proc(5): its fifth word, in
+/// which a space is `\040`.
+fn mount_point(line: &[u8]) -> Option<PathBuf> {
+    let word = line.split(|byte| *byte == b' ').nth(4)?;
+    let mut path = vec![];
+    let mut rest = word;
+    while let [byte, more @ ..] = rest {
+        let octal = (*byte == b'\\').then(|| more.get(..3)).flatten();
+        let decoded = octal.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        path.push(decoded.unwrap_or(*byte));
+        rest = if decoded.is_some() { &more[3..] } else { more };
+    }
+    Some(std::ffi::OsString::from_vec(path).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_read() {
+        let line = br"36 35 98:0 /mnt1 /mnt\0402\134 rw,noatime master:1 - ext3 /dev/root rw";
+        assert_eq!(mount_point(line), Some(PathBuf::from(r"/mnt 2\")));
+        assert_eq!(mount_point(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in r"([a-z0-9\\ ]{0,4}){0,12}") {
+            let _ = mount_point(line.as_bytes());
+        }
+    }
+}
