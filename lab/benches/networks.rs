@@ -14,7 +14,6 @@ use std::time::Duration;
 use divan::Bencher;
 use lab::isolation::Privilege;
 use lab::isolation::isolate;
-use lab::isolation::{Privilege, isolate};
 use lab::machine::confinement::Room;
 use lab::machine::confinement::confine;
 use lab::network::{Namespace, Network};

@@ -19,7 +19,7 @@ use faultlab_model::scenario::Clock;
 
 /// The longest report that is no outcome with captures. An outcome without any
 /// takes some 40 kB.
-const SMALL: usize = 1 << 20;
+pub(super) const SMALL: usize = 1 << 20;
 /// The most bytes of all outcomes of a guest.
 const ALL_MAX: usize = 4 * BODY_MAX;
 /// The most characters of a guest's words that a sentence quotes.
@@ -93,11 +93,11 @@ impl Answers {
         match report {
             Report::Missing { what, way_out } => {
                 self.gave_up = true;
-                Ok(Answer::GaveUp(Error::missing(short(&what, SENTENCE), short(&way_out, SENTENCE))))
+                Ok(Answer::GaveUp(missing(&what, &way_out)))
             }
             Report::Failed(sentence) | Report::Exhausted(sentence) => {
                 self.gave_up = true;
-                Ok(Answer::GaveUp(Error::Lab(short(&sentence, SENTENCE))))
+                Ok(Answer::GaveUp(failed(&sentence)))
             }
             Report::Booted { .. } if self.booted => refused("it reported twice that it has booted"),
             Report::Booted { .. } => {
@@ -127,6 +127,16 @@ impl Answers {
             }
         }
     }
+}
+
+/// What a guest says it lacks.
+pub(super) fn missing(what: &str, way_out: &str) -> Error {
+    Error::missing(short(what, SENTENCE), short(way_out, SENTENCE))
+}
+
+/// Why a guest says that it failed.
+pub(super) fn failed(sentence: &str) -> Error {
+    Error::Lab(short(sentence, SENTENCE))
 }
 
 fn refused<T>(why: impl Into<String>) -> Result<T> {

@@ -9,7 +9,6 @@ use super::answers::{self, Answer, Answers};
 use super::command_line::Guest;
 use super::elf::Executable;
 use super::end::GuestEnd;
-use super::frame::BODY_MAX;
 use super::init::Orders;
 use super::initramfs::Initramfs;
 use super::person::Person;
@@ -156,7 +155,7 @@ impl Vm {
         let guest = self.guest(&archive, Some(&person), 1);
         let mut left = None;
         let mut hear = |frame: &Frame| {
-            let report = answers::read(frame, BODY_MAX)?;
+            let report = answers::read(frame, answers::SMALL)?;
             match report {
                 _ if left.is_some() => {
                     let what = answers::name(&report);
@@ -165,15 +164,9 @@ impl Vm {
                 Report::Booted { .. } => {}
                 Report::Arm(_) if !person.sits() => person.sit_down(),
                 Report::Left(status) if person.sits() => left = Some(Ok(status)),
-                Report::Missing { what, way_out } => left = Some(Err(Error::missing(what, way_out))),
-                Report::Failed(sentence) | Report::Exhausted(sentence) => {
-                    left = Some(Err(Error::Lab(sentence)))
-                }
-                Report::Arm(_)
-                | Report::Left(_)
-                | Report::Outcome(_)
-                | Report::Abilities(_)
-                | Report::Continued => {
+                Report::Missing { what, way_out } => left = Some(Err(answers::missing(&what, &way_out))),
+                Report::Failed(sentence) | Report::Exhausted(sentence) => left = Some(Err(answers::failed(&sentence))),
+                Report::Arm(_) | Report::Left(_) | Report::Outcome(_) | Report::Abilities(_) | Report::Continued => {
                     let what = answers::name(&report);
                     return Err(Error::Lab(format!("it reported {what}, and was asked for a shell")));
                 }
