@@ -144,9 +144,10 @@ pub fn addresses_of(namespace: &Namespace, family: Family) -> io::Result<Vec<IpA
     let answers = netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question))?;
     let local = |message: RouteNetlinkMessage| match message {
         RouteNetlinkMessage::NewAddress(address) => address.attributes.into_iter().find_map(|a| match a {
-            // IPv6 has no local address beside it: an interface has no peer.
-            AddressAttribute::Local(address) => Some(address),
-            AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(address),
+            // IPv6 tells no local address beside it where an interface has no peer.
+            AddressAttribute::Local(address) | AddressAttribute::Address(address @ IpAddr::V6(_)) => {
+                Some(address)
+            }
             _ => None,
         }),
         _ => None,

@@ -150,4 +150,38 @@ mod tests {
         // A rule refuses what it drops.
         assert_eq!(fate(Flags::RST), Fate::Dropped);
     }
+
+    #[test]
+    fn a_router_that_drops_the_first_syn_passes_the_second_on() {
+        let end = |host: &str, interface: &str, address: &str| End {
+            host: host.into(),
+            interface: interface.into(),
+            addresses: vec![address.parse().unwrap()],
+        };
+        // What is sent again has the same numbers, and IPv6 has no identification.
+        let syn = |tsval: u32| header(["[2001:db8::2]:1", "[2001:db8:1::2]:80"], Flags::SYN, 5, tsval);
+        let capture = Capture {
+            ends: vec![
+                end("a", "gw", "2001:db8::2"),
+                end("gw", "a", "2001:db8::1"),
+                end("gw", "b", "2001:db8:1::1"),
+                end("b", "gw", "2001:db8:1::2"),
+            ],
+            frames: [
+                crossing(0, Some(0), Some(1), syn(0), b""),
+                crossing(1000, Some(0), Some(1), syn(1000), b""),
+                crossing(1002, Some(2), Some(3), syn(1000), b""),
+            ]
+            .concat(),
+            until: Duration::from_secs(60),
+            ..Capture::default()
+        };
+        let hops = hops(&capture);
+        assert_eq!(
+            hops.iter().map(|hop| hop.fate).collect::<Vec<_>>(),
+            [Fate::Dropped, Fate::Arrived, Fate::Arrived]
+        );
+        assert_eq!(hops.iter().map(|hop| hop.before).collect::<Vec<_>>(), [None, None, Some(1)]);
+        assert_eq!(hops[1].first, Some(0));
+    }
 }

@@ -165,8 +165,14 @@ impl Vm {
                 Report::Arm(_) if !person.sits() => person.sit_down(),
                 Report::Left(status) if person.sits() => left = Some(Ok(status)),
                 Report::Missing { what, way_out } => left = Some(Err(answers::missing(&what, &way_out))),
-                Report::Failed(sentence) | Report::Exhausted(sentence) => left = Some(Err(answers::failed(&sentence))),
-                Report::Arm(_) | Report::Left(_) | Report::Outcome(_) | Report::Abilities(_) | Report::Continued => {
+                Report::Failed(sentence) | Report::Exhausted(sentence) => {
+                    left = Some(Err(answers::failed(&sentence)))
+                }
+                Report::Arm(_)
+                | Report::Left(_)
+                | Report::Outcome(_)
+                | Report::Abilities(_)
+                | Report::Continued => {
                     let what = answers::name(&report);
                     return Err(Error::Lab(format!("it reported {what}, and was asked for a shell")));
                 }

@@ -156,7 +156,7 @@ impl Ladder {
         }
         let addresses = |host: &str| {
             let own = capture.ends.iter().filter(|end| end.host == host).flat_map(|end| &end.addresses);
-            own.map(|address| address.to_string()).collect::<Vec<_>>().join(" ")
+            own.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         let hosts: Vec<_> = busy.iter().map(|(host, _)| ((*host).to_owned(), addresses(host))).collect();
         Self { apart: all - hosts.len(), hosts, rows: folded(rows), unseen: capture.lost }

@@ -1,6 +1,6 @@
 //! The model against what old kernels did, and against their source.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Deserialize;
 
@@ -437,6 +437,25 @@ fn memory_is_bounded() {
         );
     }
     assert!(lab.model.stamps.len() <= STAMPS);
+}
+
+/// The check is one for both families.
+#[test]
+fn a_peer_with_an_ipv6_address_has_a_stamp_of_its_own() {
+    let mut lab = Lab::new(Rule::V4);
+    let v6 = |talk: &mut Talk, host: u128| {
+        talk.client.set_ip(Ipv6Addr::from_bits(0x2001_0db8 << 96 | host).into());
+        talk.server.set_ip(Ipv6Addr::from_bits(0x2001_0db8 << 96 | 0x80).into());
+    };
+    let mut first = Talk::new(41000, Some(TICKS));
+    v6(&mut first, 2);
+    lab.open_talk(&mut first);
+    lab.close(&mut first, case("server_first").1);
+    for (host, verdict) in [(2, Verdict::Drop), (3, Verdict::Pass)] {
+        let mut talk = Talk::new(41001, Some(TICKS - 1000));
+        v6(&mut talk, host);
+        assert_eq!(lab.send(&mut talk, Side::Client, Flags::SYN, 0), verdict, "host {host}");
+    }
 }
 
 #[test]

@@ -1,0 +1,63 @@
+//! The sysctls that every node is given.
+
+use super::{Family, Sysctl};
+
+/// The values that every host is given, so that a distribution's defaults
+/// cannot change an outcome. A kernel that lacks one behaves as if it were so.
+pub(super) const PINS: [(&str, &str); 14] = [
+    ("net.ipv6.conf.all.disable_ipv6", "1"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+    ("net.ipv4.tcp_congestion_control", "reno"),
+    ("net.ipv4.tcp_ecn", "0"),
+    ("net.ipv4.tcp_sack", "1"),
+    // No more under way than a wire's ring holds, however late this process is.
+    ("net.ipv4.tcp_rmem", "4096 131072 2097152"),
+    ("net.ipv4.tcp_timestamps", "1"),
+    ("net.ipv4.tcp_syn_retries", "6"),
+    ("net.ipv4.tcp_retries2", "15"),
+    ("net.ipv4.tcp_tw_reuse", "0"),
+    // Up to 4.11; one for the whole kernel up to 4.10.
+    ("net.ipv4.tcp_tw_recycle", "0"),
+    ("net.ipv4.tcp_fin_timeout", "60"),
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+];
+
+/// The values that a host with an IPv6 address is given as well: its addresses
+/// can be used at once, it does not look for routers, and it reports its
+/// multicast groups without a random delay. IPv6 itself is switched on for each
+/// interface that has an address; `default` stays off.
+pub(super) const IPV6_PINS: [(&str, &str); 11] = [
+    ("net.ipv6.conf.all.disable_ipv6", "0"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    ("net.ipv6.conf.default.autoconf", "0"),
+    ("net.ipv6.conf.default.router_solicitations", "0"),
+    ("net.ipv6.conf.default.use_tempaddr", "0"),
+    // In milliseconds. There is nothing that switches the reports off.
+    ("net.ipv6.conf.default.mldv1_unsolicited_report_interval", "1"),
+    ("net.ipv6.conf.default.mldv2_unsolicited_report_interval", "1"),
+    ("net.ipv6.bindv6only", "0"),
+];
+
+/// What a router forwards by. They are no news in a drawing.
+pub(super) const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+
+/// What keeps a namespace that sends nothing of its own from greeting its
+/// neighbours.
+pub(crate) fn no_ipv6() -> Vec<Sysctl> {
+    pins(&PINS[..2])
+}
+
+pub(super) fn forwarding(family: Family) -> Sysctl {
+    let [v4, v6] = FORWARDING;
+    let key = if family == Family::V4 { v4 } else { v6 };
+    Sysctl { key: key.into(), value: "1".into(), optional: false }
+}
+
+pub(super) fn pins(pins: &[(&str, &str)]) -> Vec<Sysctl> {
+    let pin = |&(key, value): &(&str, &str)| Sysctl { key: key.into(), value: value.into(), optional: true };
+    pins.iter().map(pin).collect()
+}
