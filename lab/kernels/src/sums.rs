@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::beneath::{BeneathPath, quoted};
 use super::directory::Directory;
-use super::limits::MODULES_MAX;
+use super::limits::{MODULE_MAX, MODULES_MAX, too_large};
 use faultlab_base::error::{Error, Result};
 
 /// The kernel and its configuration, beside the modules.
@@ -104,7 +104,12 @@ pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn sha256_file(mut file: File) -> io::Result<String> {
+/// No file of an entry is larger than a module: what is, was not added.
+fn sha256_file(file: File) -> io::Result<String> {
+    if file.metadata()?.len() > MODULE_MAX {
+        return Err(too_large(MODULE_MAX));
+    }
+    let mut file = file.take(MODULE_MAX);
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -150,6 +155,11 @@ mod tests {
         fs::write(dir.path().join("kernel"), "abd").unwrap();
         let error = sums.check_file(&opened, &kernel).unwrap_err().to_string();
         assert!(error.contains("not what was added"), "{error}");
+        assert!(!sums.hold(&opened));
+        // A hole of 1 TiB is not summed up.
+        File::options().write(true).open(dir.path().join("kernel")).unwrap().set_len(1 << 40).unwrap();
+        let error = sums.check_file(&opened, &kernel).unwrap_err().to_string();
+        assert!(error.ends_with("it is larger than 512 MiB"), "{error}");
         assert!(!sums.hold(&opened));
     }
 
