@@ -25,7 +25,7 @@ const HOSTILE: &str = "\x1b]0;t\x07\u{9b}2J\nfaultlab: all as expected\r\nok 1 f
 
 /// Strings that are no text: names of a kind, addresses, bytes.
 const NO_TEXT: [&str; 10] =
-    ["clock", "verdict", "kind", "act", "happened", "carried", "bytes", "address", "local", "remote"];
+    ["clock", "verdict", "kind", "act", "happened", "carried", "bytes", "addresses", "local", "remote"];
 
 /// The value with hostile text in the place of all text.
 fn hostile(key: &str, value: Value) -> Value {
@@ -64,7 +64,7 @@ fn outcome() -> Value {
         let frame = "0200000000010200000000020800450000280000400040060000c0000201c0000202aabb0050000000010000\
                      000050020000000000000000";
         arm["capture"] = json!({
-            "ends": [{"host": "x", "interface": "x", "address": "192.0.2.1"}, {"host": "y", "interface": "x", "address": "192.0.2.2"}],
+            "ends": [{"host": "x", "interface": "x", "addresses": ["192.0.2.1"]}, {"host": "y", "interface": "x", "addresses": ["192.0.2.2"]}],
             "frames": [{"at": at, "end": 0, "outgoing": true, "length": 54, "bytes": frame, "comment": "x"}],
             "until": at, "lost": 0, "untold": false,
             "tracked": [{"at": at, "host": "x", "id": 1, "happened": "new", "flow": "x", "state": "x"}],
