@@ -5,7 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`scenario`] | what a fault is: card, arms, eras (pure) |
+//! | [`scenario`] | what a fault is: card, arms and their edits, eras (pure) |
 //! | [`outcome`], [`snapshot`] | the table, the verdict, the comparison (pure) |
 //! | [`capture`], [`hops`] | the frames of an arm, and what became of each packet (pure) |
 //! | [`topology`] | hosts, routers, links and rules as values (pure) |
@@ -18,6 +18,7 @@
 //! | [`machine`] | where it runs, and what can be done there |
 //! | [`report`] | how it is told |
 //! | [`cli`] | one file per verb |
+//! | [`prelude`] | what a scenario is written with |
 //! | [`guide`] | how to write a scenario of your own |
 //!
 //! One thread runs everything, on one tokio runtime. A namespace is a file
@@ -36,6 +37,7 @@ pub mod machine;
 pub mod network;
 pub mod outcome;
 pub mod perform;
+pub mod prelude;
 pub mod probe;
 pub mod report;
 pub mod scenario;

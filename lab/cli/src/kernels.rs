@@ -78,7 +78,7 @@ async fn column(
     let mut never_booted = None;
     while !left.is_empty() {
         // A scenario that may wedge its kernel has a guest of its own.
-        let together = left.iter().position(|s| s.wedges).map_or(left.len(), |at| at.max(1));
+        let together = left.iter().position(|s| s.needs_own_guest).map_or(left.len(), |at| at.max(1));
         let batch: Vec<_> = left[..together].to_vec();
         let tasks = batch.iter().map(|s| options.task(s)).collect();
         let mut hear = |heard: Heard<'_>| {

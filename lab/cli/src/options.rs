@@ -268,14 +268,14 @@ impl Run {
 }
 
 pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
-    let arms = || scenarios.iter().flat_map(|s| s.arms);
-    if arms().any(|a| a.name == name) {
+    let arms: Vec<_> = scenarios.iter().flat_map(|s| s.arms()).collect();
+    if arms.iter().any(|a| a.name == name) {
         return Ok(());
     }
-    let hint = if let Some(near) = nearest(name, arms().map(|a| a.name)) {
+    let hint = if let Some(near) = nearest(name, arms.iter().map(|a| a.name)) {
         format!("did you mean {near}?")
     } else {
-        let narrowable = arms().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
+        let narrowable = arms.iter().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
         let mut names: Vec<_> = narrowable.map(|a| a.name).collect();
         names.sort_unstable();
         names.dedup();

@@ -10,7 +10,7 @@ use crate::stage::{Looks, Stage};
 use faultlab_base::error::{Error, Result};
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
-use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
+use faultlab_model::scenario::{Arm, ArmKind, Ground, Scenario};
 use faultlab_model::snapshot;
 use faultlab_model::traces::Traces;
 
@@ -19,8 +19,8 @@ use faultlab_model::traces::Traces;
 pub struct Order<'a> {
     /// Variants and remedies to narrow to; all where it is empty.
     pub only: &'a [String],
-    /// Gives the fault arm the control's network, and plays no other arm: a way
-    /// to see that without its cause nothing is reproduced.
+    /// Gives the fault arm the network and the conduct of the control, and plays no
+    /// other arm: without its cause nothing may be reproduced.
     pub without_cause: bool,
     /// What becomes of what is seen of arms; none where nobody is to look on.
     pub looks: Option<Looks>,
@@ -55,7 +55,7 @@ pub async fn perform(
         Some(era) => {
             let mut arms = scenario.arms_on(ground, order.only);
             if order.without_cause {
-                arms.retain(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault));
+                arms = without_cause(&arms);
             }
             let logged = voice.log.count().unwrap_or_default();
             voice.drops.forget();
@@ -108,47 +108,50 @@ pub async fn perform(
     outcome
 }
 
+/// The control, and the fault without its change.
+fn without_cause(arms: &[Arm]) -> Vec<Arm> {
+    let Some(control) = arms.iter().find(|arm| arm.kind == ArmKind::Control) else { return vec![] };
+    let fault = arms.iter().filter(|arm| arm.kind == ArmKind::Fault);
+    [control.clone()].into_iter().chain(fault.map(|fault| fault.unchanged_from(control))).collect()
+}
+
 /// Sets all arms up, then plays them side by side: while a network is built the
 /// thread waits for the kernel, and the wires of arms that play would stand still.
 async fn all(
     scenario: &Scenario,
     ground: &Ground,
-    arms: &[&'static Arm],
+    arms: &[Arm],
     order: Order<'_>,
     voice: &Voice,
     on_arm: &dyn Fn(&str),
 ) -> Result<Vec<Played>> {
-    let plan = |arm: &'static Arm| {
-        let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
-        Plan { ground, arm, acts }
-    };
     let mut outcomes = vec![];
-    if (scenario.apart)(ground) {
+    if (scenario.sequential)(ground) {
         for arm in arms {
-            let stage = Stage::set_up(scenario, plan(arm), voice, order.looks).await?;
+            let stage = Stage::set_up(scenario, ground, arm, voice, order.looks).await?;
             stage.looked_on();
-            outcomes.push(play(scenario, stage, on_arm).await?);
+            outcomes.push(play(stage, on_arm).await?);
         }
         return Ok(outcomes);
     }
     let mut stages = vec![];
     for arm in arms {
-        stages.push(Stage::set_up(scenario, plan(arm), voice, order.looks).await?);
+        stages.push(Stage::set_up(scenario, ground, arm, voice, order.looks).await?);
     }
     // The kernel has those of all arms wait at once.
     stages.iter().for_each(Stage::looked_on);
-    let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
+    let plays = stages.into_iter().map(|stage| play(stage, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
 /// An arm that has ended, and what was seen of it where somebody looked on.
 type Played = (ArmOutcome, Option<Traces>);
 
-async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
-    let arm = stage.arm.name;
+async fn play(stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
+    let arm = stage.arm().name;
     let played = tokio::select! {
         biased;
-        played = (scenario.play)(&stage) => played,
+        played = stage.play() => played,
         never = stage.look_on() => match never {},
     };
     played.map_err(|error| match error {

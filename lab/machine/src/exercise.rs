@@ -247,7 +247,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
             Ok(())
         } else {
             self.stage.again().await?;
-            play(self.scenario, self.stage).await.and_then(|()| self.stage.carried())
+            play(self.stage).await.and_then(|()| self.stage.carried())
         };
         let seen = self.stage.played();
         Ok(match played {

@@ -27,7 +27,7 @@ use super::{names, programs};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::evidence::voice::Voice;
 use faultlab_engine::stage::Stage;
-use faultlab_model::scenario::{Plan, Play, Scenario};
+use faultlab_model::scenario::{Arm, Ground, Play, Scenario};
 use faultlab_report::Style;
 use faultlab_report::standing;
 
@@ -79,17 +79,18 @@ impl<'s> Played<'s> {
     /// Sets a stage up for somebody who sits beside it.
     pub(super) async fn stage<'a>(
         scenario: &Scenario,
-        plan: Plan<'a>,
+        ground: &'a Ground,
+        arm: &'a Arm,
         voice: &'a Voice,
     ) -> Result<Stage<'a>> {
-        let mut stage = Stage::set_up(scenario, plan, voice, None).await?;
+        let mut stage = Stage::set_up(scenario, ground, arm, voice, None).await?;
         stage.sit_down();
         Ok(stage)
     }
 
     /// Plays the arm.
     pub(super) async fn on(scenario: &'s Scenario, stage: &'s Stage<'s>) -> Result<Self> {
-        let mut play = (scenario.play)(stage);
+        let mut play = stage.play();
         let stays = async {
             tokio::select! {
                 biased;
@@ -121,7 +122,7 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
         let exercise = Exercise::begin(scenario, stage, rest.is_some())?;
         ("exercise", exercise.greeting(programs::tools(), seat.style), Some(exercise))
     } else {
-        let (arm, topology) = (stage.arm, stage.network().topology());
+        let (arm, topology) = (stage.arm(), stage.network().topology());
         let seen = stage.played();
         let told =
             standing::standing(scenario, arm, topology, &seen, rest.is_some(), programs::tools(), seat.style);
@@ -176,14 +177,14 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat) -> 
 }
 
 /// Plays an arm once more.
-pub(super) async fn play(scenario: &Scenario, stage: &Stage<'_>) -> Result<()> {
-    within_budget(stage, (scenario.play)(stage)).await
+pub(super) async fn play(stage: &Stage<'_>) -> Result<()> {
+    within_budget(stage, stage.play()).await
 }
 
 async fn within_budget<T>(stage: &Stage<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(BUDGET, played).await.unwrap_or_else(|_| {
         Err(Error::Deadline {
-            place: stage.arm.name.into(),
+            place: stage.arm().name.into(),
             condition: "the arm to be played".into(),
             waited: BUDGET,
         })

@@ -19,7 +19,7 @@ use faultlab_engine::evidence::voice::Opened;
 use faultlab_engine::perform::{Order, perform};
 use faultlab_engine::stage::Looks;
 use faultlab_model::outcome::Outcome;
-use faultlab_model::scenario::{Clock, Ground, Plan};
+use faultlab_model::scenario::{Clock, Ground};
 use faultlab_net::kernel::Kernel;
 
 /// The word that makes the program a worker, before any other argument. It is
@@ -49,7 +49,7 @@ pub enum Task {
         only: Vec<String>,
         /// Settings that were given.
         set: BTreeMap<String, String>,
-        /// Gives the fault arm the control's network.
+        /// Gives the fault arm the network and the conduct of the control.
         without_cause: bool,
         /// What becomes of what is seen beside what probes meet; none where
         /// nobody is to look on.
@@ -171,12 +171,12 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let streams = Streams::inherited(descriptors);
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-            let named = scenario.arms.iter().find(|a| a.name == arm);
+            let arms = scenario.arms_on(&ground, &[]);
+            let named = arms.iter().find(|a| a.name == arm);
             let arm = named.ok_or_else(|| Error::Lab(format!("no arm is named {arm:?}")))?;
-            let plan = Plan { ground: &ground, arm, acts: arm.name };
             let voice = opened.listen();
             let shell = async {
-                let stage = Played::stage(scenario, plan, &voice).await?;
+                let stage = Played::stage(scenario, &ground, arm, &voice).await?;
                 shell::beside(Played::on(scenario, &stage).await?, streams, seat).await
             };
             Report::Left(LocalSet::new().block_on(&runtime, shell)?)

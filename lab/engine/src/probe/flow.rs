@@ -1,5 +1,6 @@
 //! One TCP connection, held at both ends.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -42,6 +43,15 @@ impl Side {
             Self::Client => Self::Server,
             Self::Server => Self::Client,
         }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
     }
 }
 

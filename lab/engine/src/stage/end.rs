@@ -47,9 +47,9 @@ impl Stage<'_> {
         self.wires.take();
         let seen = self.seen.take();
         let outcome = ArmOutcome {
-            name: self.plan.arm.name.to_owned(),
-            kind: self.plan.arm.kind,
-            change: self.plan.arm.change.to_owned(),
+            name: self.arm.name.to_owned(),
+            kind: self.arm.kind,
+            change: self.arm.change.to_owned(),
             symptom: None,
             observations: seen.observations,
             unseen: seen.unseen,

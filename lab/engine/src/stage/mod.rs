@@ -6,7 +6,6 @@ mod end;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::evidence::witness::Witness;
 use beside::Beside;
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Plan, Scenario};
+use faultlab_model::scenario::{Arm, Ground, Play, Scenario};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire};
@@ -43,10 +42,37 @@ pub struct Looks {
     pub explains: bool,
 }
 
-/// One arm while it runs.
-#[derive(Debug)]
+/// One arm while it runs, as its play sees it: the network, and the environment.
+///
+/// Which arm it is cannot be asked. A play that could ask might restate what was
+/// planted where it should observe it:
+///
+/// ```compile_fail,E0599
+/// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
+///     stage.see("the peer", if stage.faulty() { "dead" } else { "alive" });
+///     Ok(())
+/// }
+/// ```
+///
+/// ```compile_fail,E0616
+/// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
+///     stage.see("the peer", if stage.arm.name == "fault" { "dead" } else { "alive" });
+///     Ok(())
+/// }
+/// ```
+///
+/// ```
+/// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
+///     let probe = lab::probe::connect(stage.host("node"), 0, ([10, 0, 0, 2], 80), std::time::Duration::from_secs(2));
+///     stage.see("the peer", probe.await?);
+///     Ok(())
+/// }
+/// ```
 pub struct Stage<'a> {
-    plan: Plan<'a>,
+    /// The kernel, its clock, and the settings.
+    pub ground: &'a Ground,
+    arm: &'a Arm,
+    scenario: &'static str,
     /// The row that it is judged by.
     judged_by: &'static str,
     network: Network,
@@ -70,11 +96,9 @@ struct Seen {
     because: Vec<String>,
 }
 
-impl<'a> Deref for Stage<'a> {
-    type Target = Plan<'a>;
-
-    fn deref(&self) -> &Plan<'a> {
-        &self.plan
+impl fmt::Debug for Stage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("scenario", &self.scenario).finish_non_exhaustive()
     }
 }
 
@@ -85,15 +109,18 @@ impl<'a> Stage<'a> {
     /// What the kernel refused or lacks.
     pub async fn set_up(
         scenario: &Scenario,
-        plan: Plan<'a>,
+        ground: &'a Ground,
+        arm: &'a Arm,
         voice: &'a Voice,
         looks: Option<Looks>,
     ) -> Result<Self> {
-        let network = Network::build((scenario.topology)(&plan)).await?;
+        let network = Network::build(arm.network.clone()).await?;
         let witness = looks.map(|looks| Witness::on(&network, looks.captures));
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         Ok(Self {
-            plan,
+            ground,
+            arm,
+            scenario: scenario.card.name,
             judged_by: scenario.symptom.row,
             network,
             voice,
@@ -105,6 +132,16 @@ impl<'a> Stage<'a> {
             witness,
             beside: None,
         })
+    }
+
+    /// Plays the arm.
+    pub(crate) fn play(&self) -> Play<'_> {
+        self.arm.play(self)
+    }
+
+    /// The arm. For the engine: a play does not learn it.
+    pub(crate) fn arm(&self) -> &'a Arm {
+        self.arm
     }
 
     /// Has its play stay where it [can](Self::stays), for somebody who sits beside it.
@@ -150,6 +187,23 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn host(&self, name: &str) -> &Host {
         self.network.host(name)
+    }
+
+    /// The name of the device that [`Topology::own_device`] named with this prefix.
+    ///
+    /// # Panics
+    /// When the network has no such device.
+    ///
+    /// [`Topology::own_device`]: faultlab_net::topology::Topology::own_device
+    #[must_use]
+    pub fn own_device(&self, prefix: &str) -> String {
+        let mut names =
+            self.network.topology().links.iter().flat_map(|link| &link.ends).map(|end| &end.interface);
+        let own = |name: &&String| {
+            let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+            number.is_some_and(|number| number.parse::<usize>().is_ok())
+        };
+        names.find(own).unwrap_or_else(|| panic!("no device of this arm begins with {prefix:?}")).clone()
     }
 
     /// Lets the frames between two nodes pass under a policy, from now on.
@@ -218,7 +272,7 @@ impl<'a> Stage<'a> {
         while !is_true()? {
             if begun.elapsed() > PATIENCE {
                 return Err(Error::Deadline {
-                    place: self.plan.arm.name.to_owned(),
+                    place: self.scenario.to_owned(),
                     condition: condition.to_owned(),
                     waited: PATIENCE,
                 });

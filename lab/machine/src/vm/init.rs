@@ -18,7 +18,7 @@ use faultlab_base::error::{Error, Missing, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::voice::{Opened, Voice};
 use faultlab_engine::perform::{Order, perform};
-use faultlab_model::scenario::{Clock, Ground, Plan, Scenario};
+use faultlab_model::scenario::{Clock, Ground, Scenario};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::sysctl;
 
@@ -125,7 +125,7 @@ async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, voice:
     if seat.exercise {
         exercise::has_something(scenario, ground)?;
     }
-    let stage = Played::stage(scenario, Plan { ground, arm, acts: arm.name }, voice).await?;
+    let stage = Played::stage(scenario, ground, arm, voice).await?;
     let played = Played::on(scenario, &stage).await?;
     tools::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
