@@ -25,6 +25,7 @@
 //! namespace that it was made in.
 
 pub mod guide;
+pub mod prelude;
 
 pub use faultlab_base::{Error, Missing, Result, error, limits, terminal, text};
 pub use faultlab_cli as cli;

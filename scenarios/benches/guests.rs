@@ -171,7 +171,7 @@ impl Lane {
             only: vec![],
             set: std::collections::BTreeMap::new(),
             without_cause: false,
-            looks: Some(lab::stage::Looks::default()),
+            looks: Some(lab::stage::CaptureOptions::default()),
         };
         let visit = self.runtime.block_on(vm.visit(&scenarios::CATALOGUE, vec![task; tasks], on_heard))?;
         visit.failure.map_or(Ok(()), Err)

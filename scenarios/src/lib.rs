@@ -5,6 +5,7 @@ mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod conntrack_table_full;
+mod keepalive;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
 mod netns_teardown_hang;
@@ -15,35 +16,38 @@ mod probe_timeout;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
+mod teardown;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
 mod tw_recycle_pod_and_node;
 mod veth_teardown_hang;
 
+use std::sync::LazyLock;
+
 use lab::Catalogue;
-use lab::scenario::Scenario;
 
 /// Every scenario with its reviewed outcomes.
-pub const CATALOGUE: Catalogue = Catalogue { scenarios: SCENARIOS, snapshots };
-
-const SCENARIOS: &[Scenario] = &[
-    tw_recycle_nat::SCENARIO,
-    tw_recycle_pod_and_node::SCENARIO,
-    time_wait_port_reuse::SCENARIO,
-    conntrack_delayed_segment_reset::SCENARIO,
-    conntrack_beyond_window_reset::SCENARIO,
-    conntrack_idle_expiry::SCENARIO,
-    conntrack_close_wait_expiry::SCENARIO,
-    conntrack_table_full::SCENARIO,
-    veth_teardown_hang::SCENARIO,
-    netns_teardown_hang::SCENARIO,
-    route_exception_leak::SCENARIO,
-    rtnl_stall::SCENARIO,
-    pod_stuck_terminating::SCENARIO,
-    keepalive_dead_peer::SCENARIO,
-    keepalive_behind_nat::SCENARIO,
-    probe_timeout::SCENARIO,
-];
+pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+    let scenarios = vec![
+        tw_recycle_nat::scenario(),
+        tw_recycle_pod_and_node::scenario(),
+        time_wait_port_reuse::scenario(),
+        conntrack_delayed_segment_reset::scenario(),
+        conntrack_beyond_window_reset::scenario(),
+        conntrack_idle_expiry::scenario(),
+        conntrack_close_wait_expiry::scenario(),
+        conntrack_table_full::scenario(),
+        veth_teardown_hang::scenario(),
+        netns_teardown_hang::scenario(),
+        route_exception_leak::scenario(),
+        rtnl_stall::scenario(),
+        pod_stuck_terminating::scenario(),
+        keepalive_dead_peer::scenario(),
+        keepalive_behind_nat::scenario(),
+        probe_timeout::scenario(),
+    ];
+    Catalogue::new(scenarios, snapshots)
+});
 
 // SNAPSHOTS: a table of names and texts, written by build.rs.
 include!(concat!(env!("OUT_DIR"), "/snapshots.rs"));
@@ -54,9 +58,51 @@ fn snapshots(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+
+    use lab::kernel::Kernel;
+    use lab::scenario::{ArmKind, Clock, Ground};
     use lab::snapshot::read;
 
-    use super::snapshots;
+    use super::{CATALOGUE, snapshots};
+
+    #[test]
+    fn every_arm_makes_a_difference_and_the_fault_makes_one() {
+        for (scenario, clock) in
+            CATALOGUE.scenarios.iter().flat_map(|s| [(s, Clock::Real), (s, Clock::Virtual)])
+        {
+            let ground = Ground::new(scenario, Kernel::running(), clock, &BTreeMap::new());
+            for arm in scenario.arms_on(&ground, &[]) {
+                let least = usize::from(arm.kind != ArmKind::Control);
+                let most = if arm.kind == ArmKind::Fault { 1 } else { usize::MAX };
+                let edits = arm.edits.len();
+                assert!(
+                    least <= edits && edits <= most,
+                    "{}, {}: {:?}",
+                    scenario.card.name,
+                    arm.name,
+                    arm.edits
+                );
+                assert_eq!(arm.kind == ArmKind::Control, edits == 0, "{}: {}", scenario.card.name, arm.name);
+            }
+        }
+    }
+
+    /// A cell that is made of the conduct says what was planted, not what was met.
+    #[test]
+    fn no_cell_is_made_of_the_conduct() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for file in fs::read_dir(source).expect("the sources") {
+            let path = file.expect("a file").path();
+            let text = fs::read_to_string(&path).expect("text");
+            for call in text.split("stage.see(").skip(1) {
+                let cell = call.split(");\n").next().unwrap_or(call);
+                assert!(!cell.contains("conduct"), "{}: stage.see({cell}", path.display());
+            }
+        }
+    }
 
     #[test]
     fn the_model_of_tcp_tw_recycle_does_what_real_kernels_did() {

@@ -3,16 +3,10 @@
 //! tcp_tw_recycle, the kernel's own or the model of it on a wire.
 
 use std::cell::Cell;
-use std::time::Duration;
 
-use lab::Result;
-use lab::network::{Host, sysctl};
-use lab::scenario::{Era, Ground, Plan, Setting, Shows, Values};
-use lab::stage::Stage;
-use lab::topology::Topology;
-use lab::wire::Way;
-use lab::wire::policy::Pass;
-use lab::wire::tw_recycle::{Rule, TwRecycle, TwRecycleHandle};
+use lab::prelude::*;
+use lab::scenario::{Shows, Values};
+use lab::wire::tw_recycle::{self, TwRecycle, TwRecycleHandle};
 
 /// Removed in 4.12; up to 4.10 one for all namespaces.
 pub const RECYCLE: &str = "net.ipv4.tcp_tw_recycle";
@@ -77,13 +71,21 @@ pub fn recycles(ground: &Ground) -> bool {
 }
 
 /// Whether arms must run one after another: the kernel's knob is one for all.
-pub fn apart(ground: &Ground) -> bool {
+pub fn sequential(ground: &Ground) -> bool {
     !modelled(ground) && ground.kernel.has_sysctl(RECYCLE)
 }
 
 /// The value of the server's tcp_tw_recycle when the incident begins.
-pub fn knob(plan: &Plan<'_>) -> u8 {
-    u8::from(!modelled(plan.ground))
+pub fn knob(ground: &Ground) -> u8 {
+    u8::from(!modelled(ground))
+}
+
+/// What the server's administrator does in the incident.
+#[derive(Debug, Clone, Copy)]
+pub enum Measure {
+    None,
+    RecycleOff,
+    TimestampsOff,
 }
 
 /// The check of a server.
@@ -99,8 +101,8 @@ impl<'a> Check<'a> {
     /// Puts the model, or a cable, between a router and the server.
     pub fn of(stage: &'a Stage<'a>, router: &str, server: &str) -> Result<Self> {
         let rule = match stage.ground.word("recycle") {
-            "model-3.10" => Rule::V3_10,
-            _ => Rule::V4,
+            "model-3.10" => tw_recycle::Rule::V3_10,
+            _ => tw_recycle::Rule::V4,
         };
         let model = if modelled(stage.ground) {
             let (policy, model) = TwRecycle::new(rule, Way::There);
@@ -108,20 +110,23 @@ impl<'a> Check<'a> {
             stage.wire(router, server, policy)?;
             Some(model)
         } else {
-            stage.wire(router, server, Pass)?;
+            stage.wire(router, server, policy::Pass)?;
             None
         };
         let on = Cell::new(model.is_none());
         Ok(Self { stage, server: stage.host(server), model, on })
     }
 
-    /// tcp_tw_recycle=0 on the server.
-    pub fn recycle_off(&self) -> Result<()> {
-        self.on.set(false);
-        if let Some(model) = &self.model {
-            model.set_recycle(false);
-        }
-        sysctl::set_where_known(self.server.namespace(), RECYCLE, "0")
+    /// Takes a measure on the server.
+    pub fn take(&self, measure: Measure) -> Result<()> {
+        let (key, off): (_, fn(&TwRecycleHandle)) = match measure {
+            Measure::None => return Ok(()),
+            Measure::RecycleOff => (RECYCLE, |model| model.set_recycle(false)),
+            Measure::TimestampsOff => (TIMESTAMPS, |model| model.set_timestamps(false)),
+        };
+        self.on.set(self.on.get() && key != RECYCLE);
+        self.model.iter().for_each(off);
+        sysctl::set_where_known(self.server.namespace(), key, "0")
     }
 
     /// What happens while `other` has tcp_tw_recycle=0. Where the kernel has one
@@ -135,14 +140,6 @@ impl<'a> Check<'a> {
         happened
     }
 
-    /// tcp_timestamps=0 on the server.
-    pub fn timestamps_off(&self) -> Result<()> {
-        if let Some(model) = &self.model {
-            model.set_timestamps(false);
-        }
-        sysctl::set_where_known(self.server.namespace(), TIMESTAMPS, "0")
-    }
-
     /// When a stamp that is taken now has expired for sure: stamps count whole
     /// seconds, so it is one more than the window.
     pub fn expiry(&self) -> Duration {
@@ -154,8 +151,8 @@ impl<'a> Check<'a> {
         self.stage.pass(expiry.saturating_sub(self.stage.elapsed())).await;
     }
 
-    /// Records whether PAWSPassive moved, and says why it did.
-    pub fn see(&self, why: &str) -> Result<()> {
+    /// Records whether PAWSPassive moved while `client` connected.
+    pub fn see(&self, client: &str) -> Result<()> {
         let (passive, who) = match &self.model {
             Some(model) => {
                 (i64::try_from(model.counters().paws_passive).ok(), "the model of the server's check")
@@ -169,7 +166,8 @@ impl<'a> Check<'a> {
         };
         self.stage.see("PAWSPassive", cell);
         if let Some(dropped) = passive.filter(|n| *n > 0) {
-            self.stage.because(format!("{who} dropped {dropped} SYN(s) {why} (PAWSPassive +{dropped})"));
+            self.stage
+                .because(format!("{who} dropped {dropped} SYN(s) of {client} (PAWSPassive +{dropped})"));
         }
         Ok(())
     }

@@ -1,107 +1,125 @@
 //! "Pods stay Terminating, and a while later the node is NotReady: PLEG is not
 //! healthy: pleg was last seen active 3m12s ago; threshold is 3m0s."
-//!
-//! What a kubelet makes of a delete that hangs (net/core/dev.c: netdev_run_todo)
-//! or of a stalled RTNL mutex. The plugin that deletes the pod's veth sleeps in
-//! state D, the teardown waits for it with the pod's lock, and the relist of all
-//! pods waits for that lock. See [`NodeAgent`] for the stand-in.
 
 use std::pin::pin;
-use std::time::Duration;
 
-use lab::Result;
-use lab::probe::{Answer, Flow, Hold, Holder, RtnlHolder, Side};
-use lab::scenario::{Arm, Card, Clock, Era, Fault, Need, Plan, Play, Recheck, Scenario, Setting, Symptom};
-use lab::stage::Stage;
-use lab::topology::Topology;
+use lab::prelude::*;
+use lab::probe::{Hold, Holder, RtnlHolder};
 use tokio::time::timeout;
 
 use crate::node_agent::{NodeAgent, go};
+use crate::teardown::PATIENCE;
 
-/// The scenario.
-pub const SCENARIO: Scenario = Scenario {
-    fault: Fault {
-        card: Card {
-            name: "pod-stuck-terminating",
-            title: "One veth that cannot be deleted makes a pod stay Terminating and a node NotReady",
-            family: "teardown hangs",
-            saw: "A pod stays Terminating, `kubectl delete --force` only hides it, and minutes later the node is NotReady: \
-              \"PLEG is not healthy: pleg was last seen active 3m12s ago; threshold is 3m0s\". Its other pods serve \
-              on. On the node a CNI plugin is in state D or a zombie.",
-            cause: "The plugin sleeps in the kernel, for a reference to the veth or for the RTNL mutex. The teardown waits \
-                for it with the pod's lock, and the relist that asks for every pod's state waits for the lock.",
-            function: "net/core/dev.c: netdev_run_todo; pkg/kubelet/pleg/generic.go: relist, Healthy",
-            cure: "End the holder. A deadline for the plugin keeps the node Ready, though SIGKILL cannot end what is in \
-               state D; asking again then finds no such device, which is as good as done.",
-            reading: &[
-                "kubernetes/kubernetes#45419: PLEG is not healthy",
-                "pkg/kubelet/dockershim/network/plugins.go: TearDownPod, GetPodNetworkStatus (up to Kubernetes 1.23)",
-                "CNI specification, DEL: plugins should complete without error even if resources are missing",
-            ],
-        },
-        needs: &[Need::Veth, Need::PacketSocket, Need::TokenBucket],
-        wedges: false,
-        // Where one arm stalls the RTNL mutex, the others would stall with it.
-        apart: |ground| ground.clock == Clock::Virtual,
-        recheck: Recheck::Look,
-        settings: &[
-            Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
-            Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),
-        ],
-        arms: &[
-            Arm::control(
-                "nothing holds the veth; the agent waits for the plugin without a deadline, and reaps nothing",
-            ),
-            Arm::fault("a packet socket sleeps in sendto() to the veth"),
-            Arm::variant("rtnl-stalled", "a process holds the RTNL mutex instead")
-                .only_where(|ground| ground.clock == Clock::Virtual),
-            Arm::remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal"),
-            Arm::remedy("deadline", "after a deadline the agent kills the plugin, reaps it and gives up"),
-            Arm::remedy("deadline-and-retry", "the same, and then it tries again"),
-        ],
-        eras: &[Era::every_kernel("a task in state D takes no signal")],
-        symptom: Symptom { row: "the teardown", healthy: "done" },
-        topology,
-    },
-    play: |stage| -> Play<'_> { Box::pin(play(stage)) },
+const CARD: Card = Card {
+    name: "pod-stuck-terminating",
+    title: "One veth that cannot be deleted makes a pod stay Terminating and a node NotReady",
+    family: "teardown hangs",
+    saw: "A pod stays Terminating, `kubectl delete --force` only hides it, and minutes later the node is \
+          NotReady: \"PLEG is not healthy: pleg was last seen active 3m12s ago; threshold is 3m0s\". Its \
+          other pods serve on. On the node a CNI plugin is in state D or a zombie.",
+    cause: "The plugin sleeps in the kernel, for a reference to the veth or for the RTNL mutex. The teardown \
+            waits for it with the pod's lock, and the relist that asks for every pod's state waits for the \
+            lock.",
+    function: "net/core/dev.c: netdev_run_todo; pkg/kubelet/pleg/generic.go: relist, Healthy",
+    cure: "End the holder. A deadline for the plugin keeps the node Ready, though SIGKILL cannot end what is \
+           in state D; asking again then finds no such device, which is as good as done.",
+    reading: &[
+        "kubernetes/kubernetes#45419: PLEG is not healthy",
+        "pkg/kubelet/dockershim/network/plugins.go: TearDownPod, GetPodNetworkStatus (up to Kubernetes 1.23)",
+        "CNI specification, DEL: plugins should complete without error even if resources are missing",
+    ],
 };
 
-/// What a healthy kernel needs at most, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The scenario.
+pub fn scenario() -> Scenario {
+    Scenario::new(CARD, ("the teardown", "done"), arms, play)
+        .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket])
+        // Where one arm stalls the RTNL mutex, the others would stall with it.
+        .sequential(|ground| ground.clock == Clock::Virtual)
+        .recheck(Recheck::Look)
+        .settings([
+            Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
+            Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),
+        ])
+        .eras([Era::every_kernel("a task in state D takes no signal")])
+}
 
-fn topology(plan: &Plan<'_>) -> Topology {
+fn network() -> Topology {
     Topology::new()
         .router("node")
         .hosts(["pod-a", "pod-b", "pod-c", "sink"])
         .link("node 10.0.1.1/24", "pod-a 10.0.1.2/24")
-        .interfaces(&plan.own_device("pod-a"), "eth0")
+        .interfaces("pod-a", "eth0")
+        .own_device("pod-a")
         .link("node 10.0.2.1/24", "pod-b 10.0.2.2/24")
         .link("node 10.0.3.1/24", "pod-c 10.0.3.2/24")
         .link("node 10.0.4.1/24", "sink 10.0.4.2/24")
 }
 
-async fn play(stage: &Stage<'_>) -> Result<()> {
-    let link = stage.own_device("pod-a");
-    let agent = NodeAgent::new(stage, &[("pod-a", &link), ("pod-b", "pod-b"), ("pod-c", "pod-c")]);
-    stage.beside(Box::pin(terminate(stage, &agent, &link)), agent.relist()).await
+/// What another process holds when the pod is deleted.
+#[derive(Debug, Clone, Copy)]
+enum Held {
+    Nothing,
+    TheVeth,
+    TheRtnlMutex,
 }
 
-async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Result<()> {
+#[derive(Debug, Clone)]
+struct Conduct {
+    held: Held,
+    holder_ends: bool,
+    /// How long the agent waits for a plugin.
+    deadline: Option<Duration>,
+    retries: bool,
+}
+
+fn arms(ground: &Ground) -> Arms<Conduct> {
+    let deadline = Some(ground.seconds("deadline"));
+    let base = Conduct { held: Held::Nothing, holder_ends: false, deadline: None, retries: false };
+    Arms::control(
+        "nothing holds the veth; the agent waits for the plugin without a deadline, and reaps nothing",
+        network(),
+        base,
+    )
+    .fault("a packet socket sleeps in sendto() to the veth", |arm| arm.held = Held::TheVeth)
+    .variant("rtnl-stalled", "a process holds the RTNL mutex instead", |arm| {
+        arm.held = Held::TheRtnlMutex;
+    })
+    .only_where(ground.clock == Clock::Virtual)
+    .remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal", |arm| {
+        arm.holder_ends = true;
+    })
+    .remedy("deadline", "after a deadline the agent kills the plugin, reaps it and gives up", |arm| {
+        arm.deadline = deadline;
+    })
+    .remedy("deadline-and-retry", "the same, and then it tries again", |arm| {
+        (arm.deadline, arm.retries) = (deadline, true);
+    })
+}
+
+/// The period of a relist, and what a late one needs besides.
+const PERIOD: Duration = Duration::from_secs(2);
+
+async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
+    let link = stage.own_device("pod-a");
+    let agent = NodeAgent::new(stage, &[("pod-a", &link), ("pod-b", "pod-b"), ("pod-c", "pod-c")]);
+    stage.beside(Box::pin(terminate(stage, conduct, &agent, &link)), agent.relist()).await
+}
+
+async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, link: &str) -> Result<()> {
     let (node, pod_c, threshold) =
         (stage.host("node"), stage.host("pod-c"), stage.ground.seconds("threshold"));
     let mut flow = Flow::open(stage.host("pod-b"), (pod_c.address(), 80), pod_c, 80).await?;
     // Between two relists: the teardown is to find the pod's lock free.
     agent.two_relists().await?;
-    let mut hold = match stage.acts {
-        "control" => None,
-        "rtnl-stalled" => Some(Hold::Rtnl(RtnlHolder::hold(node, "pod-b").await?)),
-        _ => Some(Hold::Device(Holder::hold(node, link, "sink").await?)),
+    let mut hold = match conduct.held {
+        Held::Nothing => None,
+        Held::TheVeth => Some(Hold::Device(Holder::hold(node, link, "sink").await?)),
+        Held::TheRtnlMutex => Some(Hold::Rtnl(RtnlHolder::hold(node, "pod-b").await?)),
     };
-    let retry = stage.is("deadline-and-retry");
-    let deadline = (retry || stage.is("deadline")).then(|| stage.ground.seconds("deadline"));
-    let mut teardown = pin!(agent.tear_down(0, deadline));
+    let mut teardown = pin!(agent.tear_down(0, conduct.deadline));
     let mut met = timeout(Duration::from_secs(1), &mut teardown).await.ok().transpose()?;
-    if stage.is("end-the-holder")
+    if conduct.holder_ends
         && let Some(hold) = hold.take()
     {
         hold.end().await;
@@ -109,8 +127,8 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     if met.is_none() {
         met = timeout(threshold + PERIOD, &mut teardown).await.ok().transpose()?;
     }
-    if met == Some(false) && retry {
-        met = Some(agent.tear_down(0, deadline).await?);
+    if met == Some(false) && conduct.retries {
+        met = Some(agent.tear_down(0, conduct.deadline).await?);
     }
     if met.is_some() {
         agent.two_relists().await?;
@@ -123,6 +141,13 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
     let spoken = flow.exchange(Side::Client, PATIENCE).await?;
     stage.see("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
     agent.see_plugin(0, "the plugin's process").await;
+    let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
+    let plugin = match (met, sleeps) {
+        (Some(true), _) => "the teardown was done".to_owned(),
+        (_, Some(place)) => format!("the plugin slept in {place}"),
+        (_, None) => "the plugin slept in a place that only root may see".to_owned(),
+    };
+    stage.because(format!("{}; {plugin}", agent.health(threshold)));
     let Some(hold) = hold else { return Ok(()) };
     let look = async || {
         if met.is_none() {
@@ -130,26 +155,20 @@ async fn terminate(stage: &Stage<'_>, agent: &NodeAgent<'_>, link: &str) -> Resu
         }
         stage.see("the teardown", NodeAgent::met(met));
     };
-    stage.stays(look).await;
-    let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
-    let sleeps = sleeps.as_deref().unwrap_or("a place that only root may see");
-    stage.because(format!("{}; the plugin slept in {sleeps}", agent.health(threshold)));
+    stage.hold_for_shell(look).await;
     hold.end().await;
     if met.is_none() {
         met = timeout(PATIENCE, &mut teardown).await.ok().transpose()?;
     } else if met == Some(false) {
-        met = Some(agent.tear_down(0, deadline).await?);
+        met = Some(agent.tear_down(0, conduct.deadline).await?);
     }
     stage.see("after the holder's end", NodeAgent::met(met));
     agent.two_relists().await?;
     stage.see("the node then", agent.node(threshold));
-    if let (Some(plugin), Some(_)) = (agent.plugin(0), deadline) {
+    if let (Some(plugin), Some(_)) = (agent.plugin(0), conduct.deadline) {
         plugin.ends_within(PATIENCE).await;
         plugin.reap();
     }
     agent.see_plugin(0, "its process then").await;
     Ok(())
 }
-
-/// The period of a relist, and what a late one needs besides.
-const PERIOD: Duration = Duration::from_secs(2);

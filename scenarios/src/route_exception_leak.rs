@@ -1,93 +1,65 @@
 //! "unregister_netdevice: waiting for vethX to become free. Usage count = 19",
 //! and nothing holds the device: the kernel has lost count.
 //!
-//! What routers tell of the MTU of paths is kept as exceptions of a route, in
-//! buckets of a few. One more pushes the oldest out (net/ipv4/route.c:
-//! `fnhe_remove_oldest`). A lookup that found it just before (`find_exception`)
-//! then binds a cached route to what is being freed (`rt_bind_exception`), and
-//! nobody ever gives that route's reference to the device back.
-//!
-//! On one processor the message must come in the middle of the lookup: out of
-//! the softirq of a timer, netem's. 150 us of delay at 2 ns an instruction, or
-//! 600 us at 8 ns, are some 75,000 instructions, a few rounds of the flood.
-
-use std::time::Duration;
+//! On one processor the message must arrive during the lookup: from the softirq of
+//! netem's timer. 600 us of delay at 8 ns an instruction are some 75,000
+//! instructions, a few rounds of the flood.
 
 use lab::evidence::route_cache;
-use lab::network::{Namespace, qdisc, sysctl};
+use lab::network::qdisc;
+use lab::prelude::*;
 use lab::probe::path_mtu::{Lookups, Router, flood, of_one_bucket_elsewhere};
-use lab::probe::{Attempt, link, route};
-use lab::scenario::{Arm, Card, Era, Fault, Ground, Need, Plan, Play, Recheck, Scenario, Symptom};
-use lab::stage::Stage;
-use lab::topology::{Net, Topology};
-use lab::{Error, Result};
+use lab::probe::route;
+use lab::topology::Net;
+
+const CARD: Card = Card {
+    name: "route-exception-leak",
+    title: "The kernel loses references to a device, and waits for them until the next reboot",
+    family: "teardown hangs",
+    saw: "\"unregister_netdevice: waiting for vethX to become free. Usage count = 3\" every ten seconds, for \
+          days. Every container of that device is gone, no process holds it, and pods of the node stay \
+          Terminating until it is rebooted.",
+    cause: "Path MTU messages create exceptions of a route; a full bucket drops its oldest. A lookup that \
+            has just found that one binds a cached route to it while it is dropped: the route is in no table \
+            any more, and keeps its reference to the device for ever. No process is involved.",
+    function: "net/ipv4/route.c: fnhe_remove_oldest, find_exception, rt_bind_exception",
+    cure: "A kernel that clears the address of what it drops: 6.18, 6.17.9, 6.12.59, 6.6.117, 6.1.159, \
+           5.15.197, 5.10.247, 5.4.302. Elsewhere a reboot. Flushing the cache, waiting and ending processes \
+           do nothing. /proc/net/stat/rt_cache shows the loss before anything hangs.",
+    reading: &[
+        "67d6d681e15b ipv4: make exception cache less predictible (5.15): the oldest is dropped, no more reused",
+        "ac1499fcd40f ipv4: route: Prevent rt_bind_exception() from rebinding stale fnhe (6.18)",
+        "CVE-2025-68241, with the stable kernels that had it and when they were fixed",
+        "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe (5.1): the same for one that expires",
+        "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
+    ],
+};
+
+const ERAS: &[Era] = &[
+    Era::new("loses-the-dropped", "5.15 to 6.17, and stable kernels from 2021 on, until fixed", loses)
+        .since("67d6d681e15b: the oldest exception is dropped, while a lookup may be binding a route to it"),
+    Era::new("clears-the-dropped", CLEARING, |ground| ground.kernel.carries(CLEARS))
+        .since("ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it")
+        .immune(),
+    Era::new("reuses-the-oldest", "3.6 to 5.14 without the change of 2021, as 4.4.283", |_| true)
+        .since("4895c771c7f0: the oldest exception is given the new address")
+        .immune(),
+];
 
 /// The scenario.
-pub const SCENARIO: Scenario = Scenario {
-    fault: Fault {
-        card: Card {
-            name: "route-exception-leak",
-            title: "The kernel loses references to a device, and waits for them until the next reboot",
-            family: "teardown hangs",
-            saw: "\"unregister_netdevice: waiting for vethX to become free. Usage count = 3\" every ten seconds, for days. \
-              Every container of that device is gone, no process holds it, and pods of the node stay Terminating \
-              until it is rebooted.",
-            cause: "Path MTU messages create exceptions of a route; a full bucket drops its oldest. A lookup that has \
-                just found that one binds a cached route to it while it is dropped: the route is in no table any \
-                more, and keeps its reference to the device for ever. No process is involved.",
-            function: "net/ipv4/route.c: fnhe_remove_oldest, find_exception, rt_bind_exception",
-            cure: "A kernel that clears the address of what it drops: 6.18, 6.17.9, 6.12.59, 6.6.117, 6.1.159, 5.15.197, \
-               5.10.247, 5.4.302. Elsewhere a reboot. Flushing the cache, waiting and ending processes do nothing. \
-               /proc/net/stat/rt_cache shows the loss before anything hangs.",
-            reading: &[
-                "67d6d681e15b ipv4: make exception cache less predictible (5.15): the oldest is dropped, no more reused",
-                "ac1499fcd40f ipv4: route: Prevent rt_bind_exception() from rebinding stale fnhe (6.18)",
-                "CVE-2025-68241, with the stable kernels that had it and when they were fixed",
-                "ee60ad219f5c route: set the deleted fnhe fnhe_daddr to 0 in ip_del_fnhe (5.1): the same for one that expires",
-                "moby/moby#5618: unregister_netdevice: waiting for lo to become free",
-            ],
-        },
-        needs: &[Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::OwnKernel],
-        wedges: true,
+pub fn scenario() -> Scenario {
+    Scenario::new(CARD, ("the device is freed", "yes"), |_| arms(), play)
+        .needs([Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::OwnKernel])
+        .needs_own_guest()
         // The number of cached routes is one for the whole kernel.
-        apart: |_| true,
-        recheck: Recheck::Never,
-        settings: &[],
-        arms: &[
-            Arm::control("the destinations are spread over the buckets: no exception is dropped"),
-            Arm::fault("the destinations share a bucket: with each message an exception is dropped"),
-            Arm::remedy("flush", "the route cache is flushed before the delete, and again while it waits"),
-            Arm::remedy("wait", "eleven minutes pass before the delete: every exception expires in ten"),
-            Arm::remedy("close-every-socket", "no program has anything open before the delete"),
-            // Last, because it stops the worker that frees namespaces.
-            Arm::variant("namespace-dies", "the device is not deleted: its namespace dies"),
-        ],
-        eras: &[
-            Era::new(
-                "loses-the-dropped",
-                "5.15 to 6.17, and stable kernels from 2021 on, until fixed",
-                loses,
-            )
-            .since(
-                "67d6d681e15b: the oldest exception is dropped, while a lookup may be binding a route to it",
-            ),
-            Era::new("clears-the-dropped", CLEARING, |ground| ground.kernel.carries(CLEARS))
-                .since("ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it")
-                .immune(),
-            Era::new("reuses-the-oldest", "3.6 to 5.14 without the change of 2021, as 4.4.283", |_| true)
-                .since("4895c771c7f0: the oldest exception is given the new address")
-                .immune(),
-        ],
-        symptom: Symptom { row: "the device is freed", healthy: "yes" },
-        topology,
-    },
-    play: |stage| -> Play<'_> { Box::pin(play(stage)) },
-};
+        .sequential(|_| true)
+        .recheck(Recheck::Never)
+        .eras(ERAS)
+}
 
 /// The releases that drop the oldest exception, since 67d6d681e15b, and those
 /// that clear it first, since ac1499fcd40f: CVE-2025-68241. No feature tells them
-/// apart. The arms are the trial: a kernel about which this page is wrong ends
-/// as not expected.
+/// apart. A kernel about which this page is wrong ends as not expected.
 const DROPS: &str = "4.4.284 4.9.283 4.14.247 4.19.207 5.4.146 5.10.65 5.13.17 5.14.4 5.15";
 const CLEARING: &str =
     "6.18 and later, and stable kernels from 5.4.302, 5.10.247, 6.1.159, 6.6.117, 6.12.59 on";
@@ -97,30 +69,74 @@ fn loses(ground: &Ground) -> bool {
     ground.kernel.carries(DROPS) && !ground.kernel.carries(CLEARS)
 }
 
+const BEHIND: &str = "172.16.0.0/12";
+
+fn network() -> Topology {
+    Topology::new()
+        .hosts(["pod", "router"])
+        .link("pod 10.0.0.1/24", "router 10.0.0.2/24")
+        .interfaces("veth", "eth0")
+        .own_device("veth")
+        .route("pod", BEHIND, "10.0.0.2")
+}
+
+#[derive(Debug, Clone)]
+struct Conduct {
+    /// Whether the destinations share a bucket.
+    one_bucket: bool,
+    flush: bool,
+    /// How long before the device goes.
+    wait: Duration,
+    end: End,
+}
+
+/// How the device goes, and what is open then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    IsDeleted,
+    IsDeletedWithNothingOpen,
+    ItsNamespaceDies,
+}
+
+fn arms() -> Arms<Conduct> {
+    let base = Conduct { one_bucket: false, flush: false, wait: Duration::from_secs(1), end: End::IsDeleted };
+    Arms::control("the destinations are spread over the buckets: no exception is dropped", network(), base)
+        .fault("the destinations share a bucket: with each message an exception is dropped", |arm| {
+            arm.one_bucket = true;
+        })
+        .remedy("flush", "the route cache is flushed before the delete, and again while it waits", |arm| {
+            arm.flush = true;
+        })
+        // net.ipv4.route.mtu_expires is 600 s.
+        .remedy("wait", "eleven minutes pass before the delete: every exception expires in ten", |arm| {
+            arm.wait = Duration::from_secs(660);
+        })
+        .remedy("close-every-socket", "no program has anything open before the delete", |arm| {
+            arm.end = End::IsDeletedWithNothingOpen;
+        })
+        // Last, because it stops the worker that frees namespaces.
+        .variant("namespace-dies", "the device is not deleted: its namespace dies", |arm| {
+            arm.end = End::ItsNamespaceDies;
+        })
+}
+
 /// More than a bucket holds: 5 to 10.
 const DESTINATIONS: usize = 16;
 /// One in a few hundred comes in the middle of a lookup.
 const MESSAGES: usize = 8192;
-const BEHIND: &str = "172.16.0.0/12";
 
-fn topology(plan: &Plan<'_>) -> Topology {
-    Topology::new()
-        .hosts(["pod", "router"])
-        .link("pod 10.0.0.1/24", "router 10.0.0.2/24")
-        .interfaces(&plan.own_device("veth"), "eth0")
-        .route("pod", BEHIND, "10.0.0.2")
-}
-
-async fn play(stage: &Stage<'_>) -> Result<()> {
+async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (pod, at, device) = (stage.host("pod"), stage.host("router"), stage.own_device("veth"));
     let failed = |tried: &'static str| move |e| Error::kernel("pod", tried, e);
     let (between, behind) = (["router", "pod", "eth0"], || Net::parse(BEHIND).addresses());
-    let shared = of_one_bucket_elsewhere(topology(stage), between, behind(), DESTINATIONS).await?;
-    let destinations = if stage.faulty() { shared.to_vec() } else { behind().take(DESTINATIONS).collect() };
+    let same = stage.network().topology().clone();
+    let shared = of_one_bucket_elsewhere(same, between, behind(), DESTINATIONS).await?;
+    let destinations =
+        if conduct.one_bucket { shared.to_vec() } else { behind().take(DESTINATIONS).collect() };
     let bystander = Namespace::new("bystander")?;
     link::add_veth(at.namespace(), "other", &bystander, "eth0").map_err(failed("add a link"))?;
     let sockets = (Router::new(stage.network(), "router", "pod", "eth0")?, Lookups::new(pod)?);
-    // What the message itself leaves in the cache, whatever it is about.
+    // The message itself leaves a route in the cache, whatever it is about.
     sockets.0.tell(at.address())?;
     // Networks of earlier arms go, and with them their cached routes.
     stage.pass(Duration::from_secs(2)).await;
@@ -128,13 +144,11 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
 
     qdisc::delay(at.namespace(), "eth0", Duration::from_micros(600))?;
     flood(&sockets.0, &sockets.1, &destinations, MESSAGES)?;
-    let open = (!stage.is("close-every-socket")).then_some(sockets);
-    let flush = || sysctl::set(pod.namespace(), "net.ipv4.route.flush", "1");
-    if stage.is("flush") {
-        flush()?;
-    }
-    // net.ipv4.route.mtu_expires is 600 s.
-    stage.pass(Duration::from_secs(if stage.is("wait") { 660 } else { 1 })).await;
+    let open = (conduct.end != End::IsDeletedWithNothingOpen).then_some(sockets);
+    let flush =
+        || if conduct.flush { sysctl::set(pod.namespace(), "net.ipv4.route.flush", "1") } else { Ok(()) };
+    flush()?;
+    stage.pass(conduct.wait).await;
     route::delete(pod.namespace(), Net::parse(BEHIND)).map_err(failed("delete the route"))?;
     stage.pass(Duration::from_secs(2)).await;
     let lost = route_cache::entries()?.saturating_sub(before);
@@ -143,7 +157,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     // Both namespaces of a link stay while its delete waits: the other end is
     // freed after this one.
     let (name, far) = (device.clone(), at.namespace().try_clone()?);
-    let mut delete = if stage.is("namespace-dies") {
+    let mut delete = if conduct.end == End::ItsNamespaceDies {
         let dying = Namespace::new("dying")?;
         link::give(pod.namespace(), &device, &dying).map_err(failed("move the device"))?;
         None
@@ -152,9 +166,7 @@ async fn play(stage: &Stage<'_>) -> Result<()> {
     };
     let line = stage.unregister_netdevice(&device, true).await?;
     stage.see("the kernel says that it waits", if line.is_some() { "yes" } else { "no" });
-    if stage.is("flush") {
-        flush()?;
-    }
+    flush()?;
     drop(bystander);
     let next = link::vanishes(at, "other", Duration::from_secs(15)).await;
     stage.see("another namespace is freed", if next { "yes" } else { "no" });

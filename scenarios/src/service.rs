@@ -1,28 +1,27 @@
 //! What the conntrack scenarios have in common: a client, a node that
 //! translates a service address to the server, and the server.
 
-use lab::probe::Answer;
-use lab::scenario::Plan;
-use lab::topology::Topology;
-use lab::topology::rule::{CtState, Rule};
+use lab::prelude::*;
+use lab::wire::Wire;
 use lab::wire::segment::Header;
-use lab::wire::{Way, Wire};
-use lab::{Error, Result};
 
 /// The address that the client knows, as Kubernetes gives them.
 pub const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
 /// What it is translated to.
 pub const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
 
-/// The network, with the two remedies that every one of them tries; the
-/// server's link is a wire.
-pub fn topology(plan: &Plan<'_>) -> Topology {
-    rules(plan, hosts().wire("node 10.0.2.1/24", "server 10.0.2.2/24"))
+const BE_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
+/// Whether conntrack picks up a flow in the middle.
+pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
+
+/// The network; the server's link is a wire.
+pub fn network() -> Topology {
+    translated(hosts().wire("node 10.0.2.1/24", "server 10.0.2.2/24"))
 }
 
-/// The same without a wire, for what needs none: a wire's rings take 16 MB.
-pub fn unwired(plan: &Plan<'_>) -> Topology {
-    rules(plan, hosts().link("node 10.0.2.1/24", "server 10.0.2.2/24"))
+/// The same without a wire, whose rings take 16 MB.
+pub fn unwired() -> Topology {
+    translated(hosts().link("node 10.0.2.1/24", "server 10.0.2.2/24"))
 }
 
 fn hosts() -> Topology {
@@ -33,21 +32,48 @@ fn hosts() -> Topology {
         .link("client 10.0.1.2/24", "node 10.0.1.1/24")
 }
 
-fn rules(plan: &Plan<'_>, topology: Topology) -> Topology {
-    topology
-        .rule("node", Rule::destination_nat("service", SERVICE, BACKEND))
-        .rule_if(plan.is("drop-invalid"), "node", Rule::drop("invalid").ct_state(CtState::INVALID))
-        .sysctl("node", "net.netfilter.nf_conntrack_tcp_be_liberal", u8::from(plan.is("be-liberal")))
+fn translated(network: Topology) -> Topology {
+    network.rule("node", Rule::destination_nat("service", SERVICE, BACKEND)).sysctl("node", BE_LIBERAL, 0)
 }
 
-/// The headers of the server's last segment.
-pub async fn last_of_server(wire: &Wire) -> Result<Header> {
+/// A flow from the client to the service.
+pub async fn open(stage: &Stage<'_>) -> Result<Flow> {
+    Flow::open(stage.host("client"), SERVICE, stage.host("server"), BACKEND.1).await
+}
+
+/// A remedy that every one of the scenarios tries.
+pub fn drop_invalid<C: Clone>(arms: Arms<C>) -> Arms<C> {
+    arms.remedy("drop-invalid", "the node drops INVALID packets in forward", |arm| {
+        arm.rule("node", Rule::drop("invalid").ct_state(CtState::INVALID));
+    })
+}
+
+/// A remedy against INVALID packets.
+pub fn be_liberal<C: Clone>(arms: Arms<C>) -> Arms<C> {
+    arms.remedy("be-liberal", "nf_conntrack_tcp_be_liberal=1 on the node", |arm| {
+        arm.sysctl("node", BE_LIBERAL, 1);
+    })
+}
+
+/// The header of the server's last segment.
+async fn last_of_server(wire: &Wire) -> Result<Header> {
     wire.caught_up().await;
     let last = wire.frames().into_iter().rev().find(|f| f.way == Way::Back && f.header.is_some());
-    last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server said nothing".into()))
+    last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server sent no segment".into()))
 }
 
-/// An idle connection that nothing happened to is open.
+/// Injects a segment that the server might send next but for its sequence
+/// number, which is `by` beyond the last one's.
+pub async fn inject(stage: &Stage<'_>, wire: &Wire, by: u32) -> Result<()> {
+    use lab::wire::segment::{Flags, Segment};
+    let last = last_of_server(wire).await?;
+    let header = Header { seq: last.seq.wrapping_add(by), flags: Flags::PSH | Flags::ACK, ..last };
+    let segment = Segment { header, payload: b"boom!!!" };
+    wire.inject(Way::Back, segment.frame(stage.network().macs("server", "node"))?);
+    Ok(())
+}
+
+/// An idle connection to which nothing happened is open.
 pub fn open_or(met: Answer) -> String {
     if met == Answer::Nothing { "open".to_owned() } else { met.to_string() }
 }

@@ -166,7 +166,10 @@ fn show_tells_the_story() {
         assert_eq!(told[0]["scenario"], name);
         let arms = told[0]["arms"].as_array().expect("a list");
         for arm in arms {
-            assert_eq!(keys(arm), ["name", "kind", "change"]);
+            assert_eq!(keys(arm), ["name", "kind", "change", "edits"]);
+            // The edit is printed beside the prose.
+            let edits = arm["edits"].as_array().expect("a list");
+            assert_eq!(edits.is_empty(), arm["kind"] == "control", "{name}: {arm}");
             assert!(story.out.contains(arm["name"].as_str().expect("a name")), "{}", story.out);
         }
     }

@@ -14,7 +14,7 @@ use lab::machine::worker::Task;
 use lab::outcome::{Outcome, Verdict};
 use lab::scenario::{Need, Scenario};
 use lab::snapshot;
-use lab::stage::Looks;
+use lab::stage::CaptureOptions;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
 
@@ -53,7 +53,7 @@ fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed>
         only: vec![],
         set: case.set.clone(),
         without_cause,
-        looks: Some(Looks::default()),
+        looks: Some(CaptureOptions::default()),
     };
     runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
 }

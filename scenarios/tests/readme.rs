@@ -26,7 +26,7 @@ fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<&'static str>; 2] {
     let cells = outcome.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
     let tried = |arm: &&lab::scenario::Arm| arm.kind == ArmKind::Remedy && cells.get(arm.name).is_some();
     scenario
-        .arms
+        .arms()
         .iter()
         .filter(tried)
         .map(|arm| arm.name)

@@ -116,7 +116,7 @@ fn an_exercise_keeps_its_secret() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     for secret in [scenario.card.title, scenario.card.cause, scenario.card.function, scenario.card.cure]
         .into_iter()
-        .chain(scenario.arms.iter().map(|arm| arm.change))
+        .chain(scenario.arms().iter().map(|arm| arm.change))
     {
         assert!(
             !words(&err).contains(secret) && !words(&out).contains(secret),

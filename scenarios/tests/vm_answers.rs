@@ -121,7 +121,7 @@ fn reviewed() -> Outcome {
     let era = scenario.eras[0].name;
     let text = (CATALOGUE.snapshots)(&format!("{SHORT}@{era}")).expect("a snapshot");
     let table = snapshot::read(text).expect("a snapshot");
-    let arms = scenario.arms.iter().map(|arm| {
+    let arms = scenario.arms().into_iter().map(|arm| {
         let cells = table.cells.0.iter();
         let cells = cells.filter_map(|(row, cells)| Some((row.clone(), cells.get(arm.name)?.clone())));
         ArmOutcome {

@@ -11,8 +11,6 @@ use std::process::ExitCode;
 
 use lab::Catalogue;
 
-const CATALOGUE: Catalogue = Catalogue { scenarios: &[mtu_black_hole::SCENARIO], snapshots };
-
 /// What the kernels did when a person read it, by `scenario@era`.
 fn snapshots(name: &str) -> Option<&'static str> {
     match name {
@@ -22,5 +20,5 @@ fn snapshots(name: &str) -> Option<&'static str> {
 }
 
 fn main() -> ExitCode {
-    lab::cli::main(&CATALOGUE)
+    lab::cli::main(&Catalogue::new(vec![mtu_black_hole::scenario()], snapshots))
 }

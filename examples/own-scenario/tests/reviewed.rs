@@ -8,7 +8,7 @@ use std::path::Path;
 
 use lab::machine::here::Here;
 use lab::machine::worker::Task;
-use lab::stage::Looks;
+use lab::stage::CaptureOptions;
 use lab::{Error, snapshot};
 
 #[test]
@@ -18,7 +18,7 @@ fn the_outcome_is_the_reviewed_one() {
         only: vec![],
         set: BTreeMap::new(),
         without_cause: false,
-        looks: Some(Looks::default()),
+        looks: Some(CaptureOptions::default()),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let outcome = runtime.block_on(async {

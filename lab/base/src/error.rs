@@ -3,9 +3,8 @@
 //! An error says where, what was tried, and what came back. A fault that a
 //! scenario provokes is never an error: it is an observation.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use nix::libc;
 

@@ -11,7 +11,7 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_machine::worker::Report;
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{Arm, Card, Fault, Recheck, Symptom};
+use faultlab_model::scenario::{Arms, Card, Ground};
 use faultlab_net::topology::Topology;
 use faultlab_report::html::{Drawings, Page, html};
 use faultlab_report::made::column;
@@ -90,27 +90,12 @@ fn columns(outcome: &Outcome) -> Vec<Column> {
     vec![column, other]
 }
 
-const ARMS: &[Arm] = &[Arm::fault("")];
-
 fn catalogue() -> Catalogue {
     let name: &'static str = Box::leak(line(HOSTILE).into_owned().into_boxed_str());
     let card =
         Card { name, title: "A title", family: "", saw: "", cause: "", function: "", cure: "", reading: &[] };
-    let scenario = Scenario {
-        fault: Fault {
-            card,
-            needs: &[],
-            wedges: false,
-            apart: |_| false,
-            recheck: Recheck::Never,
-            settings: &[],
-            arms: ARMS,
-            eras: &[],
-            symptom: Symptom { row: "the connection", healthy: "open" },
-            topology: |_| Topology::new(),
-        },
-        play: |_| Box::pin(async { Ok(()) }),
-    };
+    let arms = |_: &Ground| Arms::control("", Topology::new(), ()).fault("", |_| {});
+    let scenario = Scenario::new(card, ("the connection", "open"), arms, async |_, ()| Ok(()));
     Catalogue { scenarios: Box::leak(Box::new([scenario])), snapshots: |_| None }
 }
 

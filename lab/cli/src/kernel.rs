@@ -9,12 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::Stop;
-use crate::terminal;
-use crate::text;
-use faultlab_kernels::Entry;
-use faultlab_kernels::Progress;
-use faultlab_kernels::Source;
-use faultlab_kernels::Store;
+use crate::{terminal, text};
+use faultlab_kernels::{Entry, Progress, Source, Store};
 use faultlab_report::Style;
 
 /// What can be done with the store.

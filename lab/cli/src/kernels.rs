@@ -11,8 +11,7 @@ use super::options::Options;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
-use faultlab_kernels::Kernel;
-use faultlab_kernels::Store;
+use faultlab_kernels::{Kernel, Store};
 use faultlab_machine::vm::Vm;
 use faultlab_machine::vm::run::Heard;
 use faultlab_model::outcome::{Outcome, Verdict};
@@ -85,7 +84,7 @@ async fn column(
     let mut never_booted = None;
     while !left.is_empty() {
         // A scenario that may wedge its kernel has a guest of its own.
-        let together = left.iter().position(|s| s.wedges).map_or(left.len(), |at| at.max(1));
+        let together = left.iter().position(|s| s.needs_own_guest).map_or(left.len(), |at| at.max(1));
         let batch: Vec<_> = left[..together].to_vec();
         let tasks = batch.iter().map(|s| options.task(s)).collect();
         let mut hear = |heard: Heard<'_>| {

@@ -20,7 +20,7 @@ pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<()
                 "family": card.family,
                 "title": card.title,
                 "needs": scenario.needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "arms": scenario.arms.iter().map(|a| a.name).collect::<Vec<_>>(),
+                "arms": scenario.arms().iter().map(|a| a.name).collect::<Vec<_>>(),
                 "eras": scenario.eras.iter().map(|e| json!({
                     "name": e.name, "kernels": e.kernels, "reproduces": e.shows == Shows::Reproduced,
                 })).collect::<Vec<_>>(),

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::shard::Shard;
 use faultlab_engine::catalogue::{Catalogue, nearest};
 use faultlab_engine::scenario::Scenario;
-use faultlab_engine::stage::Looks;
+use faultlab_engine::stage::CaptureOptions;
 use faultlab_machine::worker::Task;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock};
@@ -97,7 +97,7 @@ pub enum Bad {
 impl Bad {
     /// What `git bisect run` takes: 0 good, 1 bad, 125 cannot be told.
     ///
-    /// Looks at what the fault arm met and not at what is expected of the
+    /// CaptureOptions at what the fault arm met and not at what is expected of the
     /// version: in the middle of a bisection the version says little.
     #[must_use]
     pub fn status(self, outcomes: &[&Outcome]) -> u8 {
@@ -157,7 +157,7 @@ pub struct Options {
     /// Where captures go.
     pub pcap: Option<PathBuf>,
     /// What becomes of what is seen of arms; none where nobody is to look on.
-    pub looks: Option<Looks>,
+    pub looks: Option<CaptureOptions>,
     /// Whether ladders are printed.
     pub ladder: bool,
     /// Where a report goes.
@@ -232,7 +232,7 @@ impl Run {
                 _ => Format::Text,
             },
             junit: self.junit,
-            looks: (!self.no_captures).then_some(Looks {
+            looks: (!self.no_captures).then_some(CaptureOptions {
                 captures: self.pcap.is_some() || self.ladder || self.report.is_some(),
                 explains: self.why || self.report.is_some(),
             }),
@@ -247,14 +247,14 @@ impl Run {
 }
 
 pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
-    let arms = || scenarios.iter().flat_map(|s| s.arms);
-    if arms().any(|a| a.name == name) {
+    let arms: Vec<_> = scenarios.iter().flat_map(|s| s.arms()).collect();
+    if arms.iter().any(|a| a.name == name) {
         return Ok(());
     }
-    let hint = if let Some(near) = nearest(name, arms().map(|a| a.name)) {
+    let hint = if let Some(near) = nearest(name, arms.iter().map(|a| a.name)) {
         format!("did you mean {near}?")
     } else {
-        let narrowable = arms().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
+        let narrowable = arms.iter().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
         let mut names: Vec<_> = narrowable.map(|a| a.name).collect();
         names.sort_unstable();
         names.dedup();

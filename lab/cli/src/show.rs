@@ -1,15 +1,12 @@
 //! `faultlab show`: the story of one fault.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use super::Stop;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground, Plan, Setting, Shows, Values};
-use faultlab_net::kernel::Kernel;
+use faultlab_model::scenario::{Arm, ArmKind, Clock, Setting, Shows, Values};
 use faultlab_report::Style;
 
 pub(super) fn show(catalogue: &Catalogue, name: &str, json: bool, style: Style) -> Result<(), Stop> {
@@ -18,17 +15,13 @@ pub(super) fn show(catalogue: &Catalogue, name: &str, json: bool, style: Style) 
     Ok(terminal::print(&told)?)
 }
 
-fn drawing(scenario: &Scenario, arm: &Arm) -> String {
-    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
-    (scenario.topology)(&Plan { ground: &ground, arm, acts: arm.name }).to_string()
-}
-
-fn fault(scenario: &Scenario) -> &Arm {
-    scenario.arms.iter().find(|a| a.kind == ArmKind::Fault).unwrap_or(&scenario.arms[0])
+/// The network of the fault arm.
+fn drawing(arms: &[Arm]) -> String {
+    arms.iter().find(|a| a.kind == ArmKind::Fault).map_or(String::new(), |fault| fault.network.to_string())
 }
 
 fn story(scenario: &Scenario, style: Style) -> String {
-    let card = &scenario.card;
+    let (card, arms) = (&scenario.card, scenario.arms());
     let mut text = format!("{}\n{}\n", style.bold(card.name), style.paragraph("", card.title));
     let mut part = |heading: &str, body: String| {
         text.push_str(&style.bold(heading));
@@ -37,7 +30,7 @@ fn story(scenario: &Scenario, style: Style) -> String {
         text.push('\n');
     };
     part("What people saw", style.paragraph("  ", card.saw));
-    let network = textwrap::indent(&drawing(scenario, fault(scenario)), "  ");
+    let network = textwrap::indent(&drawing(&arms), "  ");
     part("The network, in the fault arm", network);
     part("Why", style.paragraph("  ", card.cause) + &style.hanging("  Decided in: ", "    ", card.function));
     let arm = |a: &Arm| {
@@ -46,9 +39,10 @@ fn story(scenario: &Scenario, style: Style) -> String {
             ArmKind::Variant => " (variant)",
             ArmKind::Remedy => " (tried against it)",
         };
-        style.hanging(&format!("  {}{kind}: ", a.name), "    ", a.change)
+        let edits = a.edits.iter().map(|edit| style.hanging("    ", "      ", edit));
+        style.hanging(&format!("  {}{kind}: ", a.name), "    ", a.change) + &edits.collect::<String>()
     };
-    part("Arms", scenario.arms.iter().map(arm).collect());
+    part("Arms, and what each changes", arms.iter().map(arm).collect());
     part(
         "The symptom",
         style.paragraph(
@@ -83,7 +77,7 @@ fn setting(setting: &Setting, style: Style) -> String {
 }
 
 fn as_json(scenario: &Scenario) -> serde_json::Value {
-    let card = &scenario.card;
+    let (card, arms) = (&scenario.card, scenario.arms());
     json!({
         "scenario": card.name,
         "family": card.family,
@@ -94,10 +88,10 @@ fn as_json(scenario: &Scenario) -> serde_json::Value {
         "cure": card.cure,
         "reading": card.reading,
         "symptom": {"row": scenario.symptom.row, "healthy": scenario.symptom.healthy},
-        "network": drawing(scenario, fault(scenario)),
+        "network": drawing(&arms),
         "needs": scenario.needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "arms": scenario.arms.iter().map(|a| json!({
-            "name": a.name, "kind": a.kind, "change": a.change,
+        "arms": arms.iter().map(|a| json!({
+            "name": a.name, "kind": a.kind, "change": a.change, "edits": a.edits,
         })).collect::<Vec<_>>(),
         "eras": scenario.eras.iter().map(|e| json!({
             "name": e.name, "kernels": e.kernels, "since": e.since, "reproduces": e.shows == Shows::Reproduced,

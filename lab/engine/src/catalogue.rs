@@ -13,6 +13,12 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// A catalogue of scenarios, for as long as the program runs.
+    #[must_use]
+    pub fn new(scenarios: Vec<Scenario>, snapshots: Snapshots) -> Self {
+        Self { scenarios: scenarios.leak(), snapshots }
+    }
+
     /// The scenario of that name.
     ///
     /// # Errors

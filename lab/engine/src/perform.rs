@@ -6,17 +6,13 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::evidence::voice::Voice;
-use crate::scenario::Scenario;
-use crate::stage::{Looks, Stage};
+use crate::scenario::{Scenario, ScriptedArm};
+use crate::stage::{ArmRun, CaptureOptions};
 use faultlab_base::error::{Error, Result};
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use faultlab_model::recording::Traces;
-use faultlab_model::scenario::Arm;
-use faultlab_model::scenario::ArmKind;
-use faultlab_model::scenario::Era;
-use faultlab_model::scenario::Ground;
-use faultlab_model::scenario::Plan;
+use faultlab_model::scenario::{ArmKind, Era, Ground};
 use faultlab_model::snapshot;
 
 /// What is asked of a scenario, beside its ground.
@@ -24,11 +20,11 @@ use faultlab_model::snapshot;
 pub struct Order<'a> {
     /// Variants and remedies to narrow to; all where it is empty.
     pub only: &'a [String],
-    /// Gives the fault arm the control's network, and plays no other arm: a way
-    /// to see that without its cause nothing is reproduced.
+    /// Gives the fault arm the network and the conduct of the control, and plays no
+    /// other arm: without its cause nothing may be reproduced.
     pub without_cause: bool,
     /// What becomes of what is seen of arms; none where nobody is to look on.
-    pub looks: Option<Looks>,
+    pub looks: Option<CaptureOptions>,
 }
 
 /// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
@@ -61,9 +57,9 @@ pub async fn perform(
             outcome.reason = Some("no era of this scenario recognises the kernel".into());
         }
         Some(era) => {
-            let mut arms = scenario.arms_on(ground, order.only);
+            let mut arms = scenario.scripted_on(ground, order.only);
             if order.without_cause {
-                arms.retain(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault));
+                arms = without_cause(&arms);
             }
             let logged = voice.log.count().unwrap_or_default();
             voice.drops.forget();
@@ -106,55 +102,60 @@ pub async fn perform(
     Ok(outcome)
 }
 
+/// The control, and the fault without its change.
+fn without_cause(arms: &[ScriptedArm]) -> Vec<ScriptedArm> {
+    let Some(control) = arms.iter().find(|scripted| scripted.arm.kind == ArmKind::Control) else {
+        return vec![];
+    };
+    let fault = arms.iter().filter(|scripted| scripted.arm.kind == ArmKind::Fault);
+    [control.clone()].into_iter().chain(fault.map(|fault| fault.unchanged_from(control))).collect()
+}
+
 /// Sets all arms up, then plays them side by side: while a network is built the
 /// thread waits for the kernel, and the wires of arms that play would stand still.
 async fn all(
     scenario: &Scenario,
     ground: &Ground,
-    arms: &[&'static Arm],
+    arms: &[ScriptedArm],
     order: Order<'_>,
     voice: &Voice,
     on_arm: &dyn Fn(&str),
 ) -> Result<Vec<Played>> {
-    let plan = |arm: &'static Arm| {
-        let acts = if order.without_cause && arm.kind == ArmKind::Fault { "control" } else { arm.name };
-        Plan { ground, arm, acts }
-    };
     let mut outcomes = vec![];
-    if (scenario.apart)(ground) {
+    if (scenario.sequential)(ground) {
         for arm in arms {
-            let stage = Stage::set_up(scenario, plan(arm), voice, order.looks).await?;
-            stage.looked_on();
-            outcomes.push(play(scenario, stage, on_arm).await?);
+            let run = ArmRun::set_up(scenario, ground, arm, voice, order.looks).await?;
+            run.await_witness();
+            outcomes.push(play(run, on_arm).await?);
         }
         return Ok(outcomes);
     }
-    let mut stages = vec![];
+    let mut runs = vec![];
     for arm in arms {
-        stages.push(Stage::set_up(scenario, plan(arm), voice, order.looks).await?);
+        runs.push(ArmRun::set_up(scenario, ground, arm, voice, order.looks).await?);
     }
     // The kernel has those of all arms wait at once.
-    stages.iter().for_each(Stage::looked_on);
-    let plays = stages.into_iter().map(|stage| play(scenario, stage, on_arm));
+    runs.iter().for_each(ArmRun::await_witness);
+    let plays = runs.into_iter().map(|run| play(run, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
 /// An arm that has ended, and what was seen of it where somebody looked on.
 type Played = (ArmOutcome, Option<Traces>);
 
-async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
-    let arm = stage.arm.name;
+async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
+    let arm = run.arm().name;
     let played = tokio::select! {
         biased;
-        played = (scenario.play)(&stage) => played,
-        never = stage.look_on() => match never {},
+        played = run.play() => played,
+        never = run.watch_waits() => match never {},
     };
     played.map_err(|error| match error {
         error @ (Error::Missing(_) | Error::Exhausted(_)) => error,
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);
-    stage.finish()
+    run.finish()
 }
 
 /// Explains the arms by what the control shows not; a control that is not

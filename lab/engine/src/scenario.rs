@@ -1,24 +1,78 @@
-//! A fault and the play that shows it.
+//! A fault, and the play that shows it.
 
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use faultlab_base::Result;
-use faultlab_model::scenario::Fault;
+use faultlab_model::scenario::{Arm, Arms, Card, Era, Fault, Ground, Need, Recheck, Setting};
 
 use crate::stage::Stage;
+
+/// A fault, and the play that shows it. It lives as long as the program.
+pub struct Scenario {
+    /// What the fault is.
+    pub fault: Fault,
+    scripts: Box<Scripts>,
+}
+
+/// Makes the arms of an environment, with their play.
+type Scripts = dyn Fn(&Ground) -> Vec<ScriptedArm> + Send + Sync;
+
+/// An arm, and the play with the conduct that the arm gives it.
+#[derive(Clone)]
+pub struct ScriptedArm {
+    /// The arm.
+    pub arm: Arm,
+    script: Rc<dyn Script>,
+}
 
 /// The probes of one arm, under way.
 pub type Play<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// A fault and the play that shows it.
-#[derive(Debug)]
-pub struct Scenario {
-    /// What the fault is.
-    pub fault: Fault,
-    /// The probes, the same in every arm.
-    pub play: for<'a> fn(&'a Stage<'a>) -> Play<'a>,
+/// A play with its conduct, whose type the engine does not know.
+trait Script {
+    fn play<'a>(&'a self, stage: &'a Stage<'a>) -> Play<'a>;
+}
+
+/// A play and the conduct of one arm.
+struct Conducted<C, F> {
+    conduct: C,
+    play: F,
+}
+
+impl<C, F: AsyncFn(&Stage<'_>, &C) -> Result<()>> Script for Conducted<C, F> {
+    fn play<'a>(&'a self, stage: &'a Stage<'a>) -> Play<'a> {
+        Box::pin((self.play)(stage, &self.conduct))
+    }
+}
+
+impl fmt::Debug for ScriptedArm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedArm").field("arm", &self.arm).finish_non_exhaustive()
+    }
+}
+
+impl ScriptedArm {
+    /// The play of the scenario with the conduct of this arm.
+    pub(crate) fn play<'a>(&'a self, stage: &'a Stage<'a>) -> Play<'a> {
+        self.script.play(stage)
+    }
+
+    /// The same arm without its change: network and conduct are those of `base`.
+    #[must_use]
+    pub fn unchanged_from(&self, base: &Self) -> Self {
+        let network = base.arm.network.clone();
+        Self { arm: Arm { network, edits: vec![], ..self.arm.clone() }, script: Rc::clone(&base.script) }
+    }
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Scenario").field(&self.fault.card.name).finish()
+    }
 }
 
 impl Deref for Scenario {
@@ -26,5 +80,87 @@ impl Deref for Scenario {
 
     fn deref(&self) -> &Fault {
         &self.fault
+    }
+}
+
+impl Scenario {
+    /// A fault: its story, the row that people noticed with its cell in a healthy
+    /// network, its arms, and the play that all of them share.
+    ///
+    /// The play learns what an arm gives it, the conduct, and meets the arm's
+    /// network. It learns neither the arm's name nor its kind: what it observes
+    /// must differ for the verdict to differ.
+    #[must_use]
+    pub fn new<C, F>(
+        card: Card,
+        symptom: (&'static str, &'static str),
+        arms: impl Fn(&Ground) -> Arms<C> + Copy + Send + Sync + 'static,
+        play: F,
+    ) -> Self
+    where
+        C: fmt::Debug + 'static,
+        F: AsyncFn(&Stage<'_>, &C) -> Result<()> + Copy + Send + Sync + 'static,
+    {
+        let without_plays =
+            move |ground: &Ground| arms(ground).finish().into_iter().map(|(arm, _)| arm).collect::<Vec<_>>();
+        let scripts = move |ground: &Ground| {
+            let scripted = |(arm, conduct)| {
+                let script: Rc<dyn Script> = Rc::new(Conducted { conduct, play });
+                ScriptedArm { arm, script }
+            };
+            arms(ground).finish().into_iter().map(scripted).collect::<Vec<_>>()
+        };
+        Self { fault: Fault::new(card, symptom, without_plays), scripts: Box::new(scripts) }
+    }
+
+    /// What the kernel or the privileges must offer; veth where this is not said.
+    #[must_use]
+    pub fn needs(mut self, needs: impl Into<Vec<Need>>) -> Self {
+        self.fault.needs = needs.into().leak();
+        self
+    }
+
+    /// What `--set` can change.
+    #[must_use]
+    pub fn settings(mut self, settings: impl Into<Vec<Setting>>) -> Self {
+        self.fault.settings = settings.into().leak();
+        self
+    }
+
+    /// The ranges of kernels that behave alike, in the order in which they are
+    /// tried; where none are given every kernel shows the fault.
+    #[must_use]
+    pub fn eras(mut self, eras: impl Into<Vec<Era>>) -> Self {
+        self.fault.eras = eras.into().leak();
+        self
+    }
+
+    /// Its arms run one after another where this says so.
+    #[must_use]
+    pub fn sequential(mut self, sequential: fn(&Ground) -> bool) -> Self {
+        self.fault.sequential = sequential;
+        self
+    }
+
+    /// It may leave its kernel unable to go on.
+    #[must_use]
+    pub fn needs_own_guest(mut self) -> Self {
+        self.fault.needs_own_guest = true;
+        self
+    }
+
+    /// How an exercise looks whether the fault is cured, where that is not by
+    /// playing the probes again.
+    #[must_use]
+    pub fn recheck(mut self, recheck: Recheck) -> Self {
+        self.fault.recheck = recheck;
+        self
+    }
+
+    /// The arms of an environment with their play, narrowed as by
+    /// [`Fault::arms_on`].
+    #[must_use]
+    pub fn scripted_on(&self, ground: &Ground, only: &[String]) -> Vec<ScriptedArm> {
+        (self.scripts)(ground).into_iter().filter(|scripted| scripted.arm.is_wanted(only)).collect()
     }
 }

@@ -1,10 +1,9 @@
 //! What a person in a confined shell has of their own: a directory to be in, a
 //! home, an environment that leads nowhere else.
 
-use std::env;
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use nix::unistd::{AccessFlags, access};
 use tokio::process::Command;
@@ -26,7 +25,7 @@ pub(super) struct Belongings {
 }
 
 impl Belongings {
-    /// Looks at what there is in this mount namespace and for these ids.
+    /// CaptureOptions at what there is in this mount namespace and for these ids.
     pub(super) fn look() -> Self {
         let may_enter = |place: &Path| access(place, AccessFlags::R_OK | AccessFlags::X_OK).is_ok();
         let here = env::current_dir().ok().filter(|place| may_enter(place) && is_here(place));

@@ -19,7 +19,7 @@ use super::shell::play;
 use super::{mounts, names};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;
-use faultlab_engine::stage::Stage;
+use faultlab_engine::stage::ArmRun;
 use faultlab_model::scenario::{Ground, Recheck, Shows};
 use faultlab_report::standing::Tools;
 use faultlab_report::{Style, exercise as report};
@@ -132,7 +132,7 @@ struct Verdict {
 /// An exercise under way.
 pub(super) struct Exercise<'s, 'a> {
     scenario: &'s Scenario,
-    stage: &'s Stage<'a>,
+    run: &'s ArmRun<'a>,
     commands: UnixListener,
     /// How long the probes take in the network with the fault.
     takes: Duration,
@@ -148,24 +148,24 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// # Errors
     /// [`Error::Lab`] where the probes met nothing, or what the trainee does could
     /// not be checked.
-    pub(super) fn begin(scenario: &'s Scenario, stage: &'s Stage<'a>, stays: bool) -> Result<Self> {
-        let takes = stage.elapsed();
-        if cured(scenario, stage) {
-            let met = report::symptom(scenario, &stage.played());
+    pub(super) fn begin(scenario: &'s Scenario, run: &'s ArmRun<'a>, stays: bool) -> Result<Self> {
+        let takes = run.elapsed();
+        if cured(scenario, run) {
+            let met = report::symptom(scenario, &run.observed());
             return Err(Error::Lab(format!("there is nothing to find, the fault did not show: {met}")));
         }
         if stays != (scenario.recheck == Recheck::Look) {
             return Err(Error::Lab("it is no exercise: what a trainee does could not be checked".into()));
         }
         let commands = install().map_err(|e| Error::kernel("exercise", format!("make {PLACE}"), e))?;
-        Ok(Self { scenario, stage, commands, takes, hints: 0, attempts: 0, solved: false })
+        Ok(Self { scenario, run, commands, takes, hints: 0, attempts: 0, solved: false })
     }
 
     /// What a trainee reads first.
     pub(super) fn greeting(&self, tools: Tools, style: Style) -> String {
-        let topology = self.stage.network().topology();
-        let met = self.stage.played();
-        report::greeting(self.scenario, self.stage.ground, topology, &met, tools, style)
+        let topology = self.run.network().topology();
+        let met = self.run.observed();
+        report::greeting(self.scenario, self.run.ground(), topology, &met, tools, style)
     }
 
     /// What a trainee reads last.
@@ -202,7 +202,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
                 };
                 say(&mut command, format!("{begun}\n")).await?;
                 // Before 6.0 a TIME_WAIT cannot be ended from outside.
-                if !self.looks() && !self.stage.ground.kernel.at_least(6, 0) {
+                if !self.looks() && !self.run.ground().kernel.at_least(6, 0) {
                     say(&mut command, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
                         .await?;
                 }
@@ -230,7 +230,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     }
 
     fn hint(&mut self, style: Style) -> String {
-        let hints = report::hints(self.scenario, self.stage.ground);
+        let hints = report::hints(self.scenario, self.run.ground());
         let Some(hint) = hints.get(self.hints) else {
             return "There are no more hints; `solution` tells the story.\n".to_owned();
         };
@@ -244,22 +244,21 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// Where they cannot be played.
     async fn check(&mut self) -> Result<Verdict> {
         let played = if self.looks() {
-            self.stage.look_again().await;
+            self.run.recheck().await;
             Ok(())
         } else {
-            self.stage.again().await?;
-            play(self.scenario, self.stage).await.and_then(|()| self.stage.carried())
+            self.run.reset().await?;
+            play(self.run).await.and_then(|()| self.run.check_wires())
         };
-        let seen = self.stage.played();
+        let seen = self.run.observed();
         Ok(match played {
             // What failed behind the symptom leaned on what the trainee took away.
             Err(error) if seen.get(self.scenario.symptom.row).is_none() => {
                 Verdict { solved: false, met: format!("the probes did not come to their end: {error}") }
             }
-            _ => Verdict {
-                solved: cured(self.scenario, self.stage),
-                met: report::symptom(self.scenario, &seen),
-            },
+            _ => {
+                Verdict { solved: cured(self.scenario, self.run), met: report::symptom(self.scenario, &seen) }
+            }
         })
     }
 
@@ -275,8 +274,8 @@ impl<'s, 'a> Exercise<'s, 'a> {
 }
 
 /// Whether the probes met in the symptom's row what they meet in a healthy network.
-fn cured(scenario: &Scenario, stage: &Stage<'_>) -> bool {
-    stage.played().get(scenario.symptom.row).is_some_and(|cell| cell == scenario.symptom.healthy)
+fn cured(scenario: &Scenario, run: &ArmRun<'_>) -> bool {
+    run.observed().get(scenario.symptom.row).is_some_and(|cell| cell == scenario.symptom.healthy)
 }
 
 fn install() -> io::Result<UnixListener> {

@@ -24,14 +24,14 @@ use tokio::time::timeout;
 use super::belongings::Belongings;
 use super::exercise::{self, Exercise};
 use super::here::BUDGET;
-use super::mounts;
-use super::names;
+use super::{mounts, names};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::scenario::ScriptedArm;
 use faultlab_engine::scenario::{Play, Scenario};
-use faultlab_engine::stage::Stage;
-use faultlab_model::scenario::Plan;
+use faultlab_engine::stage::ArmRun;
+use faultlab_model::scenario::Ground;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
 
@@ -81,35 +81,36 @@ impl Streams {
 /// An arm that was played, or stays where its fault stands.
 pub(super) struct Played<'s> {
     scenario: &'s Scenario,
-    stage: &'s Stage<'s>,
+    run: &'s ArmRun<'s>,
     /// The rest of a play that stays.
     rest: Option<Play<'s>>,
 }
 
 impl<'s> Played<'s> {
-    /// Sets a stage up for somebody who sits beside it.
-    pub(super) async fn stage<'a>(
+    /// Sets up an arm that a shell will be beside.
+    pub(super) async fn run<'a>(
         scenario: &Scenario,
-        plan: Plan<'a>,
+        ground: &'a Ground,
+        arm: &'a ScriptedArm,
         voice: &'a Voice,
-    ) -> Result<Stage<'a>> {
-        let mut stage = Stage::set_up(scenario, plan, voice, None).await?;
-        stage.sit_down();
-        Ok(stage)
+    ) -> Result<ArmRun<'a>> {
+        let mut run = ArmRun::set_up(scenario, ground, arm, voice, None).await?;
+        run.expect_shell();
+        Ok(run)
     }
 
     /// Plays the arm.
-    pub(super) async fn on(scenario: &'s Scenario, stage: &'s Stage<'s>) -> Result<Self> {
-        let mut play = (scenario.play)(stage);
+    pub(super) async fn on(scenario: &'s Scenario, run: &'s ArmRun<'s>) -> Result<Self> {
+        let mut play = run.play();
         let stays = async {
             tokio::select! {
                 biased;
                 played = &mut play => played.map(|()| false),
-                () = stage.has_come_to_stay() => Ok(true),
+                () = run.is_held() => Ok(true),
             }
         };
-        let stays = within_budget(stage, stays).await?;
-        Ok(Self { scenario, stage, rest: stays.then_some(play) })
+        let stays = within_budget(run, stays).await?;
+        Ok(Self { scenario, run, rest: stays.then_some(play) })
     }
 
     /// Goes on with it for ever.
@@ -125,16 +126,16 @@ impl<'s> Played<'s> {
 /// the shell's exit status, for one that a signal ended 128 and its number. One
 /// that is `confined` is told what it can write to.
 pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat, confined: bool) -> Result<u8> {
-    let Played { scenario, stage, rest } = played;
+    let Played { scenario, run, rest } = played;
     let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
-    names::name(stage.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
+    names::name(run.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let (role, told, mut exercise) = if seat.exercise {
-        let exercise = Exercise::begin(scenario, stage, rest.is_some())?;
+        let exercise = Exercise::begin(scenario, run, rest.is_some())?;
         ("exercise", exercise.greeting(tools(), seat.style), Some(exercise))
     } else {
-        let (arm, topology) = (stage.arm, stage.network().topology());
-        let seen = stage.played();
+        let (arm, topology) = (run.arm(), run.network().topology());
+        let seen = run.observed();
         let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), seat.style);
         (arm.name, told, None)
     };
@@ -192,14 +193,14 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat, con
 }
 
 /// Plays an arm once more.
-pub(super) async fn play(scenario: &Scenario, stage: &Stage<'_>) -> Result<()> {
-    within_budget(stage, (scenario.play)(stage)).await
+pub(super) async fn play(run: &ArmRun<'_>) -> Result<()> {
+    within_budget(run, run.play()).await
 }
 
-async fn within_budget<T>(stage: &Stage<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
+async fn within_budget<T>(run: &ArmRun<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(BUDGET, played).await.unwrap_or_else(|_| {
         Err(Error::Deadline {
-            place: stage.arm.name.into(),
+            place: run.arm().name.into(),
             condition: "the arm to be played".into(),
             waited: BUDGET,
         })

@@ -22,9 +22,9 @@ use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::voice::Opened;
 use faultlab_engine::perform::{Order, perform};
-use faultlab_engine::stage::Looks;
+use faultlab_engine::stage::CaptureOptions;
 use faultlab_model::outcome::Outcome;
-use faultlab_model::scenario::{Clock, Ground, Plan};
+use faultlab_model::scenario::{Clock, Ground};
 use faultlab_net::isolation::{Privilege, forbidden};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::namespace::close_all_but;
@@ -56,11 +56,11 @@ pub enum Task {
         only: Vec<String>,
         /// Settings that were given.
         set: BTreeMap<String, String>,
-        /// Gives the fault arm the control's network.
+        /// Gives the fault arm the network and the conduct of the control.
         without_cause: bool,
         /// What becomes of what is seen beside what probes meet; none where
         /// nobody is to look on.
-        looks: Option<Looks>,
+        looks: Option<CaptureOptions>,
     },
     /// Plays one arm and starts a shell beside it.
     Shell {
@@ -259,13 +259,13 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
             let streams = Streams::inherited(descriptors);
             let scenario = catalogue.find(&scenario).map_err(Error::Lab)?;
             let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
-            let named = scenario.arms.iter().find(|a| a.name == arm);
+            let arms = scenario.scripted_on(&ground, &[]);
+            let named = arms.iter().find(|scripted| scripted.arm.name == arm);
             let arm = named.ok_or_else(|| Error::Lab(format!("no arm is named {arm:?}")))?;
-            let plan = Plan { ground: &ground, arm, acts: arm.name };
             let voice = opened.listen();
             let shell = async {
-                let stage = Played::stage(scenario, plan, &voice).await?;
-                shell::beside(Played::on(scenario, &stage).await?, streams, seat, room == Room::Person).await
+                let run = Played::run(scenario, &ground, arm, &voice).await?;
+                shell::beside(Played::on(scenario, &run).await?, streams, seat, room == Room::Person).await
             };
             Report::Left(LocalSet::new().block_on(&runtime, shell)?)
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Style;
 use super::standing::{self, Tools};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Arm, ArmKind, Fault, Ground, Plan, Recheck};
+use faultlab_model::scenario::{Arm, ArmKind, Fault, Ground, Recheck};
 use faultlab_net::topology::Topology;
 
 /// Where a setting is that no namespace has to itself.
@@ -77,8 +77,9 @@ pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
         format!("Look at: {}.", places.join(", "))
     };
     let mut remedies = String::new();
-    for arm in scenario.arms_on(ground, &[]) {
-        let nodes = changed(scenario, ground, arm);
+    let arms = scenario.arms_on(ground, &[]);
+    for arm in &arms {
+        let nodes = changed(&arms, arm);
         let name = match arm.kind {
             ArmKind::Remedy => arm.name,
             ArmKind::Control if !nodes.is_empty() => "the healthy network",
@@ -104,18 +105,17 @@ pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
 /// The nodes that are not alike in the networks of the fault, of the control and
 /// of the remedies.
 fn places(scenario: &Fault, ground: &Ground) -> Vec<String> {
-    let arms = scenario.arms_on(ground, &[]).into_iter();
-    let others = arms.filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
-    let nodes: BTreeSet<_> = others.flat_map(|arm| changed(scenario, ground, arm)).collect();
+    let arms = scenario.arms_on(ground, &[]);
+    let others = arms.iter().filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
+    let nodes: BTreeSet<_> = others.flat_map(|arm| changed(&arms, arm)).collect();
     nodes.into_iter().collect()
 }
 
 /// The nodes of the fault's network that an arm's has otherwise, and the kernel
 /// where what is set for all of it differs.
-fn changed(scenario: &Fault, ground: &Ground, arm: &Arm) -> Vec<String> {
-    let network = |arm: &Arm| (scenario.topology)(&Plan { ground, arm, acts: arm.name });
-    let fault = scenario.arms.iter().find(|a| a.kind == ArmKind::Fault);
-    fault.map_or(vec![], |fault| differing(&network(fault), &network(arm)))
+fn changed(arms: &[Arm], arm: &Arm) -> Vec<String> {
+    let fault = arms.iter().find(|a| a.kind == ArmKind::Fault);
+    fault.map_or(vec![], |fault| differing(&fault.network, &arm.network))
 }
 
 /// The nodes whose rules, sysctls or routes are not the same in two networks.

@@ -10,8 +10,7 @@
 //! that this kernel does not have is None, and one that did not move is 0.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
+use std::{fmt, fs};
 
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::Namespace;

@@ -6,12 +6,10 @@
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::CStr;
-use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use std::{fmt, fs, io};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};

@@ -9,11 +9,10 @@
 //! signal ends the hold.
 
 use std::ffi::CString;
-use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Stage;
+use super::ArmRun;
 use crate::evidence::sockets::sockets;
 use crate::evidence::witness::{Counted, Witness};
 use faultlab_base::error::Result;
@@ -14,9 +14,10 @@ use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, ring};
 use faultlab_net::topology::Kind;
 
-impl Stage<'_> {
-    /// Ends the arm: what the kernel's tables say now, and all that was seen;
-    /// also by who looked on, if anybody did. Who could not changes no outcome.
+impl ArmRun<'_> {
+    /// Ends the arm: reads the kernel's tables, and returns all that was observed,
+    /// with the recording where there is a witness. A witness that failed changes
+    /// no outcome.
     ///
     /// # Errors
     /// Where evidence cannot be read, or a wire lost a frame that it was not
@@ -24,10 +25,11 @@ impl Stage<'_> {
     pub fn finish(mut self) -> Result<(ArmOutcome, Option<Traces>)> {
         let ended = ring::now();
         let (mut evidence, counted) = self.tables()?;
-        self.carried()?;
-        let seen_by =
-            |witness: Result<Witness>| witness?.end(&self.network, counted, &self.voice.drops, ended);
-        let (mut traces, unwatched) = match self.witness.take().map(seen_by) {
+        self.check_wires()?;
+        let seen_by = |witness: Result<Witness>| {
+            witness?.end(&self.stage.network, counted, &self.stage.voice.drops, ended)
+        };
+        let (mut traces, unwatched) = match self.stage.witness.take().map(seen_by) {
             None => (None, None),
             Some(Ok(traces)) => {
                 let lost = traces.capture.lost;
@@ -44,12 +46,12 @@ impl Stage<'_> {
             }
         }
         // Wires end before their network does.
-        self.wires.take();
-        let seen = self.seen.take();
+        self.stage.wires.take();
+        let seen = self.stage.seen.take();
         let outcome = ArmOutcome {
-            name: self.plan.arm.name.to_owned(),
-            kind: self.plan.arm.kind,
-            change: self.plan.arm.change.to_owned(),
+            name: self.arm().name.to_owned(),
+            kind: self.arm().kind,
+            change: self.arm().change.to_owned(),
             symptom: None,
             observations: seen.observations,
             unseen: seen.unseen,
@@ -65,9 +67,9 @@ impl Stage<'_> {
     /// What the kernel's tables say of each host, and what it has counted.
     fn tables(&self) -> Result<(Map<Vec<String>>, Vec<Counted>)> {
         let (mut evidence, mut counted) = (Map::default(), vec![]);
-        for host in self.network.hosts() {
+        for host in self.stage.network.hosts() {
             let (mut lines, mut rules) = (vec![], vec![]);
-            let changes = self.counters(host.name())?;
+            let changes = self.stage.counters(host.name())?;
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
             }
@@ -91,13 +93,13 @@ impl Stage<'_> {
     fn complete(&self, traces: &mut Traces, ended: Duration) -> Result<()> {
         let of_another = |device: &str| {
             let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
-            !self.network.hosts().iter().any(own)
+            !self.stage.network.hosts().iter().any(own)
         };
-        traces.log = self.voice.log.complaints(self.logged.get(), of_another)?;
-        for (ends, wire) in self.wires.borrow().iter() {
+        traces.log = self.stage.voice.log.complaints(self.stage.logged.get(), of_another)?;
+        for (ends, wire) in self.stage.wires.borrow().iter() {
             // Where the first records have given way nothing is known of the others.
             let [one, other] = ends;
-            let link = self.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
+            let link = self.stage.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
             if let Some([here, there]) = link {
                 let ends = [(one.as_str(), here.interface.as_str()), (other, &there.interface)];
                 carried::mark(&mut traces.capture, ends, &wire.frames());
@@ -105,7 +107,7 @@ impl Stage<'_> {
             traces.wires.push(WireTraces { ends: ends.clone(), counted: wire.counted() });
         }
         let begun = ended.saturating_sub(traces.capture.until);
-        traces.capture.probes = self.network.journal().map_or(vec![], |journal| journal.since(begun));
+        traces.capture.probes = self.stage.network.journal().map_or(vec![], |journal| journal.since(begun));
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! One arm while it runs: its network, and what was seen in it.
 
-mod beside;
 mod end;
+mod run;
+mod session;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,38 +16,60 @@ use tokio::time::{Instant, sleep};
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::{Record, Waiting};
 use crate::evidence::shared_log::SharedLog;
-use crate::evidence::sockets::{destroy, sockets};
 use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
-use crate::scenario::Scenario;
-use beside::Beside;
-use faultlab_base::error::{Error, Missing, Result};
+use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::Plan;
-use faultlab_net::conntrack::Conntrack;
+use faultlab_model::scenario::Ground;
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire};
+use session::ShellSession;
+
+pub use run::ArmRun;
 
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a connection that nobody holds may take to end by itself: 60 s in
-/// TIME_WAIT (include/net/tcp.h, TCP_TIMEWAIT_LEN), and what came before.
-const ORPHANED: Duration = Duration::from_secs(90);
 
-/// What becomes of what was seen of an arm beside what its probes met. An
-/// outcome that is not as expected is explained in any case.
+/// What an outcome brings along of what was captured. An outcome that is not as
+/// expected is explained in any case.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Looks {
+pub struct CaptureOptions {
     /// Whether the outcome brings the frames along.
     pub captures: bool,
     /// Whether it is explained.
     pub explains: bool,
 }
 
-/// One arm while it runs.
-#[derive(Debug)]
+/// One arm while it runs, as its play sees it: the network, and the environment.
+///
+/// Which arm it is cannot be asked. A play that could ask might restate what was
+/// planted where it should observe it:
+///
+/// ```compile_fail,E0599
+/// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
+///     stage.see("the peer", if stage.faulty() { "dead" } else { "alive" });
+///     Ok(())
+/// }
+/// ```
+///
+/// ```compile_fail,E0616
+/// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
+///     stage.see("the peer", if stage.arm.name == "fault" { "dead" } else { "alive" });
+///     Ok(())
+/// }
+/// ```
+///
+/// ```
+/// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
+///     let probe = lab::probe::connect(stage.host("node"), 0, ([10, 0, 0, 2], 80), std::time::Duration::from_secs(2));
+///     stage.see("the peer", probe.await?);
+///     Ok(())
+/// }
+/// ```
 pub struct Stage<'a> {
-    plan: Plan<'a>,
+    /// The kernel, its clock, and the settings.
+    pub ground: &'a Ground,
+    scenario: &'static str,
     /// The row that it is judged by.
     judged_by: &'static str,
     network: Network,
@@ -60,8 +82,8 @@ pub struct Stage<'a> {
     wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
     /// None where nobody looks on; else what does, or why nothing can.
     witness: Option<Result<Witness>>,
-    /// Where somebody sits beside it.
-    beside: Option<Beside>,
+    /// Where a shell is held beside it.
+    session: Option<ShellSession>,
 }
 
 #[derive(Debug, Default)]
@@ -71,71 +93,21 @@ struct Seen {
     because: Vec<String>,
 }
 
-impl<'a> Deref for Stage<'a> {
-    type Target = Plan<'a>;
-
-    fn deref(&self) -> &Plan<'a> {
-        &self.plan
+impl fmt::Debug for Stage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("scenario", &self.scenario).finish_non_exhaustive()
     }
 }
 
-impl<'a> Stage<'a> {
-    /// Builds the arm's network, and begins to look on where there are `looks`.
-    ///
-    /// # Errors
-    /// What the kernel refused or lacks.
-    pub async fn set_up(
-        scenario: &Scenario,
-        plan: Plan<'a>,
-        voice: &'a Voice,
-        looks: Option<Looks>,
-    ) -> Result<Self> {
-        let network = Network::build((scenario.topology)(&plan)).await?;
-        let witness = looks.map(|looks| Witness::on(&network, looks.captures));
-        let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
-        Ok(Self {
-            plan,
-            judged_by: scenario.symptom.row,
-            network,
-            voice,
-            begun: Cell::new(Instant::now()),
-            logged: Cell::new(voice.log.count()?),
-            before: RefCell::new(before),
-            seen: RefCell::default(),
-            wires: RefCell::default(),
-            witness,
-            beside: None,
-        })
-    }
-
-    /// Has its play stay where it [can](Self::stays), for somebody who sits beside it.
-    pub fn sit_down(&mut self) {
-        self.beside = Some(Beside::new());
-    }
-
-    /// Stays where the fault stands while somebody sits beside it in a shell,
-    /// and has another `look` at what they may have cured whenever they ask. Returns
-    /// at once where nobody does.
+impl Stage<'_> {
+    /// Holds the fault while a shell is beside it, and runs `recheck` whenever the
+    /// person in the shell asks whether it is cured. Returns at once where there is
+    /// no shell.
     ///
     /// For a play that cannot be played again, right before it ends the fault.
-    pub async fn stays(&self, look: impl AsyncFnMut()) {
-        if let Some(beside) = &self.beside {
-            beside.stay(look).await;
-        }
-    }
-
-    /// Waits until the play stays.
-    pub async fn has_come_to_stay(&self) {
-        match &self.beside {
-            Some(beside) => beside.stays().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Has a play that stays look again, while it goes on.
-    pub async fn look_again(&self) {
-        if let Some(beside) = &self.beside {
-            beside.ask().await;
+    pub async fn hold_for_shell(&self, recheck: impl AsyncFnMut()) {
+        if let Some(session) = &self.session {
+            session.hold(recheck).await;
         }
     }
 
@@ -151,6 +123,23 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn host(&self, name: &str) -> &Host {
         self.network.host(name)
+    }
+
+    /// The name of the device that [`Topology::own_device`] named with this prefix.
+    ///
+    /// # Panics
+    /// When the network has no such device.
+    ///
+    /// [`Topology::own_device`]: faultlab_net::topology::Topology::own_device
+    #[must_use]
+    pub fn own_device(&self, prefix: &str) -> String {
+        let mut names =
+            self.network.topology().links.iter().flat_map(|link| &link.ends).map(|end| &end.interface);
+        let own = |name: &&String| {
+            let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+            number.is_some_and(|number| number.parse::<usize>().is_ok())
+        };
+        names.find(own).unwrap_or_else(|| panic!("no device of this arm begins with {prefix:?}")).clone()
     }
 
     /// Lets the frames between two nodes pass under a policy, from now on.
@@ -219,7 +208,7 @@ impl<'a> Stage<'a> {
         while !is_true()? {
             if begun.elapsed() > PATIENCE {
                 return Err(Error::Deadline {
-                    place: self.plan.arm.name.to_owned(),
+                    place: self.scenario.to_owned(),
                     condition: condition.to_owned(),
                     waited: PATIENCE,
                 });
@@ -284,86 +273,5 @@ impl<'a> Stage<'a> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;
         Ok(Counters::changes(&self.before.borrow()[index], &now))
-    }
-
-    /// What was seen of an arm that was played and stays: the wires go on.
-    pub fn played(&self) -> Map<String> {
-        let seen = self.seen.borrow();
-        let mut cells = seen.observations.clone();
-        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be seen: {why}")));
-        cells
-    }
-
-    /// Makes the network ready for another play, as it now is: the wires of the
-    /// last one end, and the kernel forgets flows. What others changed in it
-    /// stays, and so do their sockets.
-    ///
-    /// # Errors
-    /// Where the kernel does not forget.
-    pub async fn again(&self) -> Result<()> {
-        self.wires.borrow_mut().clear();
-        self.seen.take();
-        let begun = Instant::now();
-        while let Some(missing) = self.end_orphans()? {
-            if begun.elapsed() > ORPHANED {
-                return Err(Error::Missing(missing));
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
-        // Where no rule asks for conntrack there is none to flush.
-        for node in self.network.topology().nodes.iter().filter(|n| !n.rules.is_empty()) {
-            Conntrack::of(self.host(&node.name).namespace())?.flush()?;
-        }
-        let counters = self.network.hosts().iter().map(|h| Counters::read(h.namespace()));
-        self.before.replace(counters.collect::<Result<_>>()?);
-        self.begun.set(Instant::now());
-        self.logged.set(self.voice.log.count()?);
-        Ok(())
-    }
-
-    /// Ends the connections that nobody holds any more: TIME_WAITs, and what waits
-    /// for a FIN. What is missing to end them at once, where any is left.
-    fn end_orphans(&self) -> Result<Option<Missing>> {
-        let mut left = None;
-        for host in self.network.hosts() {
-            for socket in sockets(host.namespace())?.iter().filter(|s| s.inode == 0) {
-                match destroy(host.namespace(), socket) {
-                    Err(Error::Missing(missing)) => left = Some(missing),
-                    // It has ended by itself.
-                    Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
-                    done => done?,
-                }
-            }
-        }
-        Ok(left)
-    }
-
-    /// Whether the wires carried all that they were to carry.
-    ///
-    /// # Errors
-    /// Where one lost a frame that it was not told to lose, or has failed.
-    pub fn carried(&self) -> Result<()> {
-        for (_, wire) in self.wires.borrow().iter() {
-            let lost = wire.lost()?;
-            if lost > 0 {
-                return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until who is to look on does.
-    pub fn looked_on(&self) {
-        if let Some(Ok(witness)) = &self.witness {
-            witness.ready();
-        }
-    }
-
-    /// Looks at what the arm waits for, for ever.
-    pub async fn look_on(&self) -> Infallible {
-        match &self.witness {
-            Some(Ok(witness)) => witness.waits().look(&self.network).await,
-            Some(Err(_)) | None => std::future::pending().await,
-        }
     }
 }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::journey::Leg;
 use super::{Arm, Finding, Rank, flow};
-use faultlab_model::recording::Remark;
-use faultlab_model::recording::Traces;
 use faultlab_model::recording::{Dropped, tally};
+use faultlab_model::recording::{Remark, Traces};
 use faultlab_net::conntrack::Statistic;
 use faultlab_net::wire::segment::Flags;
 

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::{Arm, Finding, Rank, seconds};
-use faultlab_model::recording::Task;
-use faultlab_model::recording::Wait;
+use faultlab_model::recording::{Task, Wait};
 
 /// What a task waits for that sleeps in one of these functions.
 const WAITS_FOR: [(&[&str], &str); 3] = [

@@ -4,10 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::hops::made;
-use faultlab_model::recording::Dropped;
-use faultlab_model::recording::Remark;
-use faultlab_model::recording::Task;
-use faultlab_model::recording::Wait;
+use faultlab_model::recording::{Dropped, Remark, Task, Wait};
 use faultlab_model::recording::{HostTraces, WireTraces};
 use faultlab_net::capture::{Capture, End, Frame};
 use faultlab_net::conntrack::{Entry, Event, Status, TcpState, Tuple};

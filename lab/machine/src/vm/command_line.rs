@@ -51,7 +51,7 @@ const NOT_CALLED: [&str; 5] = [
     // Puts numbers for names into the formats of all trace events, which
     // programs read to print events: 100 million instructions.
     "trace_eval_init",
-    // Looks up the name of all that can be traced: 100 million, from 6.1.
+    // CaptureOptions up the name of all that can be traced: 100 million, from 6.1.
     "ftrace_check_for_weak_functions",
 ];
 

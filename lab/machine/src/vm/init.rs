@@ -19,11 +19,8 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::voice::{Opened, Voice};
 use faultlab_engine::perform::{Order, perform};
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::outcome::Outcome;
-use faultlab_model::outcome::Verdict;
-use faultlab_model::scenario::Clock;
-use faultlab_model::scenario::Ground;
-use faultlab_model::scenario::Plan;
+use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::scenario::{Clock, Ground};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::sysctl;
 
@@ -126,18 +123,18 @@ fn work(catalogue: &Catalogue) -> Result<()> {
 
 /// Plays an arm, and has a shell on the console beside its network.
 async fn sit(scenario: &Scenario, ground: &Ground, arm: &str, seat: Seat, voice: &Voice) -> Result<u8> {
-    let meant = scenario.arms_on(ground, &[]);
-    let arm = meant.iter().find(|a| a.name == arm).ok_or_else(|| {
+    let meant = scenario.scripted_on(ground, &[]);
+    let arm = meant.iter().find(|scripted| scripted.arm.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
     if seat.exercise {
         exercise::has_something(scenario, ground)?;
     }
-    let stage = Played::stage(scenario, Plan { ground, arm, acts: arm.name }, voice).await?;
-    let played = Played::on(scenario, &stage).await?;
+    let run = Played::run(scenario, ground, arm, voice).await?;
+    let played = Played::on(scenario, &run).await?;
     tools::install()?;
     let console = housekeeping::take_console(seat.style.width)?;
-    report(&Report::Arm(arm.name.to_owned()))?;
+    report(&Report::Arm(arm.arm.name.to_owned()))?;
     let left = shell::beside(played, Streams::of(console)?, seat, false).await;
     housekeeping::silence_console()?;
     left

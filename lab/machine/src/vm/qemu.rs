@@ -112,7 +112,7 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Looks for QEMU on PATH.
+    /// CaptureOptions for QEMU on PATH.
     ///
     /// # Errors
     /// [`Error::Missing`] where there is none, or an old one.

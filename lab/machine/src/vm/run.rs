@@ -2,9 +2,6 @@
 
 use std::time::Instant;
 
-use super::Console;
-use super::End;
-use super::Frame;
 use super::answers::{self, Answer, Answers};
 use super::command_line::Guest;
 use super::elf::Executable;
@@ -14,10 +11,9 @@ use super::initramfs::Initramfs;
 use super::person::Person;
 use super::qemu::{self, Qemu};
 use super::tools;
-use crate::worker::Report;
-use crate::worker::Task;
-use faultlab_base::error::Error;
-use faultlab_base::error::Result;
+use super::{Console, End, Frame};
+use crate::worker::{Report, Task};
+use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_kernels::Kernel;
 use faultlab_kernels::modules::WANTED;

@@ -34,7 +34,7 @@ pub(super) struct Asked {
     scenario: &'static Scenario,
     settings: Map<String>,
     /// The arms that it may play, in the order of the table.
-    arms: Vec<&'static Arm>,
+    arms: Vec<Arm>,
     /// Those of which it has not said that they have ended.
     playing: Vec<&'static str>,
     without_cause: bool,
@@ -56,8 +56,8 @@ impl Asked {
         // Which arms mean something on its kernel, only the guest knows.
         let essential = |arm: &Arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault);
         let wanted = |arm: &Arm| only.is_empty() || only.iter().any(|name| name == arm.name);
-        let may = |arm: &&Arm| essential(arm) || (wanted(arm) && !without_cause);
-        let arms: Vec<_> = scenario.arms.iter().filter(may).collect();
+        let may = |arm: &Arm| essential(arm) || (wanted(arm) && !without_cause);
+        let arms: Vec<_> = scenario.arms().into_iter().filter(may).collect();
         Ok(Self {
             scenario,
             settings: Map(ground.settings.into_iter().collect()),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ground;
+use faultlab_net::topology::Topology;
 
 /// What an arm is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,53 +18,35 @@ pub enum ArmKind {
     Remedy,
 }
 
-/// One run of a scenario's network.
-#[derive(Debug, Clone, Copy)]
+/// One run of a scenario in one environment: its network, and what it is for.
+///
+/// [`Arms`](super::Arms) makes them. Name and kind are for the engine and for
+/// reports; the play is given neither.
+#[derive(Debug, Clone)]
 pub struct Arm {
     /// The name in tables and after `--arm`.
     pub name: &'static str,
     /// What it is for.
     pub kind: ArmKind,
-    /// The one thing in which it differs: from the control for the fault, from
-    /// the fault for the others.
+    /// The one thing in which it differs, in prose: from the control for the
+    /// fault, from the fault for most others.
     pub change: &'static str,
-    /// Whether it means something in an era.
-    pub meant: fn(&Ground) -> bool,
+    /// Whether it means something in its environment.
+    pub meant: bool,
+    /// Its network.
+    pub network: Topology,
+    /// The difference from the arm that it starts from, one line for each typed
+    /// edit: `node: sysctl net.ipv4.tcp_timestamps=0`.
+    pub edits: Vec<String>,
 }
 
 impl Arm {
-    const fn new(name: &'static str, kind: ArmKind, change: &'static str) -> Self {
-        Self { name, kind, change, meant: |_| true }
-    }
-
-    /// The healthy network.
+    /// Whether it means something here, and is not left out: `only` names variants
+    /// and remedies to narrow to. Control and fault always stay, since the verdict
+    /// is their difference.
     #[must_use]
-    pub const fn control(change: &'static str) -> Self {
-        Self::new("control", ArmKind::Control, change)
-    }
-
-    /// The network with the one thing changed that causes the fault.
-    #[must_use]
-    pub const fn fault(change: &'static str) -> Self {
-        Self::new("fault", ArmKind::Fault, change)
-    }
-
-    /// The fault met in another way.
-    #[must_use]
-    pub const fn variant(name: &'static str, change: &'static str) -> Self {
-        Self::new(name, ArmKind::Variant, change)
-    }
-
-    /// The fault with something tried against it.
-    #[must_use]
-    pub const fn remedy(name: &'static str, change: &'static str) -> Self {
-        Self::new(name, ArmKind::Remedy, change)
-    }
-
-    /// Leaves the arm out where `meant` says no.
-    #[must_use]
-    pub const fn only_where(mut self, meant: fn(&Ground) -> bool) -> Self {
-        self.meant = meant;
-        self
+    pub fn is_wanted(&self, only: &[String]) -> bool {
+        let named = || only.is_empty() || only.iter().any(|name| name == self.name);
+        self.meant && (matches!(self.kind, ArmKind::Control | ArmKind::Fault) || named())
     }
 }

@@ -2,45 +2,60 @@
 //! eras of kernels that show it.
 
 mod arm;
+mod arms;
+mod edits;
 mod era;
 mod ground;
 mod need;
 mod setting;
 
-use faultlab_net::topology::Topology;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use faultlab_net::kernel::Kernel;
 
 pub use arm::{Arm, ArmKind};
+pub use arms::{Arms, Control, Setup};
 pub use era::{Era, Shows};
 pub use ground::{Clock, Ground};
 pub use need::Need;
 pub use setting::{Setting, Values};
 
-/// One production fault: all of a scenario but its play.
-#[derive(Debug)]
+/// One production fault: all of a scenario but its play. It lives as long as the
+/// program.
 pub struct Fault {
     /// Its story.
     pub card: Card,
+    /// The row that people noticed.
+    pub symptom: Symptom,
     /// What the kernel or the privileges must offer.
     pub needs: &'static [Need],
     /// Whether it may leave its kernel unable to go on: then it has a guest of
     /// its own.
-    pub wedges: bool,
+    pub needs_own_guest: bool,
     /// Whether its arms run one after another, because they set what this
     /// kernel has only once, or would slow each other down.
-    pub apart: fn(&Ground) -> bool,
+    pub sequential: fn(&Ground) -> bool,
     /// How an exercise looks whether the fault is cured.
     pub recheck: Recheck,
     /// What `--set` can change.
     pub settings: &'static [Setting],
-    /// Control first, then the fault, then variants and remedies.
-    pub arms: &'static [Arm],
     /// Tried in order; the first that recognises the kernel is its era.
     pub eras: &'static [Era],
-    /// The row that people noticed.
-    pub symptom: Symptom,
-    /// The network of an arm.
-    pub topology: fn(&Plan<'_>) -> Topology,
+    arms: Box<ArmsOn>,
 }
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fault").field(&self.card.name).finish()
+    }
+}
+
+/// Makes the arms of an environment.
+type ArmsOn = dyn Fn(&Ground) -> Vec<Arm> + Send + Sync;
+
+/// The era of a fault for which none is given.
+const ONLY_ERA: &[Era] = &[Era::every_kernel("no kernel is known to differ")];
 
 /// How an exercise looks whether a trainee has cured the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,41 +100,37 @@ pub struct Symptom {
     pub healthy: &'static str,
 }
 
-/// One arm on its ground.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan<'a> {
-    /// The kernel and the settings.
-    pub ground: &'a Ground,
-    /// The arm.
-    pub arm: &'a Arm,
-    /// The name of the arm whose network this is: the arm's own, except where
-    /// a test takes the cause away and gives the fault the control's.
-    pub acts: &'a str,
-}
-
-impl Plan<'_> {
-    /// Whether the cause is there: in every arm but the control.
-    #[must_use]
-    pub fn faulty(&self) -> bool {
-        self.acts != "control"
-    }
-
-    /// A name for a device that no other arm of the scenario has: the kernel's
-    /// log knows no namespaces, only names. `prefix` and the last word of the
-    /// arm's name must be 14 characters together at most.
-    #[must_use]
-    pub fn own_device(&self, prefix: &str) -> String {
-        format!("{prefix}-{}", self.acts.rsplit('-').next().unwrap_or(self.acts))
-    }
-
-    /// Whether this is the arm of that name.
-    #[must_use]
-    pub fn is(&self, arm: &str) -> bool {
-        self.acts == arm
-    }
-}
-
 impl Fault {
+    /// A fault: its story, the row that people noticed with its cell in a healthy
+    /// network, and its arms. It needs veth, and every kernel shows it, until
+    /// that is said otherwise.
+    #[must_use]
+    pub fn new(
+        card: Card,
+        symptom: (&'static str, &'static str),
+        arms: impl Fn(&Ground) -> Vec<Arm> + Send + Sync + 'static,
+    ) -> Self {
+        let (row, healthy) = symptom;
+        Self {
+            card,
+            symptom: Symptom { row, healthy },
+            needs: &[Need::Veth],
+            needs_own_guest: false,
+            sequential: |_| false,
+            recheck: Recheck::Replay,
+            settings: &[],
+            eras: ONLY_ERA,
+            arms: Box::new(arms),
+        }
+    }
+
+    /// Every arm, with the defaults of the running kernel: control first, then the
+    /// fault, then variants and remedies.
+    #[must_use]
+    pub fn arms(&self) -> Vec<Arm> {
+        (self.arms)(&Ground::new(self, Kernel::running(), Clock::Real, &BTreeMap::new()))
+    }
+
     /// The era of a kernel.
     #[must_use]
     pub fn era(&self, ground: &Ground) -> Option<&'static Era> {
@@ -130,13 +141,8 @@ impl Fault {
     /// that names any: control and fault stay, since the verdict is their
     /// difference.
     #[must_use]
-    pub fn arms_on(&self, ground: &Ground, only: &[String]) -> Vec<&'static Arm> {
-        let wanted = |arm: &Arm| {
-            matches!(arm.kind, ArmKind::Control | ArmKind::Fault)
-                || only.is_empty()
-                || only.iter().any(|o| o == arm.name)
-        };
-        self.arms.iter().filter(|a| (a.meant)(ground) && wanted(a)).collect()
+    pub fn arms_on(&self, ground: &Ground, only: &[String]) -> Vec<Arm> {
+        (self.arms)(ground).into_iter().filter(|arm| arm.is_wanted(only)).collect()
     }
 
     /// Whether its timers are shorter on a real clock than in virtual time.

@@ -1,9 +1,8 @@
 //! conntrack's events, in the spelling of `conntrack -E`.
 
-use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+use std::{fmt, io};
 
 use netlink_packet_core::NLM_F_CREATE;
 use nix::sys::socket::{setsockopt, sockopt};

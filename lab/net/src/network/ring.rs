@@ -8,13 +8,11 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "C gives the kernel's small constants wide types")]
 
-use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, RawFd};
-use std::ptr;
-use std::thread;
 use std::time::Duration;
+use std::{fmt, io};
+use std::{ptr, thread};
 
 use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats};
 use nix::time::{ClockId, clock_gettime};

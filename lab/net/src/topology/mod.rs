@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 pub use net::{Family, Net};
 pub(crate) use pins::no_ipv6;
-use pins::{FORWARDING, IPV6_PINS, PINS, forwarding, pins};
+use pins::{FORWARDING, IPV6_PINS, PINS, forwarding, pin, pins};
 use rule::Rule;
 
 /// What kind of node it is.
@@ -87,6 +87,9 @@ pub struct Link {
     /// Whether the frames pass through this process, under a policy.
     pub wired: bool,
 }
+
+/// Stands in a device's name for the number of its arm.
+const NUMBER: char = '*';
 
 /// A network as a value.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -237,6 +240,23 @@ impl Topology {
         self
     }
 
+    /// Names the first interface of the link added last so that no other arm of
+    /// the scenario has its name: the kernel's log knows no namespaces, only
+    /// names. `prefix` has 12 characters at most;
+    /// [`Stage::own_device`](faultlab_engine::stage::Stage::own_device) tells the name.
+    #[must_use]
+    pub fn own_device(mut self, prefix: &str) -> Self {
+        self.last_link().ends[0].interface = format!("{prefix}-{NUMBER}");
+        self
+    }
+
+    /// Fills the number of an arm in.
+    pub fn number_own_devices(&mut self, number: usize) {
+        for end in self.links.iter_mut().flat_map(|link| &mut link.ends) {
+            end.interface = end.interface.replace(NUMBER, &number.to_string());
+        }
+    }
+
     /// Adds a firewall or NAT rule to a node.
     #[must_use]
     pub fn rule(mut self, node: &str, rule: Rule) -> Self {
@@ -245,37 +265,20 @@ impl Topology {
         self
     }
 
-    /// Adds a rule only in the arms that are meant to have it.
-    #[must_use]
-    pub fn rule_if(self, wanted: bool, node: &str, rule: Rule) -> Self {
-        if wanted { self.rule(node, rule) } else { self }
-    }
-
-    /// Changes the network only in the arms that are meant to be different.
-    #[must_use]
-    pub fn when(self, wanted: bool, change: impl FnOnce(Self) -> Self) -> Self {
-        if wanted { change(self) } else { self }
-    }
-
     /// Pins a sysctl of a node; a kernel without it cannot run the scenario.
     #[must_use]
     pub fn sysctl(mut self, node: &str, key: &str, value: impl fmt::Display) -> Self {
         let index = self.index(node);
-        let sysctls = &mut self.nodes[index].sysctls;
-        sysctls.retain(|s| s.key != key);
-        sysctls.push(Sysctl { key: key.into(), value: value.to_string(), optional: false });
+        pin(&mut self.nodes[index].sysctls, key, value).optional = false;
         self
     }
 
     /// Pins a sysctl only where the kernel has it.
     #[must_use]
-    pub fn sysctl_where_known(self, node: &str, key: &str, value: impl fmt::Display) -> Self {
-        let mut made = self.sysctl(node, key, value);
-        let index = made.index(node);
-        if let Some(last) = made.nodes[index].sysctls.last_mut() {
-            last.optional = true;
-        }
-        made
+    pub fn sysctl_where_known(mut self, node: &str, key: &str, value: impl fmt::Display) -> Self {
+        let index = self.index(node);
+        pin(&mut self.nodes[index].sysctls, key, value).optional = true;
+        self
     }
 
     /// Sets a sysctl of the whole kernel, such as net.netfilter.nf_conntrack_max,
@@ -284,7 +287,7 @@ impl Topology {
     /// scenarios whose arms run one after another.
     #[must_use]
     pub fn kernel_sysctl(mut self, key: &str, value: impl fmt::Display) -> Self {
-        self.kernel.push(Sysctl { key: key.into(), value: value.to_string(), optional: false });
+        pin(&mut self.kernel, key, value).optional = false;
         self
     }
 

@@ -1,5 +1,7 @@
 //! The sysctls that every node is given.
 
+use std::fmt;
+
 use super::{Family, Sysctl};
 
 /// The values that every host is given, so that a distribution's defaults
@@ -60,4 +62,14 @@ pub(super) fn forwarding(family: Family) -> Sysctl {
 pub(super) fn pins(pins: &[(&str, &str)]) -> Vec<Sysctl> {
     let pin = |&(key, value): &(&str, &str)| Sysctl { key: key.into(), value: value.into(), optional: true };
     pins.iter().map(pin).collect()
+}
+
+/// Gives a sysctl its value, in its old place where it had one.
+pub(super) fn pin<'a>(sysctls: &'a mut Vec<Sysctl>, key: &str, value: impl fmt::Display) -> &'a mut Sysctl {
+    let at = sysctls.iter().position(|s| s.key == key).unwrap_or_else(|| {
+        sysctls.push(Sysctl { key: key.into(), value: String::new(), optional: false });
+        sysctls.len() - 1
+    });
+    sysctls[at].value = value.to_string();
+    &mut sysctls[at]
 }

@@ -17,11 +17,10 @@ mod btf;
 mod program;
 
 use std::cell::RefCell;
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
+use std::{fs, io};
 
 use bpf::{Reader, Ring, Value};
 use btf::Btf;

@@ -1,0 +1,199 @@
+//! An arm while it runs, as the engine sees it: the stage that its play is given,
+//! and all that the play is not given.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{CaptureOptions, ShellSession, Stage};
+use crate::evidence::counters::Counters;
+use crate::evidence::sockets::{destroy, sockets};
+use crate::evidence::voice::Voice;
+use crate::evidence::witness::Witness;
+use crate::scenario::{Play, ScriptedArm};
+use faultlab_base::error::{Error, Missing, Result};
+use faultlab_model::outcome::Map;
+use faultlab_model::scenario::{Arm, Fault, Ground};
+use faultlab_net::conntrack::Conntrack;
+use faultlab_net::network::Network;
+
+/// How long a connection that nobody holds may take to end by itself: 60 s in
+/// TIME_WAIT (include/net/tcp.h, TCP_TIMEWAIT_LEN), and what came before.
+const ORPHANED: Duration = Duration::from_secs(90);
+
+/// An arm while it runs. It gives its play the [`Stage`], and nothing by which
+/// the play could tell which arm it is.
+#[derive(Debug)]
+pub struct ArmRun<'a> {
+    pub(super) stage: Stage<'a>,
+    pub(super) scripted: &'a ScriptedArm,
+}
+
+impl<'a> ArmRun<'a> {
+    /// Builds the arm's network, and begins to capture where there are `options`
+    /// for that.
+    ///
+    /// # Errors
+    /// What the kernel refused or lacks.
+    pub async fn set_up(
+        fault: &Fault,
+        ground: &'a Ground,
+        scripted: &'a ScriptedArm,
+        voice: &'a Voice,
+        options: Option<CaptureOptions>,
+    ) -> Result<Self> {
+        let network = Network::build(scripted.arm.network.clone()).await?;
+        let witness = options.map(|options| Witness::on(&network, options.captures));
+        let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
+        let stage = Stage {
+            ground,
+            scenario: fault.card.name,
+            judged_by: fault.symptom.row,
+            network,
+            voice,
+            begun: Cell::new(Instant::now()),
+            logged: Cell::new(voice.log.count()?),
+            before: RefCell::new(before),
+            seen: RefCell::default(),
+            wires: RefCell::default(),
+            witness,
+            session: None,
+        };
+        Ok(Self { stage, scripted })
+    }
+
+    /// The arm.
+    #[must_use]
+    pub fn arm(&self) -> &'a Arm {
+        &self.scripted.arm
+    }
+
+    /// The environment.
+    #[must_use]
+    pub fn ground(&self) -> &'a Ground {
+        self.stage.ground
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.stage.network
+    }
+
+    /// Time since the network was there, on the machine's clock.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.stage.elapsed()
+    }
+
+    /// Plays the arm.
+    #[must_use]
+    pub fn play(&self) -> Play<'_> {
+        self.scripted.play(&self.stage)
+    }
+
+    /// Has the play hold its fault where it [can](Stage::hold_for_shell), for a
+    /// shell beside it.
+    pub fn expect_shell(&mut self) {
+        self.stage.session = Some(ShellSession::new());
+    }
+
+    /// Waits until the play holds its fault.
+    pub async fn is_held(&self) {
+        match &self.stage.session {
+            Some(session) => session.is_held().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Has a play that holds its fault look whether that is cured.
+    pub async fn recheck(&self) {
+        if let Some(session) = &self.stage.session {
+            session.recheck().await;
+        }
+    }
+
+    /// What was observed so far. The wires go on.
+    #[must_use]
+    pub fn observed(&self) -> Map<String> {
+        let seen = self.stage.seen.borrow();
+        let mut cells = seen.observations.clone();
+        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be seen: {why}")));
+        cells
+    }
+
+    /// Makes the network ready for another play, as it now is: the wires of the
+    /// last one end, and the kernel forgets flows. What others changed in it
+    /// stays, and so do their sockets.
+    ///
+    /// # Errors
+    /// Where the kernel does not forget.
+    pub async fn reset(&self) -> Result<()> {
+        self.stage.wires.borrow_mut().clear();
+        self.stage.seen.take();
+        let begun = Instant::now();
+        while let Some(missing) = self.end_orphans()? {
+            if begun.elapsed() > ORPHANED {
+                return Err(Error::Missing(missing));
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        // Where no rule asks for conntrack there is none to flush.
+        for node in self.stage.network.topology().nodes.iter().filter(|n| !n.rules.is_empty()) {
+            Conntrack::of(self.stage.host(&node.name).namespace())?.flush()?;
+        }
+        let counters = self.stage.network.hosts().iter().map(|h| Counters::read(h.namespace()));
+        self.stage.before.replace(counters.collect::<Result<_>>()?);
+        self.stage.begun.set(Instant::now());
+        self.stage.logged.set(self.stage.voice.log.count()?);
+        Ok(())
+    }
+
+    /// Ends the connections that nobody holds any more: TIME_WAITs, and what waits
+    /// for a FIN. What is missing to end them at once, where any is left.
+    fn end_orphans(&self) -> Result<Option<Missing>> {
+        let mut left = None;
+        for host in self.stage.network.hosts() {
+            for socket in sockets(host.namespace())?.iter().filter(|s| s.inode == 0) {
+                match destroy(host.namespace(), socket) {
+                    Err(Error::Missing(missing)) => left = Some(missing),
+                    // It has ended by itself.
+                    Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Whether the wires carried all that they were to carry.
+    ///
+    /// # Errors
+    /// Where one lost a frame that it was not told to lose, or has failed.
+    pub fn check_wires(&self) -> Result<()> {
+        for (_, wire) in self.stage.wires.borrow().iter() {
+            let lost = wire.lost()?;
+            if lost > 0 {
+                return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all is captured that happens from now on.
+    pub fn await_witness(&self) {
+        if let Some(Ok(witness)) = &self.stage.witness {
+            witness.ready();
+        }
+    }
+
+    /// Observes what the arm waits for, for ever.
+    pub async fn watch_waits(&self) -> Infallible {
+        match &self.stage.witness {
+            Some(Ok(witness)) => witness.waits().look(&self.stage.network).await,
+            Some(Err(_)) | None => std::future::pending().await,
+        }
+    }
+}

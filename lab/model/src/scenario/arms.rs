@@ -1,0 +1,220 @@
+//! The arms of a scenario: a healthy network and its conduct, and the edits that
+//! make the other arms of them.
+//!
+//! ```
+//! use faultlab_model::scenario::Arms;
+//! use faultlab_net::topology::Topology;
+//!
+//! #[derive(Debug, Clone)]
+//! struct Conduct {
+//!     requests: u32,
+//! }
+//!
+//! let network = Topology::new().hosts(["client", "server"]).link("client 10.0.0.1/24", "server 10.0.0.2/24");
+//! let arms = Arms::control("one request", network, Conduct { requests: 1 })
+//!     .fault("a hundred requests", |arm| arm.requests = 100)
+//!     .remedy("longer-queue", "somaxconn=200 on the server", |arm| arm.sysctl("server", "net.core.somaxconn", 200));
+//! assert_eq!(arms.edits("fault"), ["conduct: requests: 1 -> 100"]);
+//! assert_eq!(arms.edits("longer-queue"), ["server: sysctl net.core.somaxconn=200"]);
+//! ```
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use super::arm::{Arm, ArmKind};
+use super::edits::differences;
+use faultlab_net::topology::Topology;
+use faultlab_net::topology::rule::Rule;
+
+/// The network of an arm and the conduct of its play: what an edit changes.
+///
+/// It stands for the conduct where that is a struct: `arm.requests = 100` is
+/// `arm.conduct.requests = 100`.
+#[derive(Debug, Clone)]
+pub struct Setup<C> {
+    /// The network.
+    pub network: Topology,
+    /// What the play is given.
+    pub conduct: C,
+}
+
+impl<C> Deref for Setup<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.conduct
+    }
+}
+
+impl<C> DerefMut for Setup<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        &mut self.conduct
+    }
+}
+
+impl<C> Setup<C> {
+    /// Sets a sysctl of a node.
+    pub fn sysctl(&mut self, node: &str, key: &str, value: impl fmt::Display) {
+        self.change(|network| network.sysctl(node, key, value));
+    }
+
+    /// Sets a sysctl of the whole kernel.
+    pub fn kernel_sysctl(&mut self, key: &str, value: impl fmt::Display) {
+        self.change(|network| network.kernel_sysctl(key, value));
+    }
+
+    /// Adds a rule behind the others of a node, or replaces the one that has its
+    /// name.
+    pub fn rule(&mut self, node: &str, rule: Rule) {
+        let node = self.network.index(node);
+        let rules = &mut self.network.nodes[node].rules;
+        match rules.iter_mut().find(|known| known.name() == rule.name()) {
+            Some(known) => *known = rule,
+            None => rules.push(rule),
+        }
+    }
+
+    /// Adds a rule before the others of a node.
+    pub fn first_rule(&mut self, node: &str, rule: Rule) {
+        let node = self.network.index(node);
+        self.network.nodes[node].rules.insert(0, rule);
+    }
+
+    /// Changes the network as its builder does.
+    pub fn change(&mut self, change: impl FnOnce(Topology) -> Topology) {
+        self.network = change(std::mem::take(&mut self.network));
+    }
+}
+
+/// The first arm of a scenario, which the fault is made of.
+#[derive(Debug)]
+#[must_use = "a fault is proved by two arms"]
+pub struct Control<C>(Draft<C>);
+
+/// The arms of a scenario in one environment: the control, the fault, and what
+/// else was added.
+#[derive(Debug)]
+pub struct Arms<C> {
+    list: Vec<Draft<C>>,
+    /// Whether the arms that follow mean something.
+    meant: bool,
+}
+
+#[derive(Debug)]
+struct Draft<C> {
+    name: &'static str,
+    kind: ArmKind,
+    change: &'static str,
+    meant: bool,
+    /// The position of the arm that it starts from; for the control its own.
+    base: usize,
+    setup: Setup<C>,
+}
+
+/// The positions of the first two.
+const CONTROL: usize = 0;
+const FAULT: usize = 1;
+
+impl<C: Clone> Arms<C> {
+    /// The healthy network, and the conduct of the play in it.
+    pub fn control(change: &'static str, network: Topology, conduct: C) -> Control<C> {
+        let setup = Setup { network, conduct };
+        Control(Draft { name: "control", kind: ArmKind::Control, change, meant: true, base: CONTROL, setup })
+    }
+
+    /// The fault met in another way: the fault with an edit.
+    #[must_use]
+    pub fn variant(self, name: &'static str, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Self {
+        self.and(name, ArmKind::Variant, change, FAULT, edit)
+    }
+
+    /// Another cause of the same symptom: the control with another edit.
+    #[must_use]
+    pub fn variant_of_control(
+        self,
+        name: &'static str,
+        change: &'static str,
+        edit: impl FnOnce(&mut Setup<C>),
+    ) -> Self {
+        self.and(name, ArmKind::Variant, change, CONTROL, edit)
+    }
+
+    /// The fault with something tried against it.
+    #[must_use]
+    pub fn remedy(self, name: &'static str, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Self {
+        self.and(name, ArmKind::Remedy, change, FAULT, edit)
+    }
+
+    /// Leaves the last arm out where it means nothing.
+    #[must_use]
+    pub fn only_where(mut self, meant: bool) -> Self {
+        self.list.iter_mut().next_back().into_iter().for_each(|last| last.meant = meant);
+        self
+    }
+
+    /// Leaves the arms that follow out where they mean nothing.
+    #[must_use]
+    pub fn rest_only_where(mut self, meant: bool) -> Self {
+        self.meant = meant;
+        self
+    }
+
+    fn and(
+        mut self,
+        name: &'static str,
+        kind: ArmKind,
+        change: &'static str,
+        base: usize,
+        edit: impl FnOnce(&mut Setup<C>),
+    ) -> Self {
+        assert!(self.list.iter().all(|arm| arm.name != name), "two arms are named {name:?}");
+        let mut setup = self.list[base].setup.clone();
+        edit(&mut setup);
+        self.list.push(Draft { name, kind, change, meant: self.meant, base, setup });
+        self
+    }
+}
+
+impl<C: Clone> Control<C> {
+    /// The healthy network or its conduct with the one edit that causes the fault.
+    #[must_use]
+    pub fn fault(self, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Arms<C> {
+        Arms { list: vec![self.0], meant: true }.and("fault", ArmKind::Fault, change, CONTROL, edit)
+    }
+}
+
+impl<C: fmt::Debug> Arms<C> {
+    /// The difference between an arm and the one that it starts from, as `show`
+    /// prints it.
+    ///
+    /// # Panics
+    /// When there is no arm of that name.
+    #[must_use]
+    pub fn edits(&self, name: &str) -> Vec<String> {
+        let arm = self.list.iter().find(|arm| arm.name == name);
+        let arm = arm.unwrap_or_else(|| panic!("no arm is named {name:?}"));
+        differences(&self.list[arm.base].setup, &arm.setup)
+    }
+}
+
+impl<C: fmt::Debug> Arms<C> {
+    /// The arms, each with the conduct of its play.
+    #[must_use]
+    pub fn finish(self) -> Vec<(Arm, C)> {
+        let edits: Vec<_> = self.list.iter().map(|arm| self.edits(arm.name)).collect();
+        let marks: Vec<_> = self.list.iter().map(|arm| mark(arm.name)).collect();
+        let arms = self.list.into_iter().zip(edits).zip(&marks);
+        arms.map(|((draft, edits), mark)| {
+            let Draft { name, kind, change, meant, setup: Setup { mut network, conduct }, .. } = draft;
+            // No two arms have the same number, and the number tells no arm.
+            network.number_own_devices(1 + marks.iter().filter(|other| *other < mark).count());
+            (Arm { name, kind, change, meant, network, edits }, conduct)
+        })
+        .collect()
+    }
+}
+
+/// FNV-1a, 32 bits.
+fn mark(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,75 @@
+//! What the scenarios of a device that cannot be freed have in common.
+
+use lab::prelude::*;
+use lab::probe::Holder;
+
+/// What a healthy kernel needs at most, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What happens to the device, and what is tried.
+#[derive(Debug, Clone)]
+pub struct Conduct {
+    pub device_is_held: bool,
+    pub tried: Tried,
+}
+
+/// What is tried when a teardown hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    Nothing,
+    EndTheHolder,
+    MoveItOut,
+    DeleteAgain,
+    DeleteThePeer,
+}
+
+/// The arms that all of them have.
+pub fn arms(network: Topology) -> Arms<Conduct> {
+    let base = Conduct { device_is_held: false, tried: Tried::Nothing };
+    Arms::control("nothing holds the device", network, base)
+        .fault("a packet socket sleeps in sendto() to the device", |arm| arm.device_is_held = true)
+        .remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal", |arm| {
+            arm.tried = Tried::EndTheHolder;
+        })
+}
+
+impl Conduct {
+    /// The holder of the node's device, where there is to be one; `slow` is another
+    /// device of the node.
+    pub async fn hold(&self, node: &Host, device: &str) -> Result<Option<Holder>> {
+        Ok(if self.device_is_held { Some(Holder::hold(node, device, "slow").await?) } else { None })
+    }
+}
+
+/// The cell of something that others do.
+pub fn works(done: bool) -> &'static str {
+    if done { "works" } else { "waits" }
+}
+
+/// Records the count in the kernel's log message about a device; one that `waits`
+/// is waited for. Returns the message, to be put behind a sentence.
+pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result<String> {
+    let line = stage.unregister_netdevice(device, waits).await?;
+    if stage.log().readable() {
+        stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
+    } else {
+        stage.cannot_see("Usage count logged", "the kernel log cannot be read without privilege");
+    }
+    Ok(line.map_or(String::new(), |line| format!("; the kernel: {line}")))
+}
+
+/// What everyone else on the node can still do.
+pub async fn others(stage: &Stage<'_>, node: &Host) -> Result<()> {
+    let mut list = Attempt::begin(node, |ns| link::list(ns).is_ok())?;
+    stage.see("others list links", works(list.within(PATIENCE).await == Some(&true)));
+    let mut make = Attempt::begin(node, |_| Namespace::new("bystander"))?;
+    stage.see("others make a namespace", works(make.within(PATIENCE).await.is_some_and(Result::is_ok)));
+    let Some(Ok(bystander)) = make.take() else { return Ok(()) };
+    let there = bystander.try_clone()?;
+    let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "eth0").is_ok())?;
+    stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
+    // A namespace dies with its last descriptor, and its links with it.
+    drop((bystander, add));
+    stage.see("others delete one", works(link::vanishes(node, "new", 3 * PATIENCE).await));
+    Ok(())
+}
