@@ -13,6 +13,7 @@ use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use faultlab_model::scenario::{Arm, ArmKind, Ground, Plan, Scenario};
 use faultlab_model::snapshot;
 use faultlab_model::traces::Traces;
+use faultlab_net::wire::all as wires;
 
 /// What is asked of a scenario, beside its ground.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +60,9 @@ pub async fn perform(
             }
             let logged = voice.log.count().unwrap_or_default();
             voice.drops.forget();
+            wires::longest();
             let results = all(scenario, ground, &arms, order, voice, on_arm).await;
+            outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
             let looks = order.looks.unwrap_or_default();
             if looks.captures {
                 outcome.log = voice.log.lines_since(logged);
@@ -71,7 +74,8 @@ pub async fn perform(
             }
             match results {
                 Ok(played) => {
-                    let (arms, traces): (_, Vec<_>) = played.into_iter().unzip();
+                    let (arms, mut traces): (_, Vec<_>) = played.into_iter().unzip();
+                    traces.iter_mut().flatten().for_each(Traces::arrange);
                     outcome.arms = arms;
                     (outcome.verdict, outcome.reason) =
                         judge(&scenario.symptom, era.shows, &mut outcome.arms);
@@ -146,17 +150,25 @@ type Played = (ArmOutcome, Option<Traces>);
 
 async fn play(scenario: &Scenario, stage: Stage<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
     let arm = stage.arm.name;
-    let played = tokio::select! {
-        biased;
-        played = (scenario.play)(&stage) => played,
-        never = stage.look_on() => match never {},
+    let playing = async {
+        let played = tokio::select! {
+            biased;
+            played = (scenario.play)(&stage) => played,
+            never = stage.look_on() => match never {},
+        };
+        stage.stop_wires();
+        played
     };
+    let played = wires::after_each_step(playing).await;
     played.map_err(|error| match error {
         Error::Missing(missing) => Error::Missing(missing),
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);
-    stage.finish()
+    wires::carry();
+    let ended = stage.finish();
+    wires::carry();
+    ended
 }
 
 /// Explains the arms by what the control shows not; a control that is not

@@ -1,14 +1,17 @@
 //! All that was seen of an arm, as values: what an explanation is made of.
 
+use std::mem;
 use std::time::Duration;
 
-use faultlab_engine::evidence::drops::Dropped;
+use faultlab_engine::evidence::carried;
+use faultlab_engine::evidence::drops::{Dropped, mark};
 use faultlab_engine::evidence::invalid::Remark;
 use faultlab_engine::evidence::waits::Wait;
 use faultlab_engine::task::Task;
 use faultlab_net::capture::Capture;
 use faultlab_net::conntrack::{Change, Event};
 use faultlab_net::network::firewall::RuleCounter;
+use faultlab_net::wire::Record;
 
 /// What was seen of an arm.
 #[derive(Debug, Default)]
@@ -57,9 +60,30 @@ pub struct WireTraces {
     pub ends: [String; 2],
     /// What its policy counted, by the counter's name.
     pub counted: Vec<(&'static str, u64)>,
+    /// The interfaces at its ends, where the records tell of every frame.
+    pub(crate) interfaces: Option<[String; 2]>,
+    /// Its records, until a capture is marked with them.
+    pub(crate) records: Vec<Record>,
 }
 
 impl Traces {
+    /// Puts into the order of time what the capture has, and marks its frames with
+    /// what the kernel and wires did with them.
+    ///
+    /// That takes long where there are many: it is for when no arm plays any more.
+    pub(crate) fn arrange(&mut self) {
+        self.capture.sort();
+        let drops = self.hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
+        mark::frames(&mut self.capture, self.begun, drops);
+        for wire in &mut self.wires {
+            let records = mem::take(&mut wire.records);
+            if let Some([here, there]) = &wire.interfaces {
+                let [one, other] = &wire.ends;
+                carried::mark(&mut self.capture, [(one, here), (other, there)], &records);
+            }
+        }
+    }
+
     /// By how much a counter of a host moved.
     #[must_use]
     pub fn counted(&self, host: &str, counter: &str) -> i64 {

@@ -193,7 +193,7 @@ pub(crate) mod tests {
             control_is_healthy: true,
             arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
             log: vec![],
-            seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
+            seconds: Seconds { wall: 1.0, virtual_time: Some(2.0), wire: None },
         };
         Column { kernel: kernel.into(), outcomes: vec![outcome] }
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Stage;
-use crate::evidence::carried;
 use crate::evidence::drops::tally;
 use crate::evidence::sockets::sockets;
 use crate::evidence::witness::{Counted, Witness};
@@ -13,6 +12,7 @@ use faultlab_model::traces::{Traces, WireTraces};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, ring};
 use faultlab_net::topology::Kind;
+use faultlab_net::wire::all as wires;
 
 impl Stage<'_> {
     /// Ends the arm: what the kernel's tables say now, and all that was seen;
@@ -68,20 +68,24 @@ impl Stage<'_> {
         for host in self.network.hosts() {
             let (mut lines, mut rules) = (vec![], vec![]);
             let changes = self.counters(host.name())?;
+            wires::carry();
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
             }
             if host.has_rules() {
                 let entries = Conntrack::of(host.namespace())?.entries()?;
                 lines.extend(entries.iter().map(ToString::to_string));
+                wires::carry();
                 rules = host.firewall().counters()?;
                 lines.extend(rules.iter().map(ToString::to_string));
+                wires::carry();
             }
             if host.kind() != Kind::Bridge {
                 lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
             }
             counted.push(Counted { changes, rules });
             evidence.extend(host.name(), lines);
+            wires::carry();
         }
         Ok((evidence, counted))
     }
@@ -98,11 +102,13 @@ impl Stage<'_> {
             // Where the first records have given way nothing is known of the others.
             let [one, other] = ends;
             let link = self.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
-            if let Some([here, there]) = link {
-                let ends = [(one.as_str(), here.interface.as_str()), (other, &there.interface)];
-                carried::mark(&mut traces.capture, ends, &wire.frames());
-            }
-            traces.wires.push(WireTraces { ends: ends.clone(), counted: wire.counted() });
+            traces.wires.push(WireTraces {
+                ends: ends.clone(),
+                counted: wire.counted(),
+                interfaces: link.map(|link| link.map(|end| end.interface.clone())),
+                records: wire.frames(),
+            });
+            wires::carry();
         }
         let begun = ended.saturating_sub(traces.capture.until);
         traces.capture.probes = self.network.journal().map_or(vec![], |journal| journal.since(begun));

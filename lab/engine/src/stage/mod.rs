@@ -25,7 +25,7 @@ use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Plan, Scenario};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, Network};
-use faultlab_net::wire::{Policy, Wire};
+use faultlab_net::wire::{Policy, Wire, all as wires};
 
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -282,7 +282,10 @@ impl<'a> Stage<'a> {
     pub fn counters(&self, host: &str) -> Result<Changes> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;
-        Ok(Counters::changes(&self.before.borrow()[index], &now))
+        wires::carry();
+        let changes = Counters::changes(&self.before.borrow()[index], &now);
+        wires::carry();
+        Ok(changes)
     }
 
     /// What was seen of an arm that was played and stays: the wires go on.
@@ -335,6 +338,11 @@ impl<'a> Stage<'a> {
             }
         }
         Ok(left)
+    }
+
+    /// Has its wires carry nothing from now on: its tables are read as they are.
+    pub(crate) fn stop_wires(&self) {
+        self.wires.borrow().iter().for_each(|(_, wire)| wire.stop());
     }
 
     /// Whether the wires carried all that they were to carry.

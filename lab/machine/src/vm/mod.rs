@@ -32,6 +32,7 @@ pub mod module;
 pub mod modules;
 pub mod package;
 pub mod person;
+mod priority;
 pub mod qemu;
 pub mod run;
 pub mod store;
