@@ -1,6 +1,7 @@
 //! Every scenario on kernels of its own, in virtual time, compared with its
 //! reviewed outcome; and those that run nowhere else without their cause, which
-//! must then reproduce nothing.
+//! must then reproduce nothing. In all of them a wire passes a frame on at once,
+//! unless its policy keeps it.
 //!
 //! Runs on every kernel of the store (`faultlab kernel list`), or on those that
 //! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them.
@@ -12,7 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use lab::outcome::{Outcome, Verdict};
-use lab::scenario::{Need, Scenario};
+use lab::scenario::{Clock, Need, Scenario};
 use lab::snapshot;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
@@ -29,6 +30,8 @@ struct Kernel {
     outcomes: OnceLock<Result<Vec<Outcome>, String>>,
 }
 
+/// Seconds in which a wire has passed a frame on.
+const PROMPT: f64 = 0.01;
 /// The check of a kernel that has none.
 const MODELS: [&[&str]; 2] = [&["--set", "recycle=model"], &["--set", "recycle=model-3.10"]];
 
@@ -62,6 +65,16 @@ impl Kernel {
         let outcomes = self.outcomes.get_or_init(run).as_ref().map_err(Clone::clone)?;
         let outcome = outcomes.iter().find(|o| o.scenario == scenario.card.name);
         Ok(outcome.cloned().ok_or("the run has no outcome of this scenario")?)
+    }
+
+    /// No wire of the lab's may pass for a slow network: in virtual time, whatever
+    /// the machine does meanwhile, it passes on at once what its policy does not keep.
+    fn wires_are_prompt(&self, scenario: &Scenario) -> Result<(), Failed> {
+        let outcome = self.outcome(scenario)?;
+        match outcome.seconds.wire.filter(|_| outcome.clock == Clock::Virtual) {
+            Some(longest @ PROMPT..) => Err(format!("a wire had a frame for {longest} s").into()),
+            _ => Ok(()),
+        }
     }
 
     fn as_reviewed(&self, scenario: &Scenario) -> Result<(), Failed> {
@@ -117,14 +130,17 @@ fn main() -> ExitCode {
         let without_cause = |s: &Scenario| format!("{id}: nothing without its cause: {}", s.card.name);
         let asked = |name: &str| arguments.filter.as_ref().is_none_or(|f| name.contains(f.as_str()));
         let all = || CATALOGUE.scenarios.iter();
-        let reviewed: Vec<_> = all().filter(|s| asked(&as_reviewed(s))).collect();
+        let prompt = |s: &Scenario| format!("{id}: wires are prompt: {}", s.card.name);
+        let reviewed: Vec<_> = all().filter(|s| asked(&as_reviewed(s)) || asked(&prompt(s))).collect();
         // The others are run without their cause on the running kernel.
         let own_kernel = |s: &&Scenario| s.needs.contains(&Need::OwnKernel) && asked(&without_cause(s));
         let causeless: Vec<_> = all().filter(own_kernel).collect();
         let kernel = Kernel::new(&id, &reviewed, &[]);
         for scenario in reviewed {
             let kernel = Arc::clone(&kernel);
+            let same = Arc::clone(&kernel);
             trials.push(Trial::test(as_reviewed(scenario), move || kernel.as_reviewed(scenario)));
+            trials.push(Trial::test(prompt(scenario), move || same.wires_are_prompt(scenario)));
         }
         let kernel = Kernel::new(&id, &causeless, &["--without-cause"]);
         for scenario in causeless {

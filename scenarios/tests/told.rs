@@ -61,7 +61,7 @@ fn a_run_in_json_has_the_documented_keys() {
     }
     assert_eq!(outcome["arms"][0]["kind"], "control");
     assert_eq!(outcome["arms"][1]["symptom"], true);
-    assert_eq!(keys(&outcome["seconds"]), ["wall", "virtual"]);
+    assert_eq!(keys(&outcome["seconds"]), ["wall", "virtual", "wire"]);
     assert!(outcome["seconds"]["wall"].as_f64() > Some(0.0));
 }
 

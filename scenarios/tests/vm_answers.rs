@@ -153,7 +153,7 @@ fn reviewed() -> Outcome {
         control_is_healthy: true,
         arms: arms.filter(|arm| !arm.observations.0.is_empty()).collect(),
         log: vec![],
-        seconds: Seconds { wall: 1.0, virtual_time: Some(1.0) },
+        seconds: Seconds { wall: 1.0, virtual_time: Some(1.0), wire: None },
     }
 }
 

@@ -9,11 +9,13 @@ use crate::evidence::voice::Voice;
 use crate::scenario::{Scenario, ScriptedArm};
 use crate::stage::{ArmRun, CaptureOptions};
 use faultlab_base::error::{Error, Result};
+use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
 use faultlab_model::recording::Traces;
 use faultlab_model::scenario::{ArmKind, Era, Ground};
 use faultlab_model::snapshot;
+use faultlab_net::wire::all as wires;
 
 /// What is asked of a scenario, beside its ground.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +65,9 @@ pub async fn perform(
             }
             let logged = voice.log.count().unwrap_or_default();
             voice.drops.forget();
+            wires::longest();
             let results = all(scenario, ground, &arms, order, voice, on_arm).await;
+            outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
             let looks = order.looks.unwrap_or_default();
             if looks.captures {
                 outcome.log = voice.log.lines_since(logged);
@@ -75,7 +79,8 @@ pub async fn perform(
             }
             match results {
                 Ok(played) => {
-                    let (arms, traces): (_, Vec<_>) = played.into_iter().unzip();
+                    let (arms, mut traces): (_, Vec<_>) = played.into_iter().unzip();
+                    traces.iter_mut().flatten().for_each(arrange);
                     outcome.arms = arms;
                     judged(&mut outcome, scenario, era, order.without_cause, snapshots);
                     if looks.explains || !outcome.expected {
@@ -145,17 +150,25 @@ type Played = (ArmOutcome, Option<Traces>);
 
 async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
     let arm = run.arm().name;
-    let played = tokio::select! {
-        biased;
-        played = run.play() => played,
-        never = run.watch_waits() => match never {},
+    let playing = async {
+        let played = tokio::select! {
+            biased;
+            played = run.play() => played,
+            never = run.watch_waits() => match never {},
+        };
+        run.stop_wires();
+        played
     };
+    let played = wires::after_each_step(playing).await;
     played.map_err(|error| match error {
         error @ (Error::Missing(_) | Error::Exhausted(_)) => error,
         error => Error::Lab(format!("{arm} arm: {error}")),
     })?;
     on_arm(arm);
-    run.finish()
+    wires::carry();
+    let ended = run.finish();
+    wires::carry();
+    ended
 }
 
 /// Explains the arms by what the control shows not; a control that is not

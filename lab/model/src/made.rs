@@ -34,6 +34,6 @@ pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> O
         control_is_healthy: true,
         arms: vec![arm("control", ArmKind::Control, "open"), arm("fault", ArmKind::Fault, fault)],
         log: vec![],
-        seconds: Seconds { wall: 1.0, virtual_time: Some(2.0) },
+        seconds: Seconds { wall: 1.0, virtual_time: Some(2.0), wire: None },
     }
 }

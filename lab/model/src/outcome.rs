@@ -92,6 +92,11 @@ pub struct Seconds {
     /// On the guest's clock, where that is another.
     #[serde(rename = "virtual")]
     pub virtual_time: Option<f64>,
+    /// The longest, on the guest's clock where it has one, that a wire had a frame
+    /// which its policy did not keep: what the lab itself did to the network. None
+    /// where no wire carried any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<f64>,
 }
 
 /// What a scenario says of a kernel.
@@ -247,7 +252,7 @@ impl Outcome {
             control_is_healthy: false,
             arms: vec![],
             log: vec![],
-            seconds: Seconds { wall: 0.0, virtual_time: None },
+            seconds: Seconds { wall: 0.0, virtual_time: None, wire: None },
         }
     }
 

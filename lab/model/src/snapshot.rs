@@ -165,7 +165,7 @@ mod tests {
                 arm("fault", ArmKind::Fault, &[("connects", "timed out"), ("log", "waiting")]),
             ],
             log: vec![],
-            seconds: Seconds { wall: 1.0, virtual_time: None },
+            seconds: Seconds { wall: 1.0, virtual_time: None, wire: None },
         }
     }
 

@@ -30,6 +30,15 @@ pub struct Capture {
     pub probes: Vec<Probe>,
 }
 
+impl Capture {
+    /// Puts into the order of time what it has.
+    pub fn sort(&mut self) {
+        // What leaves an end is older than what arrives at the other.
+        self.frames.sort_by_key(|frame| frame.at);
+        self.tracked.sort_by_key(|tracked| tracked.at);
+    }
+}
+
 /// An interface of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {

@@ -10,6 +10,7 @@ use crate::capture::{Capture, End, Frame};
 use crate::network::Host;
 use crate::network::lookout::Lookout;
 use crate::network::ring::{ahead, now};
+use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 
 /// How far the wall's clock may be slewed meanwhile: 500 ppm for minutes.
@@ -46,7 +47,8 @@ impl Tap {
     }
 
     /// Ends the capture. Frames that were seen after `until`, of the kernel's
-    /// clock, are of the end of the arm and not kept.
+    /// clock, are of the end of the arm and not kept. The frames of a host lie side
+    /// by side.
     ///
     /// # Errors
     /// Where a socket does not answer, or the wall's clock was set meanwhile.
@@ -95,10 +97,9 @@ impl Tap {
                 });
             }
             capture.lost += looked.lost;
+            wires::carry();
         }
         capture.frames.retain(|frame| frame.at <= capture.until);
-        // What leaves an end is older than what arrives at the other.
-        capture.frames.sort_by_key(|frame| frame.at);
         Ok(capture)
     }
 }

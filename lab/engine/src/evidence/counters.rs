@@ -9,8 +9,9 @@
 //! Names come and go with kernels: `PAWSPassive` went in 4.12. So a counter
 //! that this kernel does not have is None, and one that did not move is 0.
 
-use std::collections::BTreeMap;
-use std::{fmt, fs};
+use std::fmt;
+use std::fs;
+use std::rc::Rc;
 
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::Namespace;
@@ -26,14 +27,41 @@ const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
 /// /proc/net/snmp6.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    values: BTreeMap<Name, i64>,
+    groups: Vec<Group>,
+}
+
+/// A group, in the kernel's two lines. They are split where a change is asked
+/// for: there are hundreds of names, and a guest's time passes meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    name: String,
+    names: String,
+    numbers: String,
+}
+
+/// The words of a line. A char is looked for faster than any white space.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(' ').filter(|word| !word.is_empty())
+}
+
+impl Group {
+    /// The counters with a number.
+    fn counters(&self) -> impl Iterator<Item = (&str, i64)> {
+        words(&self.names).zip(words(&self.numbers)).filter_map(|(name, n)| Some((name, number_of(n)?)))
+    }
+
+    /// What a counter had here; 0 where it was not there yet.
+    fn value(this: Option<&Self>, short: &str) -> i64 {
+        let same = this.and_then(|group| group.counters().find(|(name, _)| *name == short));
+        same.map_or(0, |(_, value)| value)
+    }
 }
 
 /// A counter's name. The order is that of the short names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     short: String,
-    group: String,
+    group: Rc<str>,
 }
 
 impl Counters {
@@ -60,57 +88,78 @@ impl Counters {
     /// so is left out.
     #[must_use]
     pub fn parse(netstat: &str, snmp: &str) -> Self {
-        let mut values = BTreeMap::new();
+        let mut groups = vec![];
         for text in [netstat, snmp] {
             let mut lines = text.lines().peekable();
             while let Some(line) = lines.next() {
-                let Some((group, names)) = line.split_once(": ") else { continue };
-                let Some(numbers) =
-                    lines.peek().and_then(|next| next.strip_prefix(group)?.strip_prefix(": "))
+                let Some((name, names)) = line.split_once(": ") else { continue };
+                let Some(numbers) = lines.peek().and_then(|next| next.strip_prefix(name)?.strip_prefix(": "))
                 else {
                     continue;
                 };
-                for (short, number) in names.split_whitespace().zip(numbers.split_whitespace()) {
-                    if let Some(number) = number_of(number) {
-                        values.insert(Name { short: short.to_owned(), group: group.to_owned() }, number);
-                    }
-                }
+                let [name, names, numbers] = [name, names, numbers].map(str::to_owned);
+                groups.push(Group { name, names, numbers });
                 lines.next();
             }
         }
-        Self { values }
+        Self { groups }
     }
 
     /// Adds the text of /proc/net/snmp6: a name and a value in each line. What is
     /// not so is left out.
     fn add_ipv6(&mut self, snmp6: &str) {
+        let mut groups = IPV6_GROUPS.map(|name| Group {
+            name: name.to_owned(),
+            names: String::new(),
+            numbers: String::new(),
+        });
         for line in snmp6.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(short), Some(number)) = (words.next(), words.next().and_then(number_of)) else {
+            let Some((short, number)) = line.split_once([' ', '\t']) else { continue };
+            let Some(group) = groups.iter_mut().find(|group| short.starts_with(&group.name)) else {
                 continue;
             };
-            if let Some(group) = IPV6_GROUPS.iter().find(|group| short.starts_with(**group)) {
-                self.values.insert(Name { short: short.to_owned(), group: (*group).to_owned() }, number);
+            for (text, word) in [(&mut group.names, short), (&mut group.numbers, number.trim())] {
+                text.push_str(word);
+                text.push(' ');
             }
         }
+        self.groups.extend(groups);
     }
 
     /// The value of a counter, by its short name (`PAWSPassive`) or with its
     /// group (`TcpExt.PAWSPassive`). None where this kernel has no such counter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<i64> {
-        find(&self.values, name)
+        Self::changes(&Self::default(), self).get(name)
     }
 
     /// How the counters changed from one reading to a later one.
     #[must_use]
     pub fn changes(before: &Self, after: &Self) -> Changes {
-        let mut deltas = BTreeMap::new();
-        // The columns of IcmpMsg appear when they first count something, so a
-        // name that is in one reading only was 0 in the other.
-        for name in before.values.keys().chain(after.values.keys()) {
-            let value = |reading: &Self| reading.values.get(name).copied().unwrap_or(0);
-            deltas.insert(name.clone(), value(after).wrapping_sub(value(before)));
+        let mut deltas = vec![];
+        for group in &after.groups {
+            let name = Rc::from(group.name.as_str());
+            let mut add = |short: &str, delta| {
+                deltas.push((Name { short: short.to_owned(), group: Rc::clone(&name) }, delta));
+            };
+            let old = before.groups.iter().find(|old| old.name == group.name);
+            match old.filter(|old| old.names == group.names) {
+                Some(old) => {
+                    let both = words(&group.numbers).zip(words(&old.numbers));
+                    for (short, (new, old)) in words(&group.names).zip(both) {
+                        // Most did not move.
+                        if new == old {
+                            add(short, 0);
+                        } else if let (Some(new), Some(old)) = (number_of(new), number_of(old)) {
+                            add(short, new.wrapping_sub(old));
+                        }
+                    }
+                }
+                // The columns of IcmpMsg appear when they first count something.
+                None => group.counters().for_each(|(short, value)| {
+                    add(short, value.wrapping_sub(Group::value(old, short)));
+                }),
+            }
         }
         Changes { deltas }
     }
@@ -119,19 +168,6 @@ impl Counters {
 /// The kernel prints 64 bits, signed for a few (`Tcp.MaxConn` is -1).
 fn number_of(text: &str) -> Option<i64> {
     text.parse().ok().or_else(|| text.parse().ok().map(u64::cast_signed))
-}
-
-fn find(values: &BTreeMap<Name, i64>, name: &str) -> Option<i64> {
-    let value = |group: &str, short: &str| {
-        values.get(&Name { short: short.to_owned(), group: group.to_owned() }).copied()
-    };
-    if let Some((group, short)) = name.split_once('.') {
-        return value(group, short);
-    }
-    PRECEDENCE.iter().find_map(|group| value(group, name)).or_else(|| {
-        let (_, value) = values.iter().find(|(other, _)| other.short == name)?;
-        Some(*value)
-    })
 }
 
 /// Counters that healthy traffic moves.
@@ -197,7 +233,7 @@ const TRAFFIC: [&str; 51] = [
 /// (`Tcp.InCsumErrors +1`); `none` where nothing moved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    deltas: BTreeMap<Name, i64>,
+    deltas: Vec<(Name, i64)>,
 }
 
 impl Changes {
@@ -205,12 +241,20 @@ impl Changes {
     /// this kernel has no such counter, `Some(0)` where it did not move.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<i64> {
-        find(&self.deltas, name)
+        if let Some((group, short)) = name.split_once('.') {
+            let same = self.deltas.iter().find(|(n, _)| n.short == short && *n.group == *group);
+            return same.map(|(_, delta)| *delta);
+        }
+        let namesakes = self.deltas.iter().filter(|(n, _)| n.short == name);
+        let place = |group: &str| PRECEDENCE.iter().position(|g| *g == group).unwrap_or(PRECEDENCE.len());
+        namesakes.min_by_key(|(n, _)| (place(&n.group), &n.group)).map(|(_, delta)| *delta)
     }
 
     /// What moved, sorted: the name as displayed and the change.
     pub fn moved(&self) -> impl Iterator<Item = (String, i64)> {
-        self.deltas.iter().filter(|(_, delta)| **delta != 0).map(|(name, delta)| (self.label(name), *delta))
+        let mut moved: Vec<_> = self.deltas.iter().filter(|(_, delta)| *delta != 0).collect();
+        moved.sort_unstable();
+        moved.into_iter().map(|(name, delta)| (self.label(name), *delta))
     }
 
     /// The same without the counters that any traffic moves: how much came and
@@ -218,13 +262,12 @@ impl Changes {
     #[must_use]
     pub fn telling(&self) -> Self {
         let deltas = self.deltas.iter().filter(|(name, _)| !TRAFFIC.contains(&name.short.as_str()));
-        Self { deltas: deltas.map(|(name, delta)| (name.clone(), *delta)).collect() }
+        Self { deltas: deltas.cloned().collect() }
     }
 
     /// The short name where it means this counter and no other.
     fn label(&self, name: &Name) -> String {
-        let least = Name { short: name.short.clone(), group: String::new() };
-        let namesakes = self.deltas.range(least..).take_while(|(other, _)| other.short == name.short);
+        let namesakes = self.deltas.iter().filter(|(other, _)| other.short == name.short);
         if namesakes.count() > 1 { format!("{}.{}", name.group, name.short) } else { name.short.clone() }
     }
 }

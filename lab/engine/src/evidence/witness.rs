@@ -14,6 +14,7 @@ use faultlab_net::network::firewall::RuleCounter;
 use faultlab_net::network::{Host, Network};
 use faultlab_net::tap::Tap;
 use faultlab_net::topology::rule::Action;
+use faultlab_net::wire::all as wires;
 
 /// What looks on at a network.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Witness {
         &self.waits
     }
 
-    /// What was seen until `until`, of the kernel's clock. `counted` is what each
+    /// What was seen, not [in order](Traces::arrange) yet, until `until`, of the kernel's clock. `counted` is what each
     /// host's counters and rules say, `drops` what the kernel does.
     ///
     /// # Errors
@@ -93,12 +94,10 @@ impl Witness {
                 tracker.end(&mut traces, &mut capture, begun)?;
             }
             hosts.push(traces);
+            wires::carry();
         }
         capture.tracked.retain(|tracked| tracked.at <= capture.until);
-        capture.tracked.sort_by_key(|tracked| tracked.at);
         let (waits, kernel) = self.waits.end();
-        let drops = hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
-        faultlab_explain::dropped::frames(&mut capture, begun, drops);
         Ok(Traces { capture, begun, hosts, waits, kernel, ..Traces::default() })
     }
 }

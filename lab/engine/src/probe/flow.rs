@@ -16,9 +16,13 @@ use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
 use faultlab_net::network::journal::{Journal, Noted};
+use faultlab_net::wire::all as wires;
 
 /// How long a healthy network may take for one exchange on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes that are said at once, before wires carry what they met: some frames.
+const BURST: usize = 1 << 13;
 
 mod ioctl {
     #![allow(missing_docs, reason = "the macro writes the function")]
@@ -308,9 +312,14 @@ impl Flow {
         };
         let data = vec![b'.'; bytes];
         let mut arrived = vec![0; bytes];
-        let both = async {
-            tokio::try_join!(speaker.stream.write_all(&data), listener.stream.read_exact(&mut arrived))
+        let speaks = async {
+            for burst in data.chunks(BURST) {
+                wires::after_each_step(speaker.stream.write_all(burst)).await?;
+            }
+            Ok(())
         };
+        let listens = wires::after_each_step(listener.stream.read_exact(&mut arrived));
+        let both = async { tokio::try_join!(speaks, listens) };
         timeout(patience, both).await.ok().map(|carried| carried.map(|_| ()))
     }
 

@@ -6,13 +6,12 @@ use super::ArmRun;
 use crate::evidence::sockets::sockets;
 use crate::evidence::witness::{Counted, Witness};
 use faultlab_base::error::Result;
-use faultlab_explain::carried;
 use faultlab_model::outcome::{ArmOutcome, Map};
-use faultlab_model::recording::tally;
-use faultlab_model::recording::{Traces, WireTraces};
+use faultlab_model::recording::{Traces, WireTraces, tally};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, ring};
 use faultlab_net::topology::Kind;
+use faultlab_net::wire::all as wires;
 
 impl ArmRun<'_> {
     /// Ends the arm: reads the kernel's tables, and returns all that was observed,
@@ -70,20 +69,24 @@ impl ArmRun<'_> {
         for host in self.stage.network.hosts() {
             let (mut lines, mut rules) = (vec![], vec![]);
             let changes = self.stage.counters(host.name())?;
+            wires::carry();
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
             }
             if host.has_rules() {
                 let entries = Conntrack::of(host.namespace())?.entries()?;
                 lines.extend(entries.iter().map(ToString::to_string));
+                wires::carry();
                 rules = host.firewall().counters()?;
                 lines.extend(rules.iter().map(ToString::to_string));
+                wires::carry();
             }
             if host.kind() != Kind::Bridge {
                 lines.extend(sockets(host.namespace())?.iter().map(ToString::to_string));
             }
             counted.push(Counted { changes, rules });
             evidence.extend(host.name(), lines);
+            wires::carry();
         }
         Ok((evidence, counted))
     }
@@ -100,11 +103,13 @@ impl ArmRun<'_> {
             // Where the first records have given way nothing is known of the others.
             let [one, other] = ends;
             let link = self.stage.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
-            if let Some([here, there]) = link {
-                let ends = [(one.as_str(), here.interface.as_str()), (other, &there.interface)];
-                carried::mark(&mut traces.capture, ends, &wire.frames());
-            }
-            traces.wires.push(WireTraces { ends: ends.clone(), counted: wire.counted() });
+            traces.wires.push(WireTraces {
+                ends: ends.clone(),
+                counted: wire.counted(),
+                interfaces: link.map(|link| link.map(|end| end.interface.clone())),
+                records: wire.frames(),
+            });
+            wires::carry();
         }
         let begun = ended.saturating_sub(traces.capture.until);
         traces.capture.probes = self.stage.network.journal().map_or(vec![], |journal| journal.since(begun));

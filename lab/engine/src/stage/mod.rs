@@ -22,7 +22,7 @@ use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::Ground;
 use faultlab_net::network::{Host, Network};
-use faultlab_net::wire::{Policy, Wire};
+use faultlab_net::wire::{Policy, Wire, all as wires};
 use session::ShellSession;
 
 pub use run::ArmRun;
@@ -272,6 +272,9 @@ impl Stage<'_> {
     pub fn counters(&self, host: &str) -> Result<Changes> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;
-        Ok(Counters::changes(&self.before.borrow()[index], &now))
+        wires::carry();
+        let changes = Counters::changes(&self.before.borrow()[index], &now);
+        wires::carry();
+        Ok(changes)
     }
 }

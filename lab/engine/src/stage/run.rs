@@ -168,6 +168,11 @@ impl<'a> ArmRun<'a> {
         Ok(left)
     }
 
+    /// Has its wires carry nothing from now on: its tables are read as they are.
+    pub(crate) fn stop_wires(&self) {
+        self.stage.wires.borrow().iter().for_each(|(_, wire)| wire.stop());
+    }
+
     /// Whether the wires carried all that they were to carry.
     ///
     /// # Errors

@@ -103,7 +103,11 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
         ]
     };
     let mut arm = traces(&[connected(), lost(2000).into()].concat());
-    arm.wires = vec![WireTraces { ends: ["server".into(), "nat".into()], counted: vec![("PAWSPassive", 1)] }];
+    arm.wires = vec![WireTraces {
+        ends: ["server".into(), "nat".into()],
+        counted: vec![("PAWSPassive", 1)],
+        ..WireTraces::default()
+    }];
     let wire = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000 got no answer: it left nat and was lost on its way to \
                 server; the wire counted PAWSPassive +1, as a kernel would; its TS val 1000 is 4000 behind 5000, the \
                 last from 192.0.2.1 to server, 2.0 s before";

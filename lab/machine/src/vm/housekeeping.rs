@@ -84,7 +84,7 @@ const KNOBS: [Knob; 10] = [
 ];
 
 /// Nothing here may ever happen to the machine that starts the guests.
-fn only_as_init() -> Result<()> {
+pub(super) fn only_as_init() -> Result<()> {
     if std::process::id() == 1 { Ok(()) } else { Err(Error::Lab("this process is not init".to_owned())) }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::frame::Frame;
-use super::{housekeeping, initramfs, line, tools};
+use super::{housekeeping, initramfs, line, priority, tools};
 use crate::exercise;
 use crate::shell::{self, Played, Seat, Streams};
 use crate::worker::{Report, Task};
@@ -79,6 +79,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     let modules = read(initramfs::MODULE_LIST)?;
     housekeeping::load_modules(modules.lines().map(|name| Path::new(initramfs::MODULES).join(name)))?;
     housekeeping::quiet()?;
+    priority::go_first()?;
     // Nothing else runs on this kernel: its own settings are the lab's.
     sysctl::own_the_kernel();
     report(&Report::Booted { release: Kernel::running().release })?;

@@ -25,6 +25,7 @@ pub mod initramfs;
 pub mod line;
 pub mod person;
 pub mod ports;
+mod priority;
 pub mod qemu;
 pub mod run;
 mod table;

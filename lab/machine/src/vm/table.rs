@@ -111,6 +111,7 @@ pub(super) fn checked(
         (Some(seconds), Clock::Virtual) if (0.0..=LONG.as_secs_f64()).contains(&seconds) => Some(seconds),
         _ => return Err("it took no time that can be".to_owned()),
     };
+    let wire = outcome.seconds.wire.filter(|seconds| (0.0..=LONG.as_secs_f64()).contains(seconds));
     let mut judged_here = Outcome {
         scenario: scenario.card.name.to_owned(),
         kernel: String::new(),
@@ -126,7 +127,7 @@ pub(super) fn checked(
         control_is_healthy: false,
         arms: arms(outcome.arms, asked)?,
         log: outcome.log,
-        seconds: Seconds { wall: 0.0, virtual_time },
+        seconds: Seconds { wall: 0.0, virtual_time, wire },
     };
     match (era, judged_here.arms.is_empty(), outcome.verdict) {
         (Some(era), false, _) => judged(&mut judged_here, scenario, era, asked.without_cause, snapshots),

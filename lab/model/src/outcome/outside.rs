@@ -63,7 +63,7 @@ impl Outcome {
             control_is_healthy: _,
             arms,
             log,
-            seconds: Seconds { wall: _, virtual_time: _ },
+            seconds: Seconds { wall: _, virtual_time: _, wire: _ },
         } = self;
         [scenario, kernel, machine, symptom].into_iter().for_each(clean_cell);
         [kernel_id, era].into_iter().flatten().for_each(clean_cell);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use faultlab_net::capture::Capture;
 use faultlab_net::conntrack::{Change, Event};
 use faultlab_net::network::firewall::RuleCounter;
+use faultlab_net::wire::Record;
 
 pub use dropped::{Dropped, tally};
 pub use invalid::Remark;
@@ -63,6 +64,10 @@ pub struct WireTraces {
     pub ends: [String; 2],
     /// What its policy counted, by the counter's name.
     pub counted: Vec<(&'static str, u64)>,
+    /// The interfaces at its ends, where the records tell of every frame.
+    pub interfaces: Option<[String; 2]>,
+    /// Its records, until a capture is marked with them.
+    pub records: Vec<Record>,
 }
 
 impl Traces {

@@ -9,7 +9,7 @@
 //! read one after the other, however many there are.
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use socket2::Socket;
 use super::Namespace;
 use super::namespace::apart;
 use super::ring::{self, Open, Seen, Shape};
+use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 
 /// Headers, of 1024 frames: 256 KiB.
@@ -85,8 +86,15 @@ impl Lookout {
     /// # Errors
     /// Where there was no memory for a ring, or none can be read.
     pub(crate) fn end(self) -> Result<Looked> {
-        let no_answer = |_| Error::Lab(format!("{}: its thread has ended", self.place));
-        self.answer.recv().map_err(no_answer)?
+        loop {
+            match self.answer.recv_timeout(Duration::from_millis(1)) {
+                Ok(looked) => return looked,
+                Err(RecvTimeoutError::Timeout) => wires::carry(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Lab(format!("{}: its thread has ended", self.place)));
+                }
+            }
+        }
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) struct Log {
 impl Log {
     /// Notes that `frame` arrived, and marks it.
     pub(super) fn arrived(&mut self, frame: &mut Frame, at: Duration) {
-        frame.record = Some(self.forgotten + self.records.len() as u64);
+        (frame.record, frame.since) = (Some(self.met()), at);
         self.push(Record::of(frame, at, Origin::End, Fate::Held));
     }
 
@@ -116,6 +116,11 @@ impl Log {
     /// The records, in the order in which the wire met the frames.
     pub(super) fn records(&self) -> Vec<Record> {
         self.records.iter().copied().collect()
+    }
+
+    /// How many frames there were until now.
+    pub(super) fn met(&self) -> u64 {
+        self.forgotten + self.records.len() as u64
     }
 
     /// How many older records have given way.

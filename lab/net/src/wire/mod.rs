@@ -15,7 +15,9 @@
 //! - [`frag_needed`], [`packet_too_big`]: messages of ICMP and ICMPv6, as a router
 //!   would send them
 //! - `log`: what the wire saw, and what became of it
+//! - `all`: wires come first, whatever their thread does
 
+pub mod all;
 pub mod frag_needed;
 mod log;
 pub mod packet_too_big;
@@ -60,6 +62,8 @@ struct Shared {
     failure: Option<Error>,
     /// Wakes the task that carries the frames.
     waker: Option<Waker>,
+    /// Whether it carries nothing any more.
+    stopped: bool,
 }
 
 impl Wire {
@@ -92,8 +96,9 @@ impl Wire {
     pub(crate) fn between(rings: [Ring; 2], policy: Box<dyn Policy>) -> Result<Self> {
         let [first, second] = rings;
         let ends = [End::new(first)?, End::new(second)?];
-        let running = Running { ends, policy, retry: None };
+        let running = Running { ends, policy, due: None, retry: None };
         let shared = Rc::new(RefCell::new(Shared { running: Some(running), ..Shared::default() }));
+        all::add(&shared);
         let task = shared.clone();
         tokio::task::spawn_local(poll_fn(move |context| task.borrow_mut().carry(context)));
         Ok(Self { shared })
@@ -105,7 +110,8 @@ impl Wire {
     pub fn inject(&self, way: Way, frame: Vec<u8>) {
         let shared = &mut *self.shared.borrow_mut();
         if let Some(running) = &mut shared.running {
-            running.ends[towards(way)].waiting.push_back(Frame::new(way, frame));
+            let frame = Frame { since: now(), ..Frame::new(way, frame) };
+            running.ends[towards(way)].waiting.push_back(frame);
         }
         if let Some(waker) = &shared.waker {
             waker.wake_by_ref();
@@ -134,6 +140,11 @@ impl Wire {
     #[must_use]
     pub fn counted(&self) -> Vec<(&'static str, u64)> {
         self.shared.borrow().running.iter().flat_map(|running| running.policy.counted()).collect()
+    }
+
+    /// Has it carry nothing from now on: what arrives later is of the end of an arm.
+    pub fn stop(&self) {
+        self.shared.borrow_mut().stopped = true;
     }
 
     /// How many older frames [`Wire::frames`] no longer tells of.
@@ -186,8 +197,21 @@ impl Drop for Wire {
 }
 
 impl Shared {
+    /// Whether a frame has arrived that it has not met, or is due.
+    fn is_behind(&self) -> bool {
+        let is_behind = |running: &Running| {
+            running.ends.iter().any(|end| end.ring.get_ref().has_more())
+                || running.due.is_some_and(|due| due <= now())
+        };
+        !self.stopped && self.running.as_ref().is_some_and(is_behind)
+    }
+
     fn carry(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(running) = &mut self.running else { return Poll::Ready(()) };
+        if self.stopped {
+            self.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         if let Err(error) = running.carry(&mut self.log, context) {
             self.running = None;
             self.failure = Some(error);
@@ -202,6 +226,8 @@ impl Shared {
 struct Running {
     ends: [End; 2],
     policy: Box<dyn Policy>,
+    /// When the policy, or a full queue, asked to be looked after.
+    due: Option<Duration>,
     /// Wakes the task when the policy, or a full queue, asked for it.
     retry: Option<Pin<Box<Sleep>>>,
 }
@@ -266,6 +292,7 @@ impl End {
                     }
                 },
             };
+            all::had(now.saturating_sub(frame.since));
             self.gone = fate == Fate::Unsent;
             log.ended(frame, now, fate);
             self.waiting.pop_front();
@@ -279,6 +306,8 @@ impl Running {
     fn carry(&mut self, log: &mut log::Log, context: &mut Context<'_>) -> Result<()> {
         let mut out = Out::default();
         let mut more = false;
+        let known = log.met();
+        let is_new = |frame: &Frame| frame.record.is_some_and(|number| number >= known);
         for way in Way::BOTH {
             let mut taken = 0;
             while taken < BATCH
@@ -293,8 +322,17 @@ impl Running {
         }
         let mut next = self.policy.poll(now(), context.waker(), &mut out);
         let now = now();
-        out.dropped.iter().for_each(|frame| log.ended(frame, now, Fate::Dropped));
-        for frame in out.passed {
+        for frame in out.dropped {
+            if is_new(&frame) {
+                all::had(now.saturating_sub(frame.since));
+            }
+            log.ended(&frame, now, Fate::Dropped);
+        }
+        for mut frame in out.passed {
+            if !is_new(&frame) {
+                // The policy kept it until it was due, or until now, or made it.
+                frame.since = self.due.map_or(now, |due| due.min(now));
+            }
             self.ends[towards(frame.way)].waiting.push_back(frame);
         }
         for end in &mut self.ends {
@@ -302,6 +340,7 @@ impl Running {
             next = next.into_iter().chain(again).min();
         }
         self.retry = None;
+        self.due = next;
         let wait = next.map(|next| next.saturating_sub(self::now()));
         match wait {
             _ if more => context.waker().wake_by_ref(),

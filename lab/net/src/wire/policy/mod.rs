@@ -57,12 +57,14 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Which record of the log tells of it; none for a frame made here.
     pub(in crate::wire) record: Option<u64>,
+    /// Since when nothing but the wire has kept it.
+    pub(in crate::wire) since: Duration,
 }
 
 impl Frame {
     /// A frame that did not come from an end.
     pub fn new(way: Way, bytes: Vec<u8>) -> Self {
-        Self { way, bytes, record: None }
+        Self { way, bytes, record: None, since: Duration::ZERO }
     }
 
     /// The TCP segment in it.

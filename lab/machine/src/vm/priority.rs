@@ -1,0 +1,50 @@
+//! Whose turn it is in a guest, which has one processor.
+//!
+//! Reading: sched(7), "The nice value" and "Resetting scheduling policy for
+//! child processes"; kernel/softirq.c: `invoke_softirq`, `wakeup_softirqd`.
+
+use std::fs;
+
+use libc::{c_int, id_t};
+use nix::errno::Errno;
+
+use super::housekeeping::only_as_init;
+use faultlab_base::error::{Error, Result};
+
+const NICEST: c_int = -20;
+/// The calling thread.
+const THIS: id_t = 0;
+
+/// Gives this thread, which carries the frames of wires, the processor before the
+/// kernel's workers and the lab's other threads: each has some milliseconds at a
+/// time otherwise. What it starts is as nice as usual.
+///
+/// The kernel's softirqs stay its equals. As long as ksoftirqd has any to do, all
+/// are left to it, and none comes in the middle of a system call.
+///
+/// # Errors
+/// Where the kernel refuses it.
+pub fn go_first() -> Result<()> {
+    only_as_init()?;
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let task = entry.file_name().to_str().and_then(|id| id.parse().ok());
+        if let Some(task) = task.filter(|_| name.starts_with("ksoftirqd/")) {
+            set_nicest(task)?;
+        }
+    }
+    let policy = libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK;
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads one value, which outlives the call.
+    #[allow(unsafe_code, reason = "no safe wrapper among the dependencies")]
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    Errno::result(result).map_err(|e| Error::kernel("init", "sched_setscheduler", e))?;
+    set_nicest(THIS)
+}
+
+fn set_nicest(task: id_t) -> Result<()> {
+    // SAFETY: three numbers.
+    #[allow(unsafe_code, reason = "no safe wrapper among the dependencies")]
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, task, NICEST) };
+    Errno::result(result).map(drop).map_err(|e| Error::kernel("init", "setpriority", e))
+}
