@@ -13,6 +13,7 @@ use std::rc::Rc;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::Namespace;
 use faultlab_net::network::namespace::of_this_thread;
+use faultlab_net::wire::all as wires;
 
 /// A short name that several groups have means the first of these.
 const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
@@ -127,6 +128,8 @@ impl Counters {
                     add(short, value.wrapping_sub(Group::value(old, short)));
                 }),
             }
+            // TcpExt alone has more than a hundred.
+            wires::carry();
         }
         Changes { deltas }
     }

@@ -68,9 +68,9 @@ impl Stage<'_> {
         for host in self.network.hosts() {
             let (mut lines, mut rules) = (vec![], vec![]);
             let changes = self.counters(host.name())?;
-            wires::carry();
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
+                wires::carry();
             }
             if host.has_rules() {
                 let entries = Conntrack::of(host.namespace())?.entries()?;

@@ -283,9 +283,7 @@ impl<'a> Stage<'a> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;
         wires::carry();
-        let changes = Counters::changes(&self.before.borrow()[index], &now);
-        wires::carry();
-        Ok(changes)
+        Ok(Counters::changes(&self.before.borrow()[index], &now))
     }
 
     /// What was seen of an arm that was played and stays: the wires go on.
