@@ -40,7 +40,7 @@ frame::tests![user::four_at_a_time:
     a_full_disk_is_one_sentence,
     a_closed_output_is_an_error,
     what_is_typed_is_said_again_without_control_characters,
-    a_tampered_kernel_is_listed_without_control_characters,
+    a_tampered_kernel_is_no_kernel_and_is_told_of_without_control_characters,
     merge_takes_files_that_have_outcomes,
     merge_of_hostile_outcomes_ends_and_is_clean,
     merge_names_missing_and_doubled_shards,
@@ -302,7 +302,7 @@ fn what_is_typed_is_said_again_without_control_characters() {
     }
 }
 
-fn a_tampered_kernel_is_listed_without_control_characters() {
+fn a_tampered_kernel_is_no_kernel_and_is_told_of_without_control_characters() {
     let home = tempfile::tempdir().expect("a directory");
     let entry = home.path().join("faultlab/kernels/debian:sid");
     fs::create_dir_all(&entry).expect("a directory");
@@ -313,8 +313,9 @@ fn a_tampered_kernel_is_listed_without_control_characters() {
     for line in ["kernel list", "kernel list --json"] {
         let Answer { status, out, err } = answer(faultlab(line).env("XDG_CACHE_HOME", home.path()));
         assert_eq!(status, Some(0), "{err}");
-        assert!(out.contains("[2J"), "{out}");
+        assert!(!out.contains("debian:sid") && err.contains("debian:sid"), "{out}{err}");
         is_clean(&out);
+        is_clean(&err);
     }
 }
 

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::Namespace;
 use faultlab_net::network::namespace::of_this_thread;
+use faultlab_net::wire::all as wires;
 
 /// net/ipv6/proc.c: what the names in /proc/net/snmp6 begin with.
 const IPV6_GROUPS: [&str; 4] = ["Ip6", "Icmp6", "Udp6", "UdpLite6"];
@@ -160,6 +161,8 @@ impl Counters {
                     add(short, value.wrapping_sub(Group::value(old, short)));
                 }),
             }
+            // TcpExt alone has more than a hundred.
+            wires::carry();
         }
         Changes { deltas }
     }

@@ -69,9 +69,9 @@ impl ArmRun<'_> {
         for host in self.stage.network.hosts() {
             let (mut lines, mut rules) = (vec![], vec![]);
             let changes = self.stage.counters(host.name())?;
-            wires::carry();
             if changes.moved().next().is_some() {
                 lines.push(changes.to_string());
+                wires::carry();
             }
             if host.has_rules() {
                 let entries = Conntrack::of(host.namespace())?.entries()?;

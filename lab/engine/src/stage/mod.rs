@@ -273,8 +273,6 @@ impl Stage<'_> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;
         wires::carry();
-        let changes = Counters::changes(&self.before.borrow()[index], &now);
-        wires::carry();
-        Ok(changes)
+        Ok(Counters::changes(&self.before.borrow()[index], &now))
     }
 }
