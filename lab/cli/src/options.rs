@@ -57,7 +57,7 @@ pub struct Run {
     /// Write a report of one HTML file into this directory, with what --why says
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
-    /// Take the cause away: the fault arm gets the control's network too, and must then reproduce nothing
+    /// Take the cause away: the fault arm gets the network and the conduct of the control, and must then reproduce nothing
     #[arg(long, conflicts_with_all = ["arm", "bisect"])]
     without_cause: bool,
     /// Scenarios, or virtual machines, to run side by side
@@ -142,7 +142,7 @@ pub struct Options {
     pub only: Vec<String>,
     /// What was set.
     pub set: BTreeMap<String, String>,
-    /// Whether the fault arms are given the control's network.
+    /// Whether the fault arms are given the network and the conduct of the control.
     pub without_cause: bool,
     /// How many scenarios run side by side on the running kernel.
     pub jobs: usize,
