@@ -30,6 +30,7 @@ pub fn scenario() -> Scenario {
         .settings([
             Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000),
             Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),
+            Setting::family(),
         ])
         .eras([Era::every_kernel("a NAT must forget, and conntrack does so by time")])
 }
@@ -75,7 +76,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         .remedy("longer-timeout", "nf_conntrack_tcp_timeout_established is ten times as long", |arm| {
             arm.sysctl("node", ESTABLISHED, 10 * timeout.as_secs());
         });
-    service::drop_invalid(arms)
+    service::drop_invalid(arms).in_family(ground.family())
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

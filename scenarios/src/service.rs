@@ -38,7 +38,8 @@ fn translated(network: Topology) -> Topology {
 
 /// A flow from the client to the service.
 pub async fn open(stage: &Stage<'_>) -> Result<Flow> {
-    Flow::open(stage.host("client"), SERVICE, stage.host("server"), BACKEND.1).await
+    let service = stage.ground.family().socket(SERVICE);
+    Flow::open(stage.host("client"), service, stage.host("server"), BACKEND.1).await
 }
 
 /// A remedy that every one of the scenarios tries.

@@ -35,7 +35,7 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("host-b connects", "connected"), arms, play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         .sequential(one_address::sequential)
-        .settings(one_address::SETTINGS)
+        .settings([&one_address::SETTINGS[..], &[Setting::family()]].concat())
         .eras(one_address::ERAS)
 }
 
@@ -94,6 +94,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         .remedy("wait", "host-b waits until the stamp has expired", |arm| {
             arm.waits_for_expiry = true;
         })
+        .in_family(ground.family())
 }
 
 const SERVICE: ([u8; 4], u16) = ([192, 0, 2, 2], 80);
@@ -110,7 +111,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     };
     let check = Check::of(stage, "nat", "server")?;
     let (host_a, host_b, server) = (stage.host("host-a"), stage.host("host-b"), stage.host("server"));
-    Flow::open(host_a, SERVICE, server, 80).await?.close(conduct.first_to_close).await?;
+    let service = stage.ground.family().socket(SERVICE);
+    Flow::open(host_a, service, server, 80).await?.close(conduct.first_to_close).await?;
     let expiry = check.expiry();
     check.take(conduct.measure)?;
     if conduct.waits_for_expiry {
@@ -118,9 +120,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     }
 
     let _listener = listen(server, 80)?;
-    stage.see("host-b connects", connect(host_b, 0, SERVICE, PATIENCE).await?);
+    stage.see("host-b connects", connect(host_b, 0, service, PATIENCE).await?);
     check.see("host-b")?;
     check.expired(expiry).await;
-    stage.see("host-b, the stamp expired", connect(host_b, 0, SERVICE, PATIENCE).await?);
+    stage.see("host-b, the stamp expired", connect(host_b, 0, service, PATIENCE).await?);
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use faultlab_model::scenario::Arms;
-//! use faultlab_net::topology::Topology;
+//! use faultlab_net::topology::{Family, Topology};
 //!
 //! #[derive(Debug, Clone)]
 //! struct Conduct {
@@ -23,8 +23,8 @@ use std::ops::{Deref, DerefMut};
 
 use super::arm::{Arm, ArmKind};
 use super::edits::differences;
-use faultlab_net::topology::Topology;
 use faultlab_net::topology::rule::Rule;
+use faultlab_net::topology::{Family, Topology};
 
 /// The network of an arm and the conduct of its play: what an edit changes.
 ///
@@ -143,6 +143,14 @@ impl<C: Clone> Arms<C> {
     #[must_use]
     pub fn remedy(self, name: &'static str, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Self {
         self.and(name, ArmKind::Remedy, change, FAULT, edit)
+    }
+
+    /// The same arms in an address family, as [`Topology::in_family`] has their
+    /// networks.
+    #[must_use]
+    pub fn in_family(mut self, family: Family) -> Self {
+        self.list.iter_mut().for_each(|arm| arm.setup.change(|network| network.in_family(family)));
+        self
     }
 
     /// Leaves the last arm out where it means nothing.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::setting::FAMILY;
 use super::{Fault, Setting};
 use faultlab_net::kernel::Kernel;
+use faultlab_net::topology::Family;
 
 /// Which clock the kernel's timers follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,13 @@ impl Ground {
     #[must_use]
     pub fn number(&self, key: &str) -> u64 {
         self.word(key).parse().unwrap_or_else(|_| panic!("setting {key:?} is no number"))
+    }
+
+    /// The address family of the network: IPv4, unless the scenario has
+    /// [`Setting::family`] and IPv6 was set.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.settings.get(FAMILY).and_then(|word| word.parse().ok()).unwrap_or(Family::V4)
     }
 
     /// A setting as a number of seconds of the machine's clock.

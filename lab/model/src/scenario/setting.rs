@@ -2,6 +2,9 @@
 
 use super::Clock;
 
+/// The key of [`Setting::family`].
+pub(super) const FAMILY: &str = "family";
+
 /// Something that `--set` can change.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -51,6 +54,17 @@ impl Setting {
         [short, real]: [u64; 2],
     ) -> Self {
         Self { key, about, values: Values::Number { unit, least: 1, most, short, real } }
+    }
+
+    /// The address family of the network, for a scenario whose cause does not
+    /// depend on it: [`Ground::family`](super::Ground::family) tells which was set.
+    #[must_use]
+    pub const fn family() -> Self {
+        Self {
+            key: FAMILY,
+            about: "the address family of the network",
+            values: Values::Choice(&["ipv4", "ipv6"]),
+        }
     }
 
     /// The default on a clock.
