@@ -14,12 +14,15 @@ use std::fs;
 use std::rc::Rc;
 
 use faultlab_base::error::{Error, Result};
-use faultlab_net::network::Namespace;
+use faultlab_net::network::{Namespace, sysctl};
 use faultlab_net::network::namespace::of_this_thread;
 use faultlab_net::wire::all as wires;
 
 /// net/ipv6/proc.c: what the names in /proc/net/snmp6 begin with.
 const IPV6_GROUPS: [&str; 4] = ["Ip6", "Icmp6", "Udp6", "UdpLite6"];
+
+/// Whether IPv6 is off in a namespace.
+const DISABLE_IPV6: &str = "net.ipv6.conf.all.disable_ipv6";
 
 /// A short name that several groups have means the first of these.
 const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
@@ -71,14 +74,17 @@ impl Counters {
     /// # Errors
     /// Where /proc is not mounted.
     pub fn read(namespace: &Namespace) -> Result<Self> {
+        // In a guest each file takes milliseconds, and frames wait meanwhile.
         let read = |file: &str| {
-            namespace
-                .enter(|| fs::read_to_string(of_this_thread(file)))
-                .map_err(|source| Error::kernel(namespace.name(), format!("read {file}"), source))
+            let text = namespace.enter(|| fs::read_to_string(of_this_thread(file)));
+            wires::carry();
+            text.map_err(|source| Error::kernel(namespace.name(), format!("read {file}"), source))
         };
         let mut counters = Self::parse(&read("net/netstat")?, &read("net/snmp")?);
-        // A kernel without IPv6 has no such file.
-        if let Ok(snmp6) = read("net/snmp6") {
+        // A namespace in which IPv6 is switched off counts nothing there, and a
+        // kernel without it has no such file.
+        let is_off = sysctl::get(namespace, DISABLE_IPV6).is_ok_and(|value| value == "1");
+        if !is_off && let Ok(snmp6) = read("net/snmp6") {
             counters.add_ipv6(&snmp6);
         }
         Ok(counters)
