@@ -37,11 +37,12 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep};
 
-use crate::network::ring::{Arrival, RETRY, Ring, Sent};
-use crate::network::{Namespace, offload};
+use crate::namespace::Namespace;
+use crate::packet::offload;
+use crate::packet::ring::{Arrival, RETRY, Ring, Sent};
 use faultlab_base::error::{Error, Result};
 
-pub use crate::network::ring::now;
+pub use crate::packet::clock::now;
 pub use log::{Fate, Origin, Record};
 pub use policy::{Frame, Out, Policy, Way};
 
@@ -192,6 +193,16 @@ impl Drop for Wire {
         }
         if let Some(error) = shared.failure.take() {
             faultlab_base::terminal::say(&error.to_string());
+        }
+    }
+}
+
+impl all::Carries for Shared {
+    fn catch_up(&mut self) {
+        if self.is_behind() {
+            // Before its task has been polled nobody is to be woken: it will be.
+            let waker = self.waker.clone().unwrap_or_else(|| Waker::noop().clone());
+            let _ = self.carry(&mut Context::from_waker(&waker));
         }
     }
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use super::policy::{Frame, Out, Policy, Way};
 use super::segment::{Header, Segment};
-use connection::{Change, Connection, TCP_PAWS_WINDOW};
+use connection::{Change, Connection, TCP_PAWS_WINDOW, older};
 
 pub use connection::Stamp;
 
@@ -228,11 +228,6 @@ impl Model {
     fn key(&self, peer: IpAddr, server: IpAddr) -> Key {
         (peer, (self.rule == Rule::V4).then_some(server))
     }
-}
-
-/// Whether the TSval `ts` lies more than `window` ticks before `recent`.
-fn older(ts: u32, recent: u32, window: i32) -> bool {
-    recent.wrapping_sub(ts).cast_signed() > window
 }
 
 /// The age of a stamp, in seconds as the kernel counts them.
