@@ -9,11 +9,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use lab::prelude::*;
-use lab::probe::Kubelet;
-use lab::probe::http::{Agent, get};
-use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
 use lab::wire::tw_recycle::{self, TwRecycle};
 
+use crate::actors::Kubelet;
+use crate::actors::http::{Agent, get};
+use crate::actors::prober::{BackOff, Purpose, Spec, Worker};
 use crate::one_address::{HOUR, TIMESTAMPS};
 
 const CARD: Card = Card {

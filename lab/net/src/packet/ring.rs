@@ -14,11 +14,12 @@ use std::time::Duration;
 use std::{fmt, io};
 use std::{ptr, thread};
 
-use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats};
+use libc::{c_int, tpacket_req, tpacket_stats};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
+use super::address;
 pub use super::clock::now;
 use super::slots::{BLOCK, Mapping, Shape, WIRE};
 use crate::namespace::Namespace;
@@ -343,17 +344,7 @@ pub(crate) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Re
 /// # Errors
 /// What the kernel refuses.
 pub(crate) fn bind(socket: &Socket, index: c_int) -> io::Result<()> {
-    let mut storage = SockAddrStorage::zeroed();
-    #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
-    // SAFETY: sockaddr_ll is a socket address, plain data, and fits.
-    let address = unsafe { storage.view_as::<sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-    address.sll_ifindex = index;
-    #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
-    // SAFETY: the storage holds a sockaddr_ll of this length.
-    let address = unsafe { SockAddr::new(storage, size_of::<sockaddr_ll>() as u32) };
-    socket.bind(&address)
+    socket.bind(&address::every_protocol(index))
 }
 
 #[allow(unsafe_code, reason = "options that neither socket2 nor nix knows")]
