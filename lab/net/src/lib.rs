@@ -1,5 +1,6 @@
-//! Networks of namespaces: a topology is a value, a network is a topology made
-//! real, and a wire is a link whose frames pass through this process.
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
 //!
 //! Each module uses only those above it:
 //!
