@@ -27,7 +27,7 @@ use lab::topology::rule::{CtState, Hook, Rule};
 use lab::topology::{Family, Topology};
 use lab::wire::policy::{Chain, Duplicate, ShiftTimestampClock};
 use lab::wire::tw_recycle::{self, TwRecycle};
-use lab::wire::{Way, now};
+use lab::wire::{Direction, now};
 use tokio::task::LocalSet;
 
 common::tests![common::main:
@@ -302,10 +302,10 @@ fn a_wire_shifts_timestamps_and_checks_them() {
         let network = applicable(Network::build(topology).await);
         let server = network.host("server");
         // An hour behind, and every segment twice.
-        let slow = ShiftTimestampClock::new(Way::There, 0_u32.wrapping_sub(3_600_000));
+        let slow = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
         let twice = Chain::new().then(slow).then(Duplicate::matching(|_, _| true));
         let first = network.wire("b", "nat", Box::new(twice)).unwrap();
-        let (check, handle) = TwRecycle::new(tw_recycle::Rule::V4, Way::There);
+        let (check, handle) = TwRecycle::new(tw_recycle::Rule::V4, Direction::There);
         let second = network.wire("nat", "server", Box::new(check)).unwrap();
 
         let mut flow = Flow::open(network.host("b"), service, server, 80).await.unwrap();

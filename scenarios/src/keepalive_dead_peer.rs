@@ -113,7 +113,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (since, limit) = (stage.elapsed(), conduct.user_timeout);
     let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;
     let after = stage.elapsed().saturating_sub(since);
-    let (asked, answered) = keepalive_schedule::probes(&wire, Way::Back).await;
+    let (asked, answered) = keepalive_schedule::probes(&wire, Direction::Back).await;
     let counted = stage.counters("server")?.telling();
 
     // What the server's kernel believes, and whether its peer can be reached.

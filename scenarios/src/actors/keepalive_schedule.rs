@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use lab::scenario::Ground;
-use lab::wire::{Fate, Way, Wire};
+use lab::wire::{Direction, Fate, Wire};
 
 /// The three numbers of TCP keepalive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +69,10 @@ impl KeepaliveSchedule {
 ///
 /// net/ipv4/tcp_output.c, tcp_xmit_probe_skb: a probe is empty, and its sequence
 /// number lies one below the next byte's.
-pub async fn probes(wire: &Wire, way: Way) -> (usize, bool) {
+pub async fn probes(wire: &Wire, direction: Direction) -> (usize, bool) {
     wire.caught_up().await;
     let frames = wire.frames();
-    let sent = || frames.iter().filter(|f| f.way == way);
+    let sent = || frames.iter().filter(|f| f.direction == direction);
     let next = sent().filter_map(|f| Some(f.header?.seq.wrapping_add(u32::try_from(f.length).ok()?))).max();
     let probes: Vec<_> = sent()
         .filter(|f| f.length == 0 && f.header.is_some_and(|h| Some(h.seq.wrapping_add(1)) == next))

@@ -73,8 +73,8 @@ impl Network {
     }
 
     /// Lets the frames of a wired link between two nodes pass under a policy,
-    /// until the wire is dropped; then another may take the link. Way
-    /// [`There`](crate::wire::Way::There) is from `one` to `other`.
+    /// until the wire is dropped; then another may take the link.
+    /// [`Direction::There`](crate::wire::Direction::There) is from `one` to `other`.
     ///
     /// # Errors
     /// Where no packet socket can be had.
