@@ -11,8 +11,8 @@
 //! | [`namespace`], [`isolation`] | the only places that change namespaces |
 //! | [`kernel`] | the release, and what it has |
 //! | [`netlink`] | requests to the kernel: rtnetlink and nfnetlink |
-//! | [`conntrack`] | the entries of connection tracking, events, statistics |
 //! | [`packet`] | packet sockets with a receive ring |
+//! | [`conntrack`] | the entries of connection tracking, events, statistics |
 //! | [`wire`] | a link through this process, under a policy |
 //! | [`network`] | a topology made real |
 //! | [`tap`] | captures of a network |
