@@ -34,7 +34,7 @@ pub use faultlab_explain::{hops, why};
 pub use faultlab_kernels as kernels;
 pub use faultlab_machine as machine;
 pub use faultlab_model::{outcome, recording, snapshot};
-pub use faultlab_net::{capture, conntrack, isolation, kernel, network, tap, topology, wire};
+pub use faultlab_net::{capture, conntrack, isolation, kernel, network, packet, tap, topology, wire};
 pub use faultlab_report as report;
 
 /// What a fault is: its card, arms and eras, and the play that shows it.

@@ -9,5 +9,5 @@ pub use crate::scenario::{Arms, Card, Clock, Era, Ground, Need, Recheck, Scenari
 pub use crate::stage::Stage;
 pub use crate::topology::Topology;
 pub use crate::topology::rule::{CtState, Rule};
-pub use crate::wire::{Way, policy};
+pub use crate::wire::{Direction, policy};
 pub use crate::{Error, Result};

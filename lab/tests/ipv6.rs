@@ -1,5 +1,5 @@
 //! Networks with IPv6 on the running kernel: NAT, conntrack, captures, sockets,
-//! wires, path MTUs.
+//! wires.
 //!
 //! ```text
 //! client 2001:db8:1::2 ----- 2001:db8:1::1 nat 2001:db8:2::1 ----- 2001:db8:2::2 server
@@ -8,7 +8,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::{alone, applicable};
@@ -18,17 +18,16 @@ use lab::evidence::counters::Counters;
 use lab::evidence::sockets::{self, State};
 use lab::hops::{Fate, What, hops, probed};
 use lab::network::{Network, sysctl};
-use lab::probe::path_mtu::{Lookups, NARROW, Router};
 use lab::probe::tcp::{Answer, connect};
-use lab::probe::{Flow, Side, link, route};
+use lab::probe::{Flow, Side, link};
 use lab::report::ladder::Ladder;
 use lab::report::pcapng;
 use lab::tap::Tap;
 use lab::topology::rule::{CtState, Hook, Rule};
-use lab::topology::{Family, Net, Topology};
+use lab::topology::{Family, Topology};
 use lab::wire::policy::{Chain, Duplicate, ShiftTimestampClock};
 use lab::wire::tw_recycle::{self, TwRecycle};
-use lab::wire::{Way, now};
+use lab::wire::{Direction, now};
 use tokio::task::LocalSet;
 
 common::tests![common::main:
@@ -39,7 +38,6 @@ common::tests![common::main:
     icmpv6_is_matched_and_tracked,
     a_wire_shifts_timestamps_and_checks_them,
     a_socket_is_destroyed,
-    a_host_keeps_what_a_router_tells,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -304,10 +302,10 @@ fn a_wire_shifts_timestamps_and_checks_them() {
         let network = applicable(Network::build(topology).await);
         let server = network.host("server");
         // An hour behind, and every segment twice.
-        let slow = ShiftTimestampClock::new(Way::There, 0_u32.wrapping_sub(3_600_000));
+        let slow = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
         let twice = Chain::new().then(slow).then(Duplicate::matching(|_, _| true));
         let first = network.wire("b", "nat", Box::new(twice)).unwrap();
-        let (check, handle) = TwRecycle::new(tw_recycle::Rule::V4, Way::There);
+        let (check, handle) = TwRecycle::new(tw_recycle::Rule::V4, Direction::There);
         let second = network.wire("nat", "server", Box::new(check)).unwrap();
 
         let mut flow = Flow::open(network.host("b"), service, server, 80).await.unwrap();
@@ -344,28 +342,5 @@ fn a_socket_is_destroyed() {
         let socket = listed.iter().find(|s| s.state == State::Established).expect("a connection");
         applicable(sockets::destroy(client.namespace(), socket));
         assert_eq!(flow.watch(Side::Server, PATIENCE).await.unwrap(), Answer::Reset);
-    });
-}
-
-fn a_host_keeps_what_a_router_tells() {
-    const BEHIND: &str = "2001:db8:ff::/48";
-    run(|| async {
-        let topology = Topology::new()
-            .hosts(["pod", "router"])
-            .link("pod 2001:db8::1/64", "router 2001:db8::2/64")
-            .route("pod", BEHIND, "2001:db8::2");
-        let network = applicable(Network::build(topology).await);
-        let router = Router::new(&network, "router", "pod", "pod").unwrap();
-        let lookups = Lookups::new(network.host("pod")).unwrap();
-        let behind: Vec<_> = Net::parse(BEHIND).addresses().take(2).collect();
-        let [told, other] = behind[..] else { panic!("two addresses") };
-        router.tell(told).unwrap();
-        assert_eq!(lookups.path_mtu(told).unwrap(), i32::from(NARROW));
-        assert_eq!(lookups.path_mtu(other).unwrap(), 1500);
-        assert!(router.tell(Family::V4.unspecified()).is_err());
-        route::delete(network.host("pod").namespace(), Net::parse(BEHIND)).unwrap();
-        assert!(lookups.path_mtu(told).is_err());
-        let address: Ipv6Addr = "2001:db8::1".parse().unwrap();
-        assert_eq!(network.host("pod").address(), IpAddr::V6(address));
     });
 }

@@ -18,7 +18,7 @@ use lab::network::{Namespace, Network, offload};
 use lab::probe::{connect, listen};
 use lab::topology::Topology;
 use lab::wire::policy::{
-    Chain, Cut, Delay, Discard, Duplicate, Frame, Hold, Out, Pass, Policy, ShiftTimestampClock, Way,
+    Chain, Cut, Delay, Direction, Discard, Duplicate, Frame, Hold, Out, Pass, Policy, ShiftTimestampClock,
 };
 use lab::wire::segment::{Flags, Header, Macs, Segment};
 use lab::wire::tw_recycle::{Counters, Rule, TwRecycle};
@@ -201,8 +201,8 @@ fn tcp_ext(ns: &Namespace, name: &str) -> u64 {
     at.map_or(0, |at| values.split_whitespace().nth(at).unwrap().parse().unwrap())
 }
 
-fn has_data(way: Way) -> impl FnMut(Way, &Segment<'_>) -> bool {
-    move |its, segment| its == way && !segment.payload.is_empty()
+fn has_data(direction: Direction) -> impl FnMut(Direction, &Segment<'_>) -> bool {
+    move |its, segment| its == direction && !segment.payload.is_empty()
 }
 
 fn data(wire: &Wire) -> Vec<Record> {
@@ -258,7 +258,7 @@ fn carries_every_byte() {
 fn drops_the_nth() {
     run(|| async {
         let net = Net::new().await;
-        let wire = net.wire(Discard::nth(2, has_data(Way::There)));
+        let wire = net.wire(Discard::nth(2, has_data(Direction::There)));
         let (mut client, mut server) = net.connect(&net.listen()).await;
         for word in [b"one", b"two", b"six"] {
             says(&mut client, &mut server, word).await;
@@ -274,7 +274,7 @@ fn drops_the_nth() {
 fn holds_until_released() {
     run(|| async {
         let net = Net::new().await;
-        let (hold, handle) = Hold::matching(has_data(Way::There));
+        let (hold, handle) = Hold::matching(has_data(Direction::There));
         let wire = net.wire(hold);
         let (mut client, mut server) = net.connect(&net.listen()).await;
         client.write_all(b"late").await.unwrap();
@@ -294,7 +294,7 @@ fn holds_until_released() {
 fn duplicates() {
     run(|| async {
         let net = Net::new().await;
-        let wire = net.wire(Duplicate::matching(has_data(Way::There)));
+        let wire = net.wire(Duplicate::matching(has_data(Direction::There)));
         let (mut client, mut server) = net.connect(&net.listen()).await;
         let mut tap = Tap::new(&net.b);
         says(&mut client, &mut server, b"twice").await;
@@ -311,13 +311,13 @@ fn delays() {
     run(|| async {
         const BY: Duration = Duration::from_millis(50);
         let net = Net::new().await;
-        let wire = net.wire(Delay::matching(BY, has_data(Way::Back)));
+        let wire = net.wire(Delay::matching(BY, has_data(Direction::Back)));
         let (mut client, mut server) = net.connect(&net.listen()).await;
         let start = Instant::now();
         says(&mut client, &mut server, b"now").await;
         says(&mut server, &mut client, b"later").await;
         assert!(start.elapsed() >= BY);
-        let answer = data(&wire).into_iter().find(|record| record.way == Way::Back).unwrap();
+        let answer = data(&wire).into_iter().find(|record| record.direction == Direction::Back).unwrap();
         let Fate::Passed { at } = answer.fate else { panic!("{answer}") };
         assert!(at >= answer.at + BY, "{answer} at {at:?}");
     });
@@ -328,7 +328,7 @@ fn shifts_one_timestamp_clock() {
         // An hour at 1000 ticks a second, backwards.
         let shift = 0_u32.wrapping_sub(3_600_000);
         let net = Net::new().await;
-        let wire = net.wire(ShiftTimestampClock::new(Way::There, shift));
+        let wire = net.wire(ShiftTimestampClock::new(Direction::There, shift));
         let [mut at_a, mut at_b] = [&net.a, &net.b].map(Tap::new);
         let (mut client, mut server) = net.connect(&net.listen()).await;
         let (mut from_a, mut to_b) = (Vec::new(), Vec::new());
@@ -373,7 +373,7 @@ fn injects() {
             header: Header { seq, flags: Flags::RST_ACK, timestamps: None, ..header },
             payload: b"",
         };
-        wire.inject(Way::There, reset.frame(macs).unwrap());
+        wire.inject(Direction::There, reset.frame(macs).unwrap());
         let error = server.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         let record = *wire.frames().iter().find(|r| r.origin == Origin::Lab).unwrap();
@@ -398,8 +398,8 @@ fn a_link_is_carried_by_another_when_a_wire_is_gone() {
         // From the other side, and without what came meanwhile.
         let wire = network.wire("b", "a", Box::new(Pass)).unwrap();
         assert_eq!(connects().await, "connected");
-        let first = wire.frames().first().and_then(|frame| Some((frame.way, frame.header?.flags)));
-        assert_eq!(first, Some((Way::Back, Flags::SYN)));
+        let first = wire.frames().first().and_then(|frame| Some((frame.direction, frame.header?.flags)));
+        assert_eq!(first, Some((Direction::Back, Flags::SYN)));
     });
 }
 
@@ -416,7 +416,10 @@ fn cuts_without_a_word() {
             stream.write_all(b"anyone?").await.unwrap();
         }
         let lost = || wire.frames()[before..].to_vec();
-        until("both ends to try", || Way::BOTH.iter().all(|way| lost().iter().any(|r| r.way == *way))).await;
+        until("both ends to try", || {
+            Direction::BOTH.iter().all(|direction| lost().iter().any(|r| r.direction == *direction))
+        })
+        .await;
         assert!(lost().iter().all(|record| record.fate == Fate::Dropped));
         for stream in [&client, &server] {
             assert_eq!(stream.try_read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -446,8 +449,8 @@ fn plays_an_old_server_with_tw_recycle() {
         // One clock for all connections of a, and one that is an hour behind.
         // Up to 4.9 there is but one; from 4.13 on the sysctl is the namespace's.
         write_sysctl(&net.a, "net/ipv4/tcp_timestamps", "2");
-        let clock = ShiftTimestampClock::new(Way::There, 0_u32.wrapping_sub(3_600_000));
-        let (check, handle) = TwRecycle::new(Rule::V4, Way::There);
+        let clock = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
+        let (check, handle) = TwRecycle::new(Rule::V4, Direction::There);
         let wire = net.wire(Chain::new().then(BehindPort { port: 41002, clock }).then(check));
         let listener = net.listen();
 

@@ -81,8 +81,8 @@ async fn play(stage: &Stage<'_>, late: &Late) -> Result<()> {
     // Once it is set, the next segment with data is held, and no other.
     let holding = Rc::new(Cell::new(false));
     let armed = Rc::clone(&holding);
-    let (policy, held) = policy::Hold::matching(move |way, segment| {
-        way == Way::Back && !segment.payload.is_empty() && armed.replace(false)
+    let (policy, held) = policy::Hold::matching(move |direction, segment| {
+        direction == Direction::Back && !segment.payload.is_empty() && armed.replace(false)
     });
     let wire = stage.wire("node", "server", policy)?;
     let mut flow = service::open(stage).await?;

@@ -1,7 +1,8 @@
 //! What the keepalive scenarios have in common.
 
 use lab::prelude::*;
-use lab::probe::Ladder;
+
+use crate::actors::KeepaliveSchedule;
 
 /// The kernel's values of a host, from the settings.
 pub fn kernel_values(network: Topology, host: &str, ground: &Ground) -> Topology {
@@ -11,12 +12,17 @@ pub fn kernel_values(network: Topology, host: &str, ground: &Ground) -> Topology
 }
 
 /// The rule that a time-out follows, or when it came where it follows none.
-pub fn rule(ladder: Ladder, met: Answer, after: Duration, user_timeout: Option<Duration>) -> String {
-    let rungs = ladder.rungs(user_timeout);
-    let nominal = ladder.at(rungs).as_secs();
+pub fn rule(
+    schedule: KeepaliveSchedule,
+    met: Answer,
+    after: Duration,
+    user_timeout: Option<Duration>,
+) -> String {
+    let intervals = schedule.intervals(user_timeout);
+    let nominal = schedule.at(intervals).as_secs();
     match met {
-        Answer::TimedOut if ladder.is(rungs, after) => {
-            format!("{nominal} s = {} + {rungs} x {}", ladder.time.as_secs(), ladder.intvl.as_secs())
+        Answer::TimedOut if schedule.is(intervals, after) => {
+            format!("{nominal} s = {} + {intervals} x {}", schedule.time.as_secs(), schedule.intvl.as_secs())
         }
         Answer::TimedOut => format!("{:.1} s, not {nominal}", after.as_secs_f32()),
         _ => "-".to_owned(),
@@ -24,13 +30,13 @@ pub fn rule(ladder: Ladder, met: Answer, after: Duration, user_timeout: Option<D
 }
 
 /// What a connection met, and which of its probes met it.
-pub fn probe(ladder: Ladder, met: Answer, after: Duration) -> String {
-    let (time, intvl) = (ladder.time.as_secs(), ladder.intvl.as_secs());
+pub fn probe(schedule: KeepaliveSchedule, met: Answer, after: Duration) -> String {
+    let (time, intvl) = (schedule.time.as_secs(), schedule.intvl.as_secs());
     match met {
         Answer::Nothing | Answer::Received => "open".to_owned(),
-        Answer::Reset if ladder.is(0, after) => format!("reset after {time} s, by its first probe"),
-        Answer::TimedOut if ladder.is(ladder.probes, after) => {
-            format!("ETIMEDOUT after {time} + {} x {intvl} s", ladder.probes)
+        Answer::Reset if schedule.is(0, after) => format!("reset after {time} s, by its first probe"),
+        Answer::TimedOut if schedule.is(schedule.probes, after) => {
+            format!("ETIMEDOUT after {time} + {} x {intvl} s", schedule.probes)
         }
         other => other.to_string(),
     }

@@ -1,9 +1,9 @@
 //! "The connection stays open for two hours after it has died."
 
 use lab::prelude::*;
-use lab::probe::Ladder;
 use lab::topology::rule::Hook;
 
+use crate::actors::KeepaliveSchedule;
 use crate::keepalive;
 use crate::service::LOOSE;
 
@@ -128,22 +128,23 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let nat = Conntrack::of(stage.host("nat").namespace())?;
     let knows = || -> Result<bool> { Ok(!nat.entries()?.is_empty()) };
     let mut memory = if knows()? { "yes" } else { "no" };
-    let ladder = Ladder::new(stage.ground, "");
+    let schedule = KeepaliveSchedule::new(stage.ground, "");
     let mut client = Answer::Nothing;
     while conduct.awaits_probe && client == Answer::Nothing && memory == "no" {
-        client = flow.watch(Side::Client, ladder.intvl).await?;
+        client = flow.watch(Side::Client, schedule.intvl).await?;
         memory = if knows()? { "no, then again" } else { "no" };
     }
     let mut after = silent();
 
     let met = flow.say(conduct.first, PATIENCE).await?;
     if client == Answer::Nothing && met != Answer::Received {
-        client = flow.watch(Side::Client, ladder.at_latest(ladder.probes).saturating_sub(silent())).await?;
+        client =
+            flow.watch(Side::Client, schedule.at_latest(schedule.probes).saturating_sub(silent())).await?;
         after = silent();
     }
     stage.see("the first words after it", met);
     stage.see("the NAT remembers it", memory);
-    stage.see("the client's connection", keepalive::probe(ladder, client, after));
+    stage.see("the client's connection", keepalive::probe(schedule, client, after));
     let (first, after) = (conduct.first, after.as_secs_f32());
     stage.because(format!(
         "the NAT remembered the mapping: {memory}; the {first} spoke and met: {met}; the client met: {client}, \

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use lab::evidence::sockets::{State, sockets};
 use lab::prelude::*;
-use lab::probe::{Ladder, ladder};
 
+use crate::actors::keepalive_schedule::{self, KeepaliveSchedule};
 use crate::keepalive;
 
 const CARD: Card = Card {
@@ -98,8 +98,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     // What is unacknowledged would be retransmitted, and notice.
     flow.settle().await?;
     let app = conduct.keepalive == Some(Values::Application);
-    let ladder = Ladder::new(stage.ground, if app { "app-" } else { "" });
-    let Ladder { time, intvl, probes } = ladder;
+    let schedule = KeepaliveSchedule::new(stage.ground, if app { "app-" } else { "" });
+    let KeepaliveSchedule { time, intvl, probes } = schedule;
     match conduct.keepalive {
         None => {}
         Some(Values::Kernel) => flow.keep_alive(Side::Server, None, None, None)?,
@@ -113,7 +113,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (since, limit) = (stage.elapsed(), conduct.user_timeout);
     let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;
     let after = stage.elapsed().saturating_sub(since);
-    let (asked, answered) = ladder::probes(&wire, Way::Back).await;
+    let (asked, answered) = keepalive_schedule::probes(&wire, Direction::Back).await;
     let counted = stage.counters("server")?.telling();
 
     // What the server's kernel believes, and whether its peer can be reached.
@@ -126,7 +126,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     stage.see("a SYN to the peer", &peer);
     let nothing = met == Answer::Nothing;
     stage.see("recv() ends with", if nothing { "nothing".to_owned() } else { met.to_string() });
-    stage.see("after", keepalive::rule(ladder, met, after, limit));
+    stage.see("after", keepalive::rule(schedule, met, after, limit));
     stage.see(
         "keepalive probes",
         match (asked, answered) {

@@ -105,7 +105,7 @@ impl<'a> Check<'a> {
             _ => tw_recycle::Rule::V4,
         };
         let model = if modelled(stage.ground) {
-            let (policy, model) = TwRecycle::new(rule, Way::There);
+            let (policy, model) = TwRecycle::new(rule, Direction::There);
             model.set_paws_window(stage.ground.seconds("paws-window"));
             stage.wire(router, server, policy)?;
             Some(model)

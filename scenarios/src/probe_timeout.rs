@@ -9,11 +9,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use lab::prelude::*;
-use lab::probe::Kubelet;
-use lab::probe::http::{Agent, get};
-use lab::probe::prober::{BackOff, Purpose, Spec, Worker};
 use lab::wire::tw_recycle::{self, TwRecycle};
 
+use crate::actors::Kubelet;
+use crate::actors::http::{Agent, get};
+use crate::actors::prober::{BackOff, Purpose, Spec, Worker};
 use crate::one_address::{HOUR, TIMESTAMPS};
 
 const CARD: Card = Card {
@@ -117,8 +117,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     };
     // The neighbour calls in every arm; the check of the server does the harm.
     if conduct.tw_recycle {
-        stage.wire("neighbour", "node", policy::ShiftTimestampClock::new(Way::There, HOUR))?;
-        stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::V4, Way::There).0)?;
+        stage.wire("neighbour", "node", policy::ShiftTimestampClock::new(Direction::There, HOUR))?;
+        stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::V4, Direction::There).0)?;
     }
     let turn = Rc::new(Cell::new(0));
     let probe = Rc::clone(&turn);

@@ -8,9 +8,11 @@
 use lab::evidence::route_cache;
 use lab::network::qdisc;
 use lab::prelude::*;
-use lab::probe::path_mtu::{Lookups, Router, flood, of_one_bucket_elsewhere};
 use lab::probe::route;
 use lab::topology::Net;
+
+use crate::actors::path_mtu::{Lookups, Router, flood, of_one_bucket_elsewhere};
+use crate::teardown::unregister_netdevice;
 
 const CARD: Card = Card {
     name: "route-exception-leak",
@@ -164,7 +166,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     } else {
         Some(Attempt::begin(pod, move |ns| (link::delete(ns, &name), far))?)
     };
-    let line = stage.unregister_netdevice(&device, true).await?;
+    let line = unregister_netdevice(stage, &device, true).await?;
     stage.see("the kernel says that it waits", if line.is_some() { "yes" } else { "no" });
     flush()?;
     drop(bystander);

@@ -59,7 +59,7 @@ pub fn be_liberal<C: Clone>(arms: Arms<C>) -> Arms<C> {
 /// The header of the server's last segment.
 async fn last_of_server(wire: &Wire) -> Result<Header> {
     wire.caught_up().await;
-    let last = wire.frames().into_iter().rev().find(|f| f.way == Way::Back && f.header.is_some());
+    let last = wire.frames().into_iter().rev().find(|f| f.direction == Direction::Back && f.header.is_some());
     last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server sent no segment".into()))
 }
 
@@ -70,7 +70,7 @@ pub async fn inject(stage: &Stage<'_>, wire: &Wire, by: u32) -> Result<()> {
     let last = last_of_server(wire).await?;
     let header = Header { seq: last.seq.wrapping_add(by), flags: Flags::PSH | Flags::ACK, ..last };
     let segment = Segment { header, payload: b"boom!!!" };
-    wire.inject(Way::Back, segment.frame(stage.network().macs("server", "node"))?);
+    wire.inject(Direction::Back, segment.frame(stage.network().macs("server", "node"))?);
     Ok(())
 }
 

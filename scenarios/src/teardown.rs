@@ -1,5 +1,6 @@
 //! What the scenarios of a device that cannot be freed have in common.
 
+use lab::evidence::kernel_log::Waiting;
 use lab::prelude::*;
 use lab::probe::Holder;
 
@@ -49,13 +50,32 @@ pub fn works(done: bool) -> &'static str {
 /// Records the count in the kernel's log message about a device; one that `waits`
 /// is waited for. Returns the message, to be put behind a sentence.
 pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result<String> {
-    let line = stage.unregister_netdevice(device, waits).await?;
+    let line = unregister_netdevice(stage, device, waits).await?;
     if stage.log().readable() {
         stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
     } else {
         stage.cannot_see("Usage count logged", "the kernel log cannot be read without privilege");
     }
     Ok(line.map_or(String::new(), |line| format!("; the kernel: {line}")))
+}
+
+/// Waits for the kernel's log message about a device that cannot be freed. Where
+/// it is not `waiting` any more none will come: one that is there is found.
+pub async fn unregister_netdevice(stage: &Stage<'_>, device: &str, waiting: bool) -> Result<Option<Waiting>> {
+    // net.core.netdev_unregister_timeout_secs is 10, and the wait looks once a
+    // second, when it gets the RTNL mutex. A log that cannot be read is not
+    // waited for longer than that.
+    let readable = stage.log().readable();
+    let patience = Duration::from_secs(match (waiting, readable) {
+        (false, _) => 0,
+        (true, true) => 25,
+        (true, false) => 11,
+    });
+    let message = stage.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
+    if !readable {
+        stage.pass(patience).await;
+    }
+    Ok(message)
 }
 
 /// What everyone else on the node can still do.

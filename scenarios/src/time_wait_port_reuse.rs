@@ -87,7 +87,7 @@ const SERVER: [u8; 4] = [192, 0, 2, 2];
 const PATIENCE: Duration = Duration::from_secs(8);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    let clock = policy::ShiftTimestampClock::new(Way::There, conduct.host_b_ahead.cast_unsigned());
+    let clock = policy::ShiftTimestampClock::new(Direction::There, conduct.host_b_ahead.cast_unsigned());
     let wire = stage.wire("host-b", "nat", clock)?;
     let (host_a, host_b, server) = (stage.host("host-a"), stage.host("host-b"), stage.host("server"));
     let flow = Flow::open_from(host_a, 40_001, (SERVER, 80), server, 80).await?;
@@ -117,10 +117,10 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 /// segment once, in the order they came.
 async fn handshake(wire: &Wire) -> (usize, String) {
     wire.caught_up().await;
-    let headers = || wire.frames().into_iter().filter_map(|f| Some((f.way, f.header?.flags)));
-    let syns = headers().filter(|(way, flags)| *way == Way::There && flags.opens()).count();
+    let headers = || wire.frames().into_iter().filter_map(|f| Some((f.direction, f.header?.flags)));
+    let syns = headers().filter(|(direction, flags)| *direction == Direction::There && flags.opens()).count();
     let mut answers: Vec<&str> = vec![];
-    for (_, flags) in headers().filter(|(way, _)| *way == Way::Back) {
+    for (_, flags) in headers().filter(|(direction, _)| *direction == Direction::Back) {
         let kind = match flags {
             f if f.contains(Flags::SYN_ACK) => "SYN-ACK",
             f if f.contains(Flags::RST) => "RST",

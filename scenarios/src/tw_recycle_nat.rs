@@ -103,9 +103,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     match conduct.host_b {
-        Clock::AnHourBehind => {
-            stage.wire("host-b", "nat", policy::ShiftTimestampClock::new(Way::There, HOUR.wrapping_neg()))?
-        }
+        Clock::AnHourBehind => stage.wire(
+            "host-b",
+            "nat",
+            policy::ShiftTimestampClock::new(Direction::There, HOUR.wrapping_neg()),
+        )?,
         Clock::NotBehind => stage.wire("host-b", "nat", policy::Pass)?,
         Clock::NoTimestamps => stage.wire("host-b", "nat", policy::RemoveTimestamps)?,
     };

@@ -106,7 +106,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    stage.wire("pod", "node", policy::ShiftTimestampClock::new(Way::There, conduct.pod_ahead))?;
+    stage.wire("pod", "node", policy::ShiftTimestampClock::new(Direction::There, conduct.pod_ahead))?;
     let check = Check::of(stage, "isp", "server-c")?;
     let (pod, node) = (stage.host("pod"), stage.host("node"));
     let (c, d) = (stage.host("server-c"), stage.host("server-d"));

@@ -9,7 +9,7 @@
 //! ```
 
 use lab::prelude::*;
-use lab::probe::path_mtu::Lookups;
+use lab::probe::PathMtu;
 
 const CARD: Card = Card {
     name: "mtu-black-hole",
@@ -103,7 +103,7 @@ async fn play(stage: &Stage<'_>, (): &()) -> Result<()> {
     stage.see("a small request", flow.exchange(Side::Client, PATIENCE).await?);
     let met = flow.try_transfer(Side::Client, LARGE, PATIENCE).await?;
     stage.see("a large request", met);
-    let path_mtu = Lookups::new(client)?.path_mtu(SERVICE.0.into())?;
+    let path_mtu = PathMtu::new(client)?.to(SERVICE.0.into())?;
     stage.see("the client's path MTU", path_mtu);
     let firewall = stage.host("firewall");
     // A firewall without rules drops nothing.

@@ -65,7 +65,7 @@ pub async fn perform(
             }
             let logged = voice.log.count().unwrap_or_default();
             voice.drops.forget();
-            wires::longest();
+            let _ = wires::longest();
             let results = all(scenario, ground, &arms, order, voice, on_arm).await;
             outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
             let looks = order.looks.unwrap_or_default();

@@ -6,18 +6,18 @@ use std::collections::{HashMap, VecDeque};
 use crate::hops::{Packet, What};
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::Identity;
-use faultlab_net::wire::{Fate, Origin, Record, Way};
+use faultlab_net::wire::{Direction, Fate, Origin, Record};
 
 /// Marks the frames that left the ends of a wire, a host and an interface each,
 /// with what it did with them. The first of equal segments to leave is the first
 /// that it met.
 pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
-    for (way, (host, interface)) in [Way::There, Way::Back].into_iter().zip(ends) {
+    for (direction, (host, interface)) in [Direction::There, Direction::Back].into_iter().zip(ends) {
         let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
             continue;
         };
         let mut met: HashMap<Identity, VecDeque<Fate>> = HashMap::new();
-        for record in records.iter().filter(|r| r.way == way && r.origin == Origin::End) {
+        for record in records.iter().filter(|r| r.direction == direction && r.origin == Origin::End) {
             if let Some(header) = record.header {
                 met.entry(header.identity(record.length)).or_default().push_back(record.fate);
             }
@@ -77,7 +77,7 @@ mod tests {
         };
         let record = |&fate: &Fate| Record {
             at: Duration::ZERO,
-            way: Way::There,
+            direction: Direction::There,
             origin: Origin::End,
             header: Some(reset),
             length: 0,

@@ -106,6 +106,9 @@ pub fn die_with_parent() -> Result<()> {
 }
 
 /// Ties this process to its parent, or ends it if that died before.
+///
+/// # Errors
+/// Where the kernel does not.
 pub fn live_as_child_of(parent: Pid) -> Result<()> {
     die_with_parent()?;
     if getppid() != parent {
@@ -125,6 +128,9 @@ pub fn raise_open_files() {
 
 /// Forks; the child returns, with a socket to its parent. The parent serves it
 /// at the other end, waits for it and exits as it did.
+///
+/// # Errors
+/// Where no socket pair or no process can be had.
 pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream> {
     let (outside, inside) = UnixStream::pair().map_err(|e| Error::kernel("worker", "socketpair", e))?;
     // SAFETY: the process has one thread (unshare of a user or pid namespace
@@ -159,6 +165,9 @@ pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream>
 
 /// Ends this process if its parent died before the parent-death signal was
 /// set: then nobody has the other end any more.
+///
+/// # Errors
+/// Where the socket cannot be polled.
 pub fn parent_lives(outside: &UnixStream) -> Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;

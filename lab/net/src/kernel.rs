@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::network::namespace::of_this_thread;
+use crate::namespace::of_this_thread;
 
 /// A running kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,30 @@
-//! Networks of namespaces: a topology is a value, a network is a topology made
-//! real, and a wire is a link whose frames pass through this process.
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
+//!
+//! Each module uses only those above it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`capture`] | frames and their interfaces, as values |
+//! | [`topology`] | hosts, routers, links and rules, as values |
+//! | [`namespace`], [`isolation`] | the only places that change namespaces |
+//! | [`kernel`] | the release, and what it has |
+//! | [`netlink`] | requests to the kernel: rtnetlink and nfnetlink |
+//! | [`packet`] | packet sockets with a receive ring |
+//! | [`conntrack`] | the entries of connection tracking, events, statistics |
+//! | [`wire`] | a link through this process, under a policy |
+//! | [`network`] | a topology made real |
+//! | [`tap`] | captures of a network |
 
 pub mod capture;
 pub mod conntrack;
 pub mod isolation;
 pub mod kernel;
+pub mod namespace;
+pub mod netlink;
 pub mod network;
+pub mod packet;
 pub mod tap;
 mod tcp_flags;
 pub mod topology;

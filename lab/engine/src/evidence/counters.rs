@@ -14,8 +14,8 @@ use std::fs;
 use std::rc::Rc;
 
 use faultlab_base::error::{Error, Result};
-use faultlab_net::network::{Namespace, sysctl};
 use faultlab_net::network::namespace::of_this_thread;
+use faultlab_net::network::{Namespace, sysctl};
 use faultlab_net::wire::all as wires;
 
 /// net/ipv6/proc.c: what the names in /proc/net/snmp6 begin with.

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Child;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::{Host, qdisc};
+use faultlab_net::packet::link_layer;
 
 /// How soon the sleep must begin.
 const ASLEEP: Duration = Duration::from_secs(5);
@@ -155,25 +156,5 @@ fn sleep_in_sendto(socket: RawFd, to: &SockAddr) -> i32 {
         }
         let sent = libc::sendto(ONLY, FRAME.as_ptr().cast(), FRAME.len(), 0, to.as_ptr().cast(), to.len());
         if sent < 0 { Errno::last_raw() } else { 0 }
-    }
-}
-
-/// Where a packet socket sends: to this interface, whatever the frame says.
-pub(super) fn link_layer(index: u32) -> SockAddr {
-    let address = libc::sockaddr_ll {
-        sll_family: u16::try_from(libc::AF_PACKET).expect("17"),
-        sll_protocol: 0x88b5_u16.to_be(),
-        sll_ifindex: index.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr: [0xff; 8],
-    };
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: sockaddr_ll fits into sockaddr_storage and is plain data.
-    #[allow(unsafe_code, reason = "socket2 has no constructor for sockaddr_ll")]
-    unsafe {
-        *storage.view_as::<libc::sockaddr_ll>() = address;
-        SockAddr::new(storage, libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("20"))
     }
 }

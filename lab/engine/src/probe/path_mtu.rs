@@ -1,116 +1,23 @@
-//! What a host has learnt of the MTU of paths, and how fast it can be taught.
-//!
-//! Reading list: net/ipv4/route.c `update_or_create_fnhe`: what routers tell is
-//! kept as exceptions of a route, in a hash table of 2048 buckets
-//! (FNHE_HASH_SIZE) of some 5 to 10 exceptions each (FNHE_RECLAIM_DEPTH); one more
-//! makes the oldest go. `__mkroute_output`: a lookup finds the exception and binds
-//! a cached route to it.
+//! The MTU of a path, as a host knows it.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::OnceLock;
-use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::IpMtu};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::holder::link_layer;
 use faultlab_base::error::{Error, Result};
-use faultlab_net::network::{Host, Network};
-use faultlab_net::topology::{Family, Topology};
-use faultlab_net::wire::{frag_needed, packet_too_big};
+use faultlab_net::network::Host;
+use faultlab_net::topology::Family;
 
-/// The MTU that the routers of the lab tell.
-pub const NARROW: u16 = 1400;
 /// Nobody listens there, and nothing is sent.
 const PORT: u16 = 9;
-/// include/linux/socket.h. With `MSG_CONFIRM`, a datagram without data is looked
-/// up and not sent (net/ipv4/udp.c: `udp_sendmsg`, `do_confirm`).
-const MSG_PROBE: i32 = 0x10;
-/// So many of a bucket's exceptions, the youngest, are there for sure:
-/// FNHE_RECLAIM_DEPTH and the one that was just added.
-const KEPT: usize = 6;
-/// Longer than a jiffy at HZ=100: what is taught before is older.
-const JIFFY: Duration = Duration::from_millis(12);
 
-/// A router that tells a neighbouring host of narrow paths behind it.
+/// A program that asks the kernel for the MTU of paths, and sends nothing.
 #[derive(Debug)]
-pub struct Router {
-    socket: Socket,
-    to: SockAddr,
-    message: RefCell<Message>,
-}
+pub struct PathMtu(UdpSocket);
 
-/// What the router sends, of the family of the host's address.
-#[derive(Debug)]
-enum Message {
-    FragNeeded([u8; frag_needed::LENGTH]),
-    PacketTooBig([u8; packet_too_big::LENGTH]),
-}
-
-impl Router {
-    /// The node `router` of a network, linked to `host` by its `interface`.
-    ///
-    /// # Errors
-    /// Where no packet socket can be had, or the first addresses of the two are of
-    /// different families.
-    ///
-    /// # Panics
-    /// When the two are not linked.
-    pub fn new(network: &Network, router: &str, host: &str, interface: &str) -> Result<Self> {
-        let (at, told) = (network.host(router), network.host(host));
-        let socket = at
-            .namespace()
-            .enter(|| Socket::new(Domain::PACKET, Type::RAW.cloexec(), Some(Protocol::from(0))))
-            .map_err(|e| Error::kernel(at.name(), "packet socket", e))?;
-        let macs = network.macs(router, host);
-        let message = match (at.address(), told.address()) {
-            (IpAddr::V4(at), IpAddr::V4(told)) => {
-                let anywhere = Ipv4Addr::UNSPECIFIED;
-                Message::FragNeeded(frag_needed::frag_needed(macs, at, told, anywhere, NARROW))
-            }
-            (IpAddr::V6(at), IpAddr::V6(told)) => {
-                let anywhere = Ipv6Addr::UNSPECIFIED;
-                Message::PacketTooBig(packet_too_big::packet_too_big(macs, at, told, anywhere, NARROW))
-            }
-            _ => return Err(Error::Lab(format!("{router} and {host} have addresses of different families"))),
-        };
-        Ok(Self { socket, to: link_layer(at.interface(interface).index), message: message.into() })
-    }
-
-    /// Tells the host that the path to a destination is [`NARROW`].
-    ///
-    /// # Errors
-    /// The kernel's answer to sendto(); where the destination is of another family
-    /// than the router.
-    pub fn tell(&self, destination: IpAddr) -> Result<()> {
-        let mut message = self.message.borrow_mut();
-        let frame = match (&mut *message, destination) {
-            (Message::FragNeeded(frame), IpAddr::V4(destination)) => {
-                frag_needed::redirect(frame, destination);
-                &frame[..]
-            }
-            (Message::PacketTooBig(frame), IpAddr::V6(destination)) => {
-                packet_too_big::redirect(frame, destination);
-                &frame[..]
-            }
-            (_, other) => return Err(Error::Lab(format!("{other} is not of the router's address family"))),
-        };
-        match self.socket.send_to(frame, &self.to) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::kernel("router", "send a frame", e)),
-        }
-    }
-}
-
-/// A program that asks for routes and sends nothing.
-#[derive(Debug)]
-pub struct Lookups(UdpSocket);
-
-impl Lookups {
+impl PathMtu {
     /// A program on a host.
     ///
     /// # Errors
@@ -120,22 +27,11 @@ impl Lookups {
         at.namespace().enter(bind).map(Self).map_err(|e| Error::kernel(at.name(), "udp socket", e))
     }
 
-    /// Has the kernel look up the route to a destination.
-    ///
-    /// # Errors
-    /// The kernel's answer to sendto().
-    pub fn look_up(&self, destination: &SockAddr) -> Result<()> {
-        match SockRef::from(&self.0).send_to_with_flags(&[], destination, libc::MSG_CONFIRM | MSG_PROBE) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::kernel("host", "look a route up", e)),
-        }
-    }
-
-    /// The MTU of the path to a destination, as the kernel knows it.
+    /// The MTU of the path to a destination.
     ///
     /// # Errors
     /// The kernel's answer to connect().
-    pub fn path_mtu(&self, destination: IpAddr) -> Result<i32> {
+    pub fn to(&self, destination: IpAddr) -> Result<i32> {
         let failed = |e: io::Error| Error::kernel(destination.to_string(), "ask for the path MTU", e);
         self.0.connect((destination, PORT)).map_err(failed)?;
         let socket = self.0.as_fd();
@@ -143,6 +39,12 @@ impl Lookups {
             Family::V4 => getsockopt(&socket, IpMtu).map_err(|e| failed(e.into())),
             Family::V6 => ipv6_mtu(socket).map_err(failed),
         }
+    }
+}
+
+impl AsFd for PathMtu {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -156,108 +58,4 @@ fn ipv6_mtu(socket: BorrowedFd<'_>) -> io::Result<i32> {
     let answer =
         unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, value, length) };
     if answer == 0 { Ok(mtu) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Tells of the destinations in turn, `messages` in all, and has the kernel
-/// look up two to six routes to some of them after each message: never in step
-/// with the messages that arrive, so that any moment of a lookup may be hit.
-///
-/// # Errors
-/// The kernel's answer to a frame or a lookup.
-pub fn flood(router: &Router, lookups: &Lookups, destinations: &[IpAddr], messages: usize) -> Result<()> {
-    let addresses: Vec<_> = destinations.iter().map(|d| SockAddr::from(SocketAddr::new(*d, PORT))).collect();
-    let mut random = 1_u32;
-    let mut next = || {
-        // Knuth, The Art of Computer Programming 2, 3.3.4, line 16.
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (random >> 16) as usize
-    };
-    for destination in destinations.iter().cycle().take(messages) {
-        router.tell(*destination)?;
-        for _ in 0..2 + next() % 5 {
-            lookups.look_up(&addresses[next() % addresses.len()])?;
-        }
-    }
-    Ok(())
-}
-
-/// Finds `count` IPv4 destinations whose exceptions are in one bucket of the
-/// kernel's hash table, by watching the known ones be pushed out by others.
-///
-/// The hash has a secret key, drawn once per boot; what is found holds for
-/// every route of every namespace until then.
-///
-/// # Errors
-/// Where frames cannot be sent, or `destinations` ends before so many were found.
-pub async fn of_one_bucket(
-    router: &Router,
-    host: &Host,
-    mut destinations: impl Iterator<Item = IpAddr>,
-    count: usize,
-) -> Result<Vec<IpAddr>> {
-    let lookups = Lookups::new(host)?;
-    let short = || Error::Lab(format!("fewer than {count} destinations share a bucket"));
-    let known = |destination: IpAddr| Ok::<_, Error>(lookups.path_mtu(destination)? == i32::from(NARROW));
-    let mut found = vec![destinations.next().ok_or_else(short)?];
-    // Those that are in the bucket now, oldest first.
-    let mut there: VecDeque<IpAddr> = VecDeque::new();
-    while found.len() < count {
-        // As many known ones as the bucket keeps for sure: the fewer strangers
-        // are in it, the sooner a new one pushes a known one out.
-        while let Some(again) = found.iter().rev().find(|d| !there.contains(d)).copied()
-            && there.len() < KEPT
-        {
-            router.tell(again)?;
-            // The first lookup makes an exception young (rt_bind_exception);
-            // those that follow find the cached route.
-            known(again)?;
-            there.push_back(again);
-            tokio::time::sleep(JIFFY).await;
-            forget(&mut there, &known)?;
-        }
-        let oldest = *there.front().ok_or_else(short)?;
-        let destination = loop {
-            let destination = destinations.next().ok_or_else(short)?;
-            router.tell(destination)?;
-            if !known(oldest)? {
-                break destination;
-            }
-        };
-        known(destination)?;
-        found.push(destination);
-        there.push_back(destination);
-        forget(&mut there, &known)?;
-    }
-    Ok(found)
-}
-
-/// The same in a network of its own, where `router` is linked to `host` by
-/// `interface`. The first call of a process finds them, the later ones are told
-/// what that found: the key is drawn once per boot.
-///
-/// # Errors
-/// Those of [`of_one_bucket`] and of building the network.
-pub async fn of_one_bucket_elsewhere(
-    topology: Topology,
-    [router, host, interface]: [&str; 3],
-    destinations: impl Iterator<Item = IpAddr>,
-    count: usize,
-) -> Result<&'static [IpAddr]> {
-    static FOUND: OnceLock<Vec<IpAddr>> = OnceLock::new();
-    if FOUND.get().is_none() {
-        let elsewhere = Network::build(topology).await?;
-        let router = Router::new(&elsewhere, router, host, interface)?;
-        let _ = FOUND.set(of_one_bucket(&router, elsewhere.host(host), destinations, count).await?);
-    }
-    Ok(FOUND.get().expect("just set"))
-}
-
-/// Drops the oldest that are known no more.
-fn forget(there: &mut VecDeque<IpAddr>, known: &dyn Fn(IpAddr) -> Result<bool>) -> Result<()> {
-    while let Some(oldest) = there.front()
-        && !known(*oldest)?
-    {
-        there.pop_front();
-    }
-    Ok(())
 }

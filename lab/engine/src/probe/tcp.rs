@@ -178,7 +178,10 @@ pub async fn connect(
 }
 
 /// The same without a note; `local` is told the address that it has at its host.
-pub(super) async fn dial(
+///
+/// # Errors
+/// As [`connect`].
+pub async fn dial(
     from: &Host,
     source_port: u16,
     to: SocketAddr,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::evidence::counters::{Changes, Counters};
-use crate::evidence::kernel_log::{Record, Waiting};
+use crate::evidence::kernel_log::Record;
 use crate::evidence::shared_log::SharedLog;
 use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
@@ -242,27 +242,6 @@ impl Stage<'_> {
             // /dev/kmsg is polled: its wake-up is not per reader on old kernels.
             sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// Waits for the kernel's line about a device that cannot be freed. Without
-    /// `still` there is none to come: one that was there is found.
-    ///
-    /// # Errors
-    /// Where the kernel log fails while it is read.
-    pub async fn unregister_netdevice(&self, device: &str, still: bool) -> Result<Option<Waiting>> {
-        // net.core.netdev_unregister_timeout_secs is 10, and the wait looks once
-        // a second, when it gets the RTNL mutex. A log that cannot be read is
-        // not waited for longer than that.
-        let patience = match (still, self.voice.log.readable()) {
-            (false, _) => Duration::ZERO,
-            (true, true) => Duration::from_secs(25),
-            (true, false) => Duration::from_secs(11),
-        };
-        let line = self.logged(|r| r.unregister_netdevice().filter(|w| w.device == device), patience).await?;
-        if !self.voice.log.readable() {
-            self.pass(patience).await;
-        }
-        Ok(line)
     }
 
     /// How a host's counters have changed since the network was there.

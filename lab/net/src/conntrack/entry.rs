@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Tuple;
-use crate::network::nfnetlink::{Attribute, Message};
+use crate::netlink::nfnetlink::{Attribute, Message};
 
 // include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum ctattr_type and those nested in it.
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -218,7 +218,7 @@ impl fmt::Display for Entry {
 mod tests {
     use super::super::Transport;
     use super::*;
-    use crate::network::nfnetlink::messages;
+    use crate::netlink::nfnetlink::messages;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 

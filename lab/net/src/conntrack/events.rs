@@ -10,8 +10,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Conntrack, Entry};
-use crate::network::Namespace;
-use crate::network::nfnetlink::{Message, Nfnetlink, messages};
+use crate::namespace::Namespace;
+use crate::netlink::nfnetlink::{Message, Nfnetlink, messages};
 use faultlab_base::error::{Error, Result};
 
 // include/uapi/linux/netfilter/nfnetlink.h: enum nfnetlink_groups.

@@ -22,8 +22,8 @@ pub use self::events::{Event, Events};
 pub use self::recorder::Recorder;
 pub use self::stats::{Change, Statistic, Stats};
 pub use self::tuple::{Transport, Tuple};
-use crate::network::Namespace;
-use crate::network::nfnetlink::Nfnetlink;
+use crate::namespace::Namespace;
+use crate::netlink::nfnetlink::Nfnetlink;
 use faultlab_base::error::{Error, Result};
 
 /// The conntrack table of a namespace. It holds the namespace alive.

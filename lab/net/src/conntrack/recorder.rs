@@ -9,8 +9,8 @@ use tokio::task::AbortHandle;
 
 use super::events::readable;
 use super::{Event, Events};
-use crate::network::Namespace;
-use crate::network::ring::now;
+use crate::namespace::Namespace;
+use crate::packet::clock::now;
 use faultlab_base::error::{Error, Result};
 
 /// How many events are kept: as many as the socket of [`Events`] has room for.

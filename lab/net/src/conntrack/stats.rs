@@ -4,7 +4,7 @@ use std::fmt;
 
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterSubsystem};
 
-use crate::network::nfnetlink::Message;
+use crate::netlink::nfnetlink::Message;
 
 /// include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum cntl_msg_types.
 const IPCTNL_MSG_CT_GET_STATS_CPU: u8 = 4;
@@ -165,7 +165,7 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::nfnetlink::messages;
+    use crate::netlink::nfnetlink::messages;
     use proptest::prelude::*;
 
     #[test]

@@ -8,7 +8,7 @@ use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoTuple, Protocol as ProtocolNumber, Tuple as TupleAttribute,
 };
 
-use crate::network::nfnetlink::Attribute;
+use crate::netlink::nfnetlink::Attribute;
 use crate::topology::Family;
 
 // include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum ctattr_tuple and those nested in it.
@@ -252,7 +252,7 @@ mod tests {
             let attribute = tuple.attribute();
             let mut bytes = vec![0; attribute.buffer_len()];
             attribute.emit(&mut bytes);
-            let read = crate::network::nfnetlink::attributes(&bytes).next().and_then(|a| Tuple::decode(&a));
+            let read = crate::netlink::nfnetlink::attributes(&bytes).next().and_then(|a| Tuple::decode(&a));
             prop_assert_eq!(read, Some(tuple));
         }
     }

@@ -5,7 +5,6 @@
 //! behind: the kernel works requests off one at a time anyway (the rtnl mutex),
 //! and a connection to each of 1,000 hosts would be memory for nothing.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
@@ -15,11 +14,14 @@ use netlink_packet_route::link::LinkMessage;
 use tokio::time::Instant;
 
 use super::firewall::Firewall;
+use super::host::{Host, Interface};
 use super::journal::Journal;
 use super::pending::Pending;
-use super::ring::{self, Ring};
-use super::rtnl::{self, VethEnd, answered};
-use super::{Host, Interface, Namespace, Network, Wired, offload, sysctl};
+use super::sysctl::{self, OfKernel};
+use super::wired::{self, Wired};
+use crate::namespace::Namespace;
+use crate::netlink::rtnl::{self, VethEnd, answered};
+use crate::packet::offload;
 use crate::topology::{Family, Kind, Link, Net, Route, Topology, no_ipv6};
 use faultlab_base::error::{Error, Result};
 
@@ -30,16 +32,24 @@ const BRIDGE_INDEX: u32 = 2;
 /// How long a link may take until it carries, and an address until it is of use.
 const READY: Duration = Duration::from_secs(5);
 
-pub(super) async fn build(topology: Topology) -> Result<Network> {
+/// What a network is made of.
+pub(super) struct Built {
+    pub(super) hosts: Vec<Host>,
+    pub(super) workshop: Option<Namespace>,
+    pub(super) wired: Vec<Wired>,
+    pub(super) kernel: Vec<OfKernel>,
+}
+
+pub(super) async fn build(topology: &Topology) -> Result<Built> {
     let kernel =
         topology.kernel.iter().map(|s| sysctl::set_of_kernel(&s.key, &s.value)).collect::<Result<_>>()?;
-    let mut hosts = namespaces(&topology)?;
+    let mut hosts = namespaces(topology)?;
     let wired = topology.links.iter().any(|l| l.wired);
     let workshop = wired.then(|| Namespace::new("the wires' workshop")).transpose()?;
     if let Some(workshop) = &workshop {
         sysctl::pin(workshop, &no_ipv6())?;
     }
-    let (plans, mut wired) = plan(&topology, &mut hosts, workshop.as_ref());
+    let (plans, mut wired) = plan(topology, &mut hosts, workshop.as_ref());
     let places = || hosts.iter().map(Host::namespace).chain(&workshop).zip(&plans);
     for (place, plan) in places() {
         make(place, plan).await?;
@@ -57,14 +67,14 @@ pub(super) async fn build(topology: Topology) -> Result<Network> {
         carriers(host).await?;
         addresses(host).await?;
     }
-    open(workshop.as_ref(), &mut wired, &hosts)?;
+    wired::open(workshop.as_ref(), &mut wired, &hosts)?;
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
             let families = topology.families_of(topology.index(&node.name));
             host.firewall = Some(Firewall::install_for(&host.namespace, &families, &node.rules)?);
         }
     }
-    Ok(Network { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
+    Ok(Built { hosts, workshop, wired, kernel })
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
@@ -245,26 +255,6 @@ async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
         let request = handle.route().add(rtnl::route(route.to, Some(route.via))).execute().await;
         let what = || format!("add route to {} via {}", route.to, route.via);
         answered(place.name(), what, request)?;
-    }
-    Ok(())
-}
-
-/// Opens the inner ends of wired links: what takes time is done before the
-/// first probe, and no frame is lost that comes before there is a policy.
-pub(super) fn open(workshop: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
-    let Some(workshop) = workshop else { return Ok(()) };
-    let mut places = vec![];
-    for link in &*wired {
-        let [one, other] = link.nodes.map(|node| hosts[node].name());
-        for interface in &link.interfaces {
-            offload::switch_off(workshop, interface)?;
-            places.push((format!("{one}-{other}"), interface));
-        }
-    }
-    let open = |(wire, interface): (String, &String)| Ring::open(&wire, workshop, interface);
-    let mut rings = ring::open_all(places, open)?.into_iter();
-    for link in wired {
-        link.rings = rings.next().zip(rings.next()).map(|(one, other)| [one, other]);
     }
     Ok(())
 }

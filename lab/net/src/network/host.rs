@@ -6,7 +6,8 @@ use std::rc::Rc;
 use super::firewall::Firewall;
 use super::journal::Journal;
 use super::pending::{Pending, Wanted};
-use super::{Namespace, rtnl};
+use crate::namespace::Namespace;
+use crate::netlink::rtnl;
 use crate::topology::{Family, Kind};
 use faultlab_base::error::Result;
 

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::ring;
 use crate::capture::{Act, Probe};
+use crate::packet::clock;
 
 /// The notes of one network's probes, in the order in which they began.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Journal {
     /// a capture finds the packets.
     pub fn begin(self: &Rc<Self>, host: &str, act: Act, remote: SocketAddr) -> Noted {
         let mut probes = self.probes.borrow_mut();
-        let (host, at) = (host.to_owned(), ring::now());
+        let (host, at) = (host.to_owned(), clock::now());
         probes.push(Probe { at, host, act, local: None, remote, met: None, row: None });
         Noted { journal: Rc::clone(self), number: probes.len() - 1 }
     }

@@ -7,28 +7,24 @@ mod build;
 pub mod firewall;
 mod host;
 pub mod journal;
-pub(crate) mod lookout;
-pub mod namespace;
-pub mod netlink;
-pub mod nfnetlink;
-pub mod offload;
 pub mod pending;
 pub mod qdisc;
-pub mod ring;
-pub mod rtnl;
-mod slots;
 pub mod sysctl;
+mod wired;
 
+pub use crate::namespace::{self, Namespace};
+pub use crate::netlink::{self, nfnetlink, rtnl};
+pub use crate::packet::{offload, ring};
 pub use host::{Host, Interface};
-pub use namespace::Namespace;
 
 use std::cell::RefCell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
+use self::build::Built;
 use self::journal::Journal;
 use self::pending::Pending;
-use self::ring::Ring;
 use self::sysctl::OfKernel;
+use self::wired::Wired;
 use crate::topology::Topology;
 use crate::wire::segment::Macs;
 use crate::wire::{Policy, Wire};
@@ -49,17 +45,6 @@ pub struct Network {
     kernel: Vec<OfKernel>,
 }
 
-/// A link whose frames wait for a [`Wire`](crate::wire::Wire).
-#[derive(Debug)]
-struct Wired {
-    nodes: [usize; 2],
-    interfaces: [String; 2],
-    /// What the frames will be read from, until a wire takes it.
-    rings: Option<[Ring; 2]>,
-    /// The last wire that took it.
-    wire: Weak<Wire>,
-}
-
 impl Network {
     /// Makes a topology real and waits until every link carries.
     ///
@@ -68,7 +53,8 @@ impl Network {
     /// # Errors
     /// What the kernel refused, with the node and the request; what it lacks.
     pub async fn build(topology: Topology) -> Result<Self> {
-        build::build(topology).await
+        let Built { hosts, workshop, wired, kernel } = build::build(&topology).await?;
+        Ok(Self { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
     }
 
     /// The node of that name.
@@ -87,8 +73,8 @@ impl Network {
     }
 
     /// Lets the frames of a wired link between two nodes pass under a policy,
-    /// until the wire is dropped; then another may take the link. Way
-    /// [`There`](crate::wire::Way::There) is from `one` to `other`.
+    /// until the wire is dropped; then another may take the link.
+    /// [`Direction::There`](crate::wire::Direction::There) is from `one` to `other`.
     ///
     /// # Errors
     /// Where no packet socket can be had.
@@ -104,7 +90,7 @@ impl Network {
         });
         let link = waiting.unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
         if link.rings.is_none() {
-            build::open(self.workshop.as_ref(), std::slice::from_mut(link), &self.hosts)?;
+            wired::open(self.workshop.as_ref(), std::slice::from_mut(link), &self.hosts)?;
         }
         let mut rings = link.rings.take().expect("it is open");
         if link.nodes != nodes {

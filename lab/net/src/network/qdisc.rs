@@ -16,7 +16,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::{Namespace, netlink};
+use crate::namespace::Namespace;
+use crate::netlink;
 use faultlab_base::error::{Error, Result};
 
 /// include/uapi/linux/pkt_sched.h: TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST.

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Namespace;
+use crate::namespace::Namespace;
 use crate::topology::Sysctl;
 use faultlab_base::error::{Error, Result};
 

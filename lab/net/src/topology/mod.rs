@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 pub use net::{Family, Net};
+pub use pins::Sysctl;
 pub(crate) use pins::no_ipv6;
 use pins::{FORWARDING, IPV6_PINS, PINS, forwarding, pin, pins};
 use rule::Rule;
@@ -38,17 +39,6 @@ pub struct Route {
     pub to: Net,
     /// The next hop, of the same family.
     pub via: IpAddr,
-}
-
-/// A kernel setting pinned in a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sysctl {
-    /// The key, for example `net.ipv4.tcp_timestamps`.
-    pub key: String,
-    /// The value as sysctl prints it.
-    pub value: String,
-    /// Whether a kernel without the key is good enough.
-    pub optional: bool,
 }
 
 /// A host, router or bridge.

@@ -2,7 +2,18 @@
 
 use std::fmt;
 
-use super::{Family, Sysctl};
+use super::net::Family;
+
+/// A kernel setting pinned in a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// The key, for example `net.ipv4.tcp_timestamps`.
+    pub key: String,
+    /// The value as sysctl prints it.
+    pub value: String,
+    /// Whether a kernel without the key is good enough.
+    pub optional: bool,
+}
 
 /// The values that every host is given, so that a distribution's defaults
 /// cannot change an outcome. A kernel that lacks one behaves as if it were so.

@@ -9,21 +9,25 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::Shared;
+/// A wire in this list.
+pub(super) trait Carries {
+    /// Carries the frames that have arrived or are due, if there are any.
+    fn catch_up(&mut self);
+}
 
 thread_local! {
-    static WIRES: RefCell<Vec<Weak<RefCell<Shared>>>> = const { RefCell::new(vec![]) };
+    static WIRES: RefCell<Vec<Weak<RefCell<dyn Carries>>>> = const { RefCell::new(vec![]) };
     static LONGEST: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// Adds a wire.
-pub(super) fn add(wire: &Rc<RefCell<Shared>>) {
+pub(super) fn add(wire: &Rc<RefCell<impl Carries + 'static>>) {
+    let wire = Rc::downgrade(wire);
     WIRES.with_borrow_mut(|wires| {
         wires.retain(|wire| wire.strong_count() > 0);
-        wires.push(Rc::downgrade(wire));
+        wires.push(wire);
     });
 }
 
@@ -38,11 +42,8 @@ pub fn carry() {
     let wires: Vec<_> = WIRES.with_borrow(|wires| wires.iter().filter_map(Weak::upgrade).collect());
     for wire in wires {
         // Where it is borrowed, it carries already.
-        let Ok(mut shared) = wire.try_borrow_mut() else { continue };
-        if shared.is_behind() {
-            // Before its task has been polled nobody is to be woken: it will be.
-            let waker = shared.waker.clone().unwrap_or_else(|| Waker::noop().clone());
-            let _ = shared.carry(&mut Context::from_waker(&waker));
+        if let Ok(mut wire) = wire.try_borrow_mut() {
+            wire.catch_up();
         }
     }
 }
@@ -61,6 +62,7 @@ pub async fn after_each_step<T>(work: impl Future<Output = T>) -> T {
 
 /// The longest time that a wire of this thread had a frame which its policy did
 /// not keep, since this was asked last; none where no frame passed.
+#[must_use]
 pub fn longest() -> Option<Duration> {
     LONGEST.take()
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::policy::{Frame, Way};
+use super::policy::{Direction, Frame};
 use super::segment::Header;
 
 /// How many records are kept; the oldest give way.
@@ -42,7 +42,7 @@ pub struct Record {
     /// kernel's receive time stamp.
     pub at: Duration,
     /// Where it goes.
-    pub way: Way,
+    pub direction: Direction,
     /// Where it came from.
     pub origin: Origin,
     /// Its TCP headers, before any policy edits them; none when it is not TCP.
@@ -58,7 +58,7 @@ impl Record {
         let segment = frame.segment();
         Self {
             at,
-            way: frame.way,
+            direction: frame.direction,
             origin,
             header: segment.map(|segment| segment.header),
             length: segment.map_or(frame.bytes.len(), |segment| segment.payload.len()),
@@ -69,11 +69,11 @@ impl Record {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match self.way {
-            Way::There => "->",
-            Way::Back => "<-",
+        let direction = match self.direction {
+            Direction::There => "->",
+            Direction::Back => "<-",
         };
-        write!(f, "{:.6} {way} ", self.at.as_secs_f64())?;
+        write!(f, "{:.6} {direction} ", self.at.as_secs_f64())?;
         match self.header {
             Some(header) => write!(f, "{header}, ")?,
             None => f.write_str("not TCP, ")?,
@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn the_oldest_records_give_way() {
         let mut log = Log::default();
-        let mut frames: Vec<_> = (0..CAPACITY + 2).map(|_| Frame::new(Way::There, vec![0; 3])).collect();
+        let mut frames: Vec<_> =
+            (0..CAPACITY + 2).map(|_| Frame::new(Direction::There, vec![0; 3])).collect();
         for frame in &mut frames {
             log.arrived(frame, Duration::ZERO);
         }
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn shown_with_its_way_and_fate() {
         let mut log = Log::default();
-        log.ended(&Frame::new(Way::Back, vec![0; 60]), Duration::from_millis(1500), Fate::Dropped);
+        log.ended(&Frame::new(Direction::Back, vec![0; 60]), Duration::from_millis(1500), Fate::Dropped);
         assert_eq!(log.records()[0].to_string(), "1.500000 <- not TCP, length 60 (dropped)");
     }
 }

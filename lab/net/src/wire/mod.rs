@@ -37,13 +37,14 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep};
 
-use crate::network::ring::{Arrival, RETRY, Ring, Sent};
-use crate::network::{Namespace, offload};
+use crate::namespace::Namespace;
+use crate::packet::offload;
+use crate::packet::ring::{Arrival, RETRY, Ring, Sent};
 use faultlab_base::error::{Error, Result};
 
-pub use crate::network::ring::now;
+pub use crate::packet::clock::now;
 pub use log::{Fate, Origin, Record};
-pub use policy::{Frame, Out, Policy, Way};
+pub use policy::{Direction, Frame, Out, Policy};
 
 /// How many frames one end gives, or gets, before the other has its turn.
 const BATCH: usize = 64;
@@ -104,14 +105,14 @@ impl Wire {
         Ok(Self { shared })
     }
 
-    /// Sends `frame` out of the end that lies `way`, past the policy.
+    /// Sends `frame` out of the end that lies in this direction, past the policy.
     ///
     /// It is lost where the wire has failed, which [`Wire::check`] tells.
-    pub fn inject(&self, way: Way, frame: Vec<u8>) {
+    pub fn inject(&self, direction: Direction, frame: Vec<u8>) {
         let shared = &mut *self.shared.borrow_mut();
         if let Some(running) = &mut shared.running {
-            let frame = Frame { since: now(), ..Frame::new(way, frame) };
-            running.ends[towards(way)].waiting.push_back(frame);
+            let frame = Frame { since: now(), ..Frame::new(direction, frame) };
+            running.ends[towards(direction)].waiting.push_back(frame);
         }
         if let Some(waker) = &shared.waker {
             waker.wake_by_ref();
@@ -192,6 +193,16 @@ impl Drop for Wire {
         }
         if let Some(error) = shared.failure.take() {
             faultlab_base::terminal::say(&error.to_string());
+        }
+    }
+}
+
+impl all::Carries for Shared {
+    fn catch_up(&mut self) {
+        if self.is_behind() {
+            // Before its task has been polled nobody is to be woken: it will be.
+            let waker = self.waker.clone().unwrap_or_else(|| Waker::noop().clone());
+            let _ = self.carry(&mut Context::from_waker(&waker));
         }
     }
 }
@@ -308,12 +319,13 @@ impl Running {
         let mut more = false;
         let known = log.met();
         let is_new = |frame: &Frame| frame.record.is_some_and(|number| number >= known);
-        for way in Way::BOTH {
+        for direction in Direction::BOTH {
             let mut taken = 0;
             while taken < BATCH
-                && let Some(Arrival { at, bytes }) = self.ends[towards(way.reverse())].poll_take(context)?
+                && let Some(Arrival { at, bytes }) =
+                    self.ends[towards(direction.reverse())].poll_take(context)?
             {
-                let mut frame = Frame::new(way, bytes);
+                let mut frame = Frame::new(direction, bytes);
                 log.arrived(&mut frame, at);
                 self.policy.frame(at, frame, &mut out);
                 taken += 1;
@@ -333,7 +345,7 @@ impl Running {
                 // The policy kept it until it was due, or until now, or made it.
                 frame.since = self.due.map_or(now, |due| due.min(now));
             }
-            self.ends[towards(frame.way)].waiting.push_back(frame);
+            self.ends[towards(frame.direction)].waiting.push_back(frame);
         }
         for end in &mut self.ends {
             let again = end.poll_send(log, context)?;
@@ -358,10 +370,10 @@ impl Running {
     }
 }
 
-/// Which end frames that go `way` leave by.
-fn towards(way: Way) -> usize {
-    match way {
-        Way::There => 1,
-        Way::Back => 0,
+/// Which end frames of this direction leave by.
+fn towards(direction: Direction) -> usize {
+    match direction {
+        Direction::There => 1,
+        Direction::Back => 0,
     }
 }

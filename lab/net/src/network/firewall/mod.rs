@@ -13,20 +13,19 @@ mod expression;
 mod record;
 mod request;
 
+pub use self::record::RuleCounter;
+
 use std::collections::BTreeSet;
-use std::fmt;
 
 use nix::errno::Errno;
 
 use self::record::Record;
-use crate::network::Namespace;
-use crate::network::nfnetlink::{Nfnetlink, Refusal, Request};
+use self::request::TABLE;
+use crate::namespace::Namespace;
+use crate::netlink::nfnetlink::{Nfnetlink, Refusal, Request};
 use crate::topology::Family;
 use crate::topology::rule::{Hook, NAME_MAX, Rule};
 use faultlab_base::error::{Error, Result};
-
-/// The table of a firewall, in the family ip or ip6.
-const TABLE: &str = "faultlab";
 
 /// A table that is never committed.
 const REHEARSAL: &str = "faultlab-rehearsal";
@@ -40,23 +39,6 @@ pub struct Firewall {
     families: BTreeSet<Family>,
     chains: BTreeSet<(Family, Hook)>,
     rules: Vec<Rule>,
-}
-
-/// What a rule counted since it was installed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuleCounter {
-    /// The rule's name.
-    pub rule: String,
-    /// Packets that matched.
-    pub packets: u64,
-    /// Their bytes, from the IP header on.
-    pub bytes: u64,
-}
-
-impl fmt::Display for RuleCounter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: packets {} bytes {}", self.rule, self.packets, self.bytes)
-    }
 }
 
 impl Firewall {

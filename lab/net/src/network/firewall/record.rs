@@ -1,8 +1,9 @@
 //! A rule as the kernel lists it: its name, its handle, its counter.
 
-use super::request::read_comment;
-use super::{RuleCounter, TABLE};
-use crate::network::nfnetlink::{Attribute, Message};
+use std::fmt;
+
+use super::request::{TABLE, read_comment};
+use crate::netlink::nfnetlink::{Attribute, Message};
 use crate::topology::Family;
 
 // include/uapi/linux/netfilter/nf_tables.h: nf_tables_msg_types, nft_rule_attributes, nft_list_attributes,
@@ -17,6 +18,23 @@ const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_COUNTER_BYTES: u16 = 1;
 const NFTA_COUNTER_PACKETS: u16 = 2;
+
+/// What a rule counted since it was installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleCounter {
+    /// The rule's name.
+    pub rule: String,
+    /// Packets that matched.
+    pub packets: u64,
+    /// Their bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+impl fmt::Display for RuleCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: packets {} bytes {}", self.rule, self.packets, self.bytes)
+    }
+}
 
 /// A rule of this table, if the message is one.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +94,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::nfnetlink::messages;
+    use crate::netlink::nfnetlink::messages;
     use proptest::prelude::*;
 
     proptest! {

@@ -6,11 +6,13 @@ use netlink_packet_netfilter::nftables::{
     NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
-use super::{TABLE, expression};
-use crate::network::nfnetlink::Request;
+use super::expression;
+use crate::netlink::nfnetlink::Request;
 use crate::topology::Family;
 use crate::topology::rule::{Hook, Rule};
 
+/// The table of a firewall, in the family ip or ip6.
+pub(super) const TABLE: &str = "faultlab";
 /// nft's comment in a rule's user data: one type-length-value.
 /// libnftnl: NFTNL_UDATA_RULE_COMMENT.
 const NFTNL_UDATA_RULE_COMMENT: u8 = 0;

@@ -5,7 +5,7 @@
 //! without the numbers of its counter.
 //!
 //! ```
-//! use lab::topology::rule::{CtState, Hook, Rule};
+//! use faultlab_net::topology::rule::{CtState, Hook, Rule};
 //!
 //! let rule = Rule::drop("invalid").on(Hook::Forward).ct_state(CtState::INVALID);
 //! assert_eq!(rule.to_string(), "ct state invalid counter drop");

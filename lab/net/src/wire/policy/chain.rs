@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Frame, Out, Policy, Way};
+use super::{Direction, Frame, Out, Policy};
 
 /// Several policies along one wire, the first one next to end 0.
 ///
-/// A frame that goes [`Way::Back`] meets the last one first; what a policy
+/// A frame that goes [`Direction::Back`] meets the last one first; what a policy
 /// makes itself goes through those that lie between it and the frame's end.
 #[derive(Default)]
 pub struct Chain {
@@ -33,9 +33,9 @@ impl Chain {
     /// lies behind the n-th policy.
     fn carry(&mut self, now: Duration, mut frames: VecDeque<(usize, Frame)>, out: &mut Out) {
         while let Some((gap, frame)) = frames.pop_front() {
-            let next = match frame.way {
-                Way::There => Some(gap).filter(|&gap| gap < self.policies.len()),
-                Way::Back => gap.checked_sub(1),
+            let next = match frame.direction {
+                Direction::There => Some(gap).filter(|&gap| gap < self.policies.len()),
+                Direction::Back => gap.checked_sub(1),
             };
             let Some(next) = next else {
                 out.pass(frame);
@@ -51,17 +51,17 @@ impl Chain {
 /// The frames that the policy at `index` passed, each at the gap where it is now.
 fn behind(index: usize, step: Out, out: &mut Out) -> impl Iterator<Item = (usize, Frame)> {
     out.dropped.extend(step.dropped);
-    step.passed.into_iter().map(move |frame| match frame.way {
-        Way::There => (index + 1, frame),
-        Way::Back => (index, frame),
+    step.passed.into_iter().map(move |frame| match frame.direction {
+        Direction::There => (index + 1, frame),
+        Direction::Back => (index, frame),
     })
 }
 
 impl Policy for Chain {
     fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
-        let gap = match frame.way {
-            Way::There => 0,
-            Way::Back => self.policies.len(),
+        let gap = match frame.direction {
+            Direction::There => 0,
+            Direction::Back => self.policies.len(),
         };
         self.carry(now, VecDeque::from([(gap, frame)]), out);
     }
@@ -112,7 +112,7 @@ mod tests {
             let seq = frame.segment().unwrap().header.seq;
             self.seen.borrow_mut().push((self.name, seq));
             if self.answers && seq == 1 {
-                out.pass(segment(frame.way.reverse(), 2, None));
+                out.pass(segment(frame.direction.reverse(), 2, None));
             }
             out.pass(frame);
         }
@@ -127,10 +127,10 @@ mod tests {
             .then(witness("second", true))
             .then(witness("third", false));
         let mut out = Out::default();
-        chain.frame(Duration::ZERO, segment(Way::There, 1, None), &mut out);
+        chain.frame(Duration::ZERO, segment(Direction::There, 1, None), &mut out);
         assert_eq!(seen.take(), [("first", 1), ("second", 1), ("first", 2), ("third", 1)]);
         assert_eq!(numbers(&out.passed), [2, 1]);
-        chain.frame(Duration::ZERO, segment(Way::Back, 3, None), &mut out);
+        chain.frame(Duration::ZERO, segment(Direction::Back, 3, None), &mut out);
         assert_eq!(seen.take(), [("third", 3), ("second", 3), ("first", 3)]);
     }
 
@@ -139,12 +139,12 @@ mod tests {
         let (hold, handle) = Hold::matching(|_, _| true);
         let second = Duration::from_secs(1);
         let mut chain = Chain::new()
-            .then(Delay::matching(second, |way, _| way == Way::Back))
+            .then(Delay::matching(second, |direction, _| direction == Direction::Back))
             .then(hold)
-            .then(Discard::matching(|way, _| way == Way::There));
+            .then(Discard::matching(|direction, _| direction == Direction::There));
         let mut out = Out::default();
-        for (way, seq) in [(Way::There, 1), (Way::Back, 2)] {
-            chain.frame(Duration::ZERO, segment(way, seq, None), &mut out);
+        for (direction, seq) in [(Direction::There, 1), (Direction::Back, 2)] {
+            chain.frame(Duration::ZERO, segment(direction, seq, None), &mut out);
         }
         assert_eq!(chain.poll(second, Waker::noop(), &mut out), None);
         handle.release();

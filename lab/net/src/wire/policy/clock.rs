@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Frame, Out, Policy, Way};
+use super::{Direction, Frame, Out, Policy};
 use crate::wire::segment::{self, Flags, Timestamps};
 
 /// Shifts the timestamp clock of the hosts behind one end, as the rest of the
@@ -12,15 +12,15 @@ use crate::wire::segment::{self, Flags, Timestamps};
 /// one of them an uptime of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct ShiftTimestampClock {
-    sent: Way,
+    sent: Direction,
     ticks: u32,
 }
 
 impl ShiftTimestampClock {
-    /// Sets the clock of those whose frames go the way `sent` forward by
+    /// Sets the clock of those whose frames go in the direction `sent` forward by
     /// `ticks` of their TSval, modulo 2^32; `0_u32.wrapping_sub(n)` sets it back.
     #[must_use]
-    pub fn new(sent: Way, ticks: u32) -> Self {
+    pub fn new(sent: Direction, ticks: u32) -> Self {
         Self { sent, ticks }
     }
 }
@@ -29,7 +29,7 @@ impl Policy for ShiftTimestampClock {
     fn frame(&mut self, _now: Duration, mut frame: Frame, out: &mut Out) {
         let header = frame.segment().map(|segment| segment.header);
         if let Some((header, Timestamps { tsval, tsecr })) = header.and_then(|h| Some((h, h.timestamps?))) {
-            let shifted = if frame.way == self.sent {
+            let shifted = if frame.direction == self.sent {
                 Timestamps { tsval: tsval.wrapping_add(self.ticks), tsecr }
             } else if header.flags.contains(Flags::ACK) && tsecr != 0 {
                 Timestamps { tsval, tsecr: tsecr.wrapping_sub(self.ticks) }
@@ -77,7 +77,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_removed_option_is_gone(seq: u32, tsval: u32, tsecr: u32) {
-            let before = segment(Way::There, seq, Some(Timestamps { tsval, tsecr }));
+            let before = segment(Direction::There, seq, Some(Timestamps { tsval, tsecr }));
             let mut out = Out::default();
             RemoveTimestamps.frame(Duration::ZERO, before.clone(), &mut out);
             let after = out.passed.remove(0);
@@ -87,12 +87,12 @@ mod tests {
 
         #[test]
         fn there_and_back_is_where_it_was(ticks: u32, tsval: u32, tsecr: u32) {
-            for way in Way::BOTH {
-                let frame = segment(way, 1, Some(Timestamps { tsval, tsecr }));
-                let there = shifted(ShiftTimestampClock::new(Way::There, ticks), frame.clone());
+            for direction in Direction::BOTH {
+                let frame = segment(direction, 1, Some(Timestamps { tsval, tsecr }));
+                let there = shifted(ShiftTimestampClock::new(Direction::There, ticks), frame.clone());
                 // No echo at all and an echo of zero look alike.
-                if way == Way::There || timestamps(&there).tsecr != 0 {
-                    let back = ShiftTimestampClock::new(Way::There, ticks.wrapping_neg());
+                if direction == Direction::There || timestamps(&there).tsecr != 0 {
+                    let back = ShiftTimestampClock::new(Direction::There, ticks.wrapping_neg());
                     prop_assert_eq!(shifted(back, there), frame);
                 }
             }
@@ -100,20 +100,20 @@ mod tests {
 
         #[test]
         fn an_echo_is_what_was_said(ticks: u32, tsval: u32) {
-            let policy = ShiftTimestampClock::new(Way::There, ticks);
-            let said = shifted(policy, segment(Way::There, 1, Some(Timestamps { tsval, tsecr: 5 })));
+            let policy = ShiftTimestampClock::new(Direction::There, ticks);
+            let said = shifted(policy, segment(Direction::There, 1, Some(Timestamps { tsval, tsecr: 5 })));
             prop_assert_eq!(timestamps(&said), Timestamps { tsval: tsval.wrapping_add(ticks), tsecr: 5 });
             prop_assume!(timestamps(&said).tsval != 0);
             let echo = Timestamps { tsval: 7, tsecr: timestamps(&said).tsval };
-            let heard = shifted(policy, segment(Way::Back, 1, Some(echo)));
+            let heard = shifted(policy, segment(Direction::Back, 1, Some(echo)));
             prop_assert_eq!(timestamps(&heard), Timestamps { tsval: 7, tsecr: tsval });
         }
     }
 
     #[test]
     fn no_echo_stays_none() {
-        let policy = ShiftTimestampClock::new(Way::There, 9);
-        let frame = segment(Way::Back, 1, Some(Timestamps { tsval: 7, tsecr: 0 }));
+        let policy = ShiftTimestampClock::new(Direction::There, 9);
+        let frame = segment(Direction::Back, 1, Some(Timestamps { tsval: 7, tsecr: 0 }));
         assert_eq!(shifted(policy, frame.clone()), frame);
     }
 }

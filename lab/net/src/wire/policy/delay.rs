@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Frame, Out, Policy, Predicate, Way, matches};
+use super::{Direction, Frame, Out, Policy, Predicate, matches};
 use crate::wire::segment::Segment;
 
 /// Passes segments that match later, in the order in which they came.
@@ -16,7 +16,7 @@ pub struct Delay {
 
 impl Delay {
     /// Delays every segment that matches `by` this much.
-    pub fn matching(by: Duration, predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+    pub fn matching(by: Duration, predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         Self { by, predicate: Box::new(predicate), late: VecDeque::new() }
     }
 }
@@ -50,8 +50,10 @@ mod tests {
         let mut delay = Delay::matching(ms(50), |_, segment| segment.header.seq != 3);
         let mut out = Out::default();
         // The second arrived earlier, at the other end, but is seen later.
-        for (at, way, seq) in [(10, Way::There, 1), (5, Way::Back, 2), (20, Way::There, 3)] {
-            delay.frame(ms(at), segment(way, seq, None), &mut out);
+        for (at, direction, seq) in
+            [(10, Direction::There, 1), (5, Direction::Back, 2), (20, Direction::There, 3)]
+        {
+            delay.frame(ms(at), segment(direction, seq, None), &mut out);
         }
         assert_eq!(numbers(&out.passed), [3]);
         assert_eq!(delay.poll(ms(59), Waker::noop(), &mut out), Some(ms(60)));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Frame, Out, Policy, Predicate, Way, matches};
+use super::{Direction, Frame, Out, Policy, Predicate, matches};
 use crate::wire::segment::Segment;
 
 /// Keeps segments that match until told to let go.
@@ -29,7 +29,7 @@ pub struct HoldHandle {
 
 impl Hold {
     /// Holds every segment that matches until [`HoldHandle::release`].
-    pub fn matching(predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> (Self, HoldHandle) {
+    pub fn matching(predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> (Self, HoldHandle) {
         let shared = Rc::new(HoldShared::default());
         (Self { predicate: Box::new(predicate), shared: shared.clone() }, HoldHandle { shared })
     }
@@ -100,7 +100,7 @@ mod tests {
     fn a_release_wakes_the_wire_and_keeps_the_order() {
         let (mut hold, handle) = Hold::matching(|_, segment| segment.header.seq != 2);
         let mut out = Out::default();
-        (1..=3).for_each(|seq| hold.frame(Duration::ZERO, segment(Way::There, seq, None), &mut out));
+        (1..=3).for_each(|seq| hold.frame(Duration::ZERO, segment(Direction::There, seq, None), &mut out));
         assert_eq!((handle.held(), numbers(&out.passed)), (2, vec![2]));
 
         let woken = Arc::new(Woken::default());
@@ -108,7 +108,7 @@ mod tests {
         handle.release();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         // A segment that comes before the wire asks again comes behind.
-        hold.frame(Duration::ZERO, segment(Way::There, 4, None), &mut out);
+        hold.frame(Duration::ZERO, segment(Direction::There, 4, None), &mut out);
         assert_eq!((handle.held(), numbers(&out.passed)), (0, vec![2, 1, 3, 4]));
     }
 }

@@ -26,14 +26,14 @@ pub use hold::{Hold, HoldHandle};
 
 /// The direction of a frame on its wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Way {
+pub enum Direction {
     /// From end 0 to end 1.
     There,
     /// From end 1 to end 0.
     Back,
 }
 
-impl Way {
+impl Direction {
     /// Both directions.
     pub const BOTH: [Self; 2] = [Self::There, Self::Back];
 
@@ -52,7 +52,7 @@ impl Way {
 #[must_use = "a frame that is neither passed nor dropped counts as held"]
 pub struct Frame {
     /// Where it goes.
-    pub way: Way,
+    pub direction: Direction,
     /// Its bytes, from the destination address to the end of the payload.
     pub bytes: Vec<u8>,
     /// Which record of the log tells of it; none for a frame made here.
@@ -63,8 +63,8 @@ pub struct Frame {
 
 impl Frame {
     /// A frame that did not come from an end.
-    pub fn new(way: Way, bytes: Vec<u8>) -> Self {
-        Self { way, bytes, record: None, since: Duration::ZERO }
+    pub fn new(direction: Direction, bytes: Vec<u8>) -> Self {
+        Self { direction, bytes, record: None, since: Duration::ZERO }
     }
 
     /// The TCP segment in it.
@@ -96,7 +96,7 @@ impl Out {
 /// Decides about the frames of a wire.
 pub trait Policy {
     /// Decides about `frame`, which arrived at `now`, a time of
-    /// CLOCK_MONOTONIC. A frame that is given to `out` in neither way is held.
+    /// CLOCK_MONOTONIC. A frame that is neither passed nor dropped is held.
     fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out);
 
     /// Gives what was held and is due at `now`, and says when to ask again.
@@ -114,10 +114,10 @@ pub trait Policy {
 }
 
 /// Which segments a policy is about.
-pub type Predicate = Box<dyn FnMut(Way, &Segment<'_>) -> bool>;
+pub type Predicate = Box<dyn FnMut(Direction, &Segment<'_>) -> bool>;
 
 fn matches(predicate: &mut Predicate, frame: &Frame) -> bool {
-    frame.segment().is_some_and(|segment| predicate(frame.way, &segment))
+    frame.segment().is_some_and(|segment| predicate(frame.direction, &segment))
 }
 
 /// Passes every frame: a good cable.
@@ -137,15 +137,15 @@ pub struct Discard {
 
 impl Discard {
     /// Drops every segment that matches.
-    pub fn matching(predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+    pub fn matching(predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         Self { predicate: Box::new(predicate) }
     }
 
     /// Drops the `n`-th segment that matches, the first being 1, and no other.
-    pub fn nth(n: u64, mut predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+    pub fn nth(n: u64, mut predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         let mut seen = 0;
-        Self::matching(move |way, segment| {
-            let hit = predicate(way, segment);
+        Self::matching(move |direction, segment| {
+            let hit = predicate(direction, segment);
             seen += u64::from(hit);
             hit && seen == n
         })
@@ -165,14 +165,15 @@ pub struct Duplicate {
 
 impl Duplicate {
     /// Doubles every segment that matches.
-    pub fn matching(predicate: impl FnMut(Way, &Segment<'_>) -> bool + 'static) -> Self {
+    pub fn matching(predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         Self { predicate: Box::new(predicate) }
     }
 }
 
 impl Policy for Duplicate {
     fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
-        let copy = matches(&mut self.predicate, &frame).then(|| Frame::new(frame.way, frame.bytes.clone()));
+        let copy =
+            matches(&mut self.predicate, &frame).then(|| Frame::new(frame.direction, frame.bytes.clone()));
         out.pass(frame);
         if let Some(copy) = copy {
             out.pass(copy);
@@ -188,7 +189,11 @@ pub(super) mod tests {
     const MACS: Macs = Macs { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2] };
 
     /// A segment that is known by its sequence number.
-    pub(in crate::wire::policy) fn segment(way: Way, seq: u32, timestamps: Option<Timestamps>) -> Frame {
+    pub(in crate::wire::policy) fn segment(
+        direction: Direction,
+        seq: u32,
+        timestamps: Option<Timestamps>,
+    ) -> Frame {
         let header = Header {
             src: "10.0.0.1:1".parse().unwrap(),
             dst: "10.0.0.2:2".parse().unwrap(),
@@ -198,45 +203,46 @@ pub(super) mod tests {
             window: 0,
             timestamps,
         };
-        Frame::new(way, Segment { header, payload: b"abc" }.frame(MACS).unwrap())
+        Frame::new(direction, Segment { header, payload: b"abc" }.frame(MACS).unwrap())
     }
 
     pub(in crate::wire::policy) fn numbers(frames: &[Frame]) -> Vec<u32> {
         frames.iter().map(|frame| frame.segment().unwrap().header.seq).collect()
     }
 
-    /// What `policy` does with segments 1, 2, 3... that go `way`.
-    fn three(policy: &mut dyn Policy, way: Way) -> Out {
+    /// What `policy` does with segments 1, 2, 3... of one direction.
+    fn three(policy: &mut dyn Policy, direction: Direction) -> Out {
         let mut out = Out::default();
-        (1..=3).for_each(|seq| policy.frame(Duration::ZERO, segment(way, seq, None), &mut out));
+        (1..=3).for_each(|seq| policy.frame(Duration::ZERO, segment(direction, seq, None), &mut out));
         out
     }
 
     #[test]
     fn only_the_nth_match_is_discarded() {
-        let mut policy = Discard::nth(2, |way, segment| way == Way::There && segment.header.seq != 1);
-        assert_eq!(three(&mut policy, Way::Back).passed.len(), 3);
-        let out = three(&mut policy, Way::There);
+        let mut policy =
+            Discard::nth(2, |direction, segment| direction == Direction::There && segment.header.seq != 1);
+        assert_eq!(three(&mut policy, Direction::Back).passed.len(), 3);
+        let out = three(&mut policy, Direction::There);
         assert_eq!((numbers(&out.passed), numbers(&out.dropped)), (vec![1, 2], vec![3]));
-        assert_eq!(three(&mut policy, Way::There).passed.len(), 3);
+        assert_eq!(three(&mut policy, Direction::There).passed.len(), 3);
     }
 
     #[test]
     fn a_copy_follows_its_original() {
-        let out = three(&mut Duplicate::matching(|_, segment| segment.header.seq == 2), Way::Back);
+        let out = three(&mut Duplicate::matching(|_, segment| segment.header.seq == 2), Direction::Back);
         assert_eq!(numbers(&out.passed), [1, 2, 2, 3]);
     }
 
     #[test]
     fn what_is_not_tcp_passes() {
-        let arp = Frame::new(Way::There, vec![0xff; 42]);
+        let arp = Frame::new(Direction::There, vec![0xff; 42]);
         let (hold, _handle) = Hold::matching(|_, _| true);
         let policies: [Box<dyn Policy>; 5] = [
             Box::new(Discard::matching(|_, _| true)),
             Box::new(Duplicate::matching(|_, _| true)),
             Box::new(Delay::matching(Duration::from_secs(1), |_, _| true)),
             Box::new(hold),
-            Box::new(ShiftTimestampClock::new(Way::There, 1)),
+            Box::new(ShiftTimestampClock::new(Direction::There, 1)),
         ];
         for mut policy in policies {
             let mut out = Out::default();

@@ -36,11 +36,13 @@ pub struct Identity {
 
 impl Header {
     /// The numbers of the segment with these headers and so many bytes of payload.
+    #[must_use]
     pub fn numbers(&self, length: usize) -> Numbers {
         Numbers { seq: self.seq, ack: self.ack, flags: self.flags, length }
     }
 
     /// The identity of the segment with these headers and so many bytes of payload.
+    #[must_use]
     pub fn identity(&self, length: usize) -> Identity {
         Identity { src: self.src, dst: self.dst, numbers: self.numbers(length) }
     }

@@ -35,6 +35,7 @@ pub struct IpHeader {
 impl IpHeader {
     /// The header of the packet in an untagged Ethernet frame. The frame may be
     /// cut short behind it.
+    #[must_use]
     pub fn of_frame(frame: &[u8]) -> Option<Self> {
         let packet = frame.get(ETHERNET..)?;
         let header = match frame.get(12..ETHERNET)? {

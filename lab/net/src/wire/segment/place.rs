@@ -5,7 +5,9 @@ use std::ops::Range;
 use etherparse::{IpNumber, TcpHeaderSlice};
 
 use super::ip::IpHeader;
-use super::timestamps::TIMESTAMPS;
+
+/// The timestamps option, RFC 7323 3.2: kind 8, length 10.
+pub(super) const TIMESTAMPS: [u8; 2] = [8, 10];
 
 /// Where a segment's parts lie in its frame.
 pub(super) struct Place {

@@ -3,12 +3,10 @@
 //! - RFC 7323 3.2, the option; RFC 1624, updating a checksum without the rest of
 //!   the packet
 
-use super::place::{Place, be16};
+use super::place::{Place, TIMESTAMPS, be16};
 
 /// Where the checksum lies in a TCP header, RFC 9293 3.1.
 pub(super) const CHECKSUM: usize = 16;
-/// The timestamps option, RFC 7323 3.2: kind 8, length 10.
-pub(super) const TIMESTAMPS: [u8; 2] = [8, 10];
 
 /// The timestamps option.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,7 +12,6 @@
 
 use std::time::Duration;
 
-use super::older;
 use crate::wire::segment::{Flags, Header, Timestamps};
 
 /// include/net/tcp.h: TCP_PAWS_WINDOW, ticks.
@@ -301,4 +300,9 @@ fn before(a: u32, b: u32) -> bool {
 
 fn later(a: u32, b: u32) -> u32 {
     if before(a, b) { b } else { a }
+}
+
+/// Whether the TSval `ts` lies more than `window` ticks before `recent`.
+pub(super) fn older(ts: u32, recent: u32, window: i32) -> bool {
+    recent.wrapping_sub(ts).cast_signed() > window
 }

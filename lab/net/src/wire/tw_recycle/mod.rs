@@ -35,9 +35,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::policy::{Frame, Out, Policy, Way};
+use super::policy::{Direction, Frame, Out, Policy};
 use super::segment::{Header, Segment};
-use connection::{Change, Connection, TCP_PAWS_WINDOW};
+use connection::{Change, Connection, TCP_PAWS_WINDOW, older};
 
 pub use connection::Stamp;
 
@@ -230,11 +230,6 @@ impl Model {
     }
 }
 
-/// Whether the TSval `ts` lies more than `window` ticks before `recent`.
-fn older(ts: u32, recent: u32, window: i32) -> bool {
-    recent.wrapping_sub(ts).cast_signed() > window
-}
-
 /// The age of a stamp, in seconds as the kernel counts them.
 fn age(now: Duration, stamp: Stamp) -> u64 {
     now.as_secs().saturating_sub(stamp.second)
@@ -251,7 +246,7 @@ fn evict<K: Copy + Eq + std::hash::Hash, V, R: Ord>(map: &mut HashMap<K, V>, ran
 #[derive(Debug)]
 pub struct TwRecycle {
     model: Rc<RefCell<Model>>,
-    server: Way,
+    server: Direction,
 }
 
 /// Steers and reads the model of a [`TwRecycle`].
@@ -261,10 +256,10 @@ pub struct TwRecycleHandle {
 }
 
 impl TwRecycle {
-    /// The check of `rule`, switched on, for servers that lie at the end that
-    /// frames reach which go the way `server`.
+    /// The check of `rule`, switched on, for servers at the end that frames of
+    /// the direction `server` reach.
     #[must_use]
-    pub fn new(rule: Rule, server: Way) -> (Self, TwRecycleHandle) {
+    pub fn new(rule: Rule, server: Direction) -> (Self, TwRecycleHandle) {
         let model = Rc::new(RefCell::new(Model::new(rule)));
         (Self { model: model.clone(), server }, TwRecycleHandle { model })
     }
@@ -295,7 +290,7 @@ impl TwRecycleHandle {
 
 impl Policy for TwRecycle {
     fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
-        let from = if frame.way == self.server { Side::Client } else { Side::Server };
+        let from = if frame.direction == self.server { Side::Client } else { Side::Server };
         let verdict = frame
             .segment()
             .map_or(Verdict::Pass, |segment| self.model.borrow_mut().segment(now, from, &segment));

@@ -463,7 +463,7 @@ fn a_wire_counts_what_the_server_would_have() {
     let mut lab = Lab::new(Rule::V4);
     lab.closed_by_server(41000, Some(TICKS));
     assert_eq!(lab.syn(41001, Some(TICKS - 1000)), Verdict::Drop);
-    let policy = TwRecycle { model: Rc::new(RefCell::new(lab.model)), server: Way::There };
+    let policy = TwRecycle { model: Rc::new(RefCell::new(lab.model)), server: Direction::There };
     let chain = Chain::new().then(Pass).then(policy);
     assert_eq!(chain.counted(), [("PAWSPassive", 1), ("ListenDrops", 1)]);
 }

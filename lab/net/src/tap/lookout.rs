@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use super::Namespace;
-use super::namespace::apart;
-use super::ring::{self, Open, Seen, Shape};
+use crate::namespace::{Namespace, apart};
+use crate::packet::ring::{self, Open, Seen};
+use crate::packet::slots::Shape;
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 
@@ -74,7 +74,7 @@ impl Lookout {
         let _ = self.opened.recv();
     }
 
-    /// Has it read what it has seen. The wall's clock is [ahead](ring::ahead) by
+    /// Has it read what it has seen. The wall's clock is [ahead](crate::packet::clock::ahead) by
     /// so much.
     pub(crate) fn stop(&self, ahead: Duration) {
         // A thread that has ended has answered, or never will.

@@ -4,6 +4,9 @@
 //! recv(), so nothing here waits for an event: it is as synchronous as a
 //! system call.
 
+pub mod nfnetlink;
+pub mod rtnl;
+
 use std::io;
 
 use netlink_packet_core::{
@@ -12,7 +15,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr};
 
-use super::Namespace;
+use crate::namespace::Namespace;
 
 /// include/uapi/linux/netlink.h: NLMSG_ALIGNTO.
 const ALIGN: usize = 4;

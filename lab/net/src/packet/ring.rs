@@ -14,31 +14,18 @@ use std::time::Duration;
 use std::{fmt, io};
 use std::{ptr, thread};
 
-use libc::{c_int, sockaddr_ll, tpacket_req, tpacket_stats};
+use libc::{c_int, tpacket_req, tpacket_stats};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::network::slots::Mapping;
-use crate::network::{Namespace, netlink};
+use super::address;
+pub use super::clock::now;
+use super::slots::{BLOCK, Mapping, Shape, WIRE};
+use crate::namespace::Namespace;
+use crate::netlink;
 use faultlab_base::error::{Error, Result};
 
-/// Bytes of a block, the unit in which the kernel allocates.
-pub(super) const BLOCK: usize = 1 << 16;
-
-/// How large a ring is.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    /// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame. A
-    /// power of two, so that slots fill a block.
-    pub(super) slot: usize,
-    /// Blocks of [`BLOCK`] bytes, at most.
-    pub(super) blocks: usize,
-}
-
-/// Whole frames, 2048 of them: 4 MiB. On a busy machine, larger ones take
-/// seconds to come by where all arms of a scenario ask for theirs.
-pub(super) const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
 /// How many rings would fill the memory of the machine: twice as many as all
 /// scenarios that run side by side may ask for.
 const RINGS: usize = 512;
@@ -188,13 +175,13 @@ impl Open {
     ///
     /// # Errors
     /// Where there is no room for it (ENOMEM).
-    pub(super) fn over(place: String, socket: Socket, shape: Shape) -> Result<Self> {
+    pub(crate) fn over(place: String, socket: Socket, shape: Shape) -> Result<Self> {
         let slots = Mapping::new(&socket, shape).map_err(|e| Error::kernel(&place, "mmap", e))?;
         Ok(Self { place, socket, slots, next: 0, last: Duration::ZERO, lost: 0 })
     }
 
     /// Unmaps the ring, which the kernel still fills.
-    pub(super) fn unmap(self) -> Socket {
+    pub(crate) fn unmap(self) -> Socket {
         self.socket
     }
 
@@ -242,7 +229,7 @@ impl Open {
 
     /// The next frame that passed, if one has, whatever it is. The wall's clock
     /// is [`ahead`] by so much.
-    pub(super) fn look(&mut self, ahead: Duration) -> Option<Seen> {
+    pub(crate) fn look(&mut self, ahead: Duration) -> Option<Seen> {
         let slot = self.slots.full(self.next)?;
         self.next = (self.next + 1) % self.slots.len();
         let (header, address) = (slot.header(), slot.address());
@@ -304,30 +291,6 @@ impl AsRawFd for Ring {
     }
 }
 
-/// The time of CLOCK_MONOTONIC.
-///
-/// # Panics
-/// Never on Linux: the clock always exists.
-#[must_use]
-pub fn now() -> Duration {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists").into()
-}
-
-/// By how much CLOCK_REALTIME is ahead of CLOCK_MONOTONIC. Times of several
-/// rings can be compared only by the same number.
-///
-/// # Panics
-/// Never on Linux: the clocks always exist.
-pub(crate) fn ahead() -> Duration {
-    // Between two looks the thread may have to wait; the best of a few is exact.
-    let look = |_| {
-        let before = now();
-        let wall: Duration = clock_gettime(ClockId::CLOCK_REALTIME).expect("CLOCK_REALTIME exists").into();
-        (now().saturating_sub(before), wall.saturating_sub(before))
-    };
-    (0..5).map(look).min().expect("there are five").1
-}
-
 /// The blocks of one ring: many rings must find room in a small machine.
 fn share_of_memory(wanted: usize) -> usize {
     let value = |var| sysconf(var).ok().flatten().and_then(|n| usize::try_from(n).ok());
@@ -342,7 +305,7 @@ fn share_of_memory(wanted: usize) -> usize {
 ///
 /// # Errors
 /// Without CAP_NET_RAW.
-pub(super) fn socket(ns: &Namespace, place: &str) -> Result<Socket> {
+pub(crate) fn socket(ns: &Namespace, place: &str) -> Result<Socket> {
     let failed = |tried: &'static str| move |source: io::Error| Error::kernel(place, tried, source);
     let socket = ns
         .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))))
@@ -358,7 +321,7 @@ pub(super) fn socket(ns: &Namespace, place: &str) -> Result<Socket> {
 ///
 /// # Errors
 /// Where there is no memory for one block.
-pub(super) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Shape> {
+pub(crate) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Shape> {
     let mut blocks = share_of_memory(blocks);
     loop {
         let request = tpacket_req {
@@ -380,18 +343,8 @@ pub(super) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Re
 ///
 /// # Errors
 /// What the kernel refuses.
-pub(super) fn bind(socket: &Socket, index: c_int) -> io::Result<()> {
-    let mut storage = SockAddrStorage::zeroed();
-    #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
-    // SAFETY: sockaddr_ll is a socket address, plain data, and fits.
-    let address = unsafe { storage.view_as::<sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-    address.sll_ifindex = index;
-    #[allow(unsafe_code, reason = "socket2 knows no packet addresses")]
-    // SAFETY: the storage holds a sockaddr_ll of this length.
-    let address = unsafe { SockAddr::new(storage, size_of::<sockaddr_ll>() as u32) };
-    socket.bind(&address)
+pub(crate) fn bind(socket: &Socket, index: c_int) -> io::Result<()> {
+    socket.bind(&address::every_protocol(index))
 }
 
 #[allow(unsafe_code, reason = "options that neither socket2 nor nix knows")]

@@ -22,7 +22,7 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
-use crate::network::Namespace;
+use crate::namespace::Namespace;
 use crate::topology::Family;
 use faultlab_base::error::{Error, Result};
 

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::tcp::{Answer, Connect, dial, listen};
-use faultlab_base::error::Result;
-use faultlab_net::capture::Act;
-use faultlab_net::network::Host;
+use lab::Result;
+use lab::capture::Act;
+use lab::network::Host;
+use lab::probe::tcp::{Answer, Connect, dial, listen};
 
 /// What a GET met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,14 @@
 //! has ended, so that nothing wakes up for a frame. A ring that is full loses
 //! the frames that come then, and the capture says how many.
 
+mod lookout;
+
 use std::time::Duration;
 
+use self::lookout::Lookout;
 use crate::capture::{Capture, End, Frame};
 use crate::network::Host;
-use crate::network::lookout::Lookout;
-use crate::network::ring::{ahead, now};
+use crate::packet::clock::{ahead, now};
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 

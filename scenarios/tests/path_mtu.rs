@@ -1,20 +1,22 @@
 //! What a host learns of path MTUs, on the running kernel.
 
+#[path = "../../lab/tests/common/mod.rs"]
 mod common;
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use common::{alone, applicable};
 use lab::network::Network;
-use lab::probe::path_mtu::{Lookups, NARROW, Router, flood, of_one_bucket};
 use lab::probe::route;
-use lab::topology::{Net, Topology};
+use lab::topology::{Family, Net, Topology};
+use scenarios::actors::path_mtu::{Lookups, NARROW, Router, flood, of_one_bucket};
 use tokio::task::LocalSet;
 
 common::tests![common::main:
     a_host_keeps_what_a_router_tells,
+    a_host_keeps_what_an_ipv6_router_tells,
     exceptions_of_one_bucket_push_each_other_out,
 ];
 
@@ -48,6 +50,29 @@ fn a_host_keeps_what_a_router_tells() {
         assert_eq!(mtu(other), i32::from(NARROW));
         route::delete(network.host("pod").namespace(), Net::parse(BEHIND)).expect("the route goes");
         assert!(lookups.path_mtu(told).is_err());
+    });
+}
+
+fn a_host_keeps_what_an_ipv6_router_tells() {
+    const BEHIND_IPV6: &str = "2001:db8:ff::/48";
+    run(|| async {
+        let topology = Topology::new()
+            .hosts(["pod", "router"])
+            .link("pod 2001:db8::1/64", "router 2001:db8::2/64")
+            .route("pod", BEHIND_IPV6, "2001:db8::2");
+        let network = applicable(Network::build(topology).await);
+        let router = Router::new(&network, "router", "pod", "pod").unwrap();
+        let lookups = Lookups::new(network.host("pod")).unwrap();
+        let behind: Vec<_> = Net::parse(BEHIND_IPV6).addresses().take(2).collect();
+        let [told, other] = behind[..] else { panic!("two addresses") };
+        router.tell(told).unwrap();
+        assert_eq!(lookups.path_mtu(told).unwrap(), i32::from(NARROW));
+        assert_eq!(lookups.path_mtu(other).unwrap(), 1500);
+        assert!(router.tell(Family::V4.unspecified()).is_err());
+        route::delete(network.host("pod").namespace(), Net::parse(BEHIND_IPV6)).unwrap();
+        assert!(lookups.path_mtu(told).is_err());
+        let address: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        assert_eq!(network.host("pod").address(), IpAddr::V6(address));
     });
 }
 

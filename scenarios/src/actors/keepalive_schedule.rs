@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use faultlab_model::scenario::Ground;
-use faultlab_net::wire::{Fate, Way, Wire};
+use lab::scenario::Ground;
+use lab::wire::{Direction, Fate, Wire};
 
 /// The three numbers of TCP keepalive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ladder {
+pub struct KeepaliveSchedule {
     /// tcp_keepalive_time.
     pub time: Duration,
     /// tcp_keepalive_intvl.
@@ -20,7 +20,7 @@ pub struct Ladder {
     pub probes: u32,
 }
 
-impl Ladder {
+impl KeepaliveSchedule {
     /// The settings `time`, `intvl` and `probes`, each after `prefix`.
     ///
     /// # Panics
@@ -38,29 +38,29 @@ impl Ladder {
 
     /// How many intervals after the first probe a silent peer is given up.
     #[must_use]
-    pub fn rungs(&self, user_timeout: Option<Duration>) -> u32 {
+    pub fn intervals(&self, user_timeout: Option<Duration>) -> u32 {
         let Some(timeout) = user_timeout else { return self.probes };
         let (beyond, intvl) = (timeout.saturating_sub(self.time).as_secs(), self.intvl.as_secs().max(1));
         u32::try_from(beyond.div_ceil(intvl).max(1)).unwrap_or(u32::MAX)
     }
 
-    /// The time of a rung: 0 is the first probe.
+    /// When a probe is sent; 0 is the first.
     #[must_use]
-    pub fn at(&self, rung: u32) -> Duration {
-        self.time + rung * self.intvl
+    pub fn at(&self, probe: u32) -> Duration {
+        self.time + probe * self.intvl
     }
 
-    /// When a rung has been reached for sure: timers may be late, by up to an
+    /// When a probe has been sent for sure: timers may be late, by up to an
     /// eighth (kernel/time/timer.c), never early.
     #[must_use]
-    pub fn at_latest(&self, rung: u32) -> Duration {
-        self.at(rung) + self.at(rung) / 8 + self.intvl
+    pub fn at_latest(&self, probe: u32) -> Duration {
+        self.at(probe) + self.at(probe) / 8 + self.intvl
     }
 
-    /// Whether what came after this long came with a rung.
+    /// Whether what came after this long came with a probe.
     #[must_use]
-    pub fn is(&self, rung: u32, after: Duration) -> bool {
-        after + Duration::from_millis(100) >= self.at(rung) && after < self.at_latest(rung)
+    pub fn is(&self, probe: u32, after: Duration) -> bool {
+        after + Duration::from_millis(100) >= self.at(probe) && after < self.at_latest(probe)
     }
 }
 
@@ -69,10 +69,10 @@ impl Ladder {
 ///
 /// net/ipv4/tcp_output.c, tcp_xmit_probe_skb: a probe is empty, and its sequence
 /// number lies one below the next byte's.
-pub async fn probes(wire: &Wire, way: Way) -> (usize, bool) {
+pub async fn probes(wire: &Wire, direction: Direction) -> (usize, bool) {
     wire.caught_up().await;
     let frames = wire.frames();
-    let sent = || frames.iter().filter(|f| f.way == way);
+    let sent = || frames.iter().filter(|f| f.direction == direction);
     let next = sent().filter_map(|f| Some(f.header?.seq.wrapping_add(u32::try_from(f.length).ok()?))).max();
     let probes: Vec<_> = sent()
         .filter(|f| f.length == 0 && f.header.is_some_and(|h| Some(h.seq.wrapping_add(1)) == next))
@@ -87,12 +87,14 @@ mod tests {
     #[test]
     fn the_kernels_defaults_end_after_7875_s() {
         let seconds = Duration::from_secs;
-        let ladder = Ladder { time: seconds(7200), intvl: seconds(75), probes: 9 };
-        assert_eq!(ladder.at(ladder.rungs(None)), seconds(7875));
-        assert!(ladder.is(9, seconds(7876)) && !ladder.is(9, seconds(7800)) && !ladder.is(9, seconds(9000)));
+        let schedule = KeepaliveSchedule { time: seconds(7200), intvl: seconds(75), probes: 9 };
+        assert_eq!(schedule.at(schedule.intervals(None)), seconds(7875));
+        assert!(
+            schedule.is(9, seconds(7876)) && !schedule.is(9, seconds(7800)) && !schedule.is(9, seconds(9000))
+        );
         // The first question after the time that was set, and at least one.
-        assert_eq!(ladder.rungs(Some(seconds(7201))), 1);
-        assert_eq!(ladder.rungs(Some(seconds(7276))), 2);
-        assert_eq!(ladder.rungs(Some(seconds(1))), 1);
+        assert_eq!(schedule.intervals(Some(seconds(7201))), 1);
+        assert_eq!(schedule.intervals(Some(seconds(7276))), 2);
+        assert_eq!(schedule.intervals(Some(seconds(1))), 1);
     }
 }

@@ -13,7 +13,22 @@ use libc::{sockaddr_ll, tpacket2_hdr};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use socket2::Socket;
 
-use super::ring::{BLOCK, Shape};
+/// Bytes of a block, the unit in which the kernel allocates.
+pub(super) const BLOCK: usize = 1 << 16;
+
+/// How large a ring is.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame. A
+    /// power of two, so that slots fill a block.
+    pub(crate) slot: usize,
+    /// Blocks of [`BLOCK`] bytes, at most.
+    pub(crate) blocks: usize,
+}
+
+/// Whole frames, 2048 of them: 4 MiB. On a busy machine, larger ones take
+/// seconds to come by where all arms of a scenario ask for theirs.
+pub(super) const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
 
 /// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
@@ -118,7 +133,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::network::ring::WIRE;
 
     /// A ring of one block that no kernel writes to, its first slot as given.
     #[allow(unsafe_code, reason = "mmap")]

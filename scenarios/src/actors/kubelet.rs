@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::http::{Agent, get};
 use super::prober::{BackOff, Purpose, Worker};
-use faultlab_base::error::Result;
-use faultlab_net::network::Host;
+use lab::Result;
+use lab::network::Host;
 
 /// A line of `kubectl get events`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::ptr;
 
 use socket2::{Domain, Socket, Type};
 
-use super::Namespace;
+use crate::namespace::Namespace;
 use faultlab_base::error::{Error, Result};
 
 /// What is switched off, in this order: commands of linux/ethtool.h.

@@ -13,13 +13,14 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
-use super::{Namespace, netlink};
+use crate::namespace::Namespace;
+use crate::netlink;
 use crate::topology::{Family, Net};
 use faultlab_base::error::{Error, Result};
 
 /// Opens a connection in a namespace and lets it run until its handle is
 /// dropped.
-pub(super) fn connect(namespace: &Namespace) -> Result<Handle> {
+pub(crate) fn connect(namespace: &Namespace) -> Result<Handle> {
     let (connection, handle, _) = namespace
         .enter(rtnetlink::new_connection)
         .map_err(|e| Error::kernel(namespace.name(), "netlink socket (NETLINK_ROUTE)", e))?;
@@ -28,7 +29,7 @@ pub(super) fn connect(namespace: &Namespace) -> Result<Handle> {
 }
 
 /// Turns an answer of rtnetlink into an error that names place and attempt.
-pub(super) fn answered<T>(
+pub(crate) fn answered<T>(
     place: &str,
     tried: impl FnOnce() -> String,
     result: std::result::Result<T, rtnetlink::Error>,
@@ -40,7 +41,7 @@ pub(super) fn answered<T>(
 }
 
 /// One end of a veth pair to be made.
-pub(super) struct VethEnd<'a> {
+pub(crate) struct VethEnd<'a> {
     pub name: &'a str,
     pub index: u32,
     pub mac: [u8; 6],
@@ -66,7 +67,7 @@ impl VethEnd<'_> {
 /// `there`, which [`up`] brings up. The far end cannot be made up, as it does
 /// not know its peer yet, nor in a bridge (drivers/net/veth.c: veth_open,
 /// ENOTCONN; veth_newlink does not look at the peer's IFLA_MASTER).
-pub(super) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: BorrowedFd<'_>) -> LinkMessage {
+pub(crate) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: BorrowedFd<'_>) -> LinkMessage {
     let mut message = near.message(mtu, None);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
@@ -78,7 +79,7 @@ pub(super) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: Borro
 }
 
 /// The request that makes a bridge, up.
-pub(super) fn bridge(name: &str, index: u32) -> LinkMessage {
+pub(crate) fn bridge(name: &str, index: u32) -> LinkMessage {
     let mut message = LinkUnspec::new_with_index(index).name(name.to_owned()).up().build();
     message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
     message
@@ -86,7 +87,7 @@ pub(super) fn bridge(name: &str, index: u32) -> LinkMessage {
 
 /// The request that brings a link up, and into its bridge where it has one;
 /// the loopback interface has index 1.
-pub(super) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
+pub(crate) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
     let mut message = LinkUnspec::new_with_index(index).up().build();
     message.attributes.extend(bridge.map(LinkAttribute::Controller));
     message
@@ -94,13 +95,14 @@ pub(super) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
 
 /// Has an IPv6 address be of use at once: nobody is asked whether it is a
 /// duplicate (IFA_F_NODAD).
-pub(super) fn without_dad(address: &mut AddressMessage) {
+pub(crate) fn without_dad(address: &mut AddressMessage) {
     address.header.flags |= AddressHeaderFlags::Nodad;
     address.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
 }
 
 /// The message about a route to a prefix, `via` a next hop of the same family
 /// where there is one.
+#[must_use]
 pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
     match (to.addr(), via) {
         (IpAddr::V4(v4), via) => {
@@ -121,6 +123,7 @@ pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
 }
 
 /// The question which way packets to an address go.
+#[must_use]
 pub fn route_to(address: IpAddr) -> RouteMessage {
     let mut question = RouteMessage::default();
     question.header.destination_prefix_length = Family::of(address).bits();
@@ -136,7 +139,7 @@ pub fn route_to(address: IpAddr) -> RouteMessage {
 /// Whether the kernel takes packets to an address for its own. It adds the route
 /// for an IPv6 address some time after it has acknowledged the address, from a
 /// work queue (net/ipv6/addrconf.c: addrconf_dad_work, also without DAD).
-pub(super) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
+pub(crate) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
     let question = RouteNetlinkMessage::GetRoute(route_to(address));
     match netlink::ask(namespace, NETLINK_ROUTE, question) {
         Ok(answers) => Ok(answers.iter().any(|answer| {
@@ -149,7 +152,7 @@ pub(super) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
 
 /// Whether a link's carrier has been noticed. To ask is also to make the
 /// kernel notice (net/core/rtnetlink.c: linkwatch_sync_dev, since 6.8).
-pub(super) async fn operational(handle: &Handle, place: &str, index: u32) -> Result<bool> {
+pub(crate) async fn operational(handle: &Handle, place: &str, index: u32) -> Result<bool> {
     let request = handle.link().get().match_index(index).execute().try_next().await;
     let link = answered(place, || format!("get link {index}"), request)?;
     Ok(link.is_some_and(|l| l.attributes.contains(&LinkAttribute::OperState(State::Up))))

@@ -1,0 +1,41 @@
+//! Links that wires carry, and what their frames are read from.
+
+use std::rc::Weak;
+
+use super::host::Host;
+use crate::namespace::Namespace;
+use crate::packet::offload;
+use crate::packet::ring::{self, Ring};
+use crate::wire::Wire;
+use faultlab_base::error::Result;
+
+/// A link whose frames wait for a [`Wire`](crate::wire::Wire).
+#[derive(Debug)]
+pub(super) struct Wired {
+    pub(super) nodes: [usize; 2],
+    pub(super) interfaces: [String; 2],
+    /// What the frames will be read from, until a wire takes it.
+    pub(super) rings: Option<[Ring; 2]>,
+    /// The last wire that took it.
+    pub(super) wire: Weak<Wire>,
+}
+
+/// Opens the inner ends of wired links: what takes time is done before the
+/// first probe, and no frame is lost that comes before there is a policy.
+pub(super) fn open(workshop: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
+    let Some(workshop) = workshop else { return Ok(()) };
+    let mut places = vec![];
+    for link in &*wired {
+        let [one, other] = link.nodes.map(|node| hosts[node].name());
+        for interface in &link.interfaces {
+            offload::switch_off(workshop, interface)?;
+            places.push((format!("{one}-{other}"), interface));
+        }
+    }
+    let open = |(wire, interface): (String, &String)| Ring::open(&wire, workshop, interface);
+    let mut rings = ring::open_all(places, open)?.into_iter();
+    for link in wired {
+        link.rings = rings.next().zip(rings.next()).map(|(one, other)| [one, other]);
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Those who act in the scenarios: programs and routers that are stood in for.
+
+pub mod http;
+pub mod keepalive_schedule;
+pub mod kubelet;
+pub mod path_mtu;
+pub mod prober;
+
+pub use keepalive_schedule::KeepaliveSchedule;
+pub use kubelet::Kubelet;
