@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::hops::{Fate, Hop, Packet, Probed, Sides, What, hops, probed, way};
+use crate::hops::{Fate, Hop, Packet, Probed, What, between, hops, probed, way};
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::{Flags, Header};
 
@@ -15,7 +15,6 @@ use faultlab_net::wire::segment::{Flags, Header};
 #[must_use]
 pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
     let hops = hops(capture);
-    let sides = Sides::of(capture, &hops);
     let mut remarks = vec![vec![]; capture.frames.len()];
     let mut say = |frame: Option<usize>, words: String| {
         if let Some(remarks) = frame.and_then(|frame| remarks.get_mut(frame)) {
@@ -29,7 +28,7 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
     let mut translated = HashMap::new();
     for hop in &hops {
         let [left, arrived] = hop.frames;
-        let (from, to) = sides.between(capture, hop);
+        let (from, to) = between(capture, hop);
         let (from, to) = (from.unwrap_or("?"), to.unwrap_or("?"));
         match hop.fate {
             Fate::Arrived | Fate::UnderWay => {}

@@ -76,7 +76,7 @@ impl Witness {
         until: Duration,
     ) -> Result<Traces> {
         let (begun, mut hosts) = (self.tap.begun(), vec![]);
-        let mut capture = self.tap.end(network.hosts(), until)?;
+        let mut capture = self.tap.end(network, until)?;
         for ((host, tracker), counted) in network.hosts().iter().zip(self.trackers).zip(counted) {
             let mut traces = HostTraces {
                 name: host.name().to_owned(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::hops::{Content, Fate, Hop, Sides, What, hops};
+use crate::hops::{Content, Fate, Hop, What, between, hops};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header, Identity};
 
@@ -54,12 +54,11 @@ pub(super) struct Leg<'a> {
 impl<'a> Journeys<'a> {
     pub(super) fn of(capture: &'a Capture) -> Self {
         let hops = hops(capture);
-        let sides = Sides::of(capture, &hops);
         let mut all: Vec<Journey<'a>> = vec![];
         let mut open: HashMap<Content, Vec<usize>> = HashMap::new();
         for hop in &hops {
             let What::Tcp(header, length) = &hop.packet.what else { continue };
-            let (from, to) = sides.between(capture, hop);
+            let (from, to) = between(capture, hop);
             let leg = leg(hop, *header, (from, to));
             let going = open.entry(hop.packet.content()).or_default();
             // Who passes a segment on is where another of its legs has ended.

@@ -47,11 +47,12 @@ fn traces(frames: &[Vec<Frame>]) -> Traces {
             ("server", _) => vec![IpAddr::from([192, 0, 2, 2])],
             _ => vec![],
         },
+        peer: None,
     };
     let ends =
         [("client", "nat"), ("nat", "client"), ("nat", "server"), ("server", "nat")].map(|(h, i)| end(h, i));
     let capture = Capture {
-        ends: ends.into(),
+        ends: made::linked(ends.into()),
         frames: frames.concat(),
         until: Duration::from_secs(100),
         ..Capture::default()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use label::Labels;
 
 pub use faultlab_explain::hops::Fate;
-use faultlab_explain::hops::{Hop, Sides, hops, probed};
+use faultlab_explain::hops::{Hop, between, hops, probed};
 use faultlab_explain::remarks;
 use faultlab_net::capture::{Capture, Carried};
 
@@ -81,12 +81,11 @@ impl Ladder {
     #[must_use]
     pub fn of(capture: &Capture) -> Self {
         let hops = hops(capture);
-        let sides = Sides::of(capture, &hops);
-        let between: Vec<_> = hops.iter().map(|hop| sides.between(capture, hop)).collect();
+        let sides: Vec<_> = hops.iter().map(|hop| between(capture, hop)).collect();
         let mut busy: Vec<(&str, usize)> = vec![];
-        for end in capture.ends.iter().filter(|end| busy_with(&between, &end.host) > 0) {
+        for end in capture.ends.iter().filter(|end| busy_with(&sides, &end.host) > 0) {
             if !busy.iter().any(|(host, _)| *host == end.host) {
-                busy.push((&end.host, busy_with(&between, &end.host)));
+                busy.push((&end.host, busy_with(&sides, &end.host)));
             }
         }
         let mut ranks: Vec<_> = busy.iter().map(|(_, count)| *count).collect();
@@ -99,7 +98,7 @@ impl Ladder {
 
         let marks = probed(capture, &hops);
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
-        for (number, (hop, (from, to))) in hops.iter().zip(&between).enumerate() {
+        for (number, (hop, (from, to))) in hops.iter().zip(&sides).enumerate() {
             let (from_column, to_column) = (column(*from), column(*to));
             let silence = last.map_or(Duration::ZERO, |last| hop.at().saturating_sub(last));
             if silence > SILENCE {
