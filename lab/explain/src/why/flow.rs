@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::journey::{Journey, Leg, Way};
 use super::{Arm, seconds};
-use faultlab_model::recording::Remark;
+use faultlab_model::recording::InvalidLog;
 use faultlab_net::conntrack::{Entry, Event, Tuple};
 use faultlab_net::wire::segment::Identity;
 
@@ -92,10 +92,10 @@ impl Untranslated<'_> {
         }
         let tuple = Tuple::tcp(self.way.0, self.way.1);
         let (mut last, mut gone) = (None::<Entry>, None::<Forgotten>);
-        for (at, event) in &arm.traces.host(self.host)?.events {
+        for (at, event) in &arm.recording.host(self.host)?.events {
             let Some(entry) = event.entry().filter(|entry| entry.is_of(&tuple)) else { continue };
             let is_by = |time| {
-                at.is_none_or(|at| at.saturating_sub(arm.traces.begun) <= self.at.saturating_add(time))
+                at.is_none_or(|at| at.saturating_sub(arm.recording.begun) <= self.at.saturating_add(time))
             };
             match event {
                 // What is picked up of the flow later, and goes, is another entry.
@@ -127,8 +127,8 @@ impl Untranslated<'_> {
 }
 
 /// Whether a segment left a host as those before it did.
-pub(super) fn goes_on(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
-    let segment = remark.header.identity(remark.length);
+pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
+    let segment = log.header.identity(log.length);
     let mut all = arm.journeys.all.iter();
     all.any(|journey| {
         let is_it = |leg: &Leg<'_>| leg.to == Some(host) && journey.identity(leg) == segment;
@@ -139,9 +139,9 @@ pub(super) fn goes_on(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
 
 /// What the conntrack of a host said of a segment, as it came to the host.
 fn words<'a>(arm: &Arm<'a>, host: &str, segment: &Identity) -> Option<&'a str> {
-    let mut remarks = arm.traces.host(host)?.remarks.iter();
-    let remark = remarks.find(|remark| remark.header.identity(remark.length) == *segment)?;
-    Some(&remark.words)
+    let mut invalid_logs = arm.recording.host(host)?.invalid_logs.iter();
+    let log = invalid_logs.find(|log| log.header.identity(log.length) == *segment)?;
+    Some(&log.words)
 }
 
 /// What the conntrack of a host on its way said of a segment.
