@@ -131,14 +131,14 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let ladder = Ladder::new(stage.ground, "");
     let mut client = Answer::Nothing;
     while conduct.awaits_probe && client == Answer::Nothing && memory == "no" {
-        client = flow.watch(Side::Client, ladder.intvl).await?;
+        client = *flow.watch(Side::Client, ladder.intvl).await?;
         memory = if knows()? { "no, then again" } else { "no" };
     }
     let mut after = silent();
 
     let met = flow.say(conduct.first, PATIENCE).await?;
     if client == Answer::Nothing && met != Answer::Received {
-        client = flow.watch(Side::Client, ladder.at_latest(ladder.probes).saturating_sub(silent())).await?;
+        client = *flow.watch(Side::Client, ladder.at_latest(ladder.probes).saturating_sub(silent())).await?;
         after = silent();
     }
     stage.see("the first words after it", met);
@@ -147,7 +147,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (first, after) = (conduct.first, after.as_secs_f32());
     stage.because(format!(
         "the NAT remembered the mapping: {memory}; the {first} spoke and met: {met}; the client met: {client}, \
-         {after:.1} s into the silence"
+         {after:.1} s into the silence",
+        met = *met
     ));
     Ok(())
 }
