@@ -13,8 +13,7 @@ use crate::{carried, dropped};
 /// more.
 pub fn arrange(recording: &mut Recording) {
     recording.capture.sort();
-    let drops = recording.hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
-    dropped::frames(&mut recording.capture, recording.begun, drops);
+    dropped::join(recording);
     for wire in &mut recording.wires {
         let records = mem::take(&mut wire.records);
         if let Some([here, there]) = &wire.interfaces {

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::journey::Leg;
 use super::{Arm, Finding, Rank, flow};
-use faultlab_model::recording::{Dropped, tally};
-use faultlab_model::recording::{InvalidLog, Recording};
+use faultlab_model::recording::{InvalidLog, Recording, tally};
 use faultlab_net::conntrack::Statistic;
 use faultlab_net::wire::segment::Flags;
 
@@ -44,9 +43,6 @@ const MEANINGS: [(&str, &str); 23] = [
     ("Ip6InDiscards", "IPv6 packets discarded (ip6_rcv_core)"),
 ];
 
-/// How far apart the times of a frame and of its end may be read.
-const CLOCKS: Duration = Duration::from_millis(1);
-
 /// A counter that moved more than in the control, and by how much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
@@ -82,14 +78,9 @@ pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
 
 /// What the kernel says why a host dropped a segment that ended its way there,
 /// if it did.
-pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>, length: usize) -> Option<String> {
-    let came = arm.recording.begun + end.until;
-    let same = |dropped: &&Dropped| {
-        // What was sent again has the same numbers.
-        dropped.at + CLOCKS >= came
-            && dropped.segment.is_some_and(|(other, its)| other.numbers(its) == end.header.numbers(length))
-    };
-    let dropped = arm.recording.host(host)?.drops.iter().find(same)?;
+pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>) -> Option<String> {
+    let frame = end.frame?;
+    let dropped = arm.recording.host(host)?.drops.iter().find(|dropped| dropped.frame == Some(frame))?;
     Some(format!("{host} dropped it: {dropped}"))
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::journey::{Journey, Leg, Way};
 use super::{Arm, seconds};
+use crate::verdicts::Translation;
 use faultlab_model::recording::InvalidLog;
 use faultlab_net::conntrack::{Entry, Event, Tuple};
 use faultlab_net::wire::segment::Identity;
@@ -36,17 +37,10 @@ const NO_ENTRY: &str = "invalid new";
 const REAPED: Duration = Duration::from_secs(1);
 
 /// Finds the host that translated others of the same way before, and not this one.
-pub(super) fn untranslated<'a>(arm: &Arm<'a>, journey: &Journey<'a>) -> Option<Untranslated<'a>> {
-    journey.legs.iter().enumerate().find_map(|(n, leg)| {
-        let host = leg.to?;
-        if journey.legs.get(n + 1).is_some_and(|next| next.way() != leg.way()) {
-            return None;
-        }
-        let pairs = arm.journeys.all.iter().flat_map(|other| other.legs.windows(2));
-        let before = pairs
-            .filter(|pair| pair[0].to == Some(host) && pair[0].at < leg.at && pair[0].way() == leg.way());
-        let was = before.map(|pair| pair[1].way()).rfind(|was| *was != leg.way())?;
-        Some(Untranslated { host, way: leg.way(), was, at: leg.at })
+pub(super) fn untranslated<'a>(journey: &Journey<'a>) -> Option<Untranslated<'a>> {
+    journey.legs.iter().find_map(|leg| {
+        let Some(Translation::Missing { was, .. }) = leg.translation else { return None };
+        Some(Untranslated { host: leg.to?, way: leg.way(), was, at: leg.at })
     })
 }
 
@@ -133,7 +127,7 @@ pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     all.any(|journey| {
         let is_it = |leg: &Leg<'_>| leg.to == Some(host) && journey.identity(leg) == segment;
         let at = journey.legs.iter().position(is_it);
-        at.is_some_and(|at| at + 1 < journey.legs.len()) && untranslated(arm, journey).is_none()
+        at.is_some_and(|at| at + 1 < journey.legs.len()) && untranslated(journey).is_none()
     })
 }
 

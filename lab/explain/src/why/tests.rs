@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::dropped;
 use crate::hops::made;
 use faultlab_model::recording::{Dropped, InvalidLog, Task, Wait};
 use faultlab_model::recording::{HostRecording, WireRecording};
@@ -130,7 +131,7 @@ fn a_syn_without_a_timestamp_is_told_after_one_that_had_one() {
 /// The server's words come untranslated to the NAT, which resets them.
 fn stranger() -> Recording {
     let words = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"hello", &[on(90_000, 2, 1)]);
-    let reset = frames([OUTSIDE, SERVER], Flags::RST, 3, 9, b"", &[on(90_002, 1, 2)]);
+    let reset = frames([OUTSIDE, SERVER], Flags::RST, 0, 9, b"", &[on(90_002, 1, 2)]);
     recording(&[connected(), vec![words, reset]].concat())
 }
 
@@ -158,7 +159,7 @@ fn a_stranger_is_told_with_conntracks_words() {
 
 #[test]
 fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
-    let dropped = |seq, reason: &str, function: &str| {
+    let drop = |seq, reason: &str, function: &str| {
         let header = Header {
             src: SERVER.parse().unwrap(),
             dst: OUTSIDE.parse().unwrap(),
@@ -174,24 +175,28 @@ fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
             reason,
             function: function.to_owned(),
             segment: Some((header, 5)),
+            frame: None,
         }
     };
     let (mut arm, mut control) = (stranger(), recording(&connected()));
-    arm.hosts[1].drops = vec![dropped(8, "NO_SOCKET", "tcp_v4_rcv")];
+    arm.hosts[1].drops = vec![drop(8, "NO_SOCKET", "tcp_v4_rcv")];
+    dropped::join(&mut arm);
     let told_of = told(&arm, &control);
     assert_eq!(told_of, [RESET.replace("RST;", "RST (nat dropped it: NO_SOCKET in tcp_v4_rcv);")]);
     // One with the same numbers, sent before.
-    let before = Dropped { at: Duration::from_secs(1), ..dropped(8, "NETFILTER_DROP", "nf_hook_slow") };
+    let before = Dropped { at: Duration::from_secs(1), ..drop(8, "NETFILTER_DROP", "nf_hook_slow") };
     arm.hosts[1].drops.insert(0, before);
+    dropped::join(&mut arm);
     assert_eq!(told(&arm, &control)[0], told_of[0]);
     // Of another packet, as often as in the control, and without a reason.
     arm.hosts[1].drops = vec![
-        dropped(9, "NETFILTER_DROP", "nf_hook_slow"),
-        dropped(10, "NETFILTER_DROP", "nf_hook_slow"),
-        dropped(11, "NO_SOCKET", "tcp_v4_rcv"),
-        dropped(12, "", "tcp_v4_rcv"),
+        drop(9, "NETFILTER_DROP", "nf_hook_slow"),
+        drop(10, "NETFILTER_DROP", "nf_hook_slow"),
+        drop(11, "NO_SOCKET", "tcp_v4_rcv"),
+        drop(12, "", "tcp_v4_rcv"),
     ];
-    control.hosts[1].drops = vec![dropped(1, "NO_SOCKET", "tcp_v4_rcv")];
+    dropped::join(&mut arm);
+    control.hosts[1].drops = vec![drop(1, "NO_SOCKET", "tcp_v4_rcv")];
     assert_eq!(told(&arm, &control), [RESET, "nat dropped 2 packets: NETFILTER_DROP in nf_hook_slow"]);
 }
 
@@ -252,7 +257,7 @@ fn an_answer_that_comes_too_late_is_told_with_its_delay() {
     let ask = frames([OUTSIDE, SERVER], Flags::PSH | Flags::ACK, 2, 9, b"GET", &[on(1000, 1, 2)]);
     let close = frames([OUTSIDE, SERVER], Flags::FIN_ACK, 5, 9, b"", &[on(2000, 1, 2)]);
     let answer = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"OK", &[on(2500, 2, 1)]);
-    let reset = frames([OUTSIDE, SERVER], Flags::RST, 5, 9, b"", &[on(2502, 1, 2)]);
+    let reset = frames([OUTSIDE, SERVER], Flags::RST, 0, 9, b"", &[on(2502, 1, 2)]);
     let late = "nat asked 192.0.2.2:80 and closed after 1.0 s; the answer, data 192.0.2.2:80 > 192.0.2.1:41000, seq 8, \
                 2 bytes, came 1.5 s after the question and met a RST";
     let asked = told(&recording(&[ask, close, answer, reset]), &recording(&[]));
