@@ -146,3 +146,54 @@ fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
 fn tcp(packet: &Packet) -> Option<&Header> {
     if let What::Tcp(header, _) = &packet.what { Some(header) } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hops::made::{crossing, header, linked};
+    use faultlab_net::capture::End;
+
+    const INSIDE: [&str; 2] = ["10.0.1.2:9", "192.0.2.2:80"];
+    const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "192.0.2.2:80"];
+
+    #[test]
+    fn a_packet_is_untranslated_where_it_arrived_and_others_of_its_way_were_translated() {
+        let end = |host: &str, interface: &str| End {
+            host: host.into(),
+            interface: interface.into(),
+            addresses: vec![],
+            peer: None,
+        };
+        let ends = [("client", "eth0"), ("nat", "eth0"), ("nat", "eth1"), ("server", "eth0")];
+        let data = |way, seq| header(way, Flags::ACK, seq, 0);
+        let capture = Capture {
+            ends: linked(ends.map(|(host, interface)| end(host, interface)).into()),
+            frames: [
+                crossing(0, Some(0), Some(1), data(INSIDE, 1), b"hello"),
+                crossing(2, Some(2), Some(3), data(OUTSIDE, 1), b"hello"),
+                // As it was.
+                crossing(10, Some(0), Some(1), data(INSIDE, 6), b"hello"),
+                crossing(12, Some(2), Some(3), data(INSIDE, 6), b"hello"),
+                crossing(20, Some(0), Some(1), data(INSIDE, 11), b"hello"),
+                // It never came to the NAT.
+                crossing(30, Some(0), None, data(INSIDE, 16), b"hello"),
+                // And one that the NAT refuses.
+                crossing(40, Some(1), Some(0), header([INSIDE[1], INSIDE[0]], Flags::RST, 0, 0), b""),
+            ]
+            .concat(),
+            until: Duration::from_secs(60),
+            ..Capture::default()
+        };
+        let verdicts = Verdicts::of(&capture);
+        let was = OUTSIDE.map(|end| end.parse().unwrap()).into();
+        let missing = Some(Translation::Missing { unlike: 1, was });
+        let told: Vec<_> = verdicts.all.iter().map(|verdict| verdict.translation).collect();
+        assert_eq!(told, [Some(Translation::Made { first: 1 }), None, missing, None, missing, None, None]);
+        // Whom the lost one was on its way to is known by the topology.
+        assert_eq!((verdicts.all[5].from, verdicts.all[5].to), (Some("client"), Some("nat")));
+        let resets: Vec<_> = verdicts.all.iter().filter_map(|verdict| verdict.reset).collect();
+        assert_eq!(resets, [Reset { maker: Some("nat"), answers: Some(4) }]);
+    }
+}

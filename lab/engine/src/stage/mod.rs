@@ -154,8 +154,9 @@ impl Stage<'_> {
     /// Records the cell of a row: a text, or what a probe [met](Met). A row of what
     /// a probe met tells of that probe: its packets are marked with the row.
     pub fn see(&self, row: &str, cell: impl Observed) {
-        self.told(row, cell.probe());
-        self.seen.borrow_mut().observations.insert(row, cell.cell());
+        let (cell, probe) = cell.observed();
+        self.told(row, probe);
+        self.seen.borrow_mut().observations.insert(row, cell);
     }
 
     /// Records the cell of a row that tells in other words what a probe met.

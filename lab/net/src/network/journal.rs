@@ -43,40 +43,27 @@ pub struct Met<T> {
     probe: ProbeId,
 }
 
-/// What the cell of a row may be: what displays itself, or what a probe met.
+/// What a row may be observed from: what displays itself, or what a probe met.
 pub trait Observed {
-    /// The cell.
-    fn cell(&self) -> String;
-
-    /// The probe that the row tells of.
-    fn probe(&self) -> Option<ProbeId> {
-        None
-    }
+    /// The cell of the row, and the probe that it tells of.
+    fn observed(self) -> (String, Option<ProbeId>);
 }
 
 impl<T: fmt::Display> Observed for T {
-    fn cell(&self) -> String {
-        self.to_string()
+    fn observed(self) -> (String, Option<ProbeId>) {
+        (self.to_string(), None)
     }
 }
 
 impl<T: fmt::Display> Observed for Met<T> {
-    fn cell(&self) -> String {
-        self.value.to_string()
-    }
-
-    fn probe(&self) -> Option<ProbeId> {
-        Some(self.probe)
+    fn observed(self) -> (String, Option<ProbeId>) {
+        (&self).observed()
     }
 }
 
 impl<T: fmt::Display> Observed for &Met<T> {
-    fn cell(&self) -> String {
-        self.value.to_string()
-    }
-
-    fn probe(&self) -> Option<ProbeId> {
-        Some(self.probe)
+    fn observed(self) -> (String, Option<ProbeId>) {
+        (self.value.to_string(), Some(self.probe))
     }
 }
 
@@ -158,10 +145,13 @@ mod tests {
         let journal = Rc::new(Journal::default());
         // Equal texts are no reason to take one for another.
         let [first, second, _] = ["reset"; 3].map(|met| tried(&journal, met));
-        for (row, seen) in [("one", &second as &dyn Observed), ("words", &"reset"), ("other", &&first)] {
-            assert_eq!(seen.cell(), "reset");
-            seen.probe().into_iter().for_each(|probe| journal.told(probe, row));
-        }
+        let see = |row: &str, (cell, probe): (String, Option<ProbeId>)| {
+            assert_eq!(cell, "reset");
+            probe.into_iter().for_each(|probe| journal.told(probe, row));
+        };
+        see("one", second.observed());
+        see("words", "reset".observed());
+        see("other", (&first).observed());
         // Another row may tell of it too.
         journal.told(second.probe(), "again");
         let rows: Vec<_> = journal.since(Duration::ZERO).into_iter().map(|probe| probe.row).collect();
