@@ -52,8 +52,8 @@ async fn cut_and_ask(stage: &Stage<'_>, conduct: &Conduct, obeys: bool) -> Resul
     cut.set(conduct.cut && obeys);
     let client = ([10, 0, 0, 1], 7);
     let met = connect(stage.host("server"), 0, client, Duration::from_millis(500)).await?;
-    stage.see("the peer", if matches!(met, Connect::TimedOut { .. }) { "dead" } else { "alive" });
-    stage.because(format!("a SYN to the peer met: {met}"));
+    stage.see("the peer", if matches!(*met, Connect::TimedOut { .. }) { "dead" } else { "alive" });
+    stage.because(format!("a SYN to the peer met: {}", *met));
     Ok(())
 }
 

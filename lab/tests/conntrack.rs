@@ -12,7 +12,7 @@ use lab::Error;
 use lab::conntrack::{
     Conntrack, Entry, Event, Events, Recorder, Statistic, Stats, Status, TcpState, Transport, Tuple,
 };
-use lab::evidence::invalid::Remarks;
+use lab::evidence::invalid::InvalidLogs;
 use lab::network::firewall::Firewall;
 use lab::topology::rule::{CtState, Rule};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -268,8 +268,8 @@ fn an_invalid_packet_is_a_change_of_the_statistics() {
 fn an_invalid_segment_is_spoken_of() {
     routed(async |net| {
         let _firewall = masquerade(net);
-        let remarks = applicable(Remarks::listen(&net.router));
-        assert!(Remarks::listen(&net.router).is_err(), "nflog group 0 has one listener");
+        let remarks = applicable(InvalidLogs::listen(&net.router));
+        assert!(InvalidLogs::listen(&net.router).is_err(), "nflog group 0 has one listener");
         let _stream = connected(net, (SERVER, 80));
         assert_eq!(remarks.take().unwrap(), []);
 

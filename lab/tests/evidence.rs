@@ -243,7 +243,7 @@ fn a_capture_says_what_it_has_no_room_for() {
             for _ in 0..SENT {
                 client.send_to(b"?", server.local_addr().expect("an address")).expect("it is sent");
             }
-            let mut capture = tap.end(network.hosts(), now()).expect("frames");
+            let mut capture = tap.end(&network, now()).expect("frames");
             capture.sort();
             let of = |outgoing| capture.frames.iter().filter(|f| f.outgoing == outgoing).count();
             // As far as it goes, each is seen where it leaves and where it arrives.

@@ -120,7 +120,7 @@ fn a_masqueraded_connection_is_seen_by_all() {
 
         // The capture: every packet of the connection on its whole way.
         let until = now();
-        let mut capture = tap.end(network.hosts(), until).unwrap();
+        let mut capture = tap.end(&network, until).unwrap();
         let probe = Probe {
             at: Duration::ZERO,
             host: "client".into(),
@@ -240,7 +240,7 @@ fn a_bridge_finds_neighbours() {
             }
         }
         // Neighbour discovery is not of the probes.
-        let capture = tap.end(network.hosts(), now()).unwrap();
+        let capture = tap.end(&network, now()).unwrap();
         let discovery = |bytes: &[u8]| bytes.get(12..14) == Some(&[0x86, 0xdd]) && bytes.get(20) == Some(&58);
         assert!(capture.frames.iter().any(|frame| discovery(&frame.bytes)));
         assert!(hops(&capture).iter().all(|hop| matches!(hop.packet.what, What::Tcp(..))));

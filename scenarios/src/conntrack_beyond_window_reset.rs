@@ -60,8 +60,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         service::inject(stage, &wire, beyond).await?;
     }
 
-    let server = open_or(flow.watch(Side::Server, PATIENCE).await?);
-    stage.see("the server's connection", &server);
+    let met = flow.watch(Side::Server, PATIENCE).await?;
+    let server = open_or(*met);
+    stage.see_of(&met, "the server's connection", &server);
     stage.see("the client's next request", flow.say(Side::Client, PATIENCE).await?);
     let invalid = node.stats()?.since(&before, Statistic::Invalid);
     stage.see("packets that were INVALID", invalid);

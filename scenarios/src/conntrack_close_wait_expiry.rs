@@ -111,7 +111,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let entry = entry.unwrap_or_else(|| "none".to_owned());
 
     let rest = flow.deliver(Side::Server, PATIENCE).await?;
-    stage.see("the rest of the answer", if rest == Answer::Received { "received" } else { "never arrives" });
+    let arrives = if rest == Answer::Received { "received" } else { "never arrives" };
+    stage.see_of(&rest, "the rest of the answer", arrives);
     stage.see("the client's recv()", if rest == Answer::Nothing { "waits".into() } else { rest.to_string() });
     let server = open_or(flow.ended(Side::Server)?);
     stage.see("the server's connection", &server);
@@ -120,7 +121,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     stage.see("INVALID packets", if invalid == 0 { "none" } else { "some" });
     stage.because(format!(
         "when the server went on, the node's entry was: {entry}; the client met: {rest}, the server's connection: \
-         {server} ({invalid} INVALID packets)"
+         {server} ({invalid} INVALID packets)",
+        rest = *rest
     ));
     Ok(())
 }

@@ -102,7 +102,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (silence, first) = (conduct.silence.as_secs(), conduct.first);
     let memory = if remembered { "still knew the flow" } else { "had forgotten the flow" };
     stage.because(format!(
-        "after {silence} s of silence the node {memory}; the {first} spoke and met: {met} ({invalid} INVALID packets)"
+        "after {silence} s of silence the node {memory}; the {first} spoke and met: {met} ({invalid} INVALID packets)",
+        met = *met
     ));
     Ok(())
 }

@@ -151,7 +151,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     stage.see("the kernel logs", logged);
     let dropped = after.since(&before, Statistic::Drop);
     stage.because(format!(
-        "{table} ASSURED flows; the newcomer's connect(): {new}; dropped: {dropped}; the kernel: {logged}"
+        "{table} ASSURED flows; the newcomer's connect(): {new}; dropped: {dropped}; the kernel: {logged}",
+        new = *new
     ));
     Ok(())
 }

@@ -131,7 +131,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let schedule = KeepaliveSchedule::new(stage.ground, "");
     let mut client = Answer::Nothing;
     while conduct.awaits_probe && client == Answer::Nothing && memory == "no" {
-        client = flow.watch(Side::Client, schedule.intvl).await?;
+        client = *flow.watch(Side::Client, schedule.intvl).await?;
         memory = if knows()? { "no, then again" } else { "no" };
     }
     let mut after = silent();
@@ -139,7 +139,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let met = flow.say(conduct.first, PATIENCE).await?;
     if client == Answer::Nothing && met != Answer::Received {
         client =
-            flow.watch(Side::Client, schedule.at_latest(schedule.probes).saturating_sub(silent())).await?;
+            *flow.watch(Side::Client, schedule.at_latest(schedule.probes).saturating_sub(silent())).await?;
         after = silent();
     }
     stage.see("the first words after it", met);
@@ -148,7 +148,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (first, after) = (conduct.first, after.as_secs_f32());
     stage.because(format!(
         "the NAT remembered the mapping: {memory}; the {first} spoke and met: {met}; the client met: {client}, \
-         {after:.1} s into the silence"
+         {after:.1} s into the silence",
+        met = *met
     ));
     Ok(())
 }

@@ -120,13 +120,14 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let believes = sockets(server.namespace())?.into_iter().find(|s| s.local.port() == 80);
     let believes = believes.map_or("none".to_owned(), |socket| socket.state.to_string());
     let peer = connect(server, 0, (client.address(), 7), PATIENCE).await?;
-    let dead = believes == State::Established.to_string() && matches!(peer, Connect::TimedOut { .. });
-    stage.see("half-open connection", if dead { "ESTABLISHED, its peer is dead" } else { "none" });
+    let dead = believes == State::Established.to_string() && matches!(*peer, Connect::TimedOut { .. });
+    let half_open = if dead { "ESTABLISHED, its peer is dead" } else { "none" };
+    stage.see_of(&peer, "half-open connection", half_open);
     stage.see("the server's socket", &believes);
     stage.see("a SYN to the peer", &peer);
     let nothing = met == Answer::Nothing;
     stage.see("recv() ends with", if nothing { "nothing".to_owned() } else { met.to_string() });
-    stage.see("after", keepalive::rule(schedule, met, after, limit));
+    stage.see("after", keepalive::rule(schedule, *met, after, limit));
     stage.see(
         "keepalive probes",
         match (asked, answered) {
@@ -138,7 +139,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let seconds = after.as_secs_f32();
     stage.because(format!(
         "after {seconds:.1} s of silence recv() met: {met}; the server's socket: {believes}; a SYN to the peer: \
-         {peer}; counted: {counted}"
+         {peer}; counted: {counted}",
+        met = *met,
+        peer = *peer
     ));
     Ok(())
 }

@@ -101,9 +101,9 @@ mod tests {
                 continue;
             }
             let text = fs::read_to_string(&path).expect("text");
-            for call in text.split("stage.see(").skip(1) {
+            for call in text.split("stage.see").skip(1) {
                 let cell = call.split(");\n").next().unwrap_or(call);
-                assert!(!cell.contains("conduct"), "{}: stage.see({cell}", path.display());
+                assert!(!cell.contains("conduct"), "{}: stage.see{cell}", path.display());
             }
         }
     }

@@ -129,7 +129,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let spoken = flow.exchange(Side::Client, PATIENCE).await?;
     stage.see("an open connection", works(spoken == Answer::Received));
     let made = connect(pod, 0, (node.address(), 81), PATIENCE).await?;
-    stage.see("a new connection", works(matches!(made, Connect::Connected { .. })));
+    stage.see("a new connection", works(matches!(*made, Connect::Connected { .. })));
     drop(listener);
     let (waited, all) = (stage.elapsed().as_secs_f32(), asked.len());
     let holder_slept =

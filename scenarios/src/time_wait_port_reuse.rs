@@ -98,12 +98,12 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let _listener = listen(server, 80)?;
     let met = connect(host_b, 40_002, (SERVER, 80), PATIENCE).await?;
     let (syns, answers) = handshake(&wire).await;
-    let cell = match met {
+    let cell = match &*met {
         Connect::Connected { .. } if answers.starts_with("SYN-ACK") => "at once".to_owned(),
         Connect::Connected { .. } => "after another SYN".to_owned(),
         other => other.to_string(),
     };
-    stage.see("host-b connects", &cell);
+    stage.see_of(&met, "host-b connects", &cell);
     stage.see("the server answers", &answers);
     let changes = stage.counters("server")?;
     let counted = ["PAWSTimewait", "PAWSEstab"].into_iter().find(|c| changes.get(c).is_some_and(|n| n > 0));

@@ -112,7 +112,7 @@ async fn play(stage: &Stage<'_>, (): &()) -> Result<()> {
     stage.see("ICMP messages dropped", if dropped == 0 { "none" } else { "some" });
     stage.because(format!(
         "the client knew a path MTU of {path_mtu} over a tunnel of {NARROW}; the firewall dropped {dropped} ICMP \
-         messages; {LARGE} bytes met: {met}"
+         messages; {LARGE} bytes met: {met}", met = *met
     ));
     Ok(())
 }

@@ -12,7 +12,7 @@ use faultlab_base::error::{Error, Result};
 use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
-use faultlab_model::recording::Traces;
+use faultlab_model::recording::Recording;
 use faultlab_model::scenario::{ArmKind, Era, Ground};
 use faultlab_model::snapshot;
 use faultlab_net::wire::all as wires;
@@ -79,15 +79,15 @@ pub async fn perform(
             }
             match results {
                 Ok(played) => {
-                    let (arms, mut traces): (_, Vec<_>) = played.into_iter().unzip();
-                    traces.iter_mut().flatten().for_each(arrange);
+                    let (arms, mut recordings): (_, Vec<_>) = played.into_iter().unzip();
+                    recordings.iter_mut().flatten().for_each(arrange);
                     outcome.arms = arms;
                     judged(&mut outcome, scenario, era, order.without_cause, snapshots);
                     if looks.explains || !outcome.expected {
-                        explain(&mut outcome, &traces);
+                        explain(&mut outcome, &recordings);
                     }
                     if looks.captures {
-                        let captures = traces.into_iter().map(|traces| traces.map(|t| t.capture));
+                        let captures = recordings.into_iter().map(|recording| recording.map(|r| r.capture));
                         outcome.arms.iter_mut().zip(captures).for_each(|(arm, c)| arm.capture = c);
                     }
                 }
@@ -146,7 +146,7 @@ async fn all(
 }
 
 /// An arm that has ended, and what was seen of it where somebody looked on.
-type Played = (ArmOutcome, Option<Traces>);
+type Played = (ArmOutcome, Option<Recording>);
 
 async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
     let arm = run.arm().name;
@@ -173,14 +173,14 @@ async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
 
 /// Explains the arms by what the control shows not; a control that is not
 /// healthy by what it shows.
-fn explain(outcome: &mut Outcome, traces: &[Option<Traces>]) {
-    let control = outcome.arms.iter().zip(traces).find(|(arm, _)| arm.kind == ArmKind::Control);
-    let control = control.and_then(|(_, traces)| traces.as_ref());
-    let shown = control.map(|traces| Reasons::of(traces, None));
-    for (arm, traces) in outcome.arms.iter_mut().zip(traces) {
-        let Some(traces) = traces else { continue };
+fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
+    let control = outcome.arms.iter().zip(recordings).find(|(arm, _)| arm.kind == ArmKind::Control);
+    let control = control.and_then(|(_, recording)| recording.as_ref());
+    let shown = control.map(|recording| Reasons::of(recording, None));
+    for (arm, recording) in outcome.arms.iter_mut().zip(recordings) {
+        let Some(recording) = recording else { continue };
         if arm.kind != ArmKind::Control {
-            arm.why = Reasons::of(traces, control).beside(shown.as_ref());
+            arm.why = Reasons::of(recording, control).beside(shown.as_ref());
         } else if !outcome.control_is_healthy {
             arm.why = shown.iter().flat_map(|reasons| reasons.beside(None)).collect();
         }

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use faultlab_model::recording::Traces;
+use faultlab_model::recording::Recording;
 
 use crate::{carried, dropped};
 
@@ -11,15 +11,14 @@ use crate::{carried, dropped};
 ///
 /// That takes long where there are many frames: it is for when no arm plays any
 /// more.
-pub fn arrange(traces: &mut Traces) {
-    traces.capture.sort();
-    let drops = traces.hosts.iter().map(|host| (host.name.as_str(), host.drops.as_slice()));
-    dropped::frames(&mut traces.capture, traces.begun, drops);
-    for wire in &mut traces.wires {
+pub fn arrange(recording: &mut Recording) {
+    recording.capture.sort();
+    dropped::join(recording);
+    for wire in &mut recording.wires {
         let records = mem::take(&mut wire.records);
         if let Some([here, there]) = &wire.interfaces {
             let [one, other] = &wire.ends;
-            carried::mark(&mut traces.capture, [(one, here), (other, there)], &records);
+            carried::mark(&mut recording.capture, [(one, here), (other, there)], &records);
         }
     }
 }

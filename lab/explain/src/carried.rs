@@ -62,6 +62,7 @@ mod tests {
             host: host.into(),
             interface: interface.into(),
             addresses: vec![],
+            peer: None,
         };
         let reset = header(["10.0.0.1:1", "10.0.0.2:2"], Flags::RST, 5, 0);
         let mut capture = Capture {

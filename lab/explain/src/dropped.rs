@@ -4,18 +4,16 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::hops::{Packet, What};
-use faultlab_model::recording::Dropped;
-use faultlab_net::capture::Capture;
+use faultlab_model::recording::Recording;
 use faultlab_net::wire::segment::Numbers;
 
-/// Says of each frame that a host has dropped why, beside the last one like it
-/// that the host had seen until then. The capture began at `begun`, of
-/// CLOCK_MONOTONIC.
-pub fn frames<'a>(
-    capture: &mut Capture,
-    begun: Duration,
-    drops: impl Iterator<Item = (&'a str, &'a [Dropped])>,
-) {
+/// How far apart the times of a frame and of its end may be read.
+const CLOCKS: Duration = Duration::from_millis(1);
+
+/// Finds the frame of each segment that a host has dropped: the last one like it
+/// that the host had seen until then. A frame says why, where the kernel gave a reason.
+pub fn join(recording: &mut Recording) {
+    let Recording { capture, begun, hosts, .. } = recording;
     let mut seen: HashMap<(&str, Numbers), Vec<usize>> = HashMap::new();
     for (number, frame) in capture.frames.iter().enumerate() {
         if let Some(What::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) {
@@ -24,13 +22,18 @@ pub fn frames<'a>(
         }
     }
     let mut comments = vec![];
-    for (host, dropped) in drops.flat_map(|(host, drops)| drops.iter().map(move |dropped| (host, dropped))) {
-        // What is freed without a reason may have been of use.
-        let (Some((header, length)), Some(_)) = (dropped.segment, &dropped.reason) else { continue };
-        let at = dropped.at.saturating_sub(begun);
-        let alike = seen.get(&(host, header.numbers(length)));
-        let last = alike.and_then(|frames| frames.iter().rfind(|&&n| capture.frames[n].at <= at));
-        comments.extend(last.map(|&number| (number, format!("dropped by {host}: {dropped}"))));
+    for host in hosts {
+        for dropped in &mut host.drops {
+            let Some((header, length)) = dropped.segment else { continue };
+            let at = dropped.at.saturating_sub(*begun) + CLOCKS;
+            let alike = seen.get(&(host.name.as_str(), header.numbers(length)));
+            let last = alike.and_then(|frames| frames.iter().rfind(|&&n| capture.frames[n].at <= at));
+            dropped.frame = last.copied();
+            // What is freed without a reason may have been of use.
+            if let (Some(frame), Some(_)) = (dropped.frame, &dropped.reason) {
+                comments.push((frame, format!("dropped by {}: {dropped}", host.name)));
+            }
+        }
     }
     for (number, comment) in comments {
         capture.frames[number].comment.get_or_insert(comment);

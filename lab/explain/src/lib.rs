@@ -5,6 +5,7 @@ pub mod carried;
 pub mod dropped;
 pub mod hops;
 pub mod remarks;
+pub mod verdicts;
 pub mod why;
 
 pub use arrange::arrange;

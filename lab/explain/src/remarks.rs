@@ -1,35 +1,28 @@
 //! What a capture proves of its own frames: the comments of a pcapng file.
-//!
-//! - RFC 9293 3.10.7.1: "If the ACK bit is off, sequence number zero is used,
-//!   <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. If the ACK bit is on,
-//!   <SEQ=SEG.ACK><CTL=RST>."
 
-use std::collections::HashMap;
-
-use crate::hops::{Fate, Hop, Packet, Probed, Sides, What, hops, probed, way};
+use crate::hops::{Fate, Hop, Probed};
+use crate::verdicts::{Reset, Translation, Verdict, Verdicts};
 use faultlab_net::capture::{Capture, Carried};
-use faultlab_net::wire::segment::{Flags, Header};
 
 /// What is certain of each frame, a sentence each. Frames are numbered from 1
 /// on, in the order of the capture.
 #[must_use]
 pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
-    let hops = hops(capture);
-    let sides = Sides::of(capture, &hops);
+    let Verdicts { hops, all, probed } = Verdicts::of(capture);
     let mut remarks = vec![vec![]; capture.frames.len()];
     let mut say = |frame: Option<usize>, words: String| {
         if let Some(remarks) = frame.and_then(|frame| remarks.get_mut(frame)) {
             remarks.push(words);
         }
     };
-    for Probed { probe, frame, .. } in probed(capture, &hops) {
+    for Probed { probe, frame, .. } in probed {
         let row = probe.row.as_ref().map_or(String::new(), |row| format!(" \"{row}\""));
         say(Some(frame), format!("probe{row}: {probe}"));
     }
-    let mut translated = HashMap::new();
-    for hop in &hops {
+    let frame_of = |hop: usize| number(&hops[hop]).unwrap_or_default();
+    for (at, (hop, verdict)) in hops.iter().zip(&all).enumerate() {
         let [left, arrived] = hop.frames;
-        let (from, to) = sides.between(capture, hop);
+        let Verdict { from, to, reset, translation } = verdict;
         let (from, to) = (from.unwrap_or("?"), to.unwrap_or("?"));
         match hop.fate {
             Fate::Arrived | Fate::UnderWay => {}
@@ -45,30 +38,27 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
         if let Some(first) = hop.first.and_then(|first| number(&hops[first])) {
             say(left, format!("sent again, first in frame {first}"));
         }
-        let addresses = hop.packet.addresses();
-        if let Some(before) = hop.before.map(|before| &hops[before]) {
-            let were = before.packet.addresses();
-            let frame = number(before).unwrap_or_default();
-            let known = translated.get(&(from, were.clone()));
-            if were != addresses {
-                if known.is_none() {
-                    let (src, dst) = &were;
-                    say(left, format!("{from} translates {src} > {dst} of frame {frame}"));
-                    translated.insert((from, were), number(hop).unwrap_or_default());
-                }
-            } else if let Some(known) = known {
-                say(left, format!("{from} does not translate it, unlike frame {known}"));
+        match hop.before.and_then(|before| Some((before, all[before].translation?))) {
+            Some((before, Translation::Made { first })) if first == at => {
+                let (src, dst) = hops[before].packet.addresses();
+                say(left, format!("{from} translates {src} > {dst} of frame {}", frame_of(before)));
             }
+            Some((_, Translation::Missing { unlike, .. })) => {
+                say(left, format!("{from} does not translate it, unlike frame {}", frame_of(unlike)));
+            }
+            Some((_, Translation::Made { .. })) | None => {}
         }
-        if hop.stays
+        // What is dropped is not called untranslated besides.
+        if let Some(Translation::Missing { unlike, .. }) = translation
+            && hop.stays
             && hop.fate == Fate::Arrived
-            && let Some(known) = translated.get(&(to, addresses))
         {
-            say(arrived, format!("{to} does not translate it, unlike frame {known}"));
+            say(arrived, format!("{to} does not translate it, unlike frame {}", frame_of(*unlike)));
         }
         if capture.lost == 0
-            && let Some(words) = reset(capture, &hops, hop)
+            && let Some(reset) = reset
         {
+            let words = made(*reset, &hops);
             hop.frames.into_iter().for_each(|frame| say(frame, words.clone()));
         }
     }
@@ -81,38 +71,10 @@ fn number(hop: &Hop) -> Option<usize> {
 }
 
 /// Who made a RST, and what it answers.
-fn reset(capture: &Capture, hops: &[Hop], hop: &Hop) -> Option<String> {
-    tcp(&hop.packet).filter(|header| header.flags.contains(Flags::RST))?;
-    let origin = way::origin(hops, hop);
-    let Some((end, _)) = origin.left else { return Some("RST made by the wire".to_owned()) };
-    let maker = &capture.ends[end].host;
-    let answered = answered(capture, hops, origin).and_then(|answered| answered.frames[1]);
-    Some(match answered {
+fn made(reset: Reset<'_>, hops: &[Hop]) -> String {
+    let Some(maker) = reset.maker else { return "RST made by the wire".to_owned() };
+    match reset.answers.and_then(|answered| hops[answered].frames[1]) {
         Some(frame) => format!("RST made by {maker}, answers frame {}", frame + 1),
         None => format!("RST made by {maker}"),
-    })
-}
-
-/// What a RST answers by its numbers: the last segment to arrive that had them.
-#[must_use]
-pub fn answered<'a>(capture: &Capture, hops: &'a [Hop], reset: &Hop) -> Option<&'a Hop> {
-    let header = tcp(&reset.packet).filter(|header| header.flags.contains(Flags::RST))?;
-    let (end, at) = reset.left?;
-    let host = &capture.ends[end].host;
-    let answers = |hop: &&Hop| {
-        let Some(asked) = tcp(&hop.packet) else { return false };
-        let here = hop.arrived.is_some_and(|(end, arrived)| capture.ends[end].host == *host && arrived <= at);
-        let numbers = if asked.flags.contains(Flags::ACK) {
-            !header.flags.contains(Flags::ACK) && header.seq == asked.ack
-        } else {
-            let next = asked.seq.wrapping_add(hop.packet.sequence_length());
-            header.flags.contains(Flags::ACK) && (header.seq, header.ack) == (0, next)
-        };
-        here && (asked.src, asked.dst) == (header.dst, header.src) && numbers
-    };
-    hops.iter().filter(answers).max_by_key(|hop| hop.until())
-}
-
-fn tcp(packet: &Packet) -> Option<&Header> {
-    if let What::Tcp(header, _) = &packet.what { Some(header) } else { None }
+    }
 }

@@ -48,6 +48,10 @@ pub struct End {
     pub interface: String,
     /// Its addresses, of either family.
     pub addresses: Vec<IpAddr>,
+    /// The end at the other side of its link, a position in [`Capture::ends`]. None
+    /// for the loopback, and for a device that was made later.
+    #[serde(default)]
+    pub peer: Option<usize>,
 }
 
 /// A frame where it was seen.

@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn blocks_are_as_long_as_they_say() {
-        let end = |name: &str| End { host: name.into(), interface: "eth0".into(), addresses: vec![] };
+        let end =
+            |name: &str| End { host: name.into(), interface: "eth0".into(), addresses: vec![], peer: None };
         let frame = |n: usize| Frame {
             at: Duration::new(5_000_000_000, 7),
             end: n % 2,

@@ -93,7 +93,7 @@ pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get>
     };
     // What is late is closed: the stream is dropped.
     let met = timeout(patience, asked).await.unwrap_or(Ok(Get::TimedOut))?;
-    Ok(probe.met(met))
+    Ok(probe.met(met).into_inner())
 }
 
 async fn ask(from: &Host, mut stream: TcpStream, to: SocketAddr) -> Result<Get> {

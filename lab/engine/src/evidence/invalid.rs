@@ -15,7 +15,7 @@ use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, ULogMess
 use nix::sys::socket::{setsockopt, sockopt};
 
 use faultlab_base::error::{Error, Result};
-use faultlab_model::recording::Remark;
+use faultlab_model::recording::InvalidLog;
 use faultlab_net::network::nfnetlink::{Message, Nfnetlink, messages};
 use faultlab_net::network::{Namespace, sysctl};
 use faultlab_net::topology::Family;
@@ -35,7 +35,7 @@ const RECEIVE_BUFFER: usize = 1 << 18;
 /// IPPROTO_TCP: what nf_conntrack_log_invalid is to tell of.
 const TCP: &str = "6";
 
-fn decode(message: &Message<'_>) -> Option<Remark> {
+fn decode(message: &Message<'_>) -> Option<InvalidLog> {
     if message.kind != NFULNL_MSG_PACKET {
         return None;
     }
@@ -48,7 +48,7 @@ fn decode(message: &Message<'_>) -> Option<Remark> {
         }
     }
     let (header, length) = headers?;
-    Some(Remark { header, length, words: words? })
+    Some(InvalidLog { header, length, words: words? })
 }
 
 /// The words without what says that they are conntrack's:
@@ -63,11 +63,11 @@ fn plain(prefix: &str) -> String {
 
 /// A listener to conntrack's words in a namespace. It holds the namespace alive.
 #[derive(Debug)]
-pub struct Remarks {
+pub struct InvalidLogs {
     nfnetlink: Nfnetlink,
 }
 
-impl Remarks {
+impl InvalidLogs {
     /// Listens from now on: makes nfnetlink_log the namespace's logger for
     /// IPv4 and IPv6, and has conntrack log what it says of TCP.
     ///
@@ -104,7 +104,7 @@ impl Remarks {
     ///
     /// # Errors
     /// Where the socket cannot be read.
-    pub fn take(&self) -> Result<Vec<Remark>> {
+    pub fn take(&self) -> Result<Vec<InvalidLog>> {
         let mut said = vec![];
         loop {
             match self.nfnetlink.receive() {
@@ -163,8 +163,11 @@ mod tests {
         };
         let frame = Segment { header, payload: &[0; 500] }.frame(Macs { src: [2; 6], dst: [4; 6] }).unwrap();
         let bytes = message(b"nf_ct_proto_6: ACK is over upper bound \0", &frame[14..14 + 120]);
-        let remarks: Vec<_> = messages(&bytes).filter_map(|m| decode(&m)).collect();
-        assert_eq!(remarks, [Remark { header, length: 500, words: "ACK is over upper bound".into() }]);
+        let invalid_logs: Vec<_> = messages(&bytes).filter_map(|m| decode(&m)).collect();
+        assert_eq!(
+            invalid_logs,
+            [InvalidLog { header, length: 500, words: "ACK is over upper bound".into() }]
+        );
     }
 
     proptest! {

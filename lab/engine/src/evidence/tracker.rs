@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::invalid::Remarks;
+use super::invalid::InvalidLogs;
 use faultlab_base::error::Result;
-use faultlab_model::recording::HostTraces;
+use faultlab_model::recording::HostRecording;
 use faultlab_net::capture::{Capture, Happened, Tracked};
 use faultlab_net::conntrack::{Conntrack, Event, Events, Recorder, Stats};
 use faultlab_net::network::Host;
@@ -20,7 +20,7 @@ pub(super) struct Tracker {
     before: Stats,
     listener: Listener,
     /// None where the kernel has no nfnetlink_log.
-    remarks: Option<Remarks>,
+    invalid_logs: Option<InvalidLogs>,
 }
 
 /// What hears of conntrack's events.
@@ -52,23 +52,28 @@ impl Tracker {
             } else {
                 Listener::Events(Events::listen(namespace)?)
             },
-            remarks: Remarks::listen(namespace).ok(),
+            invalid_logs: InvalidLogs::listen(namespace).ok(),
         })
     }
 
-    /// Tells what was seen: all of it to the host's traces, and to a capture
+    /// Tells what was seen: all of it to the host's recording, and to a capture
     /// that begun then what it is known when it happened.
     ///
     /// # Errors
     /// Where the kernel's tables cannot be read.
-    pub(super) fn end(self, traces: &mut HostTraces, capture: &mut Capture, begun: Duration) -> Result<()> {
-        traces.conntrack = Stats::changes(&self.before, &self.conntrack.stats()?);
-        traces.remarks = self.remarks.map_or(Ok(vec![]), |remarks| remarks.take())?;
-        traces.events = match self.listener {
+    pub(super) fn end(
+        self,
+        recording: &mut HostRecording,
+        capture: &mut Capture,
+        begun: Duration,
+    ) -> Result<()> {
+        recording.conntrack = Stats::changes(&self.before, &self.conntrack.stats()?);
+        recording.invalid_logs = self.invalid_logs.map_or(Ok(vec![]), |invalid_logs| invalid_logs.take())?;
+        recording.events = match self.listener {
             Listener::Events(mut events) => events.take()?.into_iter().map(|event| (None, event)).collect(),
             Listener::Recorder(recorder) => {
                 let (heard, more) = recorder.end()?;
-                let (tracked, left_out) = told(&traces.name, begun, &heard);
+                let (tracked, left_out) = told(&recording.name, begun, &heard);
                 capture.tracked.extend(tracked);
                 capture.untold |= more || left_out;
                 heard.into_iter().map(|(at, event)| (Some(at), event)).collect()

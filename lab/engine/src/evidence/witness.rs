@@ -9,7 +9,7 @@ use super::drops::SharedDrops;
 use super::tracker::Tracker;
 use super::waits::Waits;
 use faultlab_base::error::Result;
-use faultlab_model::recording::{HostTraces, Traces};
+use faultlab_model::recording::{HostRecording, Recording};
 use faultlab_net::network::firewall::RuleCounter;
 use faultlab_net::network::{Host, Network};
 use faultlab_net::tap::Tap;
@@ -63,7 +63,7 @@ impl Witness {
         &self.waits
     }
 
-    /// What was seen, not [in order](Traces::arrange) yet, until `until`, of the kernel's clock. `counted` is what each
+    /// What was seen, not in order yet, until `until`, of the kernel's clock. `counted` is what each
     /// host's counters and rules say, `drops` what the kernel does.
     ///
     /// # Errors
@@ -74,30 +74,30 @@ impl Witness {
         counted: Vec<Counted>,
         drops: &SharedDrops,
         until: Duration,
-    ) -> Result<Traces> {
+    ) -> Result<Recording> {
         let (begun, mut hosts) = (self.tap.begun(), vec![]);
-        let mut capture = self.tap.end(network.hosts(), until)?;
+        let mut capture = self.tap.end(network, until)?;
         for ((host, tracker), counted) in network.hosts().iter().zip(self.trackers).zip(counted) {
-            let mut traces = HostTraces {
+            let mut recording = HostRecording {
                 name: host.name().to_owned(),
                 counted: counted.changes.moved().collect(),
                 dropped: counted.rules,
                 drops: drops.take(host.namespace(), begun)?,
-                ..HostTraces::default()
+                ..HostRecording::default()
             };
             let drops = |name: &str| {
                 let rules = &network.topology().nodes[network.topology().index(host.name())].rules;
                 rules.iter().any(|rule| rule.name() == name && *rule.action() == Action::Drop)
             };
-            traces.dropped.retain(|counter| counter.packets > 0 && drops(&counter.rule));
+            recording.dropped.retain(|counter| counter.packets > 0 && drops(&counter.rule));
             if let Some(tracker) = tracker {
-                tracker.end(&mut traces, &mut capture, begun)?;
+                tracker.end(&mut recording, &mut capture, begun)?;
             }
-            hosts.push(traces);
+            hosts.push(recording);
             wires::carry();
         }
         capture.tracked.retain(|tracked| tracked.at <= capture.until);
         let (waits, kernel) = self.waits.end();
-        Ok(Traces { capture, begun, hosts, waits, kernel, ..Traces::default() })
+        Ok(Recording { capture, begun, hosts, waits, kernel, ..Recording::default() })
     }
 }

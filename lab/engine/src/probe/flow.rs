@@ -15,7 +15,7 @@ use super::tcp::{Answer, Connect, accept, canonical, connect, dial, listen, rece
 use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
-use faultlab_net::network::journal::{Journal, Noted};
+use faultlab_net::network::journal::{Journal, Met, Noted};
 use faultlab_net::wire::all as wires;
 
 /// How long a healthy network may take for one exchange on a busy machine.
@@ -130,7 +130,7 @@ impl Flow {
         patience: Duration,
     ) -> Result<std::result::Result<Self, Connect>> {
         let listener = listen(server, port)?;
-        let met = connect(client, source_port, service, patience).await?;
+        let met = connect(client, source_port, service, patience).await?.into_inner();
         Self::of(client, met, server, &listener).await
     }
 
@@ -181,7 +181,7 @@ impl Flow {
     ///
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
-    pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+    pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         Ok(probe.met(self.words(side, patience).await?))
     }
@@ -215,7 +215,7 @@ impl Flow {
     ///
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
-    pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+    pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         let End { place, stream, .. } = self.side(side);
         let met = match send(place, stream, b"hello").await? {
@@ -259,7 +259,7 @@ impl Flow {
     ///
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
-    pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Answer> {
+    pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(first, Act::Speaks);
         let met = match self.words(first, patience).await? {
             Answer::Received => self.words(first.other(), patience).await?,
@@ -293,7 +293,12 @@ impl Flow {
     ///
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
-    pub async fn try_transfer(&mut self, side: Side, bytes: usize, patience: Duration) -> Result<Answer> {
+    pub async fn try_transfer(
+        &mut self,
+        side: Side,
+        bytes: usize,
+        patience: Duration,
+    ) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         let met = match self.carry(side, bytes, patience).await {
             Some(Ok(())) => Answer::Received,
@@ -360,7 +365,7 @@ impl Flow {
     ///
     /// # Errors
     /// Where the kernel's answer is none that a network can cause.
-    pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Answer> {
+    pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Waits);
         Ok(probe.met(self.wait(side, patience).await?))
     }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
+use faultlab_net::network::journal::Met;
 use faultlab_net::topology::Family;
 
 /// What a connect() met.
@@ -170,7 +171,7 @@ pub async fn connect(
     source_port: u16,
     to: impl Into<SocketAddr>,
     patience: Duration,
-) -> Result<Connect> {
+) -> Result<Met<Connect>> {
     let to = to.into();
     let probe = from.journal().begin(from.name(), Act::Connects, to);
     let met = dial(from, source_port, to, patience, |local| probe.local(local)).await?;

@@ -7,7 +7,7 @@ use crate::evidence::sockets::sockets;
 use crate::evidence::witness::{Counted, Witness};
 use faultlab_base::error::Result;
 use faultlab_model::outcome::{ArmOutcome, Map};
-use faultlab_model::recording::{Traces, WireTraces, tally};
+use faultlab_model::recording::{Recording, WireRecording, tally};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::{Host, ring};
 use faultlab_net::topology::Kind;
@@ -21,24 +21,24 @@ impl ArmRun<'_> {
     /// # Errors
     /// Where evidence cannot be read, or a wire lost a frame that it was not
     /// told to lose.
-    pub fn finish(mut self) -> Result<(ArmOutcome, Option<Traces>)> {
+    pub fn finish(mut self) -> Result<(ArmOutcome, Option<Recording>)> {
         let ended = ring::now();
         let (mut evidence, counted) = self.tables()?;
         self.check_wires()?;
         let seen_by = |witness: Result<Witness>| {
             witness?.end(&self.stage.network, counted, &self.stage.voice.drops, ended)
         };
-        let (mut traces, unwatched) = match self.stage.witness.take().map(seen_by) {
+        let (mut recording, unwatched) = match self.stage.witness.take().map(seen_by) {
             None => (None, None),
-            Some(Ok(traces)) => {
-                let lost = traces.capture.lost;
-                (Some(traces), (lost > 0).then(|| format!("{lost} frames, for which there was no room")))
+            Some(Ok(recording)) => {
+                let lost = recording.capture.lost;
+                (Some(recording), (lost > 0).then(|| format!("{lost} frames, for which there was no room")))
             }
             Some(Err(error)) => (None, Some(error.to_string())),
         };
-        if let Some(traces) = &mut traces {
-            self.complete(traces, ended)?;
-            for host in &traces.hosts {
+        if let Some(recording) = &mut recording {
+            self.complete(recording, ended)?;
+            for host in &recording.hosts {
                 let lines = tally(&host.drops).into_iter();
                 let lines = lines.map(|(count, reason)| format!("dropped by the kernel: {count} x {reason}"));
                 evidence.extend(&host.name, lines);
@@ -60,7 +60,7 @@ impl ArmRun<'_> {
             unwatched,
             capture: None,
         };
-        Ok((outcome, traces))
+        Ok((outcome, recording))
     }
 
     /// What the kernel's tables say of each host, and what it has counted.
@@ -93,17 +93,17 @@ impl ArmRun<'_> {
 
     /// Adds what a witness does not see: the kernel's log, what wires did, and
     /// what probes noted of themselves.
-    fn complete(&self, traces: &mut Traces, ended: Duration) -> Result<()> {
+    fn complete(&self, recording: &mut Recording, ended: Duration) -> Result<()> {
         let of_another = |device: &str| {
             let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
             !self.stage.network.hosts().iter().any(own)
         };
-        traces.log = self.stage.voice.log.complaints(self.stage.logged.get(), of_another)?;
+        recording.log = self.stage.voice.log.complaints(self.stage.logged.get(), of_another)?;
         for (ends, wire) in self.stage.wires.borrow().iter() {
             // Where the first records have given way nothing is known of the others.
             let [one, other] = ends;
             let link = self.stage.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
-            traces.wires.push(WireTraces {
+            recording.wires.push(WireRecording {
                 ends: ends.clone(),
                 counted: wire.counted(),
                 interfaces: link.map(|link| link.map(|end| end.interface.clone())),
@@ -111,8 +111,9 @@ impl ArmRun<'_> {
             });
             wires::carry();
         }
-        let begun = ended.saturating_sub(traces.capture.until);
-        traces.capture.probes = self.stage.network.journal().map_or(vec![], |journal| journal.since(begun));
+        let begun = ended.saturating_sub(recording.capture.until);
+        recording.capture.probes =
+            self.stage.network.journal().map_or(vec![], |journal| journal.since(begun));
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ use crate::evidence::witness::Witness;
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::Ground;
+use faultlab_net::network::journal::{Met, Observed, ProbeId};
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire, all as wires};
 use session::ShellSession;
@@ -70,8 +71,6 @@ pub struct Stage<'a> {
     /// The kernel, its clock, and the settings.
     pub ground: &'a Ground,
     scenario: &'static str,
-    /// The row that it is judged by.
-    judged_by: &'static str,
     network: Network,
     voice: &'a Voice,
     begun: Cell<Instant>,
@@ -152,13 +151,24 @@ impl Stage<'_> {
         Ok(wire)
     }
 
-    /// Records the cell of a row.
-    pub fn see(&self, row: &str, cell: impl fmt::Display) {
-        let cell = cell.to_string();
-        if let Some(journal) = self.network.journal() {
-            journal.seen(row, &cell, row == self.judged_by);
-        }
+    /// Records the cell of a row: a text, or what a probe [met](Met). A row of what
+    /// a probe met tells of that probe: its packets are marked with the row.
+    pub fn see(&self, row: &str, cell: impl Observed) {
+        let (cell, probe) = cell.observed();
+        self.told(row, probe);
         self.seen.borrow_mut().observations.insert(row, cell);
+    }
+
+    /// Records the cell of a row that tells in other words what a probe met.
+    pub fn see_of<T>(&self, met: &Met<T>, row: &str, cell: impl fmt::Display) {
+        self.told(row, Some(met.probe()));
+        self.seen.borrow_mut().observations.insert(row, cell.to_string());
+    }
+
+    fn told(&self, row: &str, probe: Option<ProbeId>) {
+        if let (Some(journal), Some(probe)) = (self.network.journal(), probe) {
+            journal.told(probe, row);
+        }
     }
 
     /// Records that a row could not be seen, and why.

@@ -50,7 +50,6 @@ impl<'a> ArmRun<'a> {
         let stage = Stage {
             ground,
             scenario: fault.card.name,
-            judged_by: fault.symptom.row,
             network,
             voice,
             begun: Cell::new(Instant::now()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use faultlab_net::capture::Frame;
+use faultlab_net::capture::{End, Frame};
 use faultlab_net::wire::segment::{Flags, Header, Macs, Segment, Timestamps};
 
 /// The headers of a segment from one address to another.
@@ -11,6 +11,16 @@ pub fn header(way: [&str; 2], flags: Flags, seq: u32, tsval: u32) -> Header {
     let [src, dst] = way.map(|address| address.parse().unwrap());
     let timestamps = Some(Timestamps { tsval, tsecr: 0 });
     Header { src, dst, seq, ack: 0, flags, window: 1, timestamps }
+}
+
+/// Ends that know each other: 0 and 1 are those of a link, 2 and 3, and so on.
+#[must_use]
+pub fn linked(mut ends: Vec<End>) -> Vec<End> {
+    let count = ends.len();
+    for (number, end) in ends.iter_mut().enumerate() {
+        end.peer = Some(number ^ 1).filter(|peer| *peer < count);
+    }
+    ends
 }
 
 /// A segment that leaves one end of a link after `at` milliseconds, and arrives

@@ -16,7 +16,7 @@ use faultlab_net::wire::segment::{Flags, Header, Timestamps};
 
 pub use packet::{Content, Packet, What};
 pub use probed::{Probed, probed};
-pub use sides::Sides;
+pub use sides::between;
 
 /// How long a packet may be under way when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);

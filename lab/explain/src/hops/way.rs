@@ -118,7 +118,7 @@ pub(super) fn again(hops: &mut [Hop]) {
 mod tests {
     use super::*;
     use crate::hops::hops;
-    use crate::hops::made::{crossing, header};
+    use crate::hops::made::{crossing, header, linked};
     use faultlab_net::capture::End;
 
     /// What became of a segment to a router whose address it does not have, and
@@ -128,11 +128,17 @@ mod tests {
             host: host.into(),
             interface: interface.into(),
             addresses: vec![[10, 0, 0, last].into()],
+            peer: None,
         };
         let segment = header(["10.0.0.2:1", "10.96.0.1:80"], Flags::SYN, 5, 0);
         let answer = header(["10.96.0.1:80", "10.0.0.2:1"], flags, 9, 0);
         let capture = Capture {
-            ends: vec![end("a", "nat", 2), end("nat", "a", 1), end("nat", "b", 3), end("b", "nat", 4)],
+            ends: linked(vec![
+                end("a", "nat", 2),
+                end("nat", "a", 1),
+                end("nat", "b", 3),
+                end("b", "nat", 4),
+            ]),
             frames: [
                 crossing(0, Some(0), Some(1), segment, b""),
                 crossing(10, Some(1), Some(0), answer, b""),
@@ -157,16 +163,17 @@ mod tests {
             host: host.into(),
             interface: interface.into(),
             addresses: vec![address.parse().unwrap()],
+            peer: None,
         };
         // What is sent again has the same numbers, and IPv6 has no identification.
         let syn = |tsval: u32| header(["[2001:db8::2]:1", "[2001:db8:1::2]:80"], Flags::SYN, 5, tsval);
         let capture = Capture {
-            ends: vec![
+            ends: linked(vec![
                 end("a", "gw", "2001:db8::2"),
                 end("gw", "a", "2001:db8::1"),
                 end("gw", "b", "2001:db8:1::1"),
                 end("b", "gw", "2001:db8:1::2"),
-            ],
+            ]),
             frames: [
                 crossing(0, Some(0), Some(1), syn(0), b""),
                 crossing(1000, Some(0), Some(1), syn(1000), b""),

@@ -92,12 +92,12 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         }
     }
     judges.extend(older(arm, first));
-    let because = match flow::untranslated(arm, first) {
+    let because = match flow::untranslated(first) {
         Some(stranger) => Some(stranger.why(arm, &first.identity(end))),
         None => flow::said(arm, first),
     };
     if end.fate != Fate::Lost {
-        judges.extend(counters::reason(arm, other, end, first.length));
+        judges.extend(counters::reason(arm, other, end));
         judges.extend(counters::dropped(arm, other));
     }
     for judge in judges {
@@ -165,7 +165,7 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
         if !counted.is_empty() {
             text.push_str(&format!("; {by} counted {}", counted.join(", ")));
         }
-        if let Some(reason) = counters::reason(arm, by, syn.last(), syn.length) {
+        if let Some(reason) = counters::reason(arm, by, syn.last()) {
             text.push_str(&format!("; {reason}"));
         }
         found.push(Finding::new(Rank::Packet, leg.at, kind, text));
@@ -185,8 +185,7 @@ pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
         let (Some(close), Some(request)) = (close, request) else { continue };
         let asked = request.first().at;
         let closed = close.first().at.saturating_sub(asked);
-        let mut came = arm.journeys.arrivals(host, reset.way_back());
-        let answer = came.rfind(|j| j.length > 0 && j.last().until <= reset.first().at);
+        let answer = arm.journeys.answered(reset).filter(|answer| answer.length > 0);
         let Some(answer) = answer.filter(|a| a.last().until > close.first().at && closed >= WAITED) else {
             continue;
         };

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::journey::Leg;
 use super::{Arm, Finding, Rank, flow};
-use faultlab_model::recording::{Dropped, tally};
-use faultlab_model::recording::{Remark, Traces};
+use faultlab_model::recording::{InvalidLog, Recording, tally};
 use faultlab_net::conntrack::Statistic;
 use faultlab_net::wire::segment::Flags;
 
@@ -44,9 +43,6 @@ const MEANINGS: [(&str, &str); 23] = [
     ("Ip6InDiscards", "IPv6 packets discarded (ip6_rcv_core)"),
 ];
 
-/// How far apart the times of a frame and of its end may be read.
-const CLOCKS: Duration = Duration::from_millis(1);
-
 /// A counter that moved more than in the control, and by how much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
@@ -65,7 +61,7 @@ impl Moved {
 /// control.
 pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
     let moved = |&(name, meaning): &(&'static str, &'static str)| {
-        let now = arm.traces.counted(host, name);
+        let now = arm.recording.counted(host, name);
         let more = now > arm.control.map_or(0, |control| control.counted(host, name));
         more.then_some(Moved { name, by: now, meaning })
     };
@@ -75,53 +71,48 @@ pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
 /// What counted at the end of a wire, as a kernel would have.
 pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
     let between = |wire: &&[String; 2]| ends.iter().all(|end| wire.iter().any(|other| other == end));
-    let wires = arm.traces.wires.iter().filter(|wire| between(&&wire.ends));
+    let wires = arm.recording.wires.iter().filter(|wire| between(&&wire.ends));
     let counted = wires.flat_map(|wire| &wire.counted).filter(|(_, by)| *by > 0);
     counted.map(|(name, by)| format!("{name} +{by}")).collect()
 }
 
 /// What the kernel says why a host dropped a segment that ended its way there,
 /// if it did.
-pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>, length: usize) -> Option<String> {
-    let came = arm.traces.begun + end.until;
-    let same = |dropped: &&Dropped| {
-        // What was sent again has the same numbers.
-        dropped.at + CLOCKS >= came
-            && dropped.segment.is_some_and(|(other, its)| other.numbers(its) == end.header.numbers(length))
-    };
-    let dropped = arm.traces.host(host)?.drops.iter().find(same)?;
+pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>) -> Option<String> {
+    let frame = end.frame?;
+    let dropped = arm.recording.host(host)?.drops.iter().find(|dropped| dropped.frame == Some(frame))?;
     Some(format!("{host} dropped it: {dropped}"))
 }
 
 /// What the kernel of a host gave as reasons for dropping segments, more often
 /// than in the control.
 fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
-    let reasons = |traces: &Traces| {
-        let drops = traces.host(host).into_iter().flat_map(|host| &host.drops);
+    let reasons = |recording: &Recording| {
+        let drops = recording.host(host).into_iter().flat_map(|host| &host.drops);
         tally(drops.filter(|dropped| dropped.segment.is_some()))
     };
     let before = arm.control.map(reasons).unwrap_or_default();
     let more = |(count, reason): &(usize, String)| {
         before.iter().find(|(_, known)| known == reason).is_none_or(|(before, _)| count > before)
     };
-    reasons(arm.traces).into_iter().filter(more).collect()
+    reasons(arm.recording).into_iter().filter(more).collect()
 }
 
 /// What conntrack and the rules of a host dropped, and what the kernel said of it.
 pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
-    let Some(traces) = arm.traces.host(host) else { return vec![] };
+    let Some(recording) = arm.recording.host(host) else { return vec![] };
     let drops = |statistic| matches!(statistic, Statistic::Drop | Statistic::InsertFailed);
-    let mut told: Vec<_> = traces
+    let mut told: Vec<_> = recording
         .conntrack
         .iter()
         .filter(|change| drops(change.statistic))
         .map(|change| format!("its conntrack counted {change}"))
         .collect();
-    if traces.conntrack.iter().any(|change| change.statistic == Statistic::Drop) {
-        let full = arm.traces.log.iter().find(|text| text.contains("table full"));
+    if recording.conntrack.iter().any(|change| change.statistic == Statistic::Drop) {
+        let full = arm.recording.log.iter().find(|text| text.contains("table full"));
         told.extend(full.map(|text| format!("the kernel says: {text}")));
     }
-    told.extend(traces.dropped.iter().map(|rule| {
+    told.extend(recording.dropped.iter().map(|rule| {
         format!("its rule {:?} dropped {} packet{}", rule.rule, rule.packets, plural(rule.packets))
     }));
     told
@@ -130,9 +121,9 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
 /// What is said of the end of a connection is about what came before it, what is
 /// ignored in a state stays in its flow, and so does, from 6.1 on, an old segment
 /// of which it is not said: one that goes its way nevertheless.
-fn is_news(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
-    let ends = [Flags::FIN, Flags::RST].iter().any(|flag| remark.header.flags.contains(*flag));
-    !ends && !remark.words.contains("ignored") && !flow::goes_on(arm, host, remark)
+fn is_news(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
+    let ends = [Flags::FIN, Flags::RST].iter().any(|flag| log.header.flags.contains(*flag));
+    !ends && !log.words.contains("ignored") && !flow::goes_on(arm, host, log)
 }
 
 fn plural(count: u64) -> &'static str {
@@ -145,7 +136,7 @@ pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
     let mut find = |rank, kind: String, text: String| {
         found.push(Finding::new(rank, Duration::ZERO, kind, text));
     };
-    for host in &arm.traces.hosts {
+    for host in &arm.recording.hosts {
         let moved = of(arm, &host.name);
         if !moved.is_empty() {
             let told: Vec<_> = moved.iter().map(|m| format!("{}, {}", m.text(), m.meaning)).collect();
@@ -158,16 +149,16 @@ pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
             let packets = format!("{times} packet{}", plural(times as u64));
             find(Rank::Drop, kind, format!("{} dropped {packets}: {reason}", host.name));
         }
-        for remark in host.remarks.iter().filter(|remark| is_news(arm, &host.name, remark)) {
-            let header = super::name(&remark.header, remark.length);
+        for log in host.invalid_logs.iter().filter(|log| is_news(arm, &host.name, log)) {
+            let header = super::name(&log.header, log.length);
             find(
                 Rank::Words,
                 format!("said {}", host.name),
-                format!("conntrack on {} said of {header}: {}", host.name, remark.words),
+                format!("conntrack on {} said of {header}: {}", host.name, log.words),
             );
         }
     }
-    for text in &arm.traces.log {
+    for text in &arm.recording.log {
         let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
         find(Rank::Words, kind, format!("the kernel logged: {text}"));
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::journey::{Journey, Leg, Way};
 use super::{Arm, seconds};
-use faultlab_model::recording::Remark;
+use crate::verdicts::Translation;
+use faultlab_model::recording::InvalidLog;
 use faultlab_net::conntrack::{Entry, Event, Tuple};
 use faultlab_net::wire::segment::Identity;
 
@@ -36,17 +37,10 @@ const NO_ENTRY: &str = "invalid new";
 const REAPED: Duration = Duration::from_secs(1);
 
 /// Finds the host that translated others of the same way before, and not this one.
-pub(super) fn untranslated<'a>(arm: &Arm<'a>, journey: &Journey<'a>) -> Option<Untranslated<'a>> {
-    journey.legs.iter().enumerate().find_map(|(n, leg)| {
-        let host = leg.to?;
-        if journey.legs.get(n + 1).is_some_and(|next| next.way() != leg.way()) {
-            return None;
-        }
-        let pairs = arm.journeys.all.iter().flat_map(|other| other.legs.windows(2));
-        let before = pairs
-            .filter(|pair| pair[0].to == Some(host) && pair[0].at < leg.at && pair[0].way() == leg.way());
-        let was = before.map(|pair| pair[1].way()).rfind(|was| *was != leg.way())?;
-        Some(Untranslated { host, way: leg.way(), was, at: leg.at })
+pub(super) fn untranslated<'a>(journey: &Journey<'a>) -> Option<Untranslated<'a>> {
+    journey.legs.iter().find_map(|leg| {
+        let Some(Translation::Missing { was, .. }) = leg.translation else { return None };
+        Some(Untranslated { host: leg.to?, way: leg.way(), was, at: leg.at })
     })
 }
 
@@ -92,10 +86,10 @@ impl Untranslated<'_> {
         }
         let tuple = Tuple::tcp(self.way.0, self.way.1);
         let (mut last, mut gone) = (None::<Entry>, None::<Forgotten>);
-        for (at, event) in &arm.traces.host(self.host)?.events {
+        for (at, event) in &arm.recording.host(self.host)?.events {
             let Some(entry) = event.entry().filter(|entry| entry.is_of(&tuple)) else { continue };
             let is_by = |time| {
-                at.is_none_or(|at| at.saturating_sub(arm.traces.begun) <= self.at.saturating_add(time))
+                at.is_none_or(|at| at.saturating_sub(arm.recording.begun) <= self.at.saturating_add(time))
             };
             match event {
                 // What is picked up of the flow later, and goes, is another entry.
@@ -127,21 +121,21 @@ impl Untranslated<'_> {
 }
 
 /// Whether a segment left a host as those before it did.
-pub(super) fn goes_on(arm: &Arm<'_>, host: &str, remark: &Remark) -> bool {
-    let segment = remark.header.identity(remark.length);
+pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
+    let segment = log.header.identity(log.length);
     let mut all = arm.journeys.all.iter();
     all.any(|journey| {
         let is_it = |leg: &Leg<'_>| leg.to == Some(host) && journey.identity(leg) == segment;
         let at = journey.legs.iter().position(is_it);
-        at.is_some_and(|at| at + 1 < journey.legs.len()) && untranslated(arm, journey).is_none()
+        at.is_some_and(|at| at + 1 < journey.legs.len()) && untranslated(journey).is_none()
     })
 }
 
 /// What the conntrack of a host said of a segment, as it came to the host.
 fn words<'a>(arm: &Arm<'a>, host: &str, segment: &Identity) -> Option<&'a str> {
-    let mut remarks = arm.traces.host(host)?.remarks.iter();
-    let remark = remarks.find(|remark| remark.header.identity(remark.length) == *segment)?;
-    Some(&remark.words)
+    let mut invalid_logs = arm.recording.host(host)?.invalid_logs.iter();
+    let log = invalid_logs.find(|log| log.header.identity(log.length) == *segment)?;
+    Some(&log.words)
 }
 
 /// What the conntrack of a host on its way said of a segment.

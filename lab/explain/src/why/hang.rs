@@ -49,7 +49,7 @@ fn meaning(task: &Task, of: &[(&[&str], &'static str)]) -> Option<&'static str> 
 /// others may need.
 pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
     let keeps = |wait: &&Wait| wait.task.as_ref().is_some_and(|task| meaning(task, &KEEPS).is_some());
-    let (keepers, waiting): (Vec<&Wait>, Vec<&Wait>) = arm.traces.waits.iter().partition(keeps);
+    let (keepers, waiting): (Vec<&Wait>, Vec<&Wait>) = arm.recording.waits.iter().partition(keeps);
     let mut groups: Vec<(String, Vec<&Wait>)> = vec![];
     for wait in waiting {
         let sort = sort(wait);
@@ -63,7 +63,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
         let task = group[0].task.as_ref();
         (task.is_none_or(|task| meaning(task, &WAITS_FOR).is_none()), std::cmp::Reverse(group[0].waited))
     });
-    let log = arm.traces.log.iter().find(|text| text.contains("unregister_netdevice"));
+    let log = arm.recording.log.iter().find(|text| text.contains("unregister_netdevice"));
     let finding = |kind: String, text: String| Finding::new(Rank::Hang, Duration::ZERO, kind, text);
     let mut found: Vec<Finding> = vec![];
     for (sort, group) in groups {
@@ -72,7 +72,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
             for keeper in &keepers {
                 text.push_str(&format!("; {}", of_keeper(keeper)));
             }
-            for task in arm.traces.kernel.iter().filter(|task| meaning(task, &WAITS_FOR).is_some()) {
+            for task in arm.recording.kernel.iter().filter(|task| meaning(task, &WAITS_FOR).is_some()) {
                 text.push_str(&format!("; the kernel's own {}", of_task(task)));
             }
             if keepers.is_empty() && log.is_some() {

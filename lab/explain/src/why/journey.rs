@@ -1,15 +1,14 @@
 //! The way of each segment, from the host that sent it to where it ended.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::hops::{Content, Fate, Hop, Sides, What, hops};
+use crate::hops::{Fate, What};
+use crate::verdicts::{Reset, Translation, Verdicts};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header, Identity};
 
-/// From whom to whom a segment goes.
-pub(super) type Way = (SocketAddr, SocketAddr);
+pub(super) use crate::verdicts::Way;
 
 /// All segments of an arm.
 #[derive(Debug)]
@@ -32,6 +31,9 @@ pub(super) struct Journey<'a> {
     pub length: usize,
     /// Its links, at least one.
     pub legs: Vec<Leg<'a>>,
+    /// The journey that it answers, where it is a RST: a position in
+    /// [`Journeys::all`].
+    answers: Option<usize>,
 }
 
 /// A segment on a link.
@@ -49,32 +51,41 @@ pub(super) struct Leg<'a> {
     pub header: Header,
     /// What became of it there.
     pub fate: Fate,
+    /// What the host that it arrived at made of its addresses.
+    pub translation: Option<Translation>,
+    /// The frame that arrived, a position in [`Capture::frames`].
+    pub frame: Option<usize>,
 }
 
 impl<'a> Journeys<'a> {
     pub(super) fn of(capture: &'a Capture) -> Self {
-        let hops = hops(capture);
-        let sides = Sides::of(capture, &hops);
+        let Verdicts { hops, all: verdicts, .. } = Verdicts::of(capture);
         let mut all: Vec<Journey<'a>> = vec![];
-        let mut open: HashMap<Content, Vec<usize>> = HashMap::new();
-        for hop in &hops {
-            let What::Tcp(header, length) = &hop.packet.what else { continue };
-            let (from, to) = sides.between(capture, hop);
-            let leg = leg(hop, *header, (from, to));
-            let going = open.entry(hop.packet.content()).or_default();
-            // Who passes a segment on is where another of its legs has ended.
-            let goes_on = |&n: &usize| {
-                let last = all[n].last();
-                matches!(last.fate, Fate::Arrived | Fate::Made)
-                    && last.to == from
-                    && from.is_some()
-                    && last.until <= leg.at
+        // By hop, the journey that it is of.
+        let mut of: Vec<Option<usize>> = vec![None; hops.len()];
+        for (number, (hop, verdict)) in hops.iter().zip(&verdicts).enumerate() {
+            let What::Tcp(header, length) = hop.packet.what else { continue };
+            let leg = Leg {
+                from: verdict.from.filter(|_| hop.fate != Fate::Made),
+                to: verdict.to,
+                at: hop.at(),
+                until: hop.until(),
+                header,
+                fate: hop.fate,
+                translation: verdict.translation,
+                frame: hop.frames[1],
             };
-            if let Some(n) = going.iter().copied().find(goes_on) {
-                all[n].legs.push(leg);
+            if let Some(before) = hop.before.and_then(|before| of[before]) {
+                of[number] = Some(before);
+                all[before].legs.push(leg);
             } else {
-                going.push(all.len());
-                all.push(Journey { length: *length, legs: vec![leg] });
+                of[number] = Some(all.len());
+                all.push(Journey { length, legs: vec![leg], answers: None });
+            }
+        }
+        for (number, verdict) in of.iter().zip(&verdicts) {
+            if let (Some(number), Some(Reset { answers: Some(answered), .. })) = (number, verdict.reset) {
+                all[*number].answers = of[answered];
             }
         }
         let (mut arrived, mut sent) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
@@ -89,6 +100,11 @@ impl<'a> Journeys<'a> {
     pub(super) fn arrivals(&self, host: &'a str, way: Way) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
         let near = self.arrived.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
         near.filter(move |journey| journey.ended_at() == Some(host) && journey.last().way() == way)
+    }
+
+    /// The segment that a RST answers by its numbers.
+    pub(super) fn answered(&self, reset: &Journey<'a>) -> Option<&Journey<'a>> {
+        reset.answers.map(|answered| &self.all[answered])
     }
 
     /// What a host sent from `src` to `dst` that was its own.
@@ -112,11 +128,6 @@ impl Leg<'_> {
     pub(super) fn way(&self) -> Way {
         (self.header.src, self.header.dst)
     }
-}
-
-fn leg<'a>(hop: &Hop, header: Header, (from, to): (Option<&'a str>, Option<&'a str>)) -> Leg<'a> {
-    let from = from.filter(|_| hop.fate != Fate::Made);
-    Leg { from, to, at: hop.at(), until: hop.until(), header, fate: hop.fate }
 }
 
 impl<'a> Journey<'a> {

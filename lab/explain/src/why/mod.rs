@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-use faultlab_model::recording::Traces;
+use faultlab_model::recording::Recording;
 use faultlab_net::wire::segment::{Flags, Header};
 use journey::Journeys;
 
@@ -67,9 +67,9 @@ pub struct Reasons(Vec<Finding>);
 impl Reasons {
     /// Reads what was seen of an arm, and what its control counted.
     #[must_use]
-    pub fn of(traces: &Traces, control: Option<&Traces>) -> Self {
-        let journeys = Journeys::of(&traces.capture);
-        let arm = Arm { traces, control, journeys: &journeys };
+    pub fn of(recording: &Recording, control: Option<&Recording>) -> Self {
+        let journeys = Journeys::of(&recording.capture);
+        let arm = Arm { recording, control, journeys: &journeys };
         let mut findings = hang::hangs(&arm);
         // What was not seen may have happened.
         if !journeys.gaps {
@@ -116,8 +116,8 @@ impl Reasons {
 /// What is read of an arm.
 #[derive(Debug, Clone, Copy)]
 struct Arm<'a> {
-    traces: &'a Traces,
-    control: Option<&'a Traces>,
+    recording: &'a Recording,
+    control: Option<&'a Recording>,
     journeys: &'a Journeys<'a>,
 }
 

@@ -21,8 +21,7 @@ pub(super) fn resets(arm: &Arm<'_>) -> Vec<Finding> {
 
 fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<Finding> {
     let (host, leg) = (reset.sender()?, reset.first());
-    let mut came = arm.journeys.arrivals(host, reset.way_back());
-    let cause = came.rfind(|j| j.last().until <= leg.at)?;
+    let cause = arm.journeys.answered(reset)?;
     let spoke = |j: &&Journey<'_>| !j.has(Flags::RST) && j.first().at < leg.at;
     if arm.journeys.departures(host, reset.way()).any(|j| spoke(&j)) {
         return None;
@@ -35,13 +34,13 @@ fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<F
             format!("{host} refused {}: nobody listened there", name(&cause.last().header, cause.length));
         return Some(Finding::new(Rank::Packet, leg.at, format!("refused by {host}"), text));
     }
-    let stranger = flow::untranslated(arm, cause);
+    let stranger = flow::untranslated(cause);
     if other.is_none() && stranger.is_none() {
         return None;
     }
     let end = cause.last();
     let mut text = format!("{host} answered {} with a RST", name(&end.header, cause.length));
-    if let Some(reason) = counters::reason(arm, host, end, cause.length) {
+    if let Some(reason) = counters::reason(arm, host, end) {
         text.push_str(&format!(" ({reason})"));
     }
     if let Some(other) = other {

@@ -11,8 +11,8 @@ const ASKED: &str = "TCPKeepAlive";
 pub(super) fn not_asked(arm: &Arm<'_>) -> Vec<Finding> {
     let Some(control) = arm.control else { return vec![] };
     let Some((from, silence)) = longest(arm) else { return vec![] };
-    let quiet = |host: &&str| control.counted(host, ASKED) > 0 && arm.traces.counted(host, ASKED) == 0;
-    let hosts = arm.traces.hosts.iter().map(|host| host.name.as_str()).filter(quiet);
+    let quiet = |host: &&str| control.counted(host, ASKED) > 0 && arm.recording.counted(host, ASKED) == 0;
+    let hosts = arm.recording.hosts.iter().map(|host| host.name.as_str()).filter(quiet);
     let told = hosts.map(|host| {
         let text = format!(
             "nothing was sent for {}, and {host} asked after no connection: {ASKED} did not move, in the control \

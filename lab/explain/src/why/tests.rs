@@ -3,9 +3,10 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::dropped;
 use crate::hops::made;
-use faultlab_model::recording::{Dropped, Remark, Task, Wait};
-use faultlab_model::recording::{HostTraces, WireTraces};
+use faultlab_model::recording::{Dropped, InvalidLog, Task, Wait};
+use faultlab_model::recording::{HostRecording, WireRecording};
 use faultlab_net::capture::{Capture, End, Frame};
 use faultlab_net::conntrack::{Entry, Event, Status, TcpState, Tuple};
 
@@ -38,7 +39,7 @@ fn frames(way: [&str; 2], flags: Flags, seq: u32, tsval: u32, payload: &[u8], le
     legs.iter().flat_map(crossed).collect()
 }
 
-fn traces(frames: &[Vec<Frame>]) -> Traces {
+fn recording(frames: &[Vec<Frame>]) -> Recording {
     let end = |host: &str, interface: &str| End {
         host: host.into(),
         interface: interface.into(),
@@ -47,24 +48,25 @@ fn traces(frames: &[Vec<Frame>]) -> Traces {
             ("server", _) => vec![IpAddr::from([192, 0, 2, 2])],
             _ => vec![],
         },
+        peer: None,
     };
     let ends =
         [("client", "nat"), ("nat", "client"), ("nat", "server"), ("server", "nat")].map(|(h, i)| end(h, i));
     let capture = Capture {
-        ends: ends.into(),
+        ends: made::linked(ends.into()),
         frames: frames.concat(),
         until: Duration::from_secs(100),
         ..Capture::default()
     };
-    let hosts = HOSTS.map(|name| HostTraces { name: name.into(), ..HostTraces::default() });
-    Traces { capture, hosts: hosts.into(), ..Traces::default() }
+    let hosts = HOSTS.map(|name| HostRecording { name: name.into(), ..HostRecording::default() });
+    Recording { capture, hosts: hosts.into(), ..Recording::default() }
 }
 
-fn count(traces: &mut Traces, host: usize, name: &str, by: i64) {
-    traces.hosts[host].counted = vec![(name.to_owned(), by)];
+fn count(recording: &mut Recording, host: usize, name: &str, by: i64) {
+    recording.hosts[host].counted = vec![(name.to_owned(), by)];
 }
 
-fn told(arm: &Traces, control: &Traces) -> Vec<String> {
+fn told(arm: &Recording, control: &Recording) -> Vec<String> {
     Reasons::of(arm, Some(control)).beside(Some(&Reasons::of(control, None)))
 }
 
@@ -85,7 +87,7 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
         [other, frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(at + 2, 1, 2)])]
     };
     let all = [connected(), syn(2000).into(), syn(3000).into()].concat();
-    let (mut arm, control) = (traces(&all), traces(&connected()));
+    let (mut arm, control) = (recording(&all), recording(&connected()));
     count(&mut arm, 2, "PAWSPassive", 2);
     let behind = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000, sent 2 times in 1.0 s, got no answer: it ended \
                   at server, as 192.0.2.1:9 > 192.0.2.2:80; server counted PAWSPassive +2; its TS val 1000 is 4000 \
@@ -102,11 +104,11 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
             frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &wire),
         ]
     };
-    let mut arm = traces(&[connected(), lost(2000).into()].concat());
-    arm.wires = vec![WireTraces {
+    let mut arm = recording(&[connected(), lost(2000).into()].concat());
+    arm.wires = vec![WireRecording {
         ends: ["server".into(), "nat".into()],
         counted: vec![("PAWSPassive", 1)],
-        ..WireTraces::default()
+        ..WireRecording::default()
     }];
     let wire = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000 got no answer: it left nat and was lost on its way to \
                 server; the wire counted PAWSPassive +1, as a kernel would; its TS val 1000 is 4000 behind 5000, the \
@@ -120,17 +122,17 @@ fn a_syn_without_a_timestamp_is_told_after_one_that_had_one() {
     for frame in &mut bare {
         assert!(faultlab_net::wire::segment::remove_timestamps(&mut frame.bytes));
     }
-    let told = told(&traces(&[connected(), vec![bare]].concat()), &traces(&connected()));
+    let told = told(&recording(&[connected(), vec![bare]].concat()), &recording(&connected()));
     let text = "SYN 192.0.2.1:9 > 192.0.2.2:80, seq 9 got no answer: it ended at server; it came without a TS val, after \
                 5000, the last from 192.0.2.1 to server, 2.0 s before";
     assert_eq!(told, [text]);
 }
 
 /// The server's words come untranslated to the NAT, which resets them.
-fn stranger() -> Traces {
+fn stranger() -> Recording {
     let words = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"hello", &[on(90_000, 2, 1)]);
-    let reset = frames([OUTSIDE, SERVER], Flags::RST, 3, 9, b"", &[on(90_002, 1, 2)]);
-    traces(&[connected(), vec![words, reset]].concat())
+    let reset = frames([OUTSIDE, SERVER], Flags::RST, 0, 9, b"", &[on(90_002, 1, 2)]);
+    recording(&[connected(), vec![words, reset]].concat())
 }
 
 const RESET: &str = "nat answered data 192.0.2.2:80 > 192.0.2.1:41000, seq 8, 5 bytes with a RST; nat did not translate \
@@ -138,7 +140,7 @@ const RESET: &str = "nat answered data 192.0.2.2:80 > 192.0.2.1:41000, seq 8, 5 
 
 #[test]
 fn a_stranger_is_told_with_conntracks_words() {
-    let (mut arm, control) = (stranger(), traces(&connected()));
+    let (mut arm, control) = (stranger(), recording(&connected()));
     assert_eq!(told(&arm, &control), [RESET]);
     let header = Header {
         src: SERVER.parse().unwrap(),
@@ -149,14 +151,15 @@ fn a_stranger_is_told_with_conntracks_words() {
         window: 9,
         timestamps: None,
     };
-    arm.hosts[1].remarks = vec![Remark { header, length: 5, words: "SEQ is over upper bound 7".into() }];
+    arm.hosts[1].invalid_logs =
+        vec![InvalidLog { header, length: 5, words: "SEQ is over upper bound 7".into() }];
     let said = format!("{RESET}: to its conntrack it was INVALID: SEQ is over upper bound 7");
     assert_eq!(told(&arm, &control), [said]);
 }
 
 #[test]
 fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
-    let dropped = |seq, reason: &str, function: &str| {
+    let drop = |seq, reason: &str, function: &str| {
         let header = Header {
             src: SERVER.parse().unwrap(),
             dst: OUTSIDE.parse().unwrap(),
@@ -172,24 +175,28 @@ fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
             reason,
             function: function.to_owned(),
             segment: Some((header, 5)),
+            frame: None,
         }
     };
-    let (mut arm, mut control) = (stranger(), traces(&connected()));
-    arm.hosts[1].drops = vec![dropped(8, "NO_SOCKET", "tcp_v4_rcv")];
+    let (mut arm, mut control) = (stranger(), recording(&connected()));
+    arm.hosts[1].drops = vec![drop(8, "NO_SOCKET", "tcp_v4_rcv")];
+    dropped::join(&mut arm);
     let told_of = told(&arm, &control);
     assert_eq!(told_of, [RESET.replace("RST;", "RST (nat dropped it: NO_SOCKET in tcp_v4_rcv);")]);
     // One with the same numbers, sent before.
-    let before = Dropped { at: Duration::from_secs(1), ..dropped(8, "NETFILTER_DROP", "nf_hook_slow") };
+    let before = Dropped { at: Duration::from_secs(1), ..drop(8, "NETFILTER_DROP", "nf_hook_slow") };
     arm.hosts[1].drops.insert(0, before);
+    dropped::join(&mut arm);
     assert_eq!(told(&arm, &control)[0], told_of[0]);
     // Of another packet, as often as in the control, and without a reason.
     arm.hosts[1].drops = vec![
-        dropped(9, "NETFILTER_DROP", "nf_hook_slow"),
-        dropped(10, "NETFILTER_DROP", "nf_hook_slow"),
-        dropped(11, "NO_SOCKET", "tcp_v4_rcv"),
-        dropped(12, "", "tcp_v4_rcv"),
+        drop(9, "NETFILTER_DROP", "nf_hook_slow"),
+        drop(10, "NETFILTER_DROP", "nf_hook_slow"),
+        drop(11, "NO_SOCKET", "tcp_v4_rcv"),
+        drop(12, "", "tcp_v4_rcv"),
     ];
-    control.hosts[1].drops = vec![dropped(1, "NO_SOCKET", "tcp_v4_rcv")];
+    dropped::join(&mut arm);
+    control.hosts[1].drops = vec![drop(1, "NO_SOCKET", "tcp_v4_rcv")];
     assert_eq!(told(&arm, &control), [RESET, "nat dropped 2 packets: NETFILTER_DROP in nf_hook_slow"]);
 }
 
@@ -205,7 +212,7 @@ fn a_forgotten_flow_is_told_with_its_silence_and_its_timeout() {
         id: 1,
     };
     let expired = Event::Destroy(Entry { timeout: None, ..entry });
-    let control = traces(&connected());
+    let control = recording(&connected());
     let told_of = |events: &[(Option<u64>, Event)]| {
         let mut arm = stranger();
         arm.begun = Duration::from_secs(1000);
@@ -250,16 +257,16 @@ fn an_answer_that_comes_too_late_is_told_with_its_delay() {
     let ask = frames([OUTSIDE, SERVER], Flags::PSH | Flags::ACK, 2, 9, b"GET", &[on(1000, 1, 2)]);
     let close = frames([OUTSIDE, SERVER], Flags::FIN_ACK, 5, 9, b"", &[on(2000, 1, 2)]);
     let answer = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"OK", &[on(2500, 2, 1)]);
-    let reset = frames([OUTSIDE, SERVER], Flags::RST, 5, 9, b"", &[on(2502, 1, 2)]);
+    let reset = frames([OUTSIDE, SERVER], Flags::RST, 0, 9, b"", &[on(2502, 1, 2)]);
     let late = "nat asked 192.0.2.2:80 and closed after 1.0 s; the answer, data 192.0.2.2:80 > 192.0.2.1:41000, seq 8, \
                 2 bytes, came 1.5 s after the question and met a RST";
-    let asked = told(&traces(&[ask, close, answer, reset]), &traces(&[]));
+    let asked = told(&recording(&[ask, close, answer, reset]), &recording(&[]));
     assert_eq!(asked, [late]);
 }
 
 #[test]
 fn what_nobody_asked_after_is_told_with_the_silence() {
-    let (arm, mut control) = (traces(&connected()), traces(&connected()));
+    let (arm, mut control) = (recording(&connected()), recording(&connected()));
     count(&mut control, 2, "TCPKeepAlive", 35);
     let silent = "nothing was sent for 100 s, and server asked after no connection: TCPKeepAlive did not move, in the \
                   control TCPKeepAlive +35";
@@ -278,7 +285,7 @@ fn a_hang_is_told_with_who_keeps_what_it_waits_for() {
         waited: Duration::from_secs(waited),
         task,
     };
-    let mut arm = traces(&[]);
+    let mut arm = recording(&[]);
     let delete = task("plugin", 'D', "msleep netdev_run_todo rtnetlink_rcv_msg netlink_rcv_skb");
     let sender = task("sender", 'S', "sock_alloc_send_pskb packet_sendmsg __sys_sendto");
     arm.waits = vec![wait("the delete of veth0", 7, delete), wait("a frame to veth0", 8, sender)];
@@ -287,18 +294,18 @@ fn a_hang_is_told_with_who_keeps_what_it_waits_for() {
                 rtnetlink_rcv_msg waits until every reference to a device is given back; sender (S) in \
                 sock_alloc_send_pskb <- packet_sendmsg sleeps with a reference to the device that it sends to, for \
                 8.0 s; the kernel says: unregister_netdevice: waiting for veth0 to become free. Usage count = 2";
-    assert_eq!(told(&arm, &traces(&[])), [hung]);
+    assert_eq!(told(&arm, &recording(&[])), [hung]);
     // Without the privilege to see stacks, and without a task.
     arm.waits = vec![wait("the end of its link veth0", 2, None)];
     arm.log.clear();
-    assert_eq!(told(&arm, &traces(&[])), ["node waited 2.0 s for the end of its link veth0"]);
+    assert_eq!(told(&arm, &recording(&[])), ["node waited 2.0 s for the end of its link veth0"]);
 }
 
 #[test]
 fn what_the_control_shows_too_is_no_reason() {
     assert_eq!(told(&stranger(), &stranger()), Vec::<String>::new());
-    assert_eq!(told(&traces(&connected()), &traces(&[])), Vec::<String>::new());
-    let (mut arm, mut control) = (traces(&[]), traces(&[]));
+    assert_eq!(told(&recording(&connected()), &recording(&[])), Vec::<String>::new());
+    let (mut arm, mut control) = (recording(&[]), recording(&[]));
     count(&mut arm, 2, "ListenDrops", 2);
     count(&mut control, 2, "ListenDrops", 2);
     assert_eq!(told(&arm, &control), Vec::<String>::new());
@@ -315,8 +322,8 @@ proptest! {
         let frame = |(at, end, outgoing, bytes)| Frame {
             at: Duration::from_millis(at), end, outgoing, length: 0, bytes, comment: None, carried: None,
         };
-        let arm = traces(&[seen.into_iter().map(frame).collect()]);
-        let _ = told(&arm, &traces(&connected()));
+        let arm = recording(&[seen.into_iter().map(frame).collect()]);
+        let _ = told(&arm, &recording(&connected()));
     }
 
     #[test]
@@ -330,7 +337,7 @@ proptest! {
             let lost = flag & 8 != 0;
             frames(ends, flags[usize::from(flag) % 5], seq, 7, &b"hello"[..usize::from(flag % 6)], &[On { at, from, to, lost }])
         };
-        let arm = traces(&sent.iter().map(segment).collect::<Vec<_>>());
-        let _ = told(&arm, &traces(&connected()));
+        let arm = recording(&sent.iter().map(segment).collect::<Vec<_>>());
+        let _ = told(&arm, &recording(&connected()));
     }
 }

@@ -120,8 +120,10 @@ fn clean_list(list: &mut Vec<String>) {
 fn clean_capture(capture: &mut Capture) {
     let Capture { ends, frames, until, lost: _, tracked, untold: _, probes } = capture;
     *until = (*until).min(limits::TIME);
-    for End { host, interface, addresses: _ } in ends {
+    let count = ends.len();
+    for End { host, interface, addresses: _, peer } in ends {
         [host, interface].into_iter().for_each(clean_cell);
+        *peer = peer.filter(|peer| *peer < count);
     }
     for Frame { at, end: _, outgoing: _, length: _, bytes: _, comment, carried: _ } in frames {
         *at = (*at).min(limits::TIME);
@@ -175,5 +177,19 @@ mod tests {
         let long = read(&long).unwrap();
         assert_eq!((long.scenario.len(), long.log.len()), (limits::CELL, limits::LINES));
         assert_eq!(long.log.last().unwrap(), "... 30001 more lines are left out");
+    }
+
+    #[test]
+    fn an_end_without_a_peer_is_read_and_a_peer_that_is_none_of_the_ends_is_no_peer() {
+        let end = |peer: Option<Value>| {
+            let mut end = json!({ "host": "a", "interface": "b", "addresses": [] });
+            end.as_object_mut().unwrap().extend(peer.map(|peer| ("peer".to_owned(), peer)));
+            end
+        };
+        let ends = [None, Some(json!(0)), Some(json!(4)), Some(json!(null))].map(end);
+        let mut outcome = outcome();
+        outcome["arms"][0]["capture"] = json!({ "ends": ends, "frames": [], "lost": 0 });
+        let capture = read(&outcome).unwrap().arms.swap_remove(0).capture.unwrap();
+        assert_eq!(capture.ends.iter().map(|end| end.peer).collect::<Vec<_>>(), [None, Some(0), None, None]);
     }
 }

@@ -17,6 +17,9 @@ pub struct Dropped {
     pub function: String,
     /// Its headers, and how much it carried in bytes, where it was a segment.
     pub segment: Option<(Header, usize)>,
+    /// The frame that it was where the host last saw it, a position in the capture.
+    /// None until the recording is in order, and where no such frame was seen.
+    pub frame: Option<usize>,
 }
 
 /// `NO_SOCKET in tcp_v4_rcv`, or `in tcp_v4_rcv, no reason given`.

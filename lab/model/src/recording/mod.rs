@@ -13,21 +13,21 @@ use faultlab_net::network::firewall::RuleCounter;
 use faultlab_net::wire::Record;
 
 pub use dropped::{Dropped, tally};
-pub use invalid::Remark;
+pub use invalid::InvalidLog;
 pub use task::Task;
 pub use wait::Wait;
 
 /// What was seen of an arm.
 #[derive(Debug, Default)]
-pub struct Traces {
+pub struct Recording {
     /// The frames.
     pub capture: Capture,
     /// When they began to be seen, of CLOCK_MONOTONIC.
     pub begun: Duration,
     /// What each host counted and remembered.
-    pub hosts: Vec<HostTraces>,
+    pub hosts: Vec<HostRecording>,
     /// What wires counted in a kernel's place.
-    pub wires: Vec<WireTraces>,
+    pub wires: Vec<WireRecording>,
     /// The kernel's own complaints of that time, each once. Only of those about a
     /// device is it known that they are of this arm.
     pub log: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Traces {
 
 /// What was seen of a host.
 #[derive(Debug, Default)]
-pub struct HostTraces {
+pub struct HostRecording {
     /// Its name.
     pub name: String,
     /// The counters that moved.
@@ -52,14 +52,14 @@ pub struct HostTraces {
     /// that was noted.
     pub events: Vec<(Option<Duration>, Event)>,
     /// What conntrack said of segments.
-    pub remarks: Vec<Remark>,
+    pub invalid_logs: Vec<InvalidLog>,
     /// The packets that the kernel dropped there.
     pub drops: Vec<Dropped>,
 }
 
 /// What was seen of a wire.
 #[derive(Debug, Default)]
-pub struct WireTraces {
+pub struct WireRecording {
     /// The hosts at its ends.
     pub ends: [String; 2],
     /// What its policy counted, by the counter's name.
@@ -70,7 +70,7 @@ pub struct WireTraces {
     pub records: Vec<Record>,
 }
 
-impl Traces {
+impl Recording {
     /// By how much a counter of a host moved.
     #[must_use]
     pub fn counted(&self, host: &str, counter: &str) -> i64 {
@@ -80,7 +80,7 @@ impl Traces {
 
     /// What was seen of a host.
     #[must_use]
-    pub fn host(&self, name: &str) -> Option<&HostTraces> {
+    pub fn host(&self, name: &str) -> Option<&HostRecording> {
         self.hosts.iter().find(|host| host.name == name)
     }
 }

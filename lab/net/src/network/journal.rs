@@ -1,10 +1,14 @@
 //! What the probes of a network note of themselves: whom they tried to reach,
 //! when, and what that met. With it a capture can say which of its packets are
 //! theirs.
+//!
+//! A probe gets its id when it is tried. What it met carries the id, so that the
+//! row that tells of it is known without comparing texts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,16 +19,80 @@ use crate::packet::clock;
 #[derive(Debug, Default)]
 pub struct Journal {
     probes: RefCell<Vec<Probe>>,
-    /// How many of them began before the last row was seen.
-    told: Cell<usize>,
 }
+
+/// Which probe of a network's: its position in the order in which they began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeId(usize);
 
 /// A note that is being written: the probe is under way.
 #[derive(Debug)]
 #[must_use = "a probe is told what it met"]
 pub struct Noted {
     journal: Rc<Journal>,
-    number: usize,
+    id: ProbeId,
+}
+
+/// What a probe met, and which probe it was.
+///
+/// It is used as what it is of. It does not display itself, so that no row loses
+/// the probe by that: a row is [`Observed`] from it, and a text is made of `*met`.
+#[derive(Debug, Clone, Copy)]
+pub struct Met<T> {
+    value: T,
+    probe: ProbeId,
+}
+
+/// What a row may be observed from: what displays itself, or what a probe met.
+pub trait Observed {
+    /// The cell of the row, and the probe that it tells of.
+    fn observed(self) -> (String, Option<ProbeId>);
+}
+
+impl<T: fmt::Display> Observed for T {
+    fn observed(self) -> (String, Option<ProbeId>) {
+        (self.to_string(), None)
+    }
+}
+
+impl<T: fmt::Display> Observed for Met<T> {
+    fn observed(self) -> (String, Option<ProbeId>) {
+        (&self).observed()
+    }
+}
+
+impl<T: fmt::Display> Observed for &Met<T> {
+    fn observed(self) -> (String, Option<ProbeId>) {
+        (self.value.to_string(), Some(self.probe))
+    }
+}
+
+impl<T> Met<T> {
+    /// The probe that met it.
+    #[must_use]
+    pub fn probe(&self) -> ProbeId {
+        self.probe
+    }
+
+    /// What was met, without the probe.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T> Deref for Met<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for Met<T> {
+    fn eq(&self, other: &T) -> bool {
+        self.value == *other
+    }
 }
 
 impl Journal {
@@ -34,24 +102,14 @@ impl Journal {
         let mut probes = self.probes.borrow_mut();
         let (host, at) = (host.to_owned(), clock::now());
         probes.push(Probe { at, host, act, local: None, remote, met: None, row: None });
-        Noted { journal: Rc::clone(self), number: probes.len() - 1 }
+        Noted { journal: Rc::clone(self), id: ProbeId(probes.len() - 1) }
     }
 
-    /// Notes that a row was seen: it tells of the last probe since the row before
-    /// that met what the cell says. Where none did, the row that the scenario is
-    /// `judged` by tells of the last probe in words of its own, but of no
-    /// [`Asks`](Act::Asks): many are behind one row.
-    pub fn seen(&self, row: &str, cell: &str, judged: bool) {
-        let mut probes = self.probes.borrow_mut();
-        let new = &mut probes[self.told.get()..];
-        let said = |probe: &Probe| probe.met.as_deref() == Some(cell);
-        // Who waits afterwards meets the same once more.
-        let itself = new.iter().rposition(|probe| said(probe) && probe.act != Act::Waits);
-        let last = || new.iter().rposition(|probe| judged && probe.met.is_some() && probe.act != Act::Asks);
-        if let Some(at) = itself.or_else(|| new.iter().rposition(said)).or_else(last) {
-            new[at].row = Some(row.to_owned());
+    /// Notes that a row tells of a probe. The first that does is its row.
+    pub fn told(&self, probe: ProbeId, row: &str) {
+        if let Some(probe) = self.probes.borrow_mut().get_mut(probe.0) {
+            probe.row.get_or_insert_with(|| row.to_owned());
         }
-        self.told.set(probes.len());
     }
 
     /// The notes, with their times counted from `begun` of the kernel's clock.
@@ -64,13 +122,13 @@ impl Journal {
 impl Noted {
     /// Notes the address that the probe has at its host.
     pub fn local(&self, address: Option<SocketAddr>) {
-        self.journal.probes.borrow_mut()[self.number].local = address;
+        self.journal.probes.borrow_mut()[self.id.0].local = address;
     }
 
-    /// Notes what the probe met, and gives it back.
-    pub fn met<T: fmt::Display>(self, met: T) -> T {
-        self.journal.probes.borrow_mut()[self.number].met = Some(met.to_string());
-        met
+    /// Notes what the probe met, and gives it back with the probe's id.
+    pub fn met<T: fmt::Display>(self, value: T) -> Met<T> {
+        self.journal.probes.borrow_mut()[self.id.0].met = Some(value.to_string());
+        Met { value, probe: self.id }
     }
 }
 
@@ -78,38 +136,25 @@ impl Noted {
 mod tests {
     use super::*;
 
-    /// The cells that the probes of an arm are told of in, each row of one. The
-    /// row that the arm is judged by is seen with a cell in capitals.
-    fn told(played: &[Result<&str, (Act, &str)>]) -> Vec<String> {
-        let journal = Rc::new(Journal::default());
-        for step in played {
-            match *step {
-                Ok(cell) => journal.seen(cell, cell, cell.to_uppercase() == cell),
-                Err((act, met)) => {
-                    let _ = journal.begin("a", act, ([192, 0, 2, 2], 80).into()).met(met);
-                }
-            }
-        }
-        journal.since(Duration::ZERO).into_iter().map(|probe| probe.row.unwrap_or_default()).collect()
+    fn tried(journal: &Rc<Journal>, met: &'static str) -> Met<&'static str> {
+        journal.begin("a", Act::Speaks, ([192, 0, 2, 2], 80).into()).met(met)
     }
 
     #[test]
-    fn a_row_tells_of_the_probe_that_met_its_cell() {
-        let (speaks, waits, asks) =
-            (|met| Err((Act::Speaks, met)), |met| Err((Act::Waits, met)), |met| Err((Act::Asks, met)));
-        assert_eq!(told(&[speaks("reset"), speaks("received"), Ok("reset")]), ["reset", ""]);
-        assert_eq!(
-            told(&[speaks("received"), speaks("reset"), waits("reset"), Ok("reset")]),
-            ["", "reset", ""]
-        );
-        assert_eq!(told(&[speaks("received"), waits("reset"), Ok("reset")]), ["", "reset"]);
-        // Another row's cell is of other things, unless it is what all is about.
-        assert_eq!(told(&[speaks("reset"), Ok("yes")]), [""]);
-        assert_eq!(told(&[speaks("received"), waits("reset"), Ok("NO")]), ["", "NO"]);
-        // Of many questions none is the one, unless it is told as it is.
-        assert_eq!(told(&[asks("200"), Ok("NO")]), [""]);
-        assert_eq!(told(&[asks("200"), Ok("200")]), ["200"]);
-        // What was tried before another row was seen is not of this one.
-        assert_eq!(told(&[speaks("reset"), Ok("yes"), Ok("reset")]), [""]);
+    fn a_row_tells_of_the_probe_that_it_is_observed_from() {
+        let journal = Rc::new(Journal::default());
+        // Equal texts are no reason to take one for another.
+        let [first, second, _] = ["reset"; 3].map(|met| tried(&journal, met));
+        let see = |row: &str, (cell, probe): (String, Option<ProbeId>)| {
+            assert_eq!(cell, "reset");
+            probe.into_iter().for_each(|probe| journal.told(probe, row));
+        };
+        see("one", second.observed());
+        see("words", "reset".observed());
+        see("other", (&first).observed());
+        // Another row may tell of it too.
+        journal.told(second.probe(), "again");
+        let rows: Vec<_> = journal.since(Duration::ZERO).into_iter().map(|probe| probe.row).collect();
+        assert_eq!(rows, [Some("other".to_owned()), Some("one".to_owned()), None]);
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use self::lookout::Lookout;
 use crate::capture::{Capture, End, Frame};
-use crate::network::Host;
+use crate::network::{Host, Network};
 use crate::packet::clock::{ahead, now};
+use crate::topology::{self, Topology};
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 
@@ -54,19 +55,20 @@ impl Tap {
     ///
     /// # Errors
     /// Where a socket does not answer, or the wall's clock was set meanwhile.
-    pub fn end(self, hosts: &[Host], until: Duration) -> Result<Capture> {
+    pub fn end(self, network: &Network, until: Duration) -> Result<Capture> {
         let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
         let ahead = ahead();
         if ahead.abs_diff(self.ahead) > SLEWED {
             return Err(Error::Lab("the wall's clock was set, and frames are stamped by it".into()));
         }
         self.lookouts.iter().for_each(|lookout| lookout.stop(ahead));
-        for (host, lookout) in hosts.iter().zip(self.lookouts) {
+        for (host, lookout) in network.hosts().iter().zip(self.lookouts) {
             let first = capture.ends.len();
             let end = |name: &str, addresses| End {
                 host: host.name().to_owned(),
                 interface: name.to_owned(),
                 addresses,
+                peer: None,
             };
             capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.addresses.clone())));
             let mut others: Vec<u32> = vec![];
@@ -102,6 +104,45 @@ impl Tap {
             wires::carry();
         }
         capture.frames.retain(|frame| frame.at <= capture.until);
+        join(&mut capture.ends, network.topology());
         Ok(capture)
+    }
+}
+
+/// Has the two ends of each link know each other.
+fn join(ends: &mut [End], topology: &Topology) {
+    for link in &topology.links {
+        let [one, other] = [0, 1].map(|side| {
+            let topology::End { node, interface, .. } = &link.ends[side];
+            let host = &topology.nodes[*node].name;
+            ends.iter().position(|end| end.host == *host && end.interface == *interface)
+        });
+        for (end, peer) in [(one, other), (other, one)] {
+            if let Some(end) = end {
+                ends[end].peer = peer;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_know_each_other_by_the_topology_and_not_by_their_names() {
+        let mut topology = Topology::new().hosts(["a", "b", "c"]).link("a", "b").link("b", "c");
+        // Named as if it led elsewhere.
+        topology.links[0].ends[0].interface = "c".into();
+        let end = |host: &str, interface: &str| End {
+            host: host.into(),
+            interface: interface.into(),
+            addresses: vec![],
+            peer: None,
+        };
+        let mut ends =
+            [end("a", "c"), end("a", "lo"), end("b", "a"), end("b", "c"), end("c", "b"), end("c", "if9")];
+        join(&mut ends, &topology);
+        assert_eq!(ends.map(|end| end.peer), [Some(2), None, Some(0), Some(4), Some(3), None]);
     }
 }

@@ -14,8 +14,7 @@ use std::time::Duration;
 use label::Labels;
 
 pub use faultlab_explain::hops::Fate;
-use faultlab_explain::hops::{Hop, Sides, hops, probed};
-use faultlab_explain::remarks;
+use faultlab_explain::verdicts::Verdicts;
 use faultlab_net::capture::{Capture, Carried};
 
 /// How many columns fit a page; hosts with less to say are left out.
@@ -80,13 +79,12 @@ impl Ladder {
     /// The ladder of a capture.
     #[must_use]
     pub fn of(capture: &Capture) -> Self {
-        let hops = hops(capture);
-        let sides = Sides::of(capture, &hops);
-        let between: Vec<_> = hops.iter().map(|hop| sides.between(capture, hop)).collect();
+        let Verdicts { hops, all: verdicts, probed: marks } = Verdicts::of(capture);
+        let sides: Vec<_> = verdicts.iter().map(|verdict| (verdict.from, verdict.to)).collect();
         let mut busy: Vec<(&str, usize)> = vec![];
-        for end in capture.ends.iter().filter(|end| busy_with(&between, &end.host) > 0) {
+        for end in capture.ends.iter().filter(|end| busy_with(&sides, &end.host) > 0) {
             if !busy.iter().any(|(host, _)| *host == end.host) {
-                busy.push((&end.host, busy_with(&between, &end.host)));
+                busy.push((&end.host, busy_with(&sides, &end.host)));
             }
         }
         let mut ranks: Vec<_> = busy.iter().map(|(_, count)| *count).collect();
@@ -97,9 +95,8 @@ impl Ladder {
         busy.truncate(HOSTS);
         let column = |host: Option<&str>| busy.iter().position(|(name, _)| Some(*name) == host);
 
-        let marks = probed(capture, &hops);
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
-        for (number, (hop, (from, to))) in hops.iter().zip(&between).enumerate() {
+        for (number, (hop, (from, to))) in hops.iter().zip(&sides).enumerate() {
             let (from_column, to_column) = (column(*from), column(*to));
             let silence = last.map_or(Duration::ZERO, |last| hop.at().saturating_sub(last));
             if silence > SILENCE {
@@ -138,7 +135,8 @@ impl Ladder {
             notes.extend(hop.changed.clone());
             // A RST that is made here, and not right upon what it answers.
             if hop.before.is_none()
-                && let Some(answered) = remarks::answered(capture, &hops, hop).map(Hop::until)
+                && let Some(answered) = verdicts[number].reset.and_then(|reset| reset.answers)
+                && let answered = hops[answered].until()
                 && hop.at() > answered + LATE
             {
                 notes.push(format!("answers what arrived at {}", seconds(answered)));

@@ -16,9 +16,10 @@ fn ends(lines: &[&str]) -> Vec<End> {
             host: words[0].into(),
             interface: words[1].into(),
             addresses: words[2].parse().into_iter().collect(),
+            peer: None,
         }
     };
-    lines.iter().map(end).collect()
+    made::linked(lines.iter().map(end).collect())
 }
 
 /// A segment that leaves at one end and arrives at another, a millisecond each.

@@ -181,6 +181,7 @@ fn decode(note: &[u8], reasons: &[(u32, String)]) -> Option<(u64, Dropped)> {
         reason: reason.map(|(_, name)| name.clone()).filter(|name| name != "NOT_SPECIFIED"),
         function: name.into_owned(),
         segment,
+        frame: None,
     };
     Some((word(note::NAMESPACE).into(), dropped))
 }

@@ -1,0 +1,199 @@
+//! What became of each packet and why, inferred once: which host made a RST and
+//! what that answers, and what a host did not translate that it had translated
+//! before. The comments of a capture, ladders and explanations only read it.
+//!
+//! - RFC 9293 3.10.7.1: "If the ACK bit is off, sequence number zero is used,
+//!   <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. If the ACK bit is on,
+//!   <SEQ=SEG.ACK><CTL=RST>."
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::hops::{Fate, Hop, Packet, Probed, What, between, hops, probed, way};
+use faultlab_net::capture::Capture;
+use faultlab_net::wire::segment::{Flags, Header};
+
+/// From whom to whom a packet goes.
+pub type Way = (SocketAddr, SocketAddr);
+
+/// The packets of a capture, and what became of each.
+#[derive(Debug)]
+pub struct Verdicts<'a> {
+    /// The packets on each link, in the order of time. What follows refers to them
+    /// by their positions.
+    pub hops: Vec<Hop>,
+    /// One for each hop.
+    pub all: Vec<Verdict<'a>>,
+    /// Where the probes show.
+    pub probed: Vec<Probed<'a>>,
+}
+
+/// What became of a packet on a link, beside its [`Fate`], and why.
+#[derive(Debug)]
+pub struct Verdict<'a> {
+    /// The host that it left, if that is known.
+    pub from: Option<&'a str>,
+    /// The host that it was to arrive at, if that is known.
+    pub to: Option<&'a str>,
+    /// Where it is a RST: who made it.
+    pub reset: Option<Reset<'a>>,
+    /// What the host that it arrived at made of its addresses, as far as that tells
+    /// something.
+    pub translation: Option<Translation>,
+}
+
+/// Who made a RST, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reset<'a> {
+    /// The host; none where a wire did.
+    pub maker: Option<&'a str>,
+    /// The hop that it answers by its numbers: the last to arrive that had them.
+    pub answers: Option<usize>,
+}
+
+/// What a host made of the addresses of a packet that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Translation {
+    /// It translated them. The first hop of those that left so is this.
+    Made {
+        /// The hop.
+        first: usize,
+    },
+    /// It did not, and had translated the same before.
+    Missing {
+        /// The first hop that had left translated.
+        unlike: usize,
+        /// What the last of them had become.
+        was: Way,
+    },
+}
+
+impl<'a> Verdicts<'a> {
+    /// Infers them from what was seen.
+    #[must_use]
+    pub fn of(capture: &'a Capture) -> Self {
+        let hops = hops(capture);
+        let probed = probed(capture, &hops);
+        let (resets, translations) = (resets(capture, &hops), translations(capture, &hops));
+        let verdicts = hops.iter().zip(resets).zip(translations);
+        let verdict = |((hop, reset), translation): ((&Hop, _), _)| {
+            let (from, to) = between(capture, hop);
+            Verdict { from, to, reset, translation }
+        };
+        let all = verdicts.map(verdict).collect();
+        Self { hops, all, probed }
+    }
+}
+
+/// Who made each RST, and what it answers.
+fn resets<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Option<Reset<'a>>> {
+    let made = |hop: &Hop| {
+        tcp(&hop.packet).filter(|header| header.flags.contains(Flags::RST))?;
+        let origin = way::origin(hops, hop);
+        let maker = origin.left.map(|(end, _)| capture.ends[end].host.as_str());
+        Some(Reset { maker, answers: answered(capture, hops, origin) })
+    };
+    hops.iter().map(made).collect()
+}
+
+/// What a RST answers by its numbers.
+fn answered(capture: &Capture, hops: &[Hop], reset: &Hop) -> Option<usize> {
+    let (header, (end, at)) = (tcp(&reset.packet)?, reset.left?);
+    let host = &capture.ends[end].host;
+    let answers = |(_, hop): &(usize, &Hop)| {
+        let Some(asked) = tcp(&hop.packet) else { return false };
+        let here = hop.arrived.is_some_and(|(end, arrived)| capture.ends[end].host == *host && arrived <= at);
+        let numbers = if asked.flags.contains(Flags::ACK) {
+            !header.flags.contains(Flags::ACK) && header.seq == asked.ack
+        } else {
+            let next = asked.seq.wrapping_add(hop.packet.sequence_length());
+            header.flags.contains(Flags::ACK) && (header.seq, header.ack) == (0, next)
+        };
+        here && (asked.src, asked.dst) == (header.dst, header.src) && numbers
+    };
+    let last = hops.iter().enumerate().filter(answers).max_by_key(|(_, hop)| hop.until());
+    last.map(|(number, _)| number)
+}
+
+/// What became of the addresses of each packet at the host that it arrived at.
+fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
+    let mut next = vec![None; hops.len()];
+    for (number, hop) in hops.iter().enumerate() {
+        if let Some(before) = hop.before {
+            next[before] = Some(number);
+        }
+    }
+    // By host and way: the first hop that left translated, and what the last became.
+    let mut known: HashMap<(&str, Way), (usize, Way)> = HashMap::new();
+    let of = |(number, hop): (usize, &Hop)| {
+        let (end, _) = hop.arrived?;
+        let (host, way) = (capture.ends[end].host.as_str(), hop.packet.ends());
+        match next[number] {
+            Some(next) if hops[next].packet.ends() != way => {
+                let became = hops[next].packet.ends();
+                let known = known.entry((host, way)).or_insert((next, became));
+                known.1 = became;
+                Some(Translation::Made { first: known.0 })
+            }
+            // What is for the host itself was not to be passed on.
+            None if !hop.stays && hop.fate != Fate::Dropped => None,
+            _ => known.get(&(host, way)).map(|&(unlike, was)| Translation::Missing { unlike, was }),
+        }
+    };
+    hops.iter().enumerate().map(of).collect()
+}
+
+fn tcp(packet: &Packet) -> Option<&Header> {
+    if let What::Tcp(header, _) = &packet.what { Some(header) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hops::made::{crossing, header, linked};
+    use faultlab_net::capture::End;
+
+    const INSIDE: [&str; 2] = ["10.0.1.2:9", "192.0.2.2:80"];
+    const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "192.0.2.2:80"];
+
+    #[test]
+    fn a_packet_is_untranslated_where_it_arrived_and_others_of_its_way_were_translated() {
+        let end = |host: &str, interface: &str| End {
+            host: host.into(),
+            interface: interface.into(),
+            addresses: vec![],
+            peer: None,
+        };
+        let ends = [("client", "eth0"), ("nat", "eth0"), ("nat", "eth1"), ("server", "eth0")];
+        let data = |way, seq| header(way, Flags::ACK, seq, 0);
+        let capture = Capture {
+            ends: linked(ends.map(|(host, interface)| end(host, interface)).into()),
+            frames: [
+                crossing(0, Some(0), Some(1), data(INSIDE, 1), b"hello"),
+                crossing(2, Some(2), Some(3), data(OUTSIDE, 1), b"hello"),
+                // As it was.
+                crossing(10, Some(0), Some(1), data(INSIDE, 6), b"hello"),
+                crossing(12, Some(2), Some(3), data(INSIDE, 6), b"hello"),
+                crossing(20, Some(0), Some(1), data(INSIDE, 11), b"hello"),
+                // It never came to the NAT.
+                crossing(30, Some(0), None, data(INSIDE, 16), b"hello"),
+                // And one that the NAT refuses.
+                crossing(40, Some(1), Some(0), header([INSIDE[1], INSIDE[0]], Flags::RST, 0, 0), b""),
+            ]
+            .concat(),
+            until: Duration::from_secs(60),
+            ..Capture::default()
+        };
+        let verdicts = Verdicts::of(&capture);
+        let was = OUTSIDE.map(|end| end.parse().unwrap()).into();
+        let missing = Some(Translation::Missing { unlike: 1, was });
+        let told: Vec<_> = verdicts.all.iter().map(|verdict| verdict.translation).collect();
+        assert_eq!(told, [Some(Translation::Made { first: 1 }), None, missing, None, missing, None, None]);
+        // Whom the lost one was on its way to is known by the topology.
+        assert_eq!((verdicts.all[5].from, verdicts.all[5].to), (Some("client"), Some("nat")));
+        let resets: Vec<_> = verdicts.all.iter().filter_map(|verdict| verdict.reset).collect();
+        assert_eq!(resets, [Reset { maker: Some("nat"), answers: Some(4) }]);
+    }
+}
