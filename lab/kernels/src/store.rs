@@ -30,7 +30,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, renameat2};
 
-use super::add::{self, Progress, Source};
 use super::beneath::{BeneathPath, quoted};
 use super::directory::Directory;
 use super::entry::Entry;
@@ -97,22 +96,6 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Adds a kernel, or brings the one of that name up to date. Nothing of
-    /// it is left if that fails, at once or, if this process is killed, when
-    /// the store is next opened.
-    ///
-    /// # Errors
-    /// One sentence that says what was wrong with the source, or that the
-    /// disk is full.
-    pub fn add(&self, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
-        add::add(self, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
-            Some(full @ (Errno::ENOSPC | Errno::EDQUOT)) => {
-                self.failed(&format!("add {source} (nothing of it is kept)"), full.into())
-            }
-            _ => e,
-        })
     }
 
     /// All entries, by name. What is no entry is left out: [`Store::invalid`]

@@ -11,5 +11,6 @@ mod mounts;
 mod names;
 pub mod shell;
 mod syscalls;
+mod tmpfs;
 pub mod vm;
 pub mod worker;

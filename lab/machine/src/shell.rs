@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::belongings::Belongings;
 use super::exercise::{self, Exercise};
 use super::here::BUDGET;
-use super::{mounts, names};
+use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 use faultlab_engine::evidence::voice::Voice;
@@ -215,8 +215,8 @@ fn code(status: ExitStatus) -> u8 {
 /// The commands of an exercise are before all others.
 fn path(exercise: bool) -> OsString {
     let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
-    if Path::new(mounts::WRAPPERS).exists() {
-        path.push(format!("{}:", mounts::WRAPPERS));
+    if Path::new(tmpfs::WRAPPERS).exists() {
+        path.push(format!("{}:", tmpfs::WRAPPERS));
     }
     path.push(programs::path());
     path

@@ -14,7 +14,7 @@ use cpio::newc::{self, ModeFileType};
 
 use super::elf::Executable;
 use faultlab_base::error::{Error, Result};
-use faultlab_kernels::modules::LoadOrder;
+use faultlab_kernels::load_order::LoadOrder;
 
 /// Where the guest finds its modules: `NNN-NAME.ko`, and [`MODULE_LIST`].
 pub const MODULES: &str = "/modules";

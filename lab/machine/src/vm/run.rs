@@ -16,7 +16,7 @@ use crate::worker::{Report, Task};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_kernels::Kernel;
-use faultlab_kernels::modules::WANTED;
+use faultlab_kernels::load_order::WANTED;
 use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::version_of;
@@ -35,7 +35,7 @@ pub struct Vm {
     image: Vec<u8>,
     clock: Clock,
     seed: u64,
-    modules: faultlab_kernels::modules::LoadOrder,
+    modules: faultlab_kernels::load_order::LoadOrder,
 }
 
 /// What is told of a guest while it runs.
