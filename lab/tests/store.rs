@@ -14,8 +14,9 @@ use std::{env, process, thread};
 
 use lab::kernels::load_order::WANTED;
 use lab::kernels::{Kernel, Progress, Source, Store, add};
+use lab::machine::protocol::{MODULE_LIST, MODULES};
 use lab::machine::vm::elf::Executable;
-use lab::machine::vm::initramfs::{Initramfs, MODULE_LIST, MODULES};
+use lab::machine::vm::initramfs::Initramfs;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};

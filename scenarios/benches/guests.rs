@@ -11,15 +11,15 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::kernels::{Kernel, Store};
+use lab::machine::guest::{self, housekeeping, line};
+use lab::machine::job::Job;
+use lab::machine::protocol::{Frame, REPORT};
 use lab::machine::vm::command_line::Guest;
 use lab::machine::vm::elf::Executable;
-use lab::machine::vm::frame::Frame;
-use lab::machine::vm::init::{self, REPORT};
 use lab::machine::vm::initramfs::Initramfs;
 use lab::machine::vm::ports::OnFrame;
 use lab::machine::vm::run::Heard;
-use lab::machine::vm::{Clock, End, Qemu, Vm, housekeeping, line};
-use lab::machine::worker::Task;
+use lab::machine::vm::{Clock, End, Qemu, Vm};
 use lab::{Result, scenario};
 use tokio::runtime::Runtime;
 
@@ -38,8 +38,8 @@ const LANES: u32 = 2;
 const GUESTS_A_LANE: u32 = 3;
 
 fn main() -> ExitCode {
-    if init::asked() {
-        return init::main(&scenarios::CATALOGUE);
+    if guest::asked() {
+        return guest::main(&scenarios::CATALOGUE);
     }
     if std::process::id() == 1 && Path::new(SLEEPER).exists() {
         return sleeper();
@@ -166,7 +166,7 @@ impl Lane {
 
     fn visit(&self, tasks: usize, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<()> {
         let vm = Vm::new(self.kernel.clone(), scenario::Clock::Virtual, 1)?;
-        let task = Task::Run {
+        let task = Job::Run {
             scenario: SCENARIO.to_owned(),
             only: vec![],
             set: std::collections::BTreeMap::new(),

@@ -1,7 +1,6 @@
 //! `faultlab run --kernel`: scenarios on kernels of their own.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -14,9 +13,8 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_kernels::{Kernel, Store};
 use faultlab_machine::vm::Vm;
 use faultlab_machine::vm::run::Heard;
-use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{Clock, Ground};
-use faultlab_net::kernel::Kernel as Running;
+use faultlab_model::outcome::{Machine, Outcome, Verdict};
+use faultlab_model::scenario::Clock;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
 
@@ -86,13 +84,13 @@ async fn column(
         // A scenario that may wedge its kernel has a guest of its own.
         let together = left.iter().position(|s| s.needs_own_guest).map_or(left.len(), |at| at.max(1));
         let batch: Vec<_> = left[..together].to_vec();
-        let tasks = batch.iter().map(|s| options.task(s)).collect();
+        let jobs = batch.iter().map(|s| options.job(s)).collect();
         let mut hear = |heard: Heard<'_>| {
             if let Heard::Outcome(outcome) = heard {
                 display.borrow_mut().note(&Progress::PartEnded { of: &id, part: &outcome.scenario });
             }
         };
-        let mut visit = vm.visit(catalogue, tasks, &mut hear).await?;
+        let mut visit = vm.visit(catalogue, jobs, &mut hear).await?;
         visit.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
         if options.console.is_some() {
             console.push_str(&visit.console.text());
@@ -125,15 +123,13 @@ async fn column(
 }
 
 fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome {
-    let ground = Ground::new(scenario, Running::running(), clock, &BTreeMap::new());
     let verdict = match error {
         Error::Missing(_) => Verdict::NotApplicable,
         _ => Verdict::Failed,
     };
-    let mut outcome = Outcome::without_run(scenario, &ground, verdict, error.to_string());
-    outcome.kernel.clone_from(&vm.kernel().release);
-    outcome.kernel_id = Some(vm.kernel().id.clone());
-    "vm".clone_into(&mut outcome.machine);
-    outcome.era = None;
-    outcome
+    let kernel = vm.kernel();
+    Outcome {
+        kernel_id: Some(kernel.id.clone()),
+        ..Outcome::without_run(scenario, Machine::Vm, &kernel.release, clock, verdict, error.to_string())
+    }
 }

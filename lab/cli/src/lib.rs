@@ -31,8 +31,7 @@ use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_machine::exercise::Wish;
-use faultlab_machine::vm::init;
-use faultlab_machine::worker;
+use faultlab_machine::{guest, worker};
 use faultlab_report::Style;
 
 /// Reproduces famous Linux network faults on a real kernel, and proves what
@@ -144,8 +143,8 @@ impl From<Error> for Stop {
 /// The whole program, but for its scenarios.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
-    if init::asked() {
-        return init::main(catalogue);
+    if guest::asked() {
+        return guest::main(catalogue);
     }
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     if let Some(parent) = worker::asked(&arguments) {

@@ -9,7 +9,7 @@ use super::shard::Shard;
 use faultlab_engine::catalogue::{Catalogue, nearest};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
-use faultlab_machine::worker::Task;
+use faultlab_machine::job::Job;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock};
 
@@ -173,8 +173,8 @@ pub struct Options {
 impl Options {
     /// What a worker or a guest is asked to do for a scenario.
     #[must_use]
-    pub fn task(&self, scenario: &Scenario) -> Task {
-        Task::Run {
+    pub fn job(&self, scenario: &Scenario) -> Job {
+        Job::Run {
             scenario: scenario.card.name.to_owned(),
             only: self.only.clone(),
             set: self.set_for(scenario),

@@ -14,9 +14,9 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_kernels::Store;
 use faultlab_machine::exercise;
 use faultlab_machine::here::{Checked, Here};
-use faultlab_machine::shell::Seat;
+use faultlab_machine::job::Job;
+use faultlab_machine::shell::ShellOptions;
 use faultlab_machine::vm::Vm;
-use faultlab_machine::worker::Task;
 use faultlab_model::scenario::{Clock, Ground, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
@@ -107,13 +107,11 @@ fn in_guest(
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let task = Task::Shell {
+    let job = Job::Shell {
         scenario: scenario.card.name.to_owned(),
         arm: raw.arm.clone(),
         set,
-        descriptors: [0, 1, 2],
-        seat: Seat { foreground: true, style, exercise: raw.exercise },
-        unconfined: true,
+        options: ShellOptions { foreground: true, style, exercise: raw.exercise },
     };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
@@ -125,7 +123,7 @@ fn in_guest(
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            status = vm.shell(task) => Ok(ExitCode::from(status?)),
+            status = vm.shell(job) => Ok(ExitCode::from(status?)),
         }
     })
 }

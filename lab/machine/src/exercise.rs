@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::shell::play;
+use super::played::play;
 use super::{mounts, names};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::budget::Over;
 use super::console::Console;
 use super::end::{End, GuestEnd};
-use super::frame::{Decoder, Frame};
 use super::qemu::Way;
+use crate::protocol::{Decoder, Frame};
 use faultlab_base::error::{Error, Result};
 
 /// A pipe that holds more than a guest prints while this process waits for a

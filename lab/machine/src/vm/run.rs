@@ -6,13 +6,13 @@ use super::answers::{self, Answer, Answers};
 use super::command_line::Guest;
 use super::elf::Executable;
 use super::end::GuestEnd;
-use super::init::Orders;
 use super::initramfs::Initramfs;
 use super::person::Person;
 use super::qemu::{self, Qemu};
 use super::tools;
-use super::{Console, End, Frame};
-use crate::worker::{Report, Task};
+use super::{Console, End};
+use crate::job::{Job, Report};
+use crate::protocol::{Frame, ORDERS, Orders};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_kernels::Kernel;
@@ -52,10 +52,10 @@ pub enum Heard<'a> {
 /// The end of a guest.
 #[derive(Debug)]
 pub struct Visit {
-    /// The outcomes, in the order of the tasks; fewer than tasks where the
+    /// The outcomes, in the order of the jobs; fewer than jobs where the
     /// guest ended early.
     pub outcomes: Vec<Outcome>,
-    /// Whether its init came to run the first task.
+    /// Whether its init came to run the first job.
     pub booted: bool,
     /// Why it ended early, if it did.
     pub failure: Option<Error>,
@@ -87,7 +87,7 @@ impl Vm {
         &self.kernel
     }
 
-    /// Boots the kernel once and has it do all tasks, each of which runs a
+    /// Boots the kernel once and has it do all jobs, each of which runs a
     /// scenario of the catalogue.
     ///
     /// # Errors
@@ -95,12 +95,12 @@ impl Vm {
     pub async fn visit(
         &self,
         catalogue: &Catalogue,
-        tasks: Vec<Task>,
+        jobs: Vec<Job>,
         on_heard: &mut dyn FnMut(Heard<'_>),
     ) -> Result<Visit> {
-        let count = tasks.len();
-        let mut answers = Answers::new(catalogue, &tasks, &self.kernel.release, self.clock)?;
-        let archive = self.root(tasks)?.build()?;
+        let count = jobs.len();
+        let mut answers = Answers::new(catalogue, &jobs, &self.kernel.release, self.clock)?;
+        let archive = self.root(jobs)?.build()?;
         let guest = self.guest(&archive, None, count);
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
@@ -143,8 +143,8 @@ impl Vm {
     /// # Errors
     /// [`Error::Missing`] without a static busybox; where the guest cannot be
     /// started, or ends before the shell does.
-    pub async fn shell(&self, task: Task) -> Result<u8> {
-        let mut root = self.root(vec![task])?;
+    pub async fn shell(&self, job: Job) -> Result<u8> {
+        let mut root = self.root(vec![job])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
         let person = Person::default();
@@ -158,13 +158,14 @@ impl Vm {
                     return Err(Error::Lab(format!("it reported {what} after the end of its shell")));
                 }
                 Report::Booted { .. } => {}
-                Report::Arm(_) if !person.sits() => person.sit_down(),
+                Report::ShellBegins if !person.sits() => person.sit_down(),
                 Report::Left(status) if person.sits() => left = Some(Ok(status)),
                 Report::Missing { what, way_out } => left = Some(Err(answers::missing(&what, &way_out))),
                 Report::Failed(sentence) | Report::Exhausted(sentence) => {
                     left = Some(Err(answers::failed(&sentence)))
                 }
-                Report::Arm(_)
+                Report::ArmEnded(_)
+                | Report::ShellBegins
                 | Report::Left(_)
                 | Report::Outcome(_)
                 | Report::Abilities(_)
@@ -180,13 +181,13 @@ impl Vm {
     }
 
     /// The root file system of a guest that is told to do these.
-    fn root(&self, tasks: Vec<Task>) -> Result<Initramfs> {
-        let orders = Orders { tasks, clock: self.clock, seed: self.seed };
+    fn root(&self, jobs: Vec<Job>) -> Result<Initramfs> {
+        let orders = Orders { jobs, clock: self.clock, seed: self.seed };
         let mut initramfs = Initramfs::new();
         initramfs.program("/init", &Executable::running()?);
         initramfs.modules(&self.modules);
         let orders = serde_json::to_vec(&orders).expect("orders are plain data");
-        initramfs.file(super::init::ORDERS, 0o444, orders);
+        initramfs.file(ORDERS, 0o444, orders);
         Ok(initramfs)
     }
 

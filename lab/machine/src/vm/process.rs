@@ -1,4 +1,4 @@
-//! One guest, from its start to its end.
+//! One QEMU and its guest, from the start to the end.
 //!
 //! The guest is not trusted: it may print and report what it likes, as fast as
 //! it likes. What it prints is kept within bounds, what it reports is handed on
@@ -259,8 +259,8 @@ mod tests {
     use std::time::Instant;
 
     use super::super::budget::{Measure, Spent};
-    use super::super::frame::Frame;
     use super::*;
+    use crate::protocol::Frame;
 
     /// The end of a guest that prints, does this, and then spins as a kernel
     /// does that waits for a device; in the script `frame` is a frame's file,
