@@ -298,7 +298,7 @@ fn an_outcome_without_bounds_is_not_believed() {
     let reason = refused(&[booted(), ended(wide)]);
     assert!(reason.contains("it sent a report of "), "{reason}");
     let mut long = reviewed();
-    (0..5000).for_each(|n| long.arms[0].observations.insert(format!("row {n}"), "x".to_owned()));
+    (0..250).for_each(|n| long.arms[0].observations.insert(format!("row {n}"), "x".to_owned()));
     let reason = refused(&[booted(), ended(long)]);
     assert!(reason.contains("rows, more than 200"), "{reason}");
     let mut wordy = reviewed();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::shard::Shard;
+use super::shard::{Part, Shard};
 use faultlab_engine::catalogue::{Catalogue, nearest};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
@@ -181,6 +181,18 @@ impl Options {
             without_cause: self.without_cause,
             looks: self.looks,
         }
+    }
+
+    /// The part of the matrix that is run, where not all of it is.
+    pub(super) fn part(&self) -> Option<Part> {
+        let cells = self.scenarios.len() * self.kernels.len().max(1);
+        let asked = (
+            self.scenarios.iter().map(|s| s.card.name).collect::<Vec<_>>(),
+            &self.kernels,
+            (self.clock == Clock::Virtual).then_some(self.seed),
+            (&self.only, &self.set, self.without_cause),
+        );
+        Some(Part::of(self.shard?, cells, &format!("{asked:?}")))
     }
 
     /// What was set that a scenario knows.

@@ -73,7 +73,7 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     let mut columns: Vec<Column> = vec![];
     let mut drawings = Drawings::new();
-    let part = Part::of(options);
+    let part = options.part();
     let mut tell = |column: Column| {
         let mut column = cleaned(column);
         if let Some(folder) = &options.pcap {
