@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::{env, process, thread};
 
 use lab::kernels::load_order::WANTED;
-use lab::kernels::{Kernel, Progress, Source, Store, add};
+use lab::kernels::{KernelImage, Progress, Source, Store, add};
 use lab::machine::protocol::{MODULE_LIST, MODULES};
 use lab::machine::vm::elf::Executable;
 use lab::machine::vm::initramfs::Initramfs;
@@ -448,7 +448,7 @@ fn a_full_disk_leaves_nothing(dir: &Path) {
 }
 
 /// Boots the kernel with this executable as init; see [`guest`].
-fn boot(kernel: &Kernel) -> Result<(), Failed> {
+fn boot(kernel: &KernelImage) -> Result<(), Failed> {
     let order = kernel.modules().and_then(|modules| modules.load_order(WANTED)).map_err(|e| e.to_string())?;
     let mut fs = Initramfs::new();
     fs.program("/init", &Executable::running().map_err(|e| e.to_string())?);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Stop, here, options, run};
+use super::{Stop, options, run, run_here};
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
@@ -93,7 +93,7 @@ async fn beside(
         return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
-    if let Some(reason) = here::missing(&abilities, scenario.needs) {
+    if let Some(reason) = run_here::missing(&abilities, scenario.needs) {
         return cannot(reason);
     }
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))

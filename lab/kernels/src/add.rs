@@ -13,7 +13,7 @@ use super::beneath::{BeneathPath, is_one_line, quoted};
 use super::directory::{Directory, regular_file};
 use super::entry::Entry;
 use super::image::Image;
-use super::kernel::{IMAGE, modules_beside, modules_of};
+use super::kernel_image::{IMAGE, modules_beside, modules_of};
 use super::limits::{IMAGE_MAX, LIST_MAX, MODULE_MAX, Size, UNPACKED_MAX, too_large};
 use super::modules::{self, MODULES};
 use super::package::{self, Contents};

@@ -6,7 +6,7 @@
 //!   from an `image`.
 //! - `beneath`: a name from outside, and `directory`: where it is opened;
 //!   `limits`: how much of what is from outside is taken in.
-//! - `kernel`: one that can be run; `modules`: all that it has; `load_order`:
+//! - `kernel_image`: one that can be run; `modules`: all that it has; `load_order`:
 //!   which of them to load, and in which order; `module`: what one says of
 //!   itself; `vmlinux`: the kernel out of its bzImage.
 
@@ -18,7 +18,7 @@ mod command;
 mod directory;
 mod entry;
 pub mod image;
-pub mod kernel;
+pub mod kernel_image;
 mod limits;
 pub mod load_order;
 mod mirror;
@@ -34,7 +34,7 @@ pub mod vmlinux;
 
 pub use add::add;
 pub use entry::Entry;
-pub use kernel::Kernel;
+pub use kernel_image::KernelImage;
 pub use progress::Progress;
 pub use source::Source;
 pub use store::Store;

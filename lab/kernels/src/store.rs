@@ -33,7 +33,7 @@ use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, renameat2};
 use super::beneath::{BeneathPath, quoted};
 use super::directory::Directory;
 use super::entry::Entry;
-use super::kernel::{IMAGE, Kernel};
+use super::kernel_image::{IMAGE, KernelImage};
 use super::limits::{ENTRY_MAX, SUMS_MAX};
 use super::modules::MODULES;
 use super::sums::{Sums, sha256};
@@ -173,13 +173,13 @@ impl Store {
     /// bzImage, for which there need be no store.
     ///
     /// # Errors
-    /// As [`Store::open`], [`Store::get`] and [`Kernel::from_image`].
-    pub fn find(name: &str) -> Result<Kernel> {
+    /// As [`Store::open`], [`Store::get`] and [`KernelImage::from_image`].
+    pub fn find(name: &str) -> Result<KernelImage> {
         let image = Path::new(name);
         match Self::open() {
             Ok(store) if !image.is_file() || !matches!(store.read_entry(name), Ok(None)) => store.get(name),
             Err(error) if !image.is_file() => Err(error),
-            _ => Kernel::from_image(image, None),
+            _ => KernelImage::from_image(image, None),
         }
     }
 
@@ -188,7 +188,7 @@ impl Store {
     ///
     /// # Errors
     /// Where there is none, or it was changed.
-    pub fn get(&self, id: &str) -> Result<Kernel> {
+    pub fn get(&self, id: &str) -> Result<KernelImage> {
         let Some(entry) = self.read_entry(id)? else { return Err(self.unknown(id)) };
         let failed = |what: &str| {
             let tried = format!("read {what} of {id}");
@@ -211,7 +211,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(failed("the modules")(e)),
         };
-        Ok(Kernel {
+        Ok(KernelImage {
             id: entry.id,
             release: entry.release,
             image: dir.path().join(IMAGE),

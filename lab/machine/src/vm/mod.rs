@@ -5,7 +5,7 @@
 //!   within its `budget`; `ports`: what comes out of it; `console`: what its kernel
 //!   printed.
 //! - `run`: scenarios on one kernel, or a shell; `answers`: what a guest may say to
-//!   that, `table`: and what of an outcome is believed; `person`: who sits at that,
+//!   that, `table`: and what of an outcome is believed; `serial_console`: who sits at that,
 //!   `tools`: and with what in hand.
 //! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
 
@@ -17,16 +17,16 @@ pub mod elf;
 pub mod end;
 mod excerpt;
 pub mod initramfs;
-pub mod person;
 pub mod ports;
 pub mod process;
 pub mod qemu;
 pub mod run;
+pub mod serial_console;
 mod table;
 pub mod tools;
 mod tsc;
 
 pub use console::Console;
-pub use end::{End, GuestEnd};
-pub use qemu::{Clock, Qemu};
+pub use end::{ExitReason, GuestEnd};
+pub use qemu::{GuestClock, Qemu};
 pub use run::Vm;
