@@ -51,14 +51,14 @@ const NOT_CALLED: [&str; 5] = [
     // Puts numbers for names into the formats of all trace events, which
     // programs read to print events: 100 million instructions.
     "trace_eval_init",
-    // CaptureOptions up the name of all that can be traced: 100 million, from 6.1.
+    // Looks up the name of all that can be traced: 100 million, from 6.1.
     "ftrace_check_for_weak_functions",
 ];
 
 impl Qemu {
-    /// The kernel command line of a guest. `more` comes last.
+    /// The kernel command line of a guest. `extra` comes last.
     #[must_use]
-    pub fn kernel_command_line(&self, mode: LaunchMode, more: &str) -> String {
+    pub fn kernel_command_line(&self, mode: LaunchMode, extra: &str) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
             // A triple fault: the one reset that all boards understand.
@@ -88,8 +88,8 @@ impl Qemu {
                 words.push(format!("tsc=reliable tsc_early_khz={} no_timer_check", host_tsc_khz()));
             }
         }
-        if !more.is_empty() {
-            words.push(more.to_owned());
+        if !extra.is_empty() {
+            words.push(extra.to_owned());
         }
         words.join(" ")
     }

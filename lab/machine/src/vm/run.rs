@@ -162,7 +162,7 @@ impl Vm {
                 Report::Left(status) if serial.is_attached() => left = Some(Ok(status)),
                 Report::Missing { what, way_out } => left = Some(Err(answers::missing(&what, &way_out))),
                 Report::Failed(sentence) | Report::Exhausted(sentence) => {
-                    left = Some(Err(answers::failed(&sentence)))
+                    left = Some(Err(answers::failed(&sentence)));
                 }
                 Report::ArmEnded(_)
                 | Report::ShellBegins
