@@ -9,7 +9,7 @@ use std::rc::Rc;
 use common::{alone, applicable};
 use lab::evidence::voice::Opened;
 use lab::kernel::Kernel;
-use lab::outcome::{Outcome, Verdict};
+use lab::outcome::{Machine, Outcome, Verdict};
 use lab::perform::{Order, perform};
 use lab::prelude::*;
 use tokio::task::LocalSet;
@@ -77,7 +77,7 @@ fn run(scenario: Scenario, without_cause: bool) -> Outcome {
     alone(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let ground = Ground::new(&scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
-        let order = Order { only: &[], without_cause, looks: None };
+        let order = Order { machine: Machine::Here, only: &[], without_cause, looks: None };
         let voice = Opened::open(false).listen();
         let performed = perform(&scenario, &ground, order, &voice, |_| None, &|_| {});
         send.send(LocalSet::new().block_on(&runtime, performed)).expect("somebody waits");

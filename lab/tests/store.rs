@@ -12,10 +12,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, process, thread};
 
-use lab::kernels::modules::WANTED;
-use lab::kernels::{Kernel, Progress, Source, Store};
+use lab::kernels::load_order::WANTED;
+use lab::kernels::{KernelImage, Progress, Source, Store, add};
+use lab::machine::protocol::{MODULE_LIST, MODULES};
 use lab::machine::vm::elf::Executable;
-use lab::machine::vm::initramfs::{Initramfs, MODULE_LIST, MODULES};
+use lab::machine::vm::initramfs::Initramfs;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
@@ -115,20 +116,19 @@ fn names(dir: &Path) -> Vec<String> {
 fn an_image_is_added_once_and_whole(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
     let mut steps = Vec::new();
-    let first = store
-        .add(&source(dir, "6.1.0-test", 1), &mut |progress| {
-            if let Progress::Step(step) = progress {
-                steps.push(step);
-            }
-        })
-        .unwrap();
+    let first = add(&store, &source(dir, "6.1.0-test", 1), &mut |progress| {
+        if let Progress::Step(step) = progress {
+            steps.push(step);
+        }
+    })
+    .unwrap();
     assert_eq!((first.id.as_str(), first.modules), ("6.1.0-test", 1));
     assert_eq!(steps.len(), 2, "{steps:?}");
     assert_eq!(names(store.root()), ["6.1.0-test"]);
     assert_eq!(names(&store.root().join("6.1.0-test")), ["SHA256SUMS", "entry.json", "kernel", "modules"]);
     // Again, the same; then the same release, built anew.
-    assert_eq!(store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap().sums, first.sums);
-    let anew = store.add(&source(dir, "6.1.0-test", 2), &mut |_| ()).unwrap();
+    assert_eq!(add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap().sums, first.sums);
+    let anew = add(&store, &source(dir, "6.1.0-test", 2), &mut |_| ()).unwrap();
     assert_ne!(anew.sums, first.sums);
     assert_eq!(fs::read(store.get("6.1.0-test").unwrap().image).unwrap()[0x400], 2);
     assert_eq!(store.list().unwrap(), [anew]);
@@ -141,7 +141,7 @@ fn an_image_is_added_once_and_whole(dir: &Path) {
 
 fn a_changed_kernel_is_not_run(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
-    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     let entry = store.root().join("6.1.0-test");
     fs::write(entry.join("modules/kernel/net/veth.ko"), "changed").unwrap();
     let modules = store.get("6.1.0-test").unwrap().modules().unwrap();
@@ -153,10 +153,10 @@ fn a_changed_kernel_is_not_run(dir: &Path) {
     assert!(found.read_image().unwrap_err().to_string().contains("kernel is not what was added"));
     assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("kernel is not what was added"));
     // Adding it again repairs it; one changed module too.
-    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     store.get("6.1.0-test").unwrap();
     fs::write(entry.join("modules/kernel/net/veth.ko"), "changed").unwrap();
-    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     assert_eq!(fs::read(entry.join("modules/kernel/net/veth.ko")).unwrap(), b"veth");
 }
 
@@ -178,7 +178,7 @@ fn many_may_add_at_once(dir: &Path) {
     let sources: Vec<_> = (0..8).map(|n| source(dir, "6.1.0-test", n / 4)).collect();
     thread::scope(|scope| {
         for source in &sources {
-            scope.spawn(|| Store::at(&root).unwrap().add(source, &mut |_| ()).unwrap());
+            scope.spawn(|| add(&Store::at(&root).unwrap(), source, &mut |_| ()).unwrap());
         }
     });
     let store = Store::at(&root).unwrap();
@@ -195,7 +195,7 @@ fn a_name_that_is_taken_is_passed_over(dir: &Path) {
         Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap()
     };
     let alive: Vec<_> = (0..64).map(taken).collect();
-    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     assert_eq!(names(store.root()).len(), alive.len() + 1);
     store.remove("6.1.0-test").unwrap();
     assert_eq!(names(store.root()).len(), alive.len());
@@ -216,7 +216,7 @@ fn what_is_no_kernel_leaves_nothing(dir: &Path) {
         (&dir.join("gone"), "No such file or directory (os error 2)"),
     ] {
         let source = Source::parse(&[file.display().to_string()], None).unwrap();
-        let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+        let error = add(&store, &source, &mut |_| ()).unwrap_err().to_string();
         assert!(error.ends_with(sentence), "{error}");
         assert!(names(store.root()).is_empty());
     }
@@ -250,16 +250,16 @@ fn a_package_writes_nothing_outside(dir: &Path) {
     let image = bzimage("6.1.0-x", 4096);
     let absolute = format!("./usr/lib/modules/6.1.0-x/{}", host.join("veth.ko").display());
     let files = [("./boot/vmlinuz-6.1.0-x", &image[..]), (&absolute, b"replaced")];
-    let entry = store.add(&deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap();
+    let entry = add(&store, &deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap();
     assert_eq!((entry.id.as_str(), entry.modules), ("6.1.0-x", 1));
     store.remove("6.1.0-x").unwrap();
     // An add that fails behind it.
     let without_image = &files[1..];
-    let error = store.add(&deb(&dir.join("b.deb"), without_image), &mut |_| ()).unwrap_err().to_string();
+    let error = add(&store, &deb(&dir.join("b.deb"), without_image), &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("without its image"), "{error}");
     let climbing = "./usr/lib/modules/6.1.0-x/../../../../../host/veth.ko";
     let files = [("./boot/vmlinuz-6.1.0-x", &image[..]), (climbing, b"replaced")];
-    let error = store.add(&deb(&dir.join("c.deb"), &files), &mut |_| ()).unwrap_err().to_string();
+    let error = add(&store, &deb(&dir.join("c.deb"), &files), &mut |_| ()).unwrap_err().to_string();
     assert!(
         error.ends_with(&format!("c.deb: its member \"{climbing}\" leads out of its directory")),
         "{error}"
@@ -274,17 +274,17 @@ fn a_name_that_is_no_good_is_not_added(dir: &Path) {
     for name in ["lib/modules/6.1.0/a\nb.ko", "lib/modules/6.1.0/\x1b[2J.ko", "lib/modules/6.1.0/\u{202e}.ko"]
     {
         let files = [("boot/vmlinuz-6.1.0", &image[..]), (name, b"x")];
-        let error = store.add(&deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap_err().to_string();
+        let error = add(&store, &deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap_err().to_string();
         assert!(error.ends_with("has characters other than printable ASCII"), "{error}");
         assert!(!error.contains(char::is_control), "{error:?}");
     }
     let of_package = deb(&dir.join("a\nb.deb"), &[("boot/vmlinuz-6.1.0", &image)]);
-    let error = store.add(&of_package, &mut |_| ()).unwrap_err().to_string();
+    let error = add(&store, &of_package, &mut |_| ()).unwrap_err().to_string();
     assert_eq!(error, "\"a\\nb.deb\" has characters that do not print; rename it");
     let source = source(dir, "6.1.0", 1);
     let odd = dir.join("built/kernel/a\nb.ko");
     fs::write(&odd, "").unwrap();
-    let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+    let error = add(&store, &source, &mut |_| ()).unwrap_err().to_string();
     assert!(
         error.contains("\"kernel/a\\nb.ko\" has characters other than printable ASCII; rename it"),
         "{error}"
@@ -294,7 +294,7 @@ fn a_name_that_is_no_good_is_not_added(dir: &Path) {
     fs::write(dir.join("outside.ko"), "").unwrap();
     symlink(dir.join("outside.ko"), dir.join("built/kernel/outside.ko")).unwrap();
     symlink("/lib/modules", dir.join("built/6.1.0")).unwrap();
-    assert_eq!(store.add(&source, &mut |_| ()).unwrap().modules, 1);
+    assert_eq!(add(&store, &source, &mut |_| ()).unwrap().modules, 1);
 }
 
 /// A file of an entry, or the entry itself.
@@ -318,7 +318,7 @@ fn what_is_no_file_is_never_read(dir: &Path) {
     let entry = store.root().join("6.1.0-test");
     let files = ["entry.json", "SHA256SUMS", "kernel", "modules", "modules/kernel/net/veth.ko", ""];
     for replaced in files {
-        let added = store.add(&source, &mut |_| ()).unwrap();
+        let added = add(&store, &source, &mut |_| ()).unwrap();
         assert_eq!(store.list().unwrap(), [added], "{replaced}");
         put_fifo(&part(&entry, replaced));
         let store = Store::at(store.root()).unwrap();
@@ -340,11 +340,11 @@ fn what_is_no_file_is_never_read(dir: &Path) {
         let fifo = dir.join(name);
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         let source = Source::parse(&[fifo.display().to_string()], None).unwrap();
-        let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+        let error = add(&store, &source, &mut |_| ()).unwrap_err().to_string();
         assert!(error.ends_with("it is a FIFO and no regular file"), "{error}");
     }
     // A directory, and more than any of them holds.
-    let added = store.add(&source, &mut |_| ()).unwrap();
+    let added = add(&store, &source, &mut |_| ()).unwrap();
     for (name, sentence) in
         [("entry.json", "64 KiB"), ("SHA256SUMS", "32 MiB"), ("kernel", "is not what was added")]
     {
@@ -355,7 +355,7 @@ fn what_is_no_file_is_never_read(dir: &Path) {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("a directory and no regular file"));
-        assert_eq!(store.add(&source, &mut |_| ()).unwrap(), added);
+        assert_eq!(add(&store, &source, &mut |_| ()).unwrap(), added);
     }
 }
 
@@ -363,7 +363,7 @@ fn a_link_in_the_store_is_not_followed(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
     let entry = store.root().join("6.1.0-test");
     for name in ["", "modules", "kernel", "entry.json", "SHA256SUMS", "modules/kernel/net/veth.ko"] {
-        store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+        add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
         let outside = dir.join("outside");
         fs::rename(part(&entry, name), &outside).unwrap();
         symlink(&outside, part(&entry, name)).unwrap();
@@ -379,7 +379,7 @@ fn a_link_in_the_store_is_not_followed(dir: &Path) {
 
 fn a_tampered_entry_is_none_and_says_so(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
-    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     let entry = store.root().join("6.1.0-test/entry.json");
     let whole: serde_json::Value = serde_json::from_slice(&fs::read(&entry).unwrap()).unwrap();
     for (field, value) in [
@@ -429,7 +429,7 @@ fn a_kernel_is_removed_from_a_full_disk(dir: &Path) {
     let root = dir.join("small");
     small_disk(&root, "size=1m,nr_inodes=64");
     let store = Store::at(&root).unwrap();
-    store.add(&source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
+    add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     let full = (0..64).find_map(|n| fs::create_dir(root.join(format!(".filler-{n}"))).err()).unwrap();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     store.remove("6.1.0-test").unwrap();
@@ -442,13 +442,13 @@ fn a_full_disk_leaves_nothing(dir: &Path) {
     let store = Store::at(&root).unwrap();
     let source = source(dir, "6.1.0-test", 1);
     fs::write(dir.join("bzImage-1"), bzimage("6.1.0-test", 65536)).unwrap();
-    let error = store.add(&source, &mut |_| ()).unwrap_err().to_string();
+    let error = add(&store, &source, &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("(nothing of it is kept): No space left on device"), "{error}");
     assert!(names(&root).is_empty());
 }
 
 /// Boots the kernel with this executable as init; see [`guest`].
-fn boot(kernel: &Kernel) -> Result<(), Failed> {
+fn boot(kernel: &KernelImage) -> Result<(), Failed> {
     let order = kernel.modules().and_then(|modules| modules.load_order(WANTED)).map_err(|e| e.to_string())?;
     let mut fs = Initramfs::new();
     fs.program("/init", &Executable::running().map_err(|e| e.to_string())?);

@@ -10,16 +10,16 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::kernels::{Kernel, Store};
+use lab::kernels::{KernelImage, Store};
+use lab::machine::guest::{self, housekeeping, line};
+use lab::machine::job::Job;
+use lab::machine::protocol::{Frame, REPORT};
 use lab::machine::vm::command_line::Guest;
 use lab::machine::vm::elf::Executable;
-use lab::machine::vm::frame::Frame;
-use lab::machine::vm::init::{self, REPORT};
 use lab::machine::vm::initramfs::Initramfs;
 use lab::machine::vm::ports::OnFrame;
-use lab::machine::vm::run::Heard;
-use lab::machine::vm::{Clock, End, Qemu, Vm, housekeeping, line};
-use lab::machine::worker::Task;
+use lab::machine::vm::run::GuestEvent;
+use lab::machine::vm::{ExitReason, GuestClock, Qemu, Vm};
 use lab::{Result, scenario};
 use tokio::runtime::Runtime;
 
@@ -38,8 +38,8 @@ const LANES: u32 = 2;
 const GUESTS_A_LANE: u32 = 3;
 
 fn main() -> ExitCode {
-    if init::asked() {
-        return init::main(&scenarios::CATALOGUE);
+    if guest::asked() {
+        return guest::main(&scenarios::CATALOGUE);
     }
     if std::process::id() == 1 && Path::new(SLEEPER).exists() {
         return sleeper();
@@ -121,12 +121,12 @@ fn command(kernel: &str, scenario: &str) -> Result<Duration> {
 
 /// One guest after the other on one kernel, in virtual time.
 struct Lane {
-    kernel: Kernel,
+    kernel: KernelImage,
     runtime: Runtime,
 }
 
 impl Lane {
-    fn new(kernel: Kernel) -> Result<Self> {
+    fn new(kernel: KernelImage) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -145,8 +145,8 @@ impl Lane {
     fn boot(&self) -> Result<Duration> {
         let start = Instant::now();
         let mut took = Duration::ZERO;
-        self.visit(0, &mut |heard| {
-            if matches!(heard, Heard::Booted) {
+        self.visit(0, &mut |event| {
+            if matches!(event, GuestEvent::Booted) {
                 took = start.elapsed();
             }
         })?;
@@ -156,24 +156,24 @@ impl Lane {
     /// What the second of two scenarios adds: the way between two outcomes.
     fn second_scenario(&self) -> Result<Duration> {
         let mut outcomes = vec![];
-        self.visit(2, &mut |heard| {
-            if matches!(heard, Heard::Outcome(_)) {
+        self.visit(2, &mut |event| {
+            if matches!(event, GuestEvent::Outcome(_)) {
                 outcomes.push(Instant::now());
             }
         })?;
         Ok(outcomes[1] - outcomes[0])
     }
 
-    fn visit(&self, tasks: usize, on_heard: &mut dyn FnMut(Heard<'_>)) -> Result<()> {
+    fn visit(&self, tasks: usize, on_event: &mut dyn FnMut(GuestEvent<'_>)) -> Result<()> {
         let vm = Vm::new(self.kernel.clone(), scenario::Clock::Virtual, 1)?;
-        let task = Task::Run {
+        let task = Job::Run {
             scenario: SCENARIO.to_owned(),
             only: vec![],
             set: std::collections::BTreeMap::new(),
             without_cause: false,
             looks: Some(lab::stage::CaptureOptions::default()),
         };
-        let visit = self.runtime.block_on(vm.visit(&scenarios::CATALOGUE, vec![task; tasks], on_heard))?;
+        let visit = self.runtime.block_on(vm.run(&scenarios::CATALOGUE, vec![task; tasks], on_event))?;
         visit.failure.map_or(Ok(()), Err)
     }
 
@@ -193,12 +193,12 @@ impl Lane {
 
     fn guest(&self, archive: &[u8], on_frame: &mut OnFrame<'_>) -> Result<()> {
         let mut qemu = Qemu::find()?;
-        qemu.clock = Clock::Virtual { seed: 1 };
+        qemu.clock = GuestClock::Virtual { seed: 1 };
         let kernel = self.kernel.read_image()?;
-        let guest = Guest { kernel: &kernel, initramfs: archive, append: "", person: None, tasks: 1 };
+        let guest = Guest { kernel: &kernel, initramfs: archive, append: "", serial: None, tasks: 1 };
         let end = self.runtime.block_on(qemu.run(&guest, on_frame))?;
         match end.how {
-            End::PoweredOff => Ok(()),
+            ExitReason::PoweredOff => Ok(()),
             _ => Err(lab::Error::Lab(end.failure().unwrap_or_default())),
         }
     }

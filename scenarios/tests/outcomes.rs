@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lab::machine::here::{Checked, Here};
-use lab::machine::worker::Task;
+use lab::machine::job::Job;
 use lab::outcome::{Outcome, Verdict};
 use lab::scenario::{Need, Scenario};
 use lab::snapshot;
@@ -48,14 +48,14 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed> {
-    let task = Task::Run {
+    let job = Job::Run {
         scenario: case.scenario.card.name.to_owned(),
         only: vec![],
         set: case.set.clone(),
         without_cause,
         looks: Some(CaptureOptions::default()),
     };
-    runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
+    runtime().block_on(here.run(job, &mut |_| {})).map_err(|e| e.to_string().into())
 }
 
 /// The outcome is the reviewed one.

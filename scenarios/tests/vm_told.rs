@@ -11,8 +11,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use lab::kernels::Store;
+use lab::kernels::load_order::WANTED;
 use lab::kernels::module::Module;
-use lab::kernels::modules::WANTED;
 use lab::machine::vm::Qemu;
 use tempfile::TempDir;
 

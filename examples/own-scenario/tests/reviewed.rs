@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lab::machine::here::Here;
-use lab::machine::worker::Task;
+use lab::machine::job::Job;
 use lab::stage::CaptureOptions;
 use lab::{Error, snapshot};
 
 #[test]
 fn the_outcome_is_the_reviewed_one() {
-    let task = Task::Run {
+    let job = Job::Run {
         scenario: "mtu-black-hole".to_owned(),
         only: vec![],
         set: BTreeMap::new(),
@@ -24,7 +24,7 @@ fn the_outcome_is_the_reviewed_one() {
     let outcome = runtime.block_on(async {
         // The program is started again for what it does in namespaces.
         let checked = Here::find(Path::new(env!("CARGO_BIN_EXE_own-scenario"))).await?;
-        checked.here.run(task, &mut |_| {}).await
+        checked.here.run(job, &mut |_| {}).await
     });
     let outcome = outcome.unwrap_or_else(|error: Error| panic!("{error}"));
     if !outcome.expected {

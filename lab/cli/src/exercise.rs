@@ -6,7 +6,7 @@ use clap::Parser;
 
 use super::Stop;
 use faultlab_base::terminal;
-use faultlab_machine::exercise::{Wish, ask};
+use faultlab_machine::exercise::{ExerciseCommand, ask};
 use faultlab_report::Style;
 
 /// A command of `faultlab shell SCENARIO --exercise`.
@@ -27,11 +27,11 @@ enum Command {
 }
 
 pub(super) fn exercise(style: Style) -> Result<ExitCode, Stop> {
-    let wish = match Command::parse() {
-        Command::Hint => Wish::Hint,
-        Command::Check => Wish::Check,
-        Command::Solution => Wish::Solution,
+    let command = match Command::parse() {
+        Command::Hint => ExerciseCommand::Hint,
+        Command::Check => ExerciseCommand::Check,
+        Command::Solution => ExerciseCommand::Solution,
     };
     let tell = |text: &str| Ok::<_, Stop>(terminal::print(text)?);
-    Ok(ExitCode::from(ask(wish, style, tell)?))
+    Ok(ExitCode::from(ask(command, style, tell)?))
 }

@@ -9,7 +9,7 @@ use super::{ladders, options, pcap, report};
 use faultlab_base::text::{is_plain, line};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
-use faultlab_machine::worker::Report;
+use faultlab_machine::job::Report;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{Arms, Card, Ground};
 use faultlab_net::topology::Topology;
@@ -24,8 +24,19 @@ const HOSTILE: &str = "\x1b]0;t\x07\u{9b}2J\nfaultlab: all as expected\r\nok 1 f
                        \u{202e}\u{2066}\u{200b}\u{feff}<script>\"'&\x7f\t\0# SKIP";
 
 /// Strings that are no text: names of a kind, addresses, bytes.
-const NO_TEXT: [&str; 10] =
-    ["clock", "verdict", "kind", "act", "happened", "carried", "bytes", "addresses", "local", "remote"];
+const NO_TEXT: [&str; 11] = [
+    "machine",
+    "clock",
+    "verdict",
+    "kind",
+    "act",
+    "happened",
+    "carried",
+    "bytes",
+    "addresses",
+    "local",
+    "remote",
+];
 
 /// The value with hostile text in the place of all text.
 fn hostile(key: &str, value: Value) -> Value {
@@ -206,10 +217,10 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
 #[test]
 fn what_a_guest_reports_meanwhile_is_clean() {
     let read = |kind: &str| match serde_json::from_value(json!({kind: HOSTILE})).unwrap() {
-        Report::Arm(text) | Report::Failed(text) => text,
+        Report::ArmEnded(text) | Report::Failed(text) => text,
         other => panic!("{other:?}"),
     };
-    assert!(read("arm").chars().all(is_plain));
+    assert!(read("arm-ended").chars().all(is_plain));
     // A panic has the last lines of the console.
     assert!(read("failed").chars().all(|letter| letter == '\n' || is_plain(letter)));
 }

@@ -63,7 +63,7 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
     bar.enable_steady_tick(Duration::from_millis(100));
     let bytes = "{spinner} {msg}  {bytes}/{total_bytes}  {bytes_per_sec}";
     let bytes = ProgressStyle::with_template(bytes).expect("the template is right");
-    let added = store.add(&source, &mut |progress| match progress {
+    let added = faultlab_kernels::add(store, &source, &mut |progress| match progress {
         Progress::Step(step) => {
             bar.set_message(text::line(&step).into_owned());
         }

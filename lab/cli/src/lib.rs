@@ -3,11 +3,9 @@
 mod doctor;
 mod exercise;
 mod files;
-mod here;
 #[cfg(test)]
 mod hostile;
 mod kernel;
-mod kernels;
 mod ladders;
 mod list;
 mod merge;
@@ -15,6 +13,8 @@ mod options;
 mod pcap;
 mod report;
 mod run;
+mod run_here;
+mod run_vm;
 mod shard;
 mod shell;
 mod show;
@@ -30,9 +30,8 @@ use nix::sys::signal::Signal;
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_machine::exercise::Wish;
-use faultlab_machine::vm::init;
-use faultlab_machine::worker;
+use faultlab_machine::exercise::ExerciseCommand;
+use faultlab_machine::{guest, worker};
 use faultlab_report::Style;
 
 /// Reproduces famous Linux network faults on a real kernel, and proves what
@@ -144,15 +143,15 @@ impl From<Error> for Stop {
 /// The whole program, but for its scenarios.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
-    if init::asked() {
-        return init::main(catalogue);
+    if guest::asked() {
+        return guest::main(catalogue);
     }
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
     }
     terminal::tell_panics();
-    let done = if arguments.first().is_some_and(|program| Wish::asked(program).is_some()) {
+    let done = if arguments.first().is_some_and(|program| ExerciseCommand::asked(program).is_some()) {
         exercise::exercise(style())
     } else {
         match Arguments::try_parse() {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::shard::Shard;
+use super::shard::{Part, Shard};
 use faultlab_engine::catalogue::{Catalogue, nearest};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
-use faultlab_machine::worker::Task;
+use faultlab_machine::job::Job;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock};
 
@@ -173,14 +173,26 @@ pub struct Options {
 impl Options {
     /// What a worker or a guest is asked to do for a scenario.
     #[must_use]
-    pub fn task(&self, scenario: &Scenario) -> Task {
-        Task::Run {
+    pub fn job(&self, scenario: &Scenario) -> Job {
+        Job::Run {
             scenario: scenario.card.name.to_owned(),
             only: self.only.clone(),
             set: self.set_for(scenario),
             without_cause: self.without_cause,
             looks: self.looks,
         }
+    }
+
+    /// The part of the matrix that is run, where not all of it is.
+    pub(super) fn part(&self) -> Option<Part> {
+        let cells = self.scenarios.len() * self.kernels.len().max(1);
+        let asked = (
+            self.scenarios.iter().map(|s| s.card.name).collect::<Vec<_>>(),
+            &self.kernels,
+            (self.clock == Clock::Virtual).then_some(self.seed),
+            (&self.only, &self.set, self.without_cause),
+        );
+        Some(Part::of(self.shard?, cells, &format!("{asked:?}")))
     }
 
     /// What was set that a scenario knows.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::{Format, Options};
 use super::shard::Part;
-use super::{Stop, files, here, kernels, ladders, options, pcap, report};
+use super::{Stop, files, ladders, options, pcap, report, run_here, run_vm};
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_model::outcome::{Outcome, Verdict};
@@ -73,7 +73,7 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     let mut columns: Vec<Column> = vec![];
     let mut drawings = Drawings::new();
-    let part = Part::of(options);
+    let part = options.part();
     let mut tell = |column: Column| {
         let mut column = cleaned(column);
         if let Some(folder) = &options.pcap {
@@ -92,10 +92,10 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         Ok(())
     };
     if options.kernels.is_empty() {
-        here::run(options, &display, &mut tell).await?;
+        run_here::run(options, &display, &mut tell).await?;
     } else {
-        let machines = kernels::ready(options)?;
-        kernels::run(catalogue, &machines, options, &display, &mut tell).await?;
+        let machines = run_vm::ready(options)?;
+        run_vm::run(catalogue, &machines, options, &display, &mut tell).await?;
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
     let tally = Tally::of(&outcomes);

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use super::options::Options;
-use faultlab_model::scenario::Clock;
 
 /// A part of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,25 +44,14 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The part that these options run, where they run one.
-    pub(super) fn of(options: &Options) -> Option<Self> {
-        let shard = options.shard?;
-        let cells = options.scenarios.len() * options.kernels.len().max(1);
-        let asked = format!(
-            "{:?}",
-            (
-                options.scenarios.iter().map(|s| s.card.name).collect::<Vec<_>>(),
-                &options.kernels,
-                (options.clock == Clock::Virtual).then_some(options.seed),
-                (&options.only, &options.set, options.without_cause),
-            )
-        );
-        Some(Self {
+    /// A shard of the matrix of so many cells that is asked for in these words.
+    pub(super) fn of(shard: Shard, cells: usize, asked: &str) -> Self {
+        Self {
             index: shard.index,
             of: shard.count,
             outcomes: (0..cells).filter(|n| shard.has(*n)).count(),
-            matrix: files::hash(&asked),
-        })
+            matrix: files::hash(asked),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Stop, here, options, run};
+use super::{Stop, options, run, run_here};
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
@@ -14,9 +14,9 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_kernels::Store;
 use faultlab_machine::exercise;
 use faultlab_machine::here::{Checked, Here};
-use faultlab_machine::shell::Seat;
+use faultlab_machine::job::Job;
+use faultlab_machine::shell::ShellOptions;
 use faultlab_machine::vm::Vm;
-use faultlab_machine::worker::Task;
 use faultlab_model::scenario::{Clock, Ground, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
@@ -93,7 +93,7 @@ async fn beside(
         return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
-    if let Some(reason) = here::missing(&abilities, scenario.needs) {
+    if let Some(reason) = run_here::missing(&abilities, scenario.needs) {
         return cannot(reason);
     }
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
@@ -107,13 +107,11 @@ fn in_guest(
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let task = Task::Shell {
+    let job = Job::Shell {
         scenario: scenario.card.name.to_owned(),
         arm: raw.arm.clone(),
         set,
-        descriptors: [0, 1, 2],
-        seat: Seat { foreground: true, style, exercise: raw.exercise },
-        unconfined: true,
+        options: ShellOptions { foreground: true, style, exercise: raw.exercise },
     };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
@@ -125,7 +123,7 @@ fn in_guest(
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            status = vm.shell(task) => Ok(ExitCode::from(status?)),
+            status = vm.shell(job) => Ok(ExitCode::from(status?)),
         }
     })
 }

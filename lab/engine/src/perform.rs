@@ -11,7 +11,7 @@ use crate::stage::{ArmRun, CaptureOptions};
 use faultlab_base::error::{Error, Result};
 use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
-use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Verdict, judge};
+use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Verdict, judge};
 use faultlab_model::recording::Recording;
 use faultlab_model::scenario::{ArmKind, Era, Ground};
 use faultlab_model::snapshot;
@@ -20,6 +20,8 @@ use faultlab_net::wire::all as wires;
 /// What is asked of a scenario, beside its ground.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
+    /// Where this is.
+    pub machine: Machine,
     /// Variants and remedies to narrow to; all where it is empty.
     pub only: &'a [String],
     /// Gives the fault arm the network and the conduct of the control, and plays no
@@ -50,7 +52,7 @@ pub async fn perform(
     on_arm: &dyn Fn(&str),
 ) -> Result<Outcome> {
     let begun = Instant::now();
-    let mut outcome = Outcome::without_run(scenario, ground, Verdict::Failed, String::new());
+    let mut outcome = Outcome::on_ground(scenario, ground, order.machine, Verdict::Failed, String::new());
     outcome.reason = None;
     outcome.settings = Map(ground.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
     match scenario.era(ground) {

@@ -2,102 +2,44 @@
 //! image.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::apt::Apt;
 use super::beneath::{BeneathPath, is_one_line, quoted};
 use super::directory::{Directory, regular_file};
 use super::entry::Entry;
 use super::image::Image;
-use super::kernel::{IMAGE, modules_beside, modules_of};
+use super::kernel_image::{IMAGE, modules_beside, modules_of};
 use super::limits::{IMAGE_MAX, LIST_MAX, MODULE_MAX, Size, UNPACKED_MAX, too_large};
 use super::modules::{self, MODULES};
 use super::package::{self, Contents};
+use super::progress::Progress;
+use super::source::{Source, names};
 use super::store::Store;
-use super::suite::{self, Suite};
+use super::suite;
 use faultlab_base::error::{Error, Result};
 
-/// Where a kernel comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A suite of a distribution, from the machine's mirror.
-    Suite(Suite),
-    /// Package files: one, or the parts of a split image.
-    Packages(Vec<PathBuf>),
-    /// A bzImage.
-    Image {
-        /// The bzImage.
-        image: PathBuf,
-        /// Its modules; those beside the image where it is `None`.
-        modules: Option<PathBuf>,
-    },
-}
-
-impl Source {
-    /// Tells what the words of a command line mean: `debian:SUITE`, package
-    /// files, or one bzImage with perhaps its modules.
-    ///
-    /// # Errors
-    /// Where the words do not go together.
-    pub fn parse(words: &[String], modules: Option<&Path>) -> Result<Self> {
-        let is_deb = |word: &String| Path::new(word).extension().is_some_and(|end| end == "deb");
-        let lone_modules =
-            || Err(Error::Lab("modules go with a bzImage only; packages bring their own".into()));
-        match words {
-            [] => Err(Error::Lab("a suite, package files or a bzImage are wanted".into())),
-            [word] if Suite::is_meant(word) && !Path::new(word).exists() => match modules {
-                None => Ok(Self::Suite(word.parse()?)),
-                Some(_) => lone_modules(),
-            },
-            words if words.iter().all(is_deb) => match modules {
-                None => Ok(Self::Packages(words.iter().map(PathBuf::from).collect())),
-                Some(_) => lone_modules(),
-            },
-            [image] => Ok(Self::Image { image: image.into(), modules: modules.map(Path::to_owned) }),
-            [first, ..] => Err(Error::Lab(format!(
-                "{first}: several files can be added as one kernel only if all are .deb"
-            ))),
+/// Adds a kernel to the store, or brings the one of that name up to date.
+/// Nothing of it is left if that fails: at once or, if this process is killed,
+/// when the store is next opened.
+///
+/// # Errors
+/// One sentence that says what was wrong with the source, or that the disk is
+/// full.
+pub fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
+    prepare(store, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
+        Some(full @ (Errno::ENOSPC | Errno::EDQUOT)) => {
+            store.failed(&format!("add {source} (nothing of it is kept)"), full.into())
         }
-    }
+        _ => e,
+    })
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Suite(suite) => suite.fmt(f),
-            Self::Packages(files) => f.write_str(&names(files).join(" ")),
-            Self::Image { image, .. } => image.display().fmt(f),
-        }
-    }
-}
-
-/// How far adding a kernel has come. The rate is for the reader to work out,
-/// by the clock at which it is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// The next step begins: a clause such as `fetching linux-image-...`.
-    Step(String),
-    /// Of this step, so many bytes are done.
-    Bytes {
-        /// Bytes so far.
-        done: u64,
-        /// Bytes in all, where that is known.
-        total: Option<u64>,
-    },
-}
-
-fn names(files: &[PathBuf]) -> Vec<String> {
-    files
-        .iter()
-        .map(|file| file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned())
-        .collect()
-}
-
-/// Adds `source` to `store`.
-pub(super) fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
+fn prepare(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
     let temporary = store.temporary()?;
     let prepared = temporary.path.join("entry");
     fs::create_dir(&prepared).map_err(|e| store.failed("make a directory", e))?;

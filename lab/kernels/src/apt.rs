@@ -8,23 +8,15 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::add::Progress;
-use super::limits::{OUTPUT_MAX, Size};
+use super::command;
 use super::mirror::Mirror;
+use super::progress::Progress;
 use super::suite::{self, Record, Suite};
 use faultlab_base::error::{Error, Result};
-use faultlab_base::programs;
-
-/// How often a running download is looked at, in milliseconds.
-const LOOK_EVERY: u16 = 200;
 
 /// apt with one suite in its sources and nothing else.
 #[derive(Debug)]
@@ -164,7 +156,7 @@ Acquire::Languages "none";
     }
 
     fn run(&self, command: Command, look: &mut dyn FnMut()) -> Result<String> {
-        let output = run(command, look)?;
+        let output = command::run(command, look)?;
         if output.success {
             return Ok(output.stdout);
         }
@@ -212,93 +204,14 @@ impl Seen {
     }
 }
 
-/// What a program said in the end.
-pub(super) struct Output {
-    pub(super) success: bool,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
-}
-
-/// Runs a program that dies with us, and looks up every now and then.
-pub(super) fn run(mut command: Command, look: &mut dyn FnMut()) -> Result<Output> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    #[allow(unsafe_code, reason = "a child can ask for its own death signal only between fork and exec")]
-    // SAFETY: prctl is async-signal-safe and allocates nothing.
-    unsafe {
-        command.pre_exec(|| {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from)
-        });
-    }
-    let mut child = command.spawn().map_err(|e| {
-        // EACCES too may say only that PATH leads where this user may not look.
-        if programs::named(&program).next().is_none() {
-            Error::missing(program.clone(), "without apt, add the .deb files or the image itself")
-        } else {
-            Error::kernel(program.clone(), "start", e)
-        }
-    })?;
-    let failed = |e: io::Error| Error::kernel(program.clone(), "read what it prints", e);
-    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let (mut printed, mut complained) = (Vec::new(), Vec::new());
-    while stdout.is_some() || stderr.is_some() {
-        let mut ready = Vec::new();
-        ready.extend(stdout.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-        ready.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut ready, PollTimeout::from(LOOK_EVERY)) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(failed(e.into())),
-        }
-        let mut ready = ready.iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>().into_iter();
-        if stdout.is_some() && ready.next() == Some(true) {
-            drain(&mut stdout, &mut printed).map_err(failed)?;
-        }
-        if stderr.is_some() && ready.next() == Some(true) {
-            drain(&mut stderr, &mut complained).map_err(failed)?;
-        }
-        if printed.len() + complained.len() > OUTPUT_MAX {
-            let _ = child.kill();
-            let _ = child.wait();
-            let max = Size(OUTPUT_MAX as u64);
-            return Err(Error::Lab(format!("{program} prints more than {max}")));
-        }
-        look();
-    }
-    let status = child.wait().map_err(failed)?;
-    Ok(Output {
-        success: status.success(),
-        stdout: String::from_utf8_lossy(&printed).into_owned(),
-        stderr: String::from_utf8_lossy(&complained).into_owned(),
-    })
-}
-
-/// Takes what a pipe has; `None` once it has ended.
-fn drain(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<()> {
-    let mut buffer = [0; 16 * 1024];
-    let n = pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut buffer))?;
-    into.extend_from_slice(&buffer[..n]);
-    if n == 0 {
-        *pipe = None;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_a_program_says_is_kept_apart() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo out; echo 'W: careful' >&2; echo 'E: it broke' >&2; exit 3"]);
-        let output = run(command, &mut || ()).unwrap();
-        assert_eq!((output.stdout.as_str(), output.success), ("out\n", false));
-        assert_eq!(objection(&output.stderr), "it broke");
-        let mut endless = Command::new("sh");
-        endless.args(["-c", "exec cat /dev/zero"]);
-        let error = run(endless, &mut || ()).map(drop).unwrap_err().to_string();
-        assert_eq!(error, "sh prints more than 64 MiB");
-        let error = run(Command::new("no-such-program"), &mut || ()).map(drop).unwrap_err().to_string();
-        assert_eq!(error, "no-such-program is missing; without apt, add the .deb files or the image itself");
+    fn an_error_says_more_than_a_warning() {
+        assert_eq!(objection("W: careful\nE: it broke\n"), "it broke");
+        assert_eq!(objection("W: careful\n"), "careful");
+        assert_eq!(objection(""), "it failed without a word");
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::apt;
+use super::command;
 use super::suite::Suite;
 use faultlab_base::error::{Error, Result};
 
@@ -41,11 +41,11 @@ impl Mirror {
             "$(ORIGIN)\t$(RELEASE)\t$(REPO_URI)",
             "Created-By: Packages",
         ]);
-        let targets = apt::run(targets, &mut || ())?.stdout;
+        let targets = command::run(targets, &mut || ())?.stdout;
         let mut places = Command::new("apt-config");
         places.args(["shell", "LIST", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"]);
         let named: Vec<_> =
-            sources(&apt::run(places, &mut || ())?.stdout).iter().flat_map(|text| parse(text)).collect();
+            sources(&command::run(places, &mut || ())?.stdout).iter().flat_map(|text| parse(text)).collect();
         find(&targets, &named, suite.is_security()).ok_or_else(|| {
             let (kind, example) = if suite.is_security() {
                 ("security mirror", "its security suite")

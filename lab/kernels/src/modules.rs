@@ -13,7 +13,6 @@ use std::sync::Arc;
 use super::beneath::BeneathPath;
 use super::directory::Directory;
 use super::limits::{LIST_MAX, LOADED_MODULE_MAX, MODULES_MAX};
-pub use super::load_order::{LoadOrder, WANTED, Wanted};
 use super::module::{self, Module, module_name};
 use super::package::is_module;
 use super::sums::Sums;

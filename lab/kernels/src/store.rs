@@ -30,11 +30,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, renameat2};
 
-use super::add::{self, Progress, Source};
 use super::beneath::{BeneathPath, quoted};
 use super::directory::Directory;
 use super::entry::Entry;
-use super::kernel::{IMAGE, Kernel};
+use super::kernel_image::{IMAGE, KernelImage};
 use super::limits::{ENTRY_MAX, SUMS_MAX};
 use super::modules::MODULES;
 use super::sums::{Sums, sha256};
@@ -97,22 +96,6 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Adds a kernel, or brings the one of that name up to date. Nothing of
-    /// it is left if that fails, at once or, if this process is killed, when
-    /// the store is next opened.
-    ///
-    /// # Errors
-    /// One sentence that says what was wrong with the source, or that the
-    /// disk is full.
-    pub fn add(&self, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
-        add::add(self, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
-            Some(full @ (Errno::ENOSPC | Errno::EDQUOT)) => {
-                self.failed(&format!("add {source} (nothing of it is kept)"), full.into())
-            }
-            _ => e,
-        })
     }
 
     /// All entries, by name. What is no entry is left out: [`Store::invalid`]
@@ -190,13 +173,13 @@ impl Store {
     /// bzImage, for which there need be no store.
     ///
     /// # Errors
-    /// As [`Store::open`], [`Store::get`] and [`Kernel::from_image`].
-    pub fn find(name: &str) -> Result<Kernel> {
+    /// As [`Store::open`], [`Store::get`] and [`KernelImage::from_image`].
+    pub fn find(name: &str) -> Result<KernelImage> {
         let image = Path::new(name);
         match Self::open() {
             Ok(store) if !image.is_file() || !matches!(store.read_entry(name), Ok(None)) => store.get(name),
             Err(error) if !image.is_file() => Err(error),
-            _ => Kernel::from_image(image, None),
+            _ => KernelImage::from_image(image, None),
         }
     }
 
@@ -205,7 +188,7 @@ impl Store {
     ///
     /// # Errors
     /// Where there is none, or it was changed.
-    pub fn get(&self, id: &str) -> Result<Kernel> {
+    pub fn get(&self, id: &str) -> Result<KernelImage> {
         let Some(entry) = self.read_entry(id)? else { return Err(self.unknown(id)) };
         let failed = |what: &str| {
             let tried = format!("read {what} of {id}");
@@ -228,7 +211,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(failed("the modules")(e)),
         };
-        Ok(Kernel {
+        Ok(KernelImage {
             id: entry.id,
             release: entry.release,
             image: dir.path().join(IMAGE),

@@ -21,8 +21,9 @@ use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, setgroups, setresgid, setresuid};
 
 use super::ids::{Ids, Range};
-use super::mounts::{self, Owner};
+use super::mounts;
 use super::syscalls;
+use super::tmpfs::Owner;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::isolation::{
     Privilege, die_with_parent, first_process, live_as_child_of, parent_lives, powerless, raise_open_files,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::shell::play;
+use super::played::play;
 use super::{mounts, names};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;
@@ -31,7 +31,7 @@ const SOCKET: &str = "/run/faultlab/.worker";
 /// What a trainee can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Wish {
+pub enum ExerciseCommand {
     /// The next hint.
     Hint,
     /// The probes again, on the network as it now is.
@@ -40,7 +40,7 @@ pub enum Wish {
     Solution,
 }
 
-impl Wish {
+impl ExerciseCommand {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Hint, Self::Check, Self::Solution];
 
@@ -54,18 +54,18 @@ impl Wish {
         }
     }
 
-    /// The wish whose command a program was started as.
+    /// The command that a program was started as.
     #[must_use]
     pub fn asked(program: &str) -> Option<Self> {
         let name = Path::new(program).file_name()?;
-        Self::ALL.into_iter().find(|wish| name == wish.name())
+        Self::ALL.into_iter().find(|command| name == command.name())
     }
 }
 
 /// What a command asks the worker.
 #[derive(Debug, Serialize, Deserialize)]
 struct Question {
-    wish: Wish,
+    command: ExerciseCommand,
     style: Style,
 }
 
@@ -85,15 +85,18 @@ enum Answer {
 /// # Errors
 /// [`Error::Lab`] outside of an exercise; what `tell` fails with.
 pub fn ask<E: From<Error>>(
-    wish: Wish,
+    command: ExerciseCommand,
     style: Style,
     mut tell: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<u8, E> {
-    let failed = |tried: &str, e: io::Error| Error::kernel(wish.name(), tried, e);
+    let failed = |tried: &str, e: io::Error| Error::kernel(command.name(), tried, e);
     let mut worker = Client::connect(SOCKET).map_err(|_| {
-        Error::Lab(format!("{} works in the shell of `faultlab shell SCENARIO --exercise` only", wish.name()))
+        Error::Lab(format!(
+            "{} works in the shell of `faultlab shell SCENARIO --exercise` only",
+            command.name()
+        ))
     })?;
-    let question = serde_json::to_string(&Question { wish, style }).expect("plain data");
+    let question = serde_json::to_string(&Question { command, style }).expect("plain data");
     writeln!(worker, "{question}").map_err(|e| failed("ask the worker", e))?;
     for line in io::BufReader::new(worker).lines() {
         let line = line.map_err(|e| failed("hear the worker", e))?;
@@ -185,32 +188,32 @@ impl<'s, 'a> Exercise<'s, 'a> {
         }
     }
 
-    async fn answer(&mut self, mut command: BufReader<UnixStream>) -> io::Result<()> {
+    async fn answer(&mut self, mut asker: BufReader<UnixStream>) -> io::Result<()> {
         let mut line = String::new();
-        command.read_line(&mut line).await?;
-        let Question { wish, style } = serde_json::from_str(&line)?;
+        asker.read_line(&mut line).await?;
+        let Question { command, style } = serde_json::from_str(&line)?;
         let mut status = 0;
-        match wish {
-            Wish::Hint => say(&mut command, self.hint(style)).await?,
-            Wish::Solution => say(&mut command, report::solution(self.scenario, style)).await?,
-            Wish::Check => {
+        match command {
+            ExerciseCommand::Hint => say(&mut asker, self.hint(style)).await?,
+            ExerciseCommand::Solution => say(&mut asker, report::solution(self.scenario, style)).await?,
+            ExerciseCommand::Check => {
                 let takes = self.takes.as_secs() + 1;
                 let begun = if self.looks() {
                     "What waits is looked at again.".to_owned()
                 } else {
                     format!("The probes are played again; the first time it took {takes} s.")
                 };
-                say(&mut command, format!("{begun}\n")).await?;
+                say(&mut asker, format!("{begun}\n")).await?;
                 // Before 6.0 a TIME_WAIT cannot be ended from outside.
                 if !self.looks() && !self.run.ground().kernel.at_least(6, 0) {
-                    say(&mut command, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
+                    say(&mut asker, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
                         .await?;
                 }
                 let mut gone = [0];
                 let verdict = tokio::select! {
                     verdict = self.check() => verdict,
                     // It says nothing more: it was interrupted.
-                    _ = tokio::io::AsyncReadExt::read(&mut command, &mut gone) => return Ok(()),
+                    _ = tokio::io::AsyncReadExt::read(&mut asker, &mut gone) => return Ok(()),
                 };
                 let told = match verdict {
                     // Nothing was tried.
@@ -223,10 +226,10 @@ impl<'s, 'a> Exercise<'s, 'a> {
                     }
                 };
                 status = u8::from(!self.solved);
-                say(&mut command, style.paragraph("", &told)).await?;
+                say(&mut asker, style.paragraph("", &told)).await?;
             }
         }
-        tell(&mut command, &Answer::Done(status)).await
+        tell(&mut asker, &Answer::Done(status)).await
     }
 
     fn hint(&mut self, style: Style) -> String {
@@ -284,8 +287,8 @@ fn install() -> io::Result<UnixListener> {
     // In a guest, and where nothing is confined, it is at its own path only.
     let own = Path::new(mounts::PROGRAM);
     let program = if own.exists() { own.to_path_buf() } else { std::env::current_exe()? };
-    for wish in Wish::ALL {
-        symlink(&program, place.join(wish.name()))?;
+    for command in ExerciseCommand::ALL {
+        symlink(&program, place.join(command.name()))?;
     }
     UnixListener::bind(SOCKET)
 }

@@ -6,7 +6,6 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 use std::{fs, io};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -15,15 +14,14 @@ use tokio::time::timeout;
 
 use super::check::Ability;
 use super::complaints::Complaints;
-use super::shell::{Seat, Terminal};
-use super::worker::{Report, Request, Task, WORD};
+use super::job::{Job, Report};
+use super::played::BUDGET;
+use super::shell::{ShellOptions, Terminal};
+use super::worker::{Request, WORD, Work};
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Outcome;
 use faultlab_net::isolation::Privilege;
 use faultlab_report::Style;
-
-/// How long a scenario may take before it is given up.
-pub(super) const BUDGET: Duration = Duration::from_secs(120);
 
 /// The running kernel, ready to run scenarios.
 #[derive(Debug, Clone)]
@@ -75,7 +73,7 @@ impl Here {
     }
 
     async fn check(&self) -> Result<Vec<Ability>> {
-        match self.ask(Task::Check, &mut |_| {}).await? {
+        match self.ask(Work::Check, &mut |_| {}).await? {
             Report::Abilities(abilities) => Ok(abilities),
             other => Err(Error::Lab(format!("the check answered {other:?}"))),
         }
@@ -86,8 +84,8 @@ impl Here {
     /// # Errors
     /// Where no outcome came: the worker could not start, died, or took longer
     /// than two minutes.
-    pub async fn run(&self, task: Task, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
-        match self.ask(task, on_arm).await? {
+    pub async fn run(&self, job: Job, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
+        match self.ask(Work::Do(job), on_arm).await? {
             Report::Outcome(outcome) => Ok(*outcome),
             other => Err(Error::Lab(format!("the worker answered {other:?}"))),
         }
@@ -118,21 +116,20 @@ impl Here {
             nix::unistd::dup(io::stderr()).map_err(failed)?,
         ];
         let terminal = Terminal::of(&streams[0]);
-        let task = Task::Shell {
+        let job = Job::Shell {
             scenario: scenario.to_owned(),
             arm: arm.to_owned(),
             set,
-            descriptors: streams.each_ref().map(AsRawFd::as_raw_fd),
-            seat: Seat { foreground: terminal.is_ours(), style, exercise },
-            unconfined,
+            options: ShellOptions { foreground: terminal.is_ours(), style, exercise },
         };
-        match self.ask(task, &mut |_| {}).await? {
+        let descriptors = streams.each_ref().map(AsRawFd::as_raw_fd);
+        match self.ask(Work::Sit { job, descriptors, unconfined }, &mut |_| {}).await? {
             Report::Left(status) => Ok(status),
             other => Err(Error::Lab(format!("the worker answered {other:?}"))),
         }
     }
 
-    async fn ask(&self, task: Task, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
+    async fn ask(&self, work: Work, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
         let failed = |tried: &str, e: std::io::Error| Error::kernel("worker", tried, e);
         let mut child = Command::new(&self.executable)
             .args([WORD, &std::process::id().to_string()])
@@ -145,8 +142,8 @@ impl Here {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| failed(&format!("start {}", self.executable.display()), e))?;
-        let lasts = matches!(task, Task::Shell { .. });
-        let request = serde_json::to_vec(&Request { privilege: self.privilege, task }).expect("plain data");
+        let lasts = matches!(work, Work::Sit { .. });
+        let request = serde_json::to_vec(&Request { privilege: self.privilege, work }).expect("plain data");
         let mut stdin = child.stdin.take().expect("stdin is piped");
         // A worker that has died says why on standard error.
         let _ = stdin.write_all(&request).await;
@@ -196,7 +193,8 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cel
         let mut end = None;
         while let Ok(Some(line)) = reports.next_line().await {
             match serde_json::from_str(&line) {
-                Ok(Report::Arm(arm)) => on_arm(&arm),
+                Ok(Report::ArmEnded(arm)) => on_arm(&arm),
+                Ok(Report::ShellBegins) => {}
                 Ok(Report::Continued) => continued.set(true),
                 Ok(report) => end = Some(report),
                 Err(error) => end = Some(Report::Failed(format!("the worker said {line:?}: {error}"))),

@@ -1,15 +1,31 @@
 //! Where a scenario runs.
+//!
+//! - `job`: what is asked, what is reported, and how it is done; the same in a
+//!   `worker` and in a `guest`.
+//! - `here`: the running kernel, on which a `worker` does the job in namespaces
+//!   of its own (`confinement`, with `ids`, `mounts`, `tmpfs` and `syscalls`);
+//!   `check`: what this machine can do.
+//! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
+//!   what the two have agreed on.
+//! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
+//!   its own `belongings`; `exercise`: what it answers a trainee.
 
 mod belongings;
 pub mod check;
 mod complaints;
 pub mod confinement;
 pub mod exercise;
+pub mod guest;
 pub mod here;
 mod ids;
+pub mod job;
 mod mounts;
 mod names;
+mod played;
+pub mod protocol;
 pub mod shell;
+mod stops;
 mod syscalls;
+mod tmpfs;
 pub mod vm;
 pub mod worker;

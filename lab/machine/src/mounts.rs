@@ -18,28 +18,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::names;
+use super::tmpfs::{Owner, WRAPPERS, bind, cover_run, descriptor, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
 /// This program, where a shell finds it: its own path may lead through
 /// directories that only the machine's root may enter.
 pub(super) const PROGRAM: &str = "/run/.faultlab/faultlab";
-
-/// Programs that are started otherwise here than outside.
-pub(super) const WRAPPERS: &str = "/run/.faultlab/bin";
-
-/// Who owns what can be written: an id of this user namespace.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owner {
-    pub user: u32,
-    pub group: u32,
-}
-
-impl Owner {
-    /// Root of this user namespace.
-    pub(super) const ROOT: Self = Self { user: 0, group: 0 };
-}
 
 /// Makes every file system of this mount namespace read-only, and mounts the
 /// /proc of this pid namespace, of which /proc/sys/net is writable.
@@ -69,7 +54,7 @@ pub(super) fn for_a_person(owner: Owner, one_id: bool) -> Result<()> {
     let program = std::env::current_exe().map_err(failed("find this program"))?;
     let program = File::open(program).map_err(failed("open this program"))?;
     devices(owner).map_err(failed("make /dev"))?;
-    names::cover_run(Some(owner)).map_err(failed("make /run"))?;
+    cover_run(Some(owner)).map_err(failed("make /run"))?;
     install(&program).map_err(failed(&format!("make {PROGRAM}")))?;
     if one_id {
         wrap_tcpdump().map_err(failed(&format!("make {WRAPPERS}")))?;
@@ -87,23 +72,11 @@ fn failed<E: Into<io::Error>>(tried: &str) -> impl FnOnce(E) -> Error {
     move |error| Error::kernel("mount namespace", tried, error)
 }
 
-/// An empty file system in memory.
-pub(super) fn tmpfs(on: &Path, owner: Owner, mode: &str) -> nix::Result<()> {
-    let options = format!("mode={mode},uid={},gid={}", owner.user, owner.group);
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), on, Some("tmpfs"), flags, Some(options.as_str()))
-}
-
-/// Mounts what is at one place at another one, too, with all below it.
-pub(super) fn bind(what: &Path, to: &Path) -> nix::Result<()> {
-    mount(Some(what), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-}
-
 /// Has this program at [`PROGRAM`]: itself, or a copy where only its owner may
 /// start it.
 fn install(program: &File) -> io::Result<()> {
     let everyone = program.metadata()?.permissions().mode() & 0o005 == 0o005;
-    let own = names::descriptor(program);
+    let own = descriptor(program);
     if everyone {
         File::create(PROGRAM)?;
         return Ok(bind(&own, Path::new(PROGRAM))?);
@@ -130,7 +103,7 @@ const TUN: (u64, u64) = (10, 200);
 fn devices(owner: Owner) -> io::Result<()> {
     let dev = Path::new("/dev");
     let before = File::open(dev)?;
-    let of_machine = names::descriptor(&before);
+    let of_machine = descriptor(&before);
     // Only root of the machine makes devices, and they work on no mount with
     // MS_NODEV.
     let options = format!("mode=755,uid={},gid={}", owner.user, owner.group);

@@ -4,7 +4,6 @@
 //! The hosts get names for `ip netns` (`names`), in a mount namespace that only
 //! this worker and its shell are in.
 
-use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,19 +18,13 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::belongings::Belongings;
 use super::exercise::{self, Exercise};
-use super::here::BUDGET;
-use super::{mounts, names};
+use super::played::Played;
+use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
-use faultlab_engine::evidence::voice::Voice;
-use faultlab_engine::scenario::ScriptedArm;
-use faultlab_engine::scenario::{Play, Scenario};
-use faultlab_engine::stage::ArmRun;
-use faultlab_model::scenario::Ground;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
 
@@ -47,14 +40,14 @@ fn tools() -> Tools {
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
 
-/// Who a shell is for.
+/// How a shell is started.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Seat {
+pub struct ShellOptions {
     /// Whether the shell takes the terminal: its starter had it.
     pub foreground: bool,
     /// How wide the terminal is, and whether it has colours.
     pub style: Style,
-    /// Whether the cause is kept from who sits there, who is to find it.
+    /// Whether the cause is kept secret: who sits there is to find it.
     pub exercise: bool,
 }
 
@@ -78,69 +71,30 @@ impl Streams {
     }
 }
 
-/// An arm that was played, or stays where its fault stands.
-pub(super) struct Played<'s> {
-    scenario: &'s Scenario,
-    run: &'s ArmRun<'s>,
-    /// The rest of a play that stays.
-    rest: Option<Play<'s>>,
-}
-
-impl<'s> Played<'s> {
-    /// Sets up an arm that a shell will be beside.
-    pub(super) async fn run<'a>(
-        scenario: &Scenario,
-        ground: &'a Ground,
-        arm: &'a ScriptedArm,
-        voice: &'a Voice,
-    ) -> Result<ArmRun<'a>> {
-        let mut run = ArmRun::set_up(scenario, ground, arm, voice, None).await?;
-        run.expect_shell();
-        Ok(run)
-    }
-
-    /// Plays the arm.
-    pub(super) async fn on(scenario: &'s Scenario, run: &'s ArmRun<'s>) -> Result<Self> {
-        let mut play = run.play();
-        let stays = async {
-            tokio::select! {
-                biased;
-                played = &mut play => played.map(|()| false),
-                () = run.is_held() => Ok(true),
-            }
-        };
-        let stays = within_budget(run, stays).await?;
-        Ok(Self { scenario, run, rest: stays.then_some(play) })
-    }
-
-    /// Goes on with it for ever.
-    async fn go_on(rest: Option<Play<'s>>) -> Result<Infallible> {
-        if let Some(rest) = rest {
-            rest.await?;
-        }
-        std::future::pending().await
-    }
-}
-
 /// Starts a shell beside an arm that was played, and waits for its end. Returns
 /// the shell's exit status, for one that a signal ended 128 and its number. One
 /// that is `confined` is told what it can write to.
-pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat, confined: bool) -> Result<u8> {
+pub(super) async fn beside(
+    played: Played<'_>,
+    streams: Streams,
+    options: ShellOptions,
+    confined: bool,
+) -> Result<u8> {
     let Played { scenario, run, rest } = played;
     let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(run.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
-    let (role, told, mut exercise) = if seat.exercise {
+    let (role, told, mut exercise) = if options.exercise {
         let exercise = Exercise::begin(scenario, run, rest.is_some())?;
-        ("exercise", exercise.greeting(tools(), seat.style), Some(exercise))
+        ("exercise", exercise.greeting(tools(), options.style), Some(exercise))
     } else {
         let (arm, topology) = (run.arm(), run.network().topology());
         let seen = run.observed();
-        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), seat.style);
+        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), options.style);
         (arm.name, told, None)
     };
     let belongings = confined.then(Belongings::look);
-    let limits = belongings.as_ref().map(|b| seat.style.paragraph("", &b.told())).unwrap_or_default();
+    let limits = belongings.as_ref().map(|b| options.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
     // Where nobody reads it, the shell still works.
     let _ = from_background(|| screen.write_all((told + &limits).as_bytes()));
@@ -155,18 +109,18 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat, con
         .env("FAULTLAB_ARM", role)
         .env("PS1", format!("({} {role}) $ ", scenario.card.name))
         .env("PROMPT_COMMAND", PROMPT)
-        .env("PATH", path(seat.exercise))
+        .env("PATH", path(options.exercise))
         .kill_on_drop(true)
         .process_group(0);
     if let Some(belongings) = &belongings {
         belongings.give(&mut command);
     }
-    if !seat.style.colour {
+    if !options.style.colour {
         // A guest's console is a terminal, whatever shows it.
         command.env("NO_COLOR", "1");
     }
-    if seat.foreground {
-        // SAFETY: descriptor 0 is the seat's by then; `take_terminal` makes a
+    if options.foreground {
+        // SAFETY: descriptor 0 is the shell's own by then; `take_terminal` makes a
         // few system calls and allocates nothing.
         #[allow(unsafe_code, reason = "code between fork and exec, see SAFETY")]
         unsafe {
@@ -187,24 +141,9 @@ pub(super) async fn beside(played: Played<'_>, streams: Streams, seat: Seat, con
         failed = Played::go_on(rest) => match failed? {},
     };
     if let Some(exercise) = exercise {
-        let _ = from_background(|| screen.write_all(exercise.farewell(seat.style).as_bytes()));
+        let _ = from_background(|| screen.write_all(exercise.farewell(options.style).as_bytes()));
     }
     Ok(code(status.map_err(|e| failed("wait", e))?))
-}
-
-/// Plays an arm once more.
-pub(super) async fn play(run: &ArmRun<'_>) -> Result<()> {
-    within_budget(run, run.play()).await
-}
-
-async fn within_budget<T>(run: &ArmRun<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(BUDGET, played).await.unwrap_or_else(|_| {
-        Err(Error::Deadline {
-            place: run.arm().name.into(),
-            condition: "the arm to be played".into(),
-            waited: BUDGET,
-        })
-    })
 }
 
 fn code(status: ExitStatus) -> u8 {
@@ -215,8 +154,8 @@ fn code(status: ExitStatus) -> u8 {
 /// The commands of an exercise are before all others.
 fn path(exercise: bool) -> OsString {
     let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
-    if Path::new(mounts::WRAPPERS).exists() {
-        path.push(format!("{}:", mounts::WRAPPERS));
+    if Path::new(tmpfs::WRAPPERS).exists() {
+        path.push(format!("{}:", tmpfs::WRAPPERS));
     }
     path.push(programs::path());
     path

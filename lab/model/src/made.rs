@@ -1,6 +1,6 @@
 //! Outcomes as tests need them.
 
-use crate::outcome::{ArmOutcome, Map, Outcome, Seconds, Verdict};
+use crate::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
 use crate::scenario::{ArmKind, Clock};
 
 /// An outcome whose fault arm met this.
@@ -23,7 +23,7 @@ pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> O
         scenario: "beyond-window".into(),
         kernel: kernel.into(),
         kernel_id: Some(kernel.into()),
-        machine: "vm".into(),
+        machine: Machine::Vm,
         clock: Clock::Virtual,
         era: None,
         verdict,

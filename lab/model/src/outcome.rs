@@ -25,8 +25,8 @@ pub struct Outcome {
     /// where it is the running one.
     #[serde(default)]
     pub kernel_id: Option<String>,
-    /// `here` or `vm`.
-    pub machine: String,
+    /// Where it ran.
+    pub machine: Machine,
     /// Which clock the timers followed.
     pub clock: Clock,
     /// The kernel's era in this scenario; none where nothing could run.
@@ -51,6 +51,25 @@ pub struct Outcome {
     pub log: Vec<String>,
     /// How long it took.
     pub seconds: Seconds,
+}
+
+/// Where a scenario runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Machine {
+    /// On the running kernel.
+    Here,
+    /// On a kernel of its own, in a virtual machine.
+    Vm,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Here => "here",
+            Self::Vm => "vm",
+        })
+    }
 }
 
 /// One column of the table.
@@ -234,16 +253,24 @@ pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdi
 }
 
 impl Outcome {
-    /// The outcome of a scenario that did not run, and why.
+    /// The outcome of a scenario that did not run on a kernel of this release,
+    /// and why. Its era is not known.
     #[must_use]
-    pub fn without_run(scenario: &Fault, ground: &Ground, verdict: Verdict, reason: String) -> Self {
+    pub fn without_run(
+        scenario: &Fault,
+        machine: Machine,
+        release: &str,
+        clock: Clock,
+        verdict: Verdict,
+        reason: String,
+    ) -> Self {
         Self {
             scenario: scenario.card.name.to_owned(),
-            kernel: ground.kernel.release.clone(),
+            kernel: release.to_owned(),
             kernel_id: None,
-            machine: "here".to_owned(),
-            clock: ground.clock,
-            era: scenario.era(ground).map(|e| e.name.to_owned()),
+            machine,
+            clock,
+            era: None,
             verdict,
             expected: verdict == Verdict::NotApplicable,
             reason: Some(reason),
@@ -253,6 +280,21 @@ impl Outcome {
             arms: vec![],
             log: vec![],
             seconds: Seconds { wall: 0.0, virtual_time: None, wire: None },
+        }
+    }
+
+    /// The same on this ground.
+    #[must_use]
+    pub fn on_ground(
+        scenario: &Fault,
+        ground: &Ground,
+        machine: Machine,
+        verdict: Verdict,
+        reason: String,
+    ) -> Self {
+        Self {
+            era: scenario.era(ground).map(|era| era.name.to_owned()),
+            ..Self::without_run(scenario, machine, &ground.kernel.release, ground.clock, verdict, reason)
         }
     }
 

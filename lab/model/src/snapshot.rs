@@ -151,7 +151,7 @@ mod tests {
             scenario: "s".into(),
             kernel: "6.1".into(),
             kernel_id: None,
-            machine: "here".into(),
+            machine: crate::outcome::Machine::Here,
             clock: Clock::Real,
             era: Some("e".into()),
             verdict: Verdict::Reproduced,

@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 
-use super::frame::{BODY_MAX, Frame};
-use super::init::REPORT;
+use super::excerpt::short;
 use super::table::{self, Asked};
-use crate::worker::{Report, Task};
+use crate::job::{Job, Report};
+use crate::protocol::REPORT;
+use crate::protocol::frame::{BODY_MAX, Frame};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::perform::Snapshots;
@@ -56,9 +57,9 @@ impl Answers {
     /// The questions to a guest with a kernel of this release.
     ///
     /// # Errors
-    /// Where a task is not to run a scenario of the catalogue.
-    pub fn new(catalogue: &Catalogue, tasks: &[Task], release: &str, clock: Clock) -> Result<Self> {
-        let asked = tasks.iter().map(|task| Asked::of(catalogue, task, clock)).collect::<Result<_>>()?;
+    /// Where a job is not to run a scenario of the catalogue.
+    pub fn new(catalogue: &Catalogue, jobs: &[Job], release: &str, clock: Clock) -> Result<Self> {
+        let asked = jobs.iter().map(|job| Asked::of(catalogue, job, clock)).collect::<Result<_>>()?;
         Ok(Self {
             asked,
             release: release.to_owned(),
@@ -105,7 +106,7 @@ impl Answers {
                 Ok(Answer::Booted)
             }
             _ if !self.booted => refused(format!("it reported {what} before it had booted")),
-            Report::Arm(arm) => match next.end(&arm) {
+            Report::ArmEnded(arm) => match next.end(&arm) {
                 Some(arm) => Ok(Answer::Arm(arm)),
                 None => refused(format!("it reported {what}, which {} does not wait for", next.name())),
             },
@@ -114,17 +115,18 @@ impl Answers {
                 if self.bytes > ALL_MAX {
                     return refused(format!("its outcomes are longer than {} MiB", ALL_MAX >> 20));
                 }
-                let checked = table::checked(*outcome, next, self.clock, self.snapshots);
-                let mut outcome = checked.map_err(|why| {
+                let checked = table::checked(*outcome, next, &self.release, self.clock, self.snapshots);
+                let outcome = checked.map_err(|why| {
                     Error::Lab(format!("its outcome of {} is not believed: {why}", next.name()))
                 })?;
-                outcome.kernel.clone_from(&self.release);
                 self.asked.pop_front();
                 Ok(Answer::Outcome(Box::new(outcome)))
             }
-            Report::Outcome(_) | Report::Abilities(_) | Report::Left(_) | Report::Continued => {
-                refused(format!("it reported {what}, and was asked for {}", next.name()))
-            }
+            Report::Outcome(_)
+            | Report::Abilities(_)
+            | Report::ShellBegins
+            | Report::Left(_)
+            | Report::Continued => refused(format!("it reported {what}, and was asked for {}", next.name())),
         }
     }
 }
@@ -162,20 +164,13 @@ pub(super) fn read(frame: &Frame, most: usize) -> Result<Report> {
 pub(super) fn name(report: &Report) -> String {
     match report {
         Report::Booted { .. } => "that it has booted".to_owned(),
-        Report::Arm(arm) => format!("the end of the arm {:?}", short(arm, QUOTED)),
+        Report::ArmEnded(arm) => format!("the end of the arm {:?}", short(arm, QUOTED)),
+        Report::ShellBegins => "that its shell begins".to_owned(),
         Report::Abilities(_) => "what it can do".to_owned(),
         Report::Outcome(outcome) => format!("an outcome of {:?}", short(&outcome.scenario, QUOTED)),
         Report::Left(status) => format!("the end of a shell with status {status}"),
         Report::Missing { what, .. } => format!("that {:?} is missing", short(what, QUOTED)),
         Report::Failed(why) | Report::Exhausted(why) => format!("the failure {:?}", short(why, QUOTED)),
         Report::Continued => "that it was stopped and goes on".to_owned(),
-    }
-}
-
-/// The text, or the start of one that is longer.
-pub(super) fn short(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
     }
 }

@@ -9,8 +9,8 @@
 
 use std::os::fd::RawFd;
 
-use super::person::Person;
-use super::qemu::{Accelerator, Board, Clock, Qemu, Way};
+use super::qemu::{Accelerator, Board, GuestClock, LaunchMode, Qemu};
+use super::serial_console::SerialConsole;
 use super::tsc::host_tsc_khz;
 
 /// `-icount shift=3`: an instruction takes 2^3 ns, 125 million a second. One
@@ -51,14 +51,14 @@ const NOT_CALLED: [&str; 5] = [
     // Puts numbers for names into the formats of all trace events, which
     // programs read to print events: 100 million instructions.
     "trace_eval_init",
-    // CaptureOptions up the name of all that can be traced: 100 million, from 6.1.
+    // Looks up the name of all that can be traced: 100 million, from 6.1.
     "ftrace_check_for_weak_functions",
 ];
 
 impl Qemu {
-    /// The kernel command line of a guest. `more` comes last.
+    /// The kernel command line of a guest. `extra` comes last.
     #[must_use]
-    pub fn kernel_command_line(&self, way: Way, more: &str) -> String {
+    pub fn kernel_command_line(&self, mode: LaunchMode, extra: &str) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
             // A triple fault: the one reset that all boards understand.
@@ -74,9 +74,9 @@ impl Qemu {
             // kdamond.0, from 6.18: every 4 s.
             "damon_stat.enabled=0".to_owned(),
         ];
-        match (self.clock, way.accelerator) {
+        match (self.clock, mode.accelerator) {
             (_, Accelerator::Kvm) => {}
-            (Clock::Virtual { seed }, _) => {
+            (GuestClock::Virtual { seed }, _) => {
                 words.push(format!("tsc=reliable tsc_early_khz={VIRTUAL_TSC_KHZ} no_timer_check"));
                 // RDRAND comes from QEMU's -seed. A kernel that trusts it has its
                 // randomness from the start, and does not hash its entropy for
@@ -84,40 +84,40 @@ impl Qemu {
                 // start_kernel() mixes the command line into the first randomness.
                 words.push(format!("random.trust_cpu=on random.trust_bootloader=off faultlab.seed={seed}"));
             }
-            (Clock::Real, Accelerator::Tcg) => {
+            (GuestClock::Real, Accelerator::Tcg) => {
                 words.push(format!("tsc=reliable tsc_early_khz={} no_timer_check", host_tsc_khz()));
             }
         }
-        if !more.is_empty() {
-            words.push(more.to_owned());
+        if !extra.is_empty() {
+            words.push(extra.to_owned());
         }
         words.join(" ")
     }
 
     /// QEMU's arguments.
     #[must_use]
-    pub fn arguments(&self, way: Way, guest: &Guest<'_>, files: &Files) -> Vec<String> {
+    pub fn arguments(&self, mode: LaunchMode, guest: &Guest<'_>, files: &Files) -> Vec<String> {
         let mut words = Words(Vec::new());
         words.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
         words.option("-display", "none").option("-monitor", "none");
         words.option("-smp", "1").option("-m", self.memory.to_string());
         words.option(
             "-M",
-            match way.board {
+            match mode.board {
                 // The 8254 and the 8259 are there for kernels that calibrate
                 // with them; init stops the one that ticks.
                 Board::Microvm => "microvm,x-option-roms=off,rtc=on,pit=on,pic=on",
                 Board::Pc => "pc,usb=off",
             },
         );
-        match (self.clock, way.accelerator) {
+        match (self.clock, mode.accelerator) {
             (_, Accelerator::Kvm) => {
                 words.option("-accel", "kvm").option("-cpu", "host");
             }
-            (Clock::Real, Accelerator::Tcg) => {
+            (GuestClock::Real, Accelerator::Tcg) => {
                 words.option("-accel", "tcg,thread=single").option("-cpu", TCG_CPU);
             }
-            (Clock::Virtual { seed }, Accelerator::Tcg) => {
+            (GuestClock::Virtual { seed }, Accelerator::Tcg) => {
                 words.option("-accel", "tcg,thread=single");
                 words.option("-cpu", format!("{TCG_CPU},-rdseed"));
                 words.option("-icount", ICOUNT);
@@ -128,7 +128,7 @@ impl Qemu {
         }
         words.option(
             "-chardev",
-            match guest.person {
+            match guest.serial {
                 None => format!("file,id=console,path=/dev/fd/{}", files.console),
                 Some(_) => format!("socket,id=console,fd={}", files.console),
             },
@@ -137,13 +137,13 @@ impl Qemu {
         words.option("-serial", "chardev:console");
         // microvm makes one serial port only by itself; this is COM2 on both boards.
         words.option("-device", "isa-serial,chardev=results,iobase=0x2f8,irq=3");
-        let kernel = match (way.board, files.vmlinux) {
+        let kernel = match (mode.board, files.vmlinux) {
             (Board::Microvm, Some(vmlinux)) => vmlinux,
             _ => files.kernel,
         };
         words.option("-kernel", format!("/dev/fd/{kernel}"));
         words.option("-initrd", format!("/dev/fd/{}", files.initramfs));
-        words.option("-append", self.kernel_command_line(way, guest.append));
+        words.option("-append", self.kernel_command_line(mode, guest.append));
         words.0
     }
 }
@@ -159,7 +159,7 @@ pub struct Guest<'a> {
     /// What the kernel command line ends with.
     pub append: &'a str,
     /// Who sits at its first serial port, if anybody does.
-    pub person: Option<&'a Person>,
+    pub serial: Option<&'a SerialConsole>,
     /// How many tasks it has, each of which may take its time.
     pub tasks: u32,
 }
@@ -199,19 +199,19 @@ impl Words {
 mod tests {
     use super::*;
 
-    fn arguments(clock: Clock, way: Way) -> String {
-        let guest = Guest { kernel: b"", initramfs: b"", append: "faultlab.more", person: None, tasks: 1 };
+    fn arguments(clock: GuestClock, mode: LaunchMode) -> String {
+        let guest = Guest { kernel: b"", initramfs: b"", append: "faultlab.more", serial: None, tasks: 1 };
         let files = Files { console: 7, results: 8, kernel: 5, vmlinux: Some(6), initramfs: 9 };
-        Qemu::unfound(clock).arguments(way, &guest, &files).join(" ")
+        Qemu::unfound(clock).arguments(mode, &guest, &files).join(" ")
     }
 
-    const TCG: Way = Way { board: Board::Microvm, accelerator: Accelerator::Tcg };
-    const KVM: Way = Way { board: Board::Microvm, accelerator: Accelerator::Kvm };
+    const TCG: LaunchMode = LaunchMode { board: Board::Microvm, accelerator: Accelerator::Tcg };
+    const KVM: LaunchMode = LaunchMode { board: Board::Microvm, accelerator: Accelerator::Kvm };
 
     #[test]
     fn virtual_time_counts_instructions_and_takes_randomness_from_the_seed() {
         assert_eq!(
-            arguments(Clock::Virtual { seed: 7 }, TCG),
+            arguments(GuestClock::Virtual { seed: 7 }, TCG),
             "-nodefaults -no-user-config -no-reboot -display none -monitor none -smp 1 -m 256 \
              -M microvm,x-option-roms=off,rtc=on,pit=on,pic=on -accel tcg,thread=single \
              -cpu max,-cx16,-erms,-rdseed -icount shift=3,sleep=off,align=off,rr=record,rrfile=/dev/null \
@@ -229,27 +229,27 @@ mod tests {
 
     #[test]
     fn the_second_way_starts_from_the_image_as_it_is() {
-        let clock = Clock::Virtual { seed: 7 };
-        let pc = Way { board: Board::Pc, accelerator: Accelerator::Tcg };
-        assert_eq!(Qemu::unfound(clock).ways(true), [TCG, pc]);
+        let clock = GuestClock::Virtual { seed: 7 };
+        let pc = LaunchMode { board: Board::Pc, accelerator: Accelerator::Tcg };
+        assert_eq!(Qemu::unfound(clock).modes(true), [TCG, pc]);
         assert!(arguments(clock, pc).contains("-kernel /dev/fd/5 "));
     }
 
     #[test]
     fn real_time_counts_no_instructions() {
-        for way in [TCG, KVM] {
-            let line = arguments(Clock::Real, way);
+        for mode in [TCG, KVM] {
+            let line = arguments(GuestClock::Real, mode);
             assert!(!line.contains("icount") && !line.contains("seed"), "{line}");
         }
-        assert!(arguments(Clock::Real, KVM).contains("-accel kvm -cpu host"));
-        assert!(!arguments(Clock::Real, KVM).contains("tsc"));
+        assert!(arguments(GuestClock::Real, KVM).contains("-accel kvm -cpu host"));
+        assert!(!arguments(GuestClock::Real, KVM).contains("tsc"));
     }
 
     #[test]
     fn a_guest_has_no_network_and_no_disk() {
-        for clock in [Clock::Real, Clock::Virtual { seed: 0 }] {
-            for way in Qemu::unfound(clock).ways(true) {
-                let line = arguments(clock, way);
+        for clock in [GuestClock::Real, GuestClock::Virtual { seed: 0 }] {
+            for mode in Qemu::unfound(clock).modes(true) {
+                let line = arguments(clock, mode);
                 assert!(line.starts_with("-nodefaults -no-user-config"), "{line}");
                 assert!(
                     !line.contains("-net")

@@ -4,14 +4,14 @@ use std::process::ExitStatus;
 
 use super::budget::Spent;
 use super::console::Console;
-use super::qemu::Way;
+use super::qemu::LaunchMode;
 
 /// How many lines of the console explain a failure.
 const LAST_LINES: usize = 10;
 
 /// How a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum ExitReason {
     /// It powered off or rebooted, and QEMU left with 0.
     PoweredOff,
     /// Its kernel panicked with this line.
@@ -50,10 +50,10 @@ pub enum End {
 /// What a guest left behind. What it reported was handed on as it came.
 #[derive(Debug, Clone)]
 pub struct GuestEnd {
-    /// The way it was started that came furthest.
-    pub way: Way,
+    /// The mode that it was started in, of several the one that came furthest.
+    pub mode: LaunchMode,
     /// How it ended.
-    pub how: End,
+    pub how: ExitReason,
     /// How many frames it sent.
     pub frames: usize,
     /// Bytes on the second serial port that were part of no frame.
@@ -67,24 +67,24 @@ impl GuestEnd {
     /// guest powered off.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let way = self.way;
+        let mode = self.mode;
         let what = match &self.how {
-            End::PoweredOff => return None,
-            End::Panicked(line) => line.clone(),
-            End::NeverBooted { waited } => format!("the guest ({way}) did not boot in {waited}"),
-            End::Hung { waited } => format!(
-                "the guest ({way}) reported nothing more in {waited}: its kernel hangs, or this machine is too \
+            ExitReason::PoweredOff => return None,
+            ExitReason::Panicked(line) => line.clone(),
+            ExitReason::NeverBooted { waited } => format!("the guest ({mode}) did not boot in {waited}"),
+            ExitReason::Hung { waited } => format!(
+                "the guest ({mode}) reported nothing more in {waited}: its kernel hangs, or this machine is too \
                  slow for the scenario; --console DIR keeps all that the kernel printed"
             ),
-            End::Late { had } => format!(
-                "the guest ({way}) had not done all in {had}; run fewer scenarios at once, or see with \
+            ExitReason::Late { had } => format!(
+                "the guest ({mode}) had not done all in {had}; run fewer scenarios at once, or see with \
                  --console DIR what its kernel printed"
             ),
-            End::Still { waited } => format!(
-                "the guest ({way}) used no processor time for {waited}: its kernel has halted, or QEMU was stopped"
+            ExitReason::Still { waited } => format!(
+                "the guest ({mode}) used no processor time for {waited}: its kernel has halted, or QEMU was stopped"
             ),
-            End::Refused(why) => format!("the guest ({way}) was ended: {why}"),
-            End::Died { status, said } => format!("QEMU ({way}): {status}: {}", said.trim_end()),
+            ExitReason::Refused(why) => format!("the guest ({mode}) was ended: {why}"),
+            ExitReason::Died { status, said } => format!("QEMU ({mode}): {status}: {}", said.trim_end()),
         };
         Some(format!("{what}\n{}", self.last_lines()))
     }
@@ -93,15 +93,15 @@ impl GuestEnd {
     pub(super) fn last_lines(&self) -> String {
         let lines = match self.how {
             // What follows a panic is registers; what led to it comes before.
-            End::Panicked(_) => self.console.lines_to_panic(LAST_LINES),
+            ExitReason::Panicked(_) => self.console.lines_to_panic(LAST_LINES),
             _ => self.console.last_lines(LAST_LINES),
         };
         if lines.is_empty() { "(an empty console)".to_owned() } else { lines.join("\n") }
     }
 
-    /// Whether another way might do better: nothing was reported yet.
+    /// Whether another mode might do better: nothing was reported yet.
     pub(super) fn never_spoke(&self) -> bool {
-        self.frames == 0 && !matches!(self.how, End::PoweredOff | End::Refused(_))
+        self.frames == 0 && !matches!(self.how, ExitReason::PoweredOff | ExitReason::Refused(_))
     }
 }
 
@@ -118,8 +118,8 @@ mod tests {
         let mut console = Console::default();
         console.push(b"one\r\ntwo\r\n");
         let waited = Spent { time: Duration::from_secs(9), measure: Measure::Processor };
-        let way = Way { board: Board::Microvm, accelerator: Accelerator::Tcg };
-        let end = GuestEnd { way, how: End::Hung { waited }, frames: 0, noise: 0, console };
+        let mode = LaunchMode { board: Board::Microvm, accelerator: Accelerator::Tcg };
+        let end = GuestEnd { mode, how: ExitReason::Hung { waited }, frames: 0, noise: 0, console };
         let failure = end.failure().unwrap();
         assert!(
             failure.starts_with("the guest (microvm) reported nothing more in 9 s of processor time: "),

@@ -13,13 +13,9 @@ use std::path::Path;
 use cpio::newc::{self, ModeFileType};
 
 use super::elf::Executable;
+use crate::protocol::{MODULE_LIST, MODULES};
 use faultlab_base::error::{Error, Result};
-use faultlab_kernels::modules::LoadOrder;
-
-/// Where the guest finds its modules: `NNN-NAME.ko`, and [`MODULE_LIST`].
-pub const MODULES: &str = "/modules";
-/// The modules' file names in load order, one a line.
-pub const MODULE_LIST: &str = "/modules/order";
+use faultlab_kernels::load_order::LoadOrder;
 
 /// The shared objects lie here, and the directories that a loader looks in
 /// without an ld.so.cache are links to it.

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use super::budget::Over;
 use super::console::Console;
-use super::end::{End, GuestEnd};
-use super::frame::{Decoder, Frame};
-use super::qemu::Way;
+use super::end::{ExitReason, GuestEnd};
+use super::qemu::LaunchMode;
+use crate::protocol::{Decoder, Frame};
 use faultlab_base::error::{Error, Result};
 
 /// A pipe that holds more than a guest prints while this process waits for a
@@ -71,35 +71,41 @@ impl Ports {
     }
 
     /// How a guest ended whose time was up.
-    pub fn overdue(&self, over: Over) -> End {
+    pub fn overdue(&self, over: Over) -> ExitReason {
         match over {
-            Over::Silent(waited) if self.frames == 0 => End::NeverBooted { waited },
-            Over::Silent(waited) => End::Hung { waited },
-            Over::InAll(had) => End::Late { had },
-            Over::Still(waited) => End::Still { waited },
+            Over::Silent(waited) if self.frames == 0 => ExitReason::NeverBooted { waited },
+            Over::Silent(waited) => ExitReason::Hung { waited },
+            Over::InAll(had) => ExitReason::Late { had },
+            Over::Still(waited) => ExitReason::Still { waited },
         }
     }
 
     /// The end, after the last bytes of the second port.
-    pub fn end(mut self, way: Way, how: End, rest: &[u8], on_frame: &mut OnFrame<'_>) -> GuestEnd {
-        let how = if matches!(how, End::Refused(_)) {
+    pub fn end(
+        mut self,
+        mode: LaunchMode,
+        how: ExitReason,
+        rest: &[u8],
+        on_frame: &mut OnFrame<'_>,
+    ) -> GuestEnd {
+        let how = if matches!(how, ExitReason::Refused(_)) {
             how
         } else {
             let last = self.report(rest, on_frame).and_then(|_| {
                 let cut = self.decoder.finish();
                 self.hand_on(&cut, on_frame)
             });
-            last.err().map_or(how, |error| End::Refused(error.to_string()))
+            last.err().map_or(how, |error| ExitReason::Refused(error.to_string()))
         };
         let how = match (self.console.panic(), how) {
-            (_, End::Refused(why)) => End::Refused(why),
-            (Some(line), _) => End::Panicked(line),
-            (None, End::Died { status, .. }) => {
-                End::Died { status, said: String::from_utf8_lossy(&self.said).into_owned() }
+            (_, ExitReason::Refused(why)) => ExitReason::Refused(why),
+            (Some(line), _) => ExitReason::Panicked(line),
+            (None, ExitReason::Died { status, .. }) => {
+                ExitReason::Died { status, said: String::from_utf8_lossy(&self.said).into_owned() }
             }
             (None, how) => how,
         };
-        GuestEnd { way, how, frames: self.frames, noise: self.decoder.noise(), console: self.console }
+        GuestEnd { mode, how, frames: self.frames, noise: self.decoder.noise(), console: self.console }
     }
 }
 

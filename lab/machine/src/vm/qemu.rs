@@ -1,4 +1,4 @@
-//! QEMU: where it is, and the ways in which it can start a guest.
+//! QEMU: where it is, and the modes in which it can start a guest.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const TASK_BUDGET: Duration = Duration::from_secs(1800);
 
 /// How time passes in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clock {
+pub enum GuestClock {
     /// Time is instructions, and jumps to the next timer when all sleep. The
     /// seed is all the randomness that the guest has: the same seed, the same
     /// bytes.
@@ -61,25 +61,25 @@ pub enum Accelerator {
 
 /// One way to start a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct LaunchMode {
     /// The board.
     pub board: Board,
     /// The processor.
     pub accelerator: Accelerator,
 }
 
-impl Way {
-    /// What the time of a guest is measured by that is started this way.
+impl LaunchMode {
+    /// What the time of a guest is measured by that is started in this mode.
     #[must_use]
-    pub fn measure(self, clock: Clock) -> Measure {
+    pub fn measure(self, clock: GuestClock) -> Measure {
         match (clock, self.accelerator) {
-            (Clock::Virtual { .. }, Accelerator::Tcg) => Measure::Processor,
+            (GuestClock::Virtual { .. }, Accelerator::Tcg) => Measure::Processor,
             _ => Measure::Wall,
         }
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for LaunchMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.board {
             Board::Microvm => "microvm",
@@ -100,12 +100,12 @@ pub struct Qemu {
     /// The guest's memory, MiB.
     pub memory: u32,
     /// How time passes.
-    pub clock: Clock,
+    pub clock: GuestClock,
     /// How long a guest may take from one frame to the next: QEMU's processor
     /// time in virtual time, else the host's clock.
     pub frame_budget: Duration,
     /// How long a guest may take to its first frame, likewise: what hangs as it
-    /// boots is started again, another way.
+    /// boots is started again, in another mode.
     pub boot_budget: Duration,
     /// How long a guest may take for each task beside its boot, likewise.
     pub task_budget: Duration,
@@ -144,7 +144,7 @@ impl Qemu {
             program,
             version,
             memory: 256,
-            clock: Clock::Virtual { seed: 1 },
+            clock: GuestClock::Virtual { seed: 1 },
             frame_budget: FRAME_BUDGET,
             boot_budget: Duration::from_secs(60),
             task_budget: TASK_BUDGET,
@@ -163,19 +163,19 @@ impl Qemu {
         self.version
     }
 
-    /// The ways to start a guest, best first; the next one is tried when a
+    /// The modes to start a guest, best first; the next one is tried when a
     /// guest did not get as far as its first frame.
     ///
     /// Without instruction counting a guest under TCG calibrates its clock
     /// against one that the host may stop at any time, and one boot in ten
     /// fails of it: it gets several chances.
     #[must_use]
-    pub fn ways(&self, kvm: bool) -> Vec<Way> {
-        let tcg = |board| Way { board, accelerator: Accelerator::Tcg };
-        let with_kvm = Way { board: Board::Microvm, accelerator: Accelerator::Kvm };
+    pub fn modes(&self, kvm: bool) -> Vec<LaunchMode> {
+        let tcg = |board| LaunchMode { board, accelerator: Accelerator::Tcg };
+        let with_kvm = LaunchMode { board: Board::Microvm, accelerator: Accelerator::Kvm };
         match self.clock {
-            Clock::Virtual { .. } => vec![tcg(Board::Microvm), tcg(Board::Pc)],
-            Clock::Real => kvm
+            GuestClock::Virtual { .. } => vec![tcg(Board::Microvm), tcg(Board::Pc)],
+            GuestClock::Real => kvm
                 .then_some(with_kvm)
                 .into_iter()
                 .chain([tcg(Board::Microvm), tcg(Board::Microvm), tcg(Board::Pc), tcg(Board::Pc)])
@@ -185,7 +185,7 @@ impl Qemu {
 
     /// One that is not here.
     #[cfg(test)]
-    pub(super) fn unfound(clock: Clock) -> Self {
+    pub(super) fn unfound(clock: GuestClock) -> Self {
         Self {
             program: PROGRAM.into(),
             version: VERSION_MIN,
@@ -210,10 +210,10 @@ mod tests {
 
     #[test]
     fn virtual_time_never_asks_for_kvm() {
-        let ways = Qemu::unfound(Clock::Virtual { seed: 0 }).ways(true);
-        assert!(ways.iter().all(|way| way.accelerator == Accelerator::Tcg));
-        assert_eq!(Qemu::unfound(Clock::Real).ways(true)[0].accelerator, Accelerator::Kvm);
-        assert_eq!(Qemu::unfound(Clock::Real).ways(false)[0].accelerator, Accelerator::Tcg);
+        let modes = Qemu::unfound(GuestClock::Virtual { seed: 0 }).modes(true);
+        assert!(modes.iter().all(|mode| mode.accelerator == Accelerator::Tcg));
+        assert_eq!(Qemu::unfound(GuestClock::Real).modes(true)[0].accelerator, Accelerator::Kvm);
+        assert_eq!(Qemu::unfound(GuestClock::Real).modes(false)[0].accelerator, Accelerator::Tcg);
     }
 
     #[test]

@@ -6,17 +6,17 @@ use super::answers::{self, Answer, Answers};
 use super::command_line::Guest;
 use super::elf::Executable;
 use super::end::GuestEnd;
-use super::init::Orders;
 use super::initramfs::Initramfs;
-use super::person::Person;
 use super::qemu::{self, Qemu};
+use super::serial_console::SerialConsole;
 use super::tools;
-use super::{Console, End, Frame};
-use crate::worker::{Report, Task};
+use super::{Console, ExitReason};
+use crate::job::{Job, Report};
+use crate::protocol::{Frame, ORDERS, Orders};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_kernels::Kernel;
-use faultlab_kernels::modules::WANTED;
+use faultlab_kernels::KernelImage;
+use faultlab_kernels::load_order::WANTED;
 use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::version_of;
@@ -29,18 +29,18 @@ const SILENT: &str = "the guest printed and reported nothing: its kernel seems t
 #[derive(Debug)]
 pub struct Vm {
     qemu: Qemu,
-    kernel: Kernel,
+    kernel: KernelImage,
     /// As its modules are read once: what is replaced or removed while guests
     /// run makes no odd pair.
     image: Vec<u8>,
     clock: Clock,
     seed: u64,
-    modules: faultlab_kernels::modules::LoadOrder,
+    modules: faultlab_kernels::load_order::LoadOrder,
 }
 
 /// What is told of a guest while it runs.
 #[derive(Debug)]
-pub enum Heard<'a> {
+pub enum GuestEvent<'a> {
     /// Its init runs.
     Booted,
     /// An arm of the scenario that runs has ended.
@@ -51,11 +51,11 @@ pub enum Heard<'a> {
 
 /// The end of a guest.
 #[derive(Debug)]
-pub struct Visit {
-    /// The outcomes, in the order of the tasks; fewer than tasks where the
+pub struct GuestRun {
+    /// The outcomes, in the order of the jobs; fewer than jobs where the
     /// guest ended early.
     pub outcomes: Vec<Outcome>,
-    /// Whether its init came to run the first task.
+    /// Whether its init came to run the first job.
     pub booted: bool,
     /// Why it ended early, if it did.
     pub failure: Option<Error>,
@@ -70,11 +70,11 @@ impl Vm {
     /// # Errors
     /// [`Error::Missing`] without a QEMU that is new enough; where the kernel's
     /// image or modules cannot be read.
-    pub fn new(kernel: Kernel, clock: Clock, seed: u64) -> Result<Self> {
+    pub fn new(kernel: KernelImage, clock: Clock, seed: u64) -> Result<Self> {
         let mut qemu = Qemu::find()?;
         qemu.clock = match clock {
-            Clock::Virtual => qemu::Clock::Virtual { seed },
-            Clock::Real => qemu::Clock::Real,
+            Clock::Virtual => qemu::GuestClock::Virtual { seed },
+            Clock::Real => qemu::GuestClock::Real,
         };
         let image = kernel.read_image()?;
         let modules = kernel.modules()?.load_order(WANTED)?;
@@ -83,24 +83,24 @@ impl Vm {
 
     /// The kernel.
     #[must_use]
-    pub fn kernel(&self) -> &Kernel {
+    pub fn kernel(&self) -> &KernelImage {
         &self.kernel
     }
 
-    /// Boots the kernel once and has it do all tasks, each of which runs a
+    /// Boots the kernel once and has it do all jobs, each of which runs a
     /// scenario of the catalogue.
     ///
     /// # Errors
     /// Where the guest cannot be started at all.
-    pub async fn visit(
+    pub async fn run(
         &self,
         catalogue: &Catalogue,
-        tasks: Vec<Task>,
-        on_heard: &mut dyn FnMut(Heard<'_>),
-    ) -> Result<Visit> {
-        let count = tasks.len();
-        let mut answers = Answers::new(catalogue, &tasks, &self.kernel.release, self.clock)?;
-        let archive = self.root(tasks)?.build()?;
+        jobs: Vec<Job>,
+        on_event: &mut dyn FnMut(GuestEvent<'_>),
+    ) -> Result<GuestRun> {
+        let count = jobs.len();
+        let mut answers = Answers::new(catalogue, &jobs, &self.kernel.release, self.clock)?;
+        let archive = self.root(jobs)?.build()?;
         let guest = self.guest(&archive, None, count);
         let mut outcomes: Vec<Outcome> = vec![];
         let mut failure = None;
@@ -111,13 +111,13 @@ impl Vm {
                 Answer::Booted => {
                     begun = Instant::now();
                     booted = true;
-                    on_heard(Heard::Booted);
+                    on_event(GuestEvent::Booted);
                 }
-                Answer::Arm(arm) => on_heard(Heard::Arm(arm)),
+                Answer::Arm(arm) => on_event(GuestEvent::Arm(arm)),
                 Answer::Outcome(mut outcome) => {
                     outcome.seconds.wall = begun.elapsed().as_secs_f64();
                     begun = Instant::now();
-                    on_heard(Heard::Outcome(&outcome));
+                    on_event(GuestEvent::Outcome(&outcome));
                     outcomes.push(*outcome);
                 }
                 Answer::GaveUp(error) => failure = Some(error),
@@ -125,7 +125,7 @@ impl Vm {
             Ok(())
         };
         let end = self.qemu.run(&guest, &mut hear).await?;
-        if matches!(end.how, End::Refused(_)) {
+        if matches!(end.how, ExitReason::Refused(_)) {
             // A guest that goes on after its last answer is not believed in that.
             outcomes.truncate(count.saturating_sub(1));
             failure = None;
@@ -134,21 +134,21 @@ impl Vm {
             failure = Some(ended(&end));
         }
         let failure = failure.map(|error| self.of_kernel(error));
-        Ok(Visit { outcomes, booted, failure, console: end.console })
+        Ok(GuestRun { outcomes, booted, failure, console: end.console })
     }
 
-    /// Boots the kernel, plays an arm there, and seats a person before a shell
+    /// Boots the kernel, plays an arm there, and attaches a person to a shell
     /// beside its network. Returns the shell's exit status.
     ///
     /// # Errors
     /// [`Error::Missing`] without a static busybox; where the guest cannot be
     /// started, or ends before the shell does.
-    pub async fn shell(&self, task: Task) -> Result<u8> {
-        let mut root = self.root(vec![task])?;
+    pub async fn shell(&self, job: Job) -> Result<u8> {
+        let mut root = self.root(vec![job])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
-        let person = Person::default();
-        let guest = self.guest(&archive, Some(&person), 1);
+        let serial = SerialConsole::default();
+        let guest = self.guest(&archive, Some(&serial), 1);
         let mut left = None;
         let mut hear = |frame: &Frame| {
             let report = answers::read(frame, answers::SMALL)?;
@@ -158,13 +158,14 @@ impl Vm {
                     return Err(Error::Lab(format!("it reported {what} after the end of its shell")));
                 }
                 Report::Booted { .. } => {}
-                Report::Arm(_) if !person.sits() => person.sit_down(),
-                Report::Left(status) if person.sits() => left = Some(Ok(status)),
+                Report::ShellBegins if !serial.is_attached() => serial.attach(),
+                Report::Left(status) if serial.is_attached() => left = Some(Ok(status)),
                 Report::Missing { what, way_out } => left = Some(Err(answers::missing(&what, &way_out))),
                 Report::Failed(sentence) | Report::Exhausted(sentence) => {
-                    left = Some(Err(answers::failed(&sentence)))
+                    left = Some(Err(answers::failed(&sentence)));
                 }
-                Report::Arm(_)
+                Report::ArmEnded(_)
+                | Report::ShellBegins
                 | Report::Left(_)
                 | Report::Outcome(_)
                 | Report::Abilities(_)
@@ -180,17 +181,17 @@ impl Vm {
     }
 
     /// The root file system of a guest that is told to do these.
-    fn root(&self, tasks: Vec<Task>) -> Result<Initramfs> {
-        let orders = Orders { tasks, clock: self.clock, seed: self.seed };
+    fn root(&self, jobs: Vec<Job>) -> Result<Initramfs> {
+        let orders = Orders { jobs, clock: self.clock, seed: self.seed };
         let mut initramfs = Initramfs::new();
         initramfs.program("/init", &Executable::running()?);
         initramfs.modules(&self.modules);
         let orders = serde_json::to_vec(&orders).expect("orders are plain data");
-        initramfs.file(super::init::ORDERS, 0o444, orders);
+        initramfs.file(ORDERS, 0o444, orders);
         Ok(initramfs)
     }
 
-    fn guest<'a>(&'a self, archive: &'a [u8], person: Option<&'a Person>, tasks: usize) -> Guest<'a> {
+    fn guest<'a>(&'a self, archive: &'a [u8], serial: Option<&'a SerialConsole>, tasks: usize) -> Guest<'a> {
         // Before 5.0 a kernel hangs on the ACPI of a microvm. Before 5.10 none is told
         // the rate of its TSC: it measures that, and where a busy machine spoils the
         // measure it counts loops (calibrate_delay) by ticks, which begin only later.
@@ -202,7 +203,7 @@ impl Vm {
             (_, Clock::Real) => "acpi=off lpj=4000000",
         };
         let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
-        Guest { kernel: &self.image, initramfs: archive, append, person, tasks }
+        Guest { kernel: &self.image, initramfs: archive, append, serial, tasks }
     }
 
     /// The error, with the kernel that it is about.

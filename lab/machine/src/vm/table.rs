@@ -3,16 +3,15 @@
 
 use std::time::Duration;
 
-use super::answers::short;
-use crate::worker::Task;
+use super::excerpt::short;
+use crate::job::Job;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::perform::{Snapshots, judged};
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::outcome::{ArmOutcome, Map, Outcome, Seconds, Verdict};
+use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
 use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground};
 use faultlab_net::capture::Capture;
-use faultlab_net::kernel::Kernel;
 
 /// The most of everything in an outcome. The catalogue's own need a tenth.
 const ROWS: usize = 200;
@@ -43,16 +42,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// What a task asks for.
+    /// What a job asks for.
     ///
     /// # Errors
     /// Where it is not to run a scenario of the catalogue.
-    pub fn of(catalogue: &Catalogue, task: &Task, clock: Clock) -> Result<Self> {
-        let Task::Run { scenario, only, set, without_cause, looks } = task else {
+    pub fn of(catalogue: &Catalogue, job: &Job, clock: Clock) -> Result<Self> {
+        let Job::Run { scenario, only, set, without_cause, looks } = job else {
             return Err(Error::Lab("a guest that answers runs scenarios".to_owned()));
         };
         let scenario = catalogue.find(scenario).map_err(Error::Lab)?;
-        let ground = Ground::new(scenario, Kernel::running(), clock, set);
         // Which arms mean something on its kernel, only the guest knows.
         let essential = |arm: &Arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault);
         let wanted = |arm: &Arm| only.is_empty() || only.iter().any(|name| name == arm.name);
@@ -60,7 +58,7 @@ impl Asked {
         let arms: Vec<_> = scenario.arms().into_iter().filter(may).collect();
         Ok(Self {
             scenario,
-            settings: Map(ground.settings.into_iter().collect()),
+            settings: Map(Ground::settings_of(scenario, clock, set).into_iter().collect()),
             playing: arms.iter().map(|arm| arm.name).collect(),
             arms,
             without_cause: *without_cause,
@@ -88,6 +86,7 @@ impl Asked {
 pub(super) fn checked(
     outcome: Outcome,
     asked: &Asked,
+    release: &str,
     clock: Clock,
     snapshots: Snapshots,
 ) -> Result<Outcome, String> {
@@ -113,21 +112,14 @@ pub(super) fn checked(
     };
     let wire = outcome.seconds.wire.filter(|seconds| (0.0..=LONG.as_secs_f64()).contains(seconds));
     let mut judged_here = Outcome {
-        scenario: scenario.card.name.to_owned(),
-        kernel: String::new(),
-        kernel_id: None,
-        machine: "vm".to_owned(),
-        clock,
         era: outcome.era,
-        verdict: Verdict::Failed,
         expected: false,
         reason: None,
         settings: outcome.settings,
-        symptom: outcome.symptom,
-        control_is_healthy: false,
         arms: arms(outcome.arms, asked)?,
         log: outcome.log,
         seconds: Seconds { wall: 0.0, virtual_time, wire },
+        ..Outcome::without_run(scenario, Machine::Vm, release, clock, Verdict::Failed, String::new())
     };
     match (era, judged_here.arms.is_empty(), outcome.verdict) {
         (Some(era), false, _) => judged(&mut judged_here, scenario, era, asked.without_cause, snapshots),

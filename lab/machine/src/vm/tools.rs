@@ -1,17 +1,11 @@
 //! The tools of a shell in a guest: the static busybox of this machine, and
 //! those of this machine's own that it has not, or not whole.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use super::elf::{self, Executable};
 use super::initramfs::Initramfs;
+use crate::protocol::BUSYBOX;
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
-
-/// Where the guest has busybox, and its tools.
-const BUSYBOX: &str = "/bin/busybox";
-const ITS_TOOLS: &str = "/bin";
 
 /// What this machine may have, and where the guest finds it first. busybox's
 /// shell would start busybox's `ip`, wherever another is.
@@ -52,13 +46,4 @@ pub fn busybox() -> Result<Vec<u8>> {
             "install the package busybox-static (Debian, Ubuntu, Alpine) or busybox (Fedora)",
         )
     })
-}
-
-/// Gives the guest's shell busybox's tools: links by the names that it knows.
-pub(super) fn install() -> Result<()> {
-    let failed = |e| Error::kernel("init", format!("{BUSYBOX} --install"), e);
-    let mut command = Command::new(Path::new(BUSYBOX));
-    command.args(["--install", "-s", ITS_TOOLS]).stdin(Stdio::null());
-    let status = command.status().map_err(failed)?;
-    if status.success() { Ok(()) } else { Err(Error::Lab(format!("init: {BUSYBOX} --install: {status}"))) }
 }

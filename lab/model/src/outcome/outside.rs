@@ -52,7 +52,7 @@ impl Outcome {
             scenario,
             kernel,
             kernel_id,
-            machine,
+            machine: _,
             clock: _,
             era,
             verdict: _,
@@ -65,7 +65,7 @@ impl Outcome {
             log,
             seconds: Seconds { wall: _, virtual_time: _, wire: _ },
         } = self;
-        [scenario, kernel, machine, symptom].into_iter().for_each(clean_cell);
+        [scenario, kernel, symptom].into_iter().for_each(clean_cell);
         [kernel_id, era].into_iter().flatten().for_each(clean_cell);
         // The end of a guest's console has several lines.
         reason.iter_mut().for_each(clean_lines);

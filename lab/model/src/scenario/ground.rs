@@ -35,9 +35,18 @@ impl Ground {
     /// The ground of a scenario: defaults, replaced by what was set.
     #[must_use]
     pub fn new(scenario: &Fault, kernel: Kernel, clock: Clock, set: &BTreeMap<String, String>) -> Self {
+        Self { kernel, clock, settings: Self::settings_of(scenario, clock, set) }
+    }
+
+    /// The settings of a scenario: defaults, replaced by what was set.
+    #[must_use]
+    pub fn settings_of(
+        scenario: &Fault,
+        clock: Clock,
+        set: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
         let value = |s: &Setting| set.get(s.key).cloned().unwrap_or_else(|| s.default(clock));
-        let settings = scenario.settings.iter().map(|s| (s.key.to_owned(), value(s))).collect();
-        Self { kernel, clock, settings }
+        scenario.settings.iter().map(|s| (s.key.to_owned(), value(s))).collect()
     }
 
     /// A setting as a word.

@@ -123,7 +123,7 @@ fn why(text: &mut String, outcome: &Outcome) {
 fn facts(text: &mut String, outcome: &Outcome) {
     let mut facts = vec![("kernel", outcome.kernel.clone())];
     facts.extend(outcome.kernel_id.clone().map(|id| ("asked for as", id)));
-    facts.push(("machine", outcome.machine.clone()));
+    facts.push(("machine", outcome.machine.to_string()));
     facts.push(("clock", if outcome.clock == Clock::Virtual { "virtual" } else { "real" }.to_owned()));
     facts.extend(outcome.seconds.virtual_time.map(|s| ("virtual time", format!("{s:.0} s"))));
     facts.extend(outcome.era.clone().map(|era| ("era", era)));

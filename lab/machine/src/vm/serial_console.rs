@@ -1,4 +1,4 @@
-//! A person at a guest's first serial port: this process's own standard input
+//! A guest's first serial port as a console: this process's own standard input
 //! and output, a terminal or not.
 
 use std::cell::RefCell;
@@ -26,40 +26,40 @@ const ESCAPE: u8 = 0x1d;
 /// How many reads of standard input may wait for the guest.
 const AHEAD: usize = 256;
 
-/// A person who is to sit down at a guest.
+/// The console of a guest, to which a person may be attached.
 #[derive(Debug, Default)]
-pub struct Person {
-    seat: RefCell<Option<Seat>>,
+pub struct SerialConsole {
+    attached: RefCell<Option<Attached>>,
 }
 
 #[derive(Debug)]
-struct Seat {
+struct Attached {
     keys: Receiver<Vec<u8>>,
     /// The terminal, where there is one.
     _raw: Option<Raw>,
 }
 
-impl Person {
+impl SerialConsole {
     /// From now on what is typed goes to the guest, Ctrl-C too, and what the
     /// guest prints is shown. Ctrl-] at a terminal is SIGINT to this process.
-    pub fn sit_down(&self) {
+    pub fn attach(&self) {
         let (tell, keys) = channel(AHEAD);
         let raw = Raw::begin();
         let terminal = raw.is_some();
         // The thread may wait for a key when this process ends, and ends with it.
         thread::spawn(move || if terminal { pass_on_keys(&tell) } else { pass_on_all(&tell) });
-        *self.seat.borrow_mut() = Some(Seat { keys, _raw: raw });
+        *self.attached.borrow_mut() = Some(Attached { keys, _raw: raw });
     }
 
     /// Whether somebody has sat down.
-    pub(super) fn sits(&self) -> bool {
-        self.seat.borrow().is_some()
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.borrow().is_some()
     }
 
     /// The keys that were typed since; without a person, none ever.
     pub(super) async fn keys(&self) -> Vec<u8> {
-        poll_fn(|context| match &mut *self.seat.borrow_mut() {
-            Some(seat) => match seat.keys.poll_recv(context) {
+        poll_fn(|context| match &mut *self.attached.borrow_mut() {
+            Some(attached) => match attached.keys.poll_recv(context) {
                 Poll::Ready(Some(keys)) => Poll::Ready(keys),
                 _ => Poll::Pending,
             },
@@ -70,7 +70,7 @@ impl Person {
 
     /// Shows what the guest printed.
     pub(super) fn show(&self, bytes: &[u8]) {
-        if self.seat.borrow().is_some() {
+        if self.attached.borrow().is_some() {
             let mut screen = io::stdout().lock();
             // Where nobody reads it, the shell still works.
             let _ = screen.write_all(bytes).and_then(|()| screen.flush());

@@ -1,4 +1,4 @@
-//! One guest, from its start to its end.
+//! One QEMU and its guest, from the start to the end.
 //!
 //! The guest is not trusted: it may print and report what it likes, as fast as
 //! it likes. What it prints is kept within bounds, what it reports is handed on
@@ -28,10 +28,10 @@ use tokio::time::sleep;
 
 use super::budget::{Budgets, Watch};
 use super::command_line::{Files, Guest};
-use super::end::{End, GuestEnd};
-use super::person::Person;
+use super::end::{ExitReason, GuestEnd};
 use super::ports::{OnFrame, Ports, port, rest, some};
-use super::qemu::{Accelerator, Clock, PROGRAM, Qemu, Way};
+use super::qemu::{Accelerator, GuestClock, LaunchMode, PROGRAM, Qemu};
+use super::serial_console::SerialConsole;
 use faultlab_base::error::{Error, Result};
 use faultlab_kernels::vmlinux;
 
@@ -53,19 +53,19 @@ impl Qemu {
     /// Where QEMU cannot be started. What goes wrong in the guest is no error
     /// but a [`GuestEnd`].
     pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut OnFrame<'_>) -> Result<GuestEnd> {
-        let kvm = self.clock == Clock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
+        let kvm = self.clock == GuestClock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
         let memory = Memory {
             kernel: in_memory("kernel image", guest.kernel)?,
             vmlinux: vmlinux::unpack(guest.kernel).map(|v| in_memory("vmlinux", &v)).transpose()?,
             initramfs: in_memory("initramfs", guest.initramfs)?,
         };
         let mut best: Option<GuestEnd> = None;
-        for way in self.ways(kvm) {
-            let end = self.run_once(way, guest, &memory, on_frame).await?;
+        for mode in self.modes(kvm) {
+            let end = self.run_once(mode, guest, &memory, on_frame).await?;
             if !end.never_spoke() {
                 return Ok(end);
             }
-            if way.accelerator == Accelerator::Kvm {
+            if mode.accelerator == Accelerator::Kvm {
                 KVM_FAILED.store(true, Ordering::Relaxed);
             }
             // Of ways that all fail, the one that printed something tells most.
@@ -78,13 +78,13 @@ impl Qemu {
 
     async fn run_once(
         &self,
-        way: Way,
+        mode: LaunchMode,
         guest: &Guest<'_>,
         memory: &Memory,
         on_frame: &mut OnFrame<'_>,
     ) -> Result<GuestEnd> {
         let (mut console_out, mut keyboard, console_in): (Box<dyn AsyncRead + Unpin>, _, _) =
-            if guest.person.is_some() {
+            if guest.serial.is_some() {
                 let (ours, theirs) =
                     UnixStream::pair().map_err(|e| Error::kernel("serial port", "socketpair", e))?;
                 let theirs = theirs.into_std().map_err(|e| Error::kernel("serial port", "dup", e))?;
@@ -102,17 +102,17 @@ impl Qemu {
             vmlinux: memory.vmlinux.as_ref().map(AsRawFd::as_raw_fd),
             initramfs: memory.initramfs.as_raw_fd(),
         };
-        let mut child = self.spawn(way, &self.arguments(way, guest, &files), &files)?;
+        let mut child = self.spawn(mode, &self.arguments(mode, guest, &files), &files)?;
         drop((console_in, results_in));
         let mut stderr = child.stderr.take().ok_or_else(|| Error::Lab("QEMU without stderr".to_owned()))?;
 
         let mut ports = Ports::default();
         let mut typing = Vec::new();
-        let mut watch = Watch::on(child.id(), way.measure(self.clock));
+        let mut watch = Watch::on(child.id(), mode.measure(self.clock));
         let how = loop {
-            let budgets = self.budgets(way, guest, &ports);
+            let budgets = self.budgets(mode, guest, &ports);
             // A person may take any time.
-            let sits = guest.person.is_some_and(Person::sits);
+            let sits = guest.serial.is_some_and(SerialConsole::is_attached);
             // A guest that keeps the ports busy keeps what waits below from its turn.
             if let Some(over) = watch.over(budgets).filter(|_| !sits) {
                 child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
@@ -120,7 +120,7 @@ impl Qemu {
             }
             let (mut printed, mut reported, mut said) = ([0; 4096], [0; 4096], [0; 4096]);
             tokio::select! {
-                // What was reported first is heard first: it may seat the person.
+                // What was reported first is heard first: it may attach the console.
                 biased;
                 n = some(&mut results_out, &mut reported) => {
                     match ports.report(&reported[..n], on_frame) {
@@ -128,21 +128,21 @@ impl Qemu {
                         Ok(_) => watch.heard(),
                         Err(why) => {
                             child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
-                            break End::Refused(why.to_string());
+                            break ExitReason::Refused(why.to_string());
                         }
                     }
                     yield_now().await;
                 }
                 n = some(&mut console_out, &mut printed) => {
                     ports.console.push(&printed[..n]);
-                    guest.person.inspect(|person| person.show(&printed[..n]));
+                    guest.serial.inspect(|console| console.show(&printed[..n]));
                 }
                 n = some(&mut stderr, &mut said) => ports.complain(&said[..n]),
-                keys = typed(guest.person, &typing) => typing = keys,
+                keys = typed(guest.serial, &typing) => typing = keys,
                 n = press(&mut keyboard, &typing) => drop(typing.drain(..n)),
                 status = child.wait() => {
                     let status = status.map_err(|e| Error::kernel(PROGRAM, "wait", e))?;
-                    break if status.success() { End::PoweredOff } else { End::Died { status, said: String::new() } };
+                    break if status.success() { ExitReason::PoweredOff } else { ExitReason::Died { status, said: String::new() } };
                 }
                 () = sleep(watch.look_in(budgets)) => {}
             }
@@ -150,18 +150,18 @@ impl Qemu {
         // QEMU is gone: what it wrote last is still in the pipes.
         let last = rest(&mut console_out).await;
         ports.console.push(&last);
-        guest.person.inspect(|person| person.show(&last));
+        guest.serial.inspect(|console| console.show(&last));
         ports.complain(&rest(&mut stderr).await);
         let last = match how {
-            End::Refused(_) => vec![],
+            ExitReason::Refused(_) => vec![],
             _ => rest(&mut results_out).await,
         };
-        Ok(ports.end(way, how, &last, on_frame))
+        Ok(ports.end(mode, how, &last, on_frame))
     }
 
     /// The time that a guest has now.
-    fn budgets(&self, way: Way, guest: &Guest<'_>, ports: &Ports) -> Budgets {
-        let frame = match way.accelerator {
+    fn budgets(&self, mode: LaunchMode, guest: &Guest<'_>, ports: &Ports) -> Budgets {
+        let frame = match mode.accelerator {
             _ if ports.frames > 0 => self.frame_budget,
             Accelerator::Kvm if ports.console.is_empty() => KVM_SILENCE,
             _ => self.boot_budget,
@@ -169,7 +169,7 @@ impl Qemu {
         Budgets { frame, all: self.boot_budget + self.task_budget * guest.tasks }
     }
 
-    fn spawn(&self, way: Way, arguments: &[String], files: &Files) -> Result<Child> {
+    fn spawn(&self, mode: LaunchMode, arguments: &[String], files: &Files) -> Result<Child> {
         let (console, results) = (Some(files.console), Some(files.results));
         let handed = [console, results, Some(files.kernel), files.vmlinux, Some(files.initramfs)];
         let parent = nix::unistd::getpid();
@@ -192,7 +192,7 @@ impl Qemu {
                     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
                 // Under KVM each thread may want a processor of its own.
-                if way.accelerator == Accelerator::Tcg {
+                if mode.accelerator == Accelerator::Tcg {
                     let _ = stay_here();
                 }
                 Ok(())
@@ -222,10 +222,10 @@ struct Memory {
     initramfs: File,
 }
 
-/// The next keys of a person whose last ones have been pressed.
-async fn typed(person: Option<&Person>, typing: &[u8]) -> Vec<u8> {
-    match person {
-        Some(person) if typing.is_empty() => person.keys().await,
+/// The next keys of a console whose last ones have been pressed.
+async fn typed(console: Option<&SerialConsole>, typing: &[u8]) -> Vec<u8> {
+    match console {
+        Some(console) if typing.is_empty() => console.keys().await,
         _ => pending().await,
     }
 }
@@ -259,8 +259,8 @@ mod tests {
     use std::time::Instant;
 
     use super::super::budget::{Measure, Spent};
-    use super::super::frame::Frame;
     use super::*;
+    use crate::protocol::Frame;
 
     /// The end of a guest that prints, does this, and then spins as a kernel
     /// does that waits for a device; in the script `frame` is a frame's file,
@@ -287,7 +287,7 @@ mod tests {
         let mut qemu = Qemu::at(program).unwrap();
         qemu.boot_budget = Duration::from_secs(2);
         qemu.frame_budget = Duration::from_secs(5);
-        let guest = Guest { kernel: b"no kernel", initramfs: b"", append: "", person: None, tasks: 1 };
+        let guest = Guest { kernel: b"no kernel", initramfs: b"", append: "", serial: None, tasks: 1 };
         qemu.run(&guest, on_frame).await.unwrap()
     }
 
@@ -307,14 +307,14 @@ mod tests {
             Ok(())
         };
         let end = end_of(does, count).await;
-        assert_eq!((end.how, frames), (End::Hung { waited: seconds(5) }, 7));
+        assert_eq!((end.how, frames), (ExitReason::Hung { waited: seconds(5) }, 7));
         assert!(begun.elapsed() >= Duration::from_secs(11), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
     async fn what_hangs_is_ended_and_told_of() {
         let end = end_of("", &mut |_| panic!("it reports nothing")).await;
-        assert_eq!(end.how, End::NeverBooted { waited: seconds(2) });
+        assert_eq!(end.how, ExitReason::NeverBooted { waited: seconds(2) });
         let failure = end.failure().unwrap();
         assert_eq!(failure, "the guest (microvm) did not boot in 2 s of processor time\nBooting");
     }
@@ -329,7 +329,7 @@ mod tests {
             if left == 0 { Err(Error::Lab("that is enough".to_owned())) } else { Ok(()) }
         };
         let end = end_of(does, refuse).await;
-        assert_eq!(end.how, End::Refused("that is enough".to_owned()));
+        assert_eq!(end.how, ExitReason::Refused("that is enough".to_owned()));
     }
 
     #[tokio::test]
@@ -337,7 +337,11 @@ mod tests {
         // `exec`: the flood ends with QEMU's process.
         let does = "exec cat /dev/zero > $results";
         let end = end_of(does, &mut |_| panic!("it reports nothing")).await;
-        assert!(matches!(&end.how, End::Refused(why) if why.contains("were part of none")), "{:?}", end.how);
+        assert!(
+            matches!(&end.how, ExitReason::Refused(why) if why.contains("were part of none")),
+            "{:?}",
+            end.how
+        );
         assert!(end.noise > 1 << 20);
     }
 }

@@ -1,7 +1,6 @@
 //! `faultlab run --kernel`: scenarios on kernels of their own.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -11,19 +10,18 @@ use super::options::Options;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
-use faultlab_kernels::{Kernel, Store};
+use faultlab_kernels::{KernelImage, Store};
 use faultlab_machine::vm::Vm;
-use faultlab_machine::vm::run::Heard;
-use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{Clock, Ground};
-use faultlab_net::kernel::Kernel as Running;
+use faultlab_machine::vm::run::GuestEvent;
+use faultlab_model::outcome::{Machine, Outcome, Verdict};
+use faultlab_model::scenario::Clock;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
 
 /// Makes the kernels ready that were asked for: whatever is wrong with one is
 /// told before any is booted.
 pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
-    let mut found: Vec<Kernel> = vec![];
+    let mut found: Vec<KernelImage> = vec![];
     for name in &options.kernels {
         found.push(Store::find(name)?);
     }
@@ -86,29 +84,29 @@ async fn column(
         // A scenario that may wedge its kernel has a guest of its own.
         let together = left.iter().position(|s| s.needs_own_guest).map_or(left.len(), |at| at.max(1));
         let batch: Vec<_> = left[..together].to_vec();
-        let tasks = batch.iter().map(|s| options.task(s)).collect();
-        let mut hear = |heard: Heard<'_>| {
-            if let Heard::Outcome(outcome) = heard {
+        let jobs = batch.iter().map(|s| options.job(s)).collect();
+        let mut hear = |event: GuestEvent<'_>| {
+            if let GuestEvent::Outcome(outcome) = event {
                 display.borrow_mut().note(&Progress::PartEnded { of: &id, part: &outcome.scenario });
             }
         };
-        let mut visit = vm.visit(catalogue, tasks, &mut hear).await?;
-        visit.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
+        let mut run = vm.run(catalogue, jobs, &mut hear).await?;
+        run.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
         if options.console.is_some() {
-            console.push_str(&visit.console.text());
+            console.push_str(&run.console.text());
         }
-        let done = visit.outcomes.len();
-        column.outcomes.extend(visit.outcomes);
+        let done = run.outcomes.len();
+        column.outcomes.extend(run.outcomes);
         left.drain(..done);
-        let Some(failure) = visit.failure.filter(|_| done < together) else { continue };
+        let Some(failure) = run.failure.filter(|_| done < together) else { continue };
         // A kernel that does not boot will not do so for the next scenario. Of
         // what a guest died later the others know nothing: they go on.
-        let lost = if visit.booted { 1 } else { left.len() };
+        let lost = if run.booted { 1 } else { left.len() };
         for scenario in left.drain(..lost) {
             display.borrow_mut().note(&Progress::PartEnded { of: &id, part: scenario.card.name });
             column.outcomes.push(failed(scenario, vm, options.clock, &failure));
         }
-        if column.outcomes.len() == lost && !visit.booted {
+        if column.outcomes.len() == lost && !run.booted {
             never_booted = Some(failure);
         }
     }
@@ -125,15 +123,13 @@ async fn column(
 }
 
 fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome {
-    let ground = Ground::new(scenario, Running::running(), clock, &BTreeMap::new());
     let verdict = match error {
         Error::Missing(_) => Verdict::NotApplicable,
         _ => Verdict::Failed,
     };
-    let mut outcome = Outcome::without_run(scenario, &ground, verdict, error.to_string());
-    outcome.kernel.clone_from(&vm.kernel().release);
-    outcome.kernel_id = Some(vm.kernel().id.clone());
-    "vm".clone_into(&mut outcome.machine);
-    outcome.era = None;
-    outcome
+    let kernel = vm.kernel();
+    Outcome {
+        kernel_id: Some(kernel.id.clone()),
+        ..Outcome::without_run(scenario, Machine::Vm, &kernel.release, clock, verdict, error.to_string())
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! In virtual time every wake-up of an idle guest costs some 80 us of the
 //! host's CPU, and five days have room for many. What is stopped here, and on
-//! the kernel command line (see [`super::qemu`]), was found with the events
+//! the kernel command line (see `vm::command_line`), was found with the events
 //! timer:timer_expire_entry, timer:hrtimer_expire_entry and
 //! workqueue:workqueue_execute_start on 5.10, 6.1, 6.12, 6.18 and 7.2, and by
 //! counting what QEMU executes.

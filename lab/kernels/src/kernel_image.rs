@@ -17,7 +17,7 @@ pub(super) const IMAGE: &str = "kernel";
 
 /// A kernel that can be run.
 #[derive(Debug, Clone)]
-pub struct Kernel {
+pub struct KernelImage {
     /// Its name in the store, or the path of its image.
     pub id: String,
     /// As `uname -r` prints it.
@@ -30,7 +30,7 @@ pub struct Kernel {
     pub(super) stored: Option<(Arc<Directory>, Arc<Sums>)>,
 }
 
-impl Kernel {
+impl KernelImage {
     /// A kernel that is in no store, just built perhaps. Without a directory
     /// of modules, those beside the image are taken: of an installed kernel,
     /// /lib/modules/RELEASE; of a kernel's build tree, the tree.
@@ -143,15 +143,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bzImage");
         fs::write(&path, bzimage("6.1.0")).unwrap();
-        let kernel = Kernel::from_image(&path, None).unwrap();
+        let kernel = KernelImage::from_image(&path, None).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_len(3 << 30).unwrap();
         let error = kernel.read_image().unwrap_err().to_string();
         assert!(error.ends_with("bzImage: it is larger than 256 MiB"), "{error}");
-        let error = Kernel::from_image(&path, None).unwrap_err().to_string();
+        let error = KernelImage::from_image(&path, None).unwrap_err().to_string();
         assert!(error.ends_with("it has 3221225472 bytes, and may have 256 MiB"), "{error}");
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        for error in [kernel.read_image().unwrap_err(), Kernel::from_image(&path, None).unwrap_err()] {
+        for error in [kernel.read_image().unwrap_err(), KernelImage::from_image(&path, None).unwrap_err()] {
             assert!(error.to_string().ends_with("it is a FIFO and no regular file"), "{error}");
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::OFlag;
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 
-use super::frame::Frame;
+use crate::protocol::Frame;
 use faultlab_base::error::{Error, Result};
 
 /// The port that QEMU gives to results.

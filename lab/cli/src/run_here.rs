@@ -10,7 +10,7 @@ use faultlab_base::error::Error;
 use faultlab_engine::scenario::Scenario;
 use faultlab_machine::check::Ability;
 use faultlab_machine::here::{Checked, Here};
-use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::outcome::{Machine, Outcome, Verdict};
 use faultlab_model::scenario::{Clock, Ground, Need};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::matrix::Column;
@@ -54,7 +54,7 @@ async fn one(
     let name = scenario.card.name;
     let set = options.set_for(scenario);
     let ground = Ground::new(scenario, kernel.clone(), Clock::Real, &set);
-    let without = |verdict, reason| Outcome::without_run(scenario, &ground, verdict, reason);
+    let without = |verdict, reason| Outcome::on_ground(scenario, &ground, Machine::Here, verdict, reason);
     if scenario.needs.contains(&Need::OwnKernel) {
         let reason = "it needs a kernel of its own; run it with --kernel".to_owned();
         return Ok(without(Verdict::NotApplicable, reason));
@@ -65,7 +65,7 @@ async fn one(
     let arms = scenario.arms_on(&ground, &options.only).len();
     display.borrow_mut().note(&Progress::Begun { name, parts: Parts::Arms(arms) });
     let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::PartEnded { of: name, part: arm });
-    let result = here.run(options.task(scenario), &mut on_arm).await;
+    let result = here.run(options.job(scenario), &mut on_arm).await;
     display.borrow_mut().note(&Progress::Ended(name));
     result.or_else(|error| match error {
         Error::Exhausted(_) => Err(error),

@@ -1,0 +1,108 @@
+//! The life of a guest's init: this program again, as the first process of a
+//! kernel that nothing else runs on.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{housekeeping, line, priority, tools};
+use crate::job::{self, Job, Report, Site};
+use crate::protocol::{Frame, MODULE_LIST, MODULES, ORDERS, Orders, REPORT};
+use crate::shell::{ShellOptions, Streams};
+use faultlab_base::error::{Error, Result};
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_engine::evidence::voice::Opened;
+use faultlab_model::outcome::Machine;
+use faultlab_model::scenario::Clock;
+use faultlab_net::kernel::Kernel;
+use faultlab_net::network::sysctl;
+
+/// Whether this process is the init of a guest.
+#[must_use]
+pub fn asked() -> bool {
+    std::process::id() == 1 && Path::new(ORDERS).exists()
+}
+
+/// The life of a guest's init. It ends with the machine's.
+#[must_use]
+pub fn main(catalogue: &Catalogue) -> ExitCode {
+    if let Err(error) = work(catalogue) {
+        let _ = report(&error.into());
+    }
+    match housekeeping::power_off() {
+        Ok(never) => match never {},
+        // The kernel panics when init ends, and QEMU ends with it.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn report(report: &Report) -> Result<()> {
+    line::send(&Frame::new(REPORT, serde_json::to_vec(report).expect("reports are plain data")))
+}
+
+fn work(catalogue: &Catalogue) -> Result<()> {
+    let read =
+        |path: &str| fs::read_to_string(path).map_err(|e| Error::kernel("init", format!("read {path}"), e));
+    housekeeping::mount_file_systems()?;
+    housekeeping::leave_console()?;
+    let text = read(ORDERS)?;
+    let orders: Orders =
+        serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
+    housekeeping::seed_randomness(orders.seed)?;
+    let modules = read(MODULE_LIST)?;
+    housekeeping::load_modules(modules.lines().map(|name| Path::new(MODULES).join(name)))?;
+    housekeeping::quiet()?;
+    priority::go_first()?;
+    // Nothing else runs on this kernel: its own settings are the lab's.
+    sysctl::own_the_kernel();
+    report(&Report::Booted { release: Kernel::running().release })?;
+
+    let voice = Opened::open(orders.jobs.iter().any(Job::asks_why)).listen();
+    let runtime = job::runtime("init")?;
+    let guest = Guest { clock: orders.clock };
+    for job in orders.jobs {
+        job.perform(catalogue, &voice, &guest, &runtime)?;
+        if matches!(job, Job::Run { .. }) {
+            settle();
+        }
+    }
+    Ok(())
+}
+
+/// Lets the kernel free the networks of a scenario before the next begins.
+fn settle() {
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+/// This kernel, which is the lab's alone.
+struct Guest {
+    clock: Clock,
+}
+
+impl Site for Guest {
+    fn machine(&self) -> Machine {
+        Machine::Vm
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn report(&self, what: &Report) -> Result<()> {
+        report(what)
+    }
+
+    fn streams(&self, options: &ShellOptions) -> Result<Streams> {
+        tools::install()?;
+        Streams::of(housekeeping::take_console(options.style.width)?)
+    }
+
+    fn confines(&self) -> bool {
+        false
+    }
+
+    fn shell_left(&self) -> Result<()> {
+        housekeeping::silence_console()
+    }
+}

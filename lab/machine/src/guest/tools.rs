@@ -1,0 +1,19 @@
+//! The tools of a shell in a guest: links to its busybox.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::protocol::BUSYBOX;
+use faultlab_base::error::{Error, Result};
+
+/// Where the links are.
+const LINKS: &str = "/bin";
+
+/// Gives the guest's shell busybox's tools: links by the names that it knows.
+pub(super) fn install() -> Result<()> {
+    let failed = |e| Error::kernel("init", format!("{BUSYBOX} --install"), e);
+    let mut command = Command::new(Path::new(BUSYBOX));
+    command.args(["--install", "-s", LINKS]).stdin(Stdio::null());
+    let status = command.status().map_err(failed)?;
+    if status.success() { Ok(()) } else { Err(Error::Lab(format!("init: {BUSYBOX} --install: {status}"))) }
+}

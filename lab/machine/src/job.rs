@@ -1,0 +1,246 @@
+//! What is asked of a worker and of a guest's init, what both report, and how
+//! they do it. They differ in how they are apart from the machine, and in where
+//! their reports go ([`Site`]).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::task::LocalSet;
+
+use super::check::Ability;
+use super::exercise;
+use super::played::Played;
+use super::shell::{self, ShellOptions, Streams};
+use super::stops::Stops;
+use faultlab_base::error::{Error, Missing, Result};
+use faultlab_base::text;
+use faultlab_engine::catalogue::Catalogue;
+use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::perform::{Order, perform};
+use faultlab_engine::scenario::Scenario;
+use faultlab_engine::stage::CaptureOptions;
+use faultlab_model::outcome::{Machine, Outcome, Verdict};
+use faultlab_model::scenario::{Clock, Ground};
+use faultlab_net::kernel::Kernel;
+
+/// What a worker or a guest does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Job {
+    /// Runs a scenario.
+    Run {
+        /// Its name.
+        scenario: String,
+        /// Variants and remedies to narrow to.
+        only: Vec<String>,
+        /// Settings that were given.
+        set: BTreeMap<String, String>,
+        /// Gives the fault arm the network and the conduct of the control.
+        without_cause: bool,
+        /// What becomes of what is seen beside what probes meet; none where
+        /// nobody is to look on.
+        looks: Option<CaptureOptions>,
+    },
+    /// Plays one arm and starts a shell beside it.
+    Shell {
+        /// The scenario's name.
+        scenario: String,
+        /// The arm's.
+        arm: String,
+        /// Settings that were given.
+        set: BTreeMap<String, String>,
+        /// How the shell is started.
+        options: ShellOptions,
+    },
+}
+
+/// What a worker or a guest reports.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// A guest's init runs.
+    Booted {
+        /// Of which kernel.
+        #[serde(deserialize_with = "text::line_from")]
+        release: String,
+    },
+    /// An arm of a scenario has ended.
+    ArmEnded(#[serde(deserialize_with = "text::line_from")] String),
+    /// An arm was played, and the shell beside it begins.
+    ShellBegins,
+    /// What the machine can do.
+    Abilities(Vec<Ability>),
+    /// The end of a scenario.
+    Outcome(Box<Outcome>),
+    /// The end of a shell, and its exit status.
+    Left(u8),
+    /// Nothing can run: a named thing is missing.
+    Missing {
+        /// The thing.
+        #[serde(deserialize_with = "text::line_from")]
+        what: String,
+        /// How to get it.
+        #[serde(deserialize_with = "text::line_from")]
+        way_out: String,
+    },
+    /// Nothing can run: the machine has no more of something.
+    Exhausted(#[serde(deserialize_with = "text::lines_from")] String),
+    /// Nothing can run: the lab failed.
+    Failed(#[serde(deserialize_with = "text::lines_from")] String),
+    /// The worker was stopped, and goes on.
+    Continued,
+}
+
+impl From<Error> for Report {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Missing(Missing { what, way_out }) => Self::Missing { what, way_out },
+            Error::Exhausted(sentence) => Self::Exhausted(sentence),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Where jobs are done: a worker, or a guest.
+pub(super) trait Site {
+    /// What it is.
+    fn machine(&self) -> Machine;
+
+    /// Which clock the kernel's timers follow.
+    fn clock(&self) -> Clock;
+
+    /// Sends a report.
+    fn report(&self, report: &Report) -> Result<()>;
+
+    /// Where a shell reads and writes.
+    fn streams(&self, options: &ShellOptions) -> Result<Streams>;
+
+    /// Whether a shell is kept from changing the machine, and is told so.
+    fn confines(&self) -> bool;
+
+    /// Takes note that the shell has been left.
+    fn shell_left(&self) -> Result<()>;
+}
+
+/// The runtime of a process that does jobs.
+///
+/// # Errors
+/// Where the kernel refuses it a descriptor.
+pub(super) fn runtime(place: &'static str) -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Error::kernel(place, "start the runtime", e))
+}
+
+impl Job {
+    /// Whether what the kernel drops is to be seen.
+    pub(super) fn asks_why(&self) -> bool {
+        match self {
+            Self::Run { looks, .. } => looks.is_some_and(|looks| looks.captures || looks.explains),
+            Self::Shell { .. } => false,
+        }
+    }
+
+    /// Does it and reports it, its end last.
+    ///
+    /// # Errors
+    /// Where it came to no end.
+    pub(super) fn perform(
+        &self,
+        catalogue: &Catalogue,
+        voice: &Voice,
+        site: &dyn Site,
+        runtime: &Runtime,
+    ) -> Result<()> {
+        let (Self::Run { scenario, set, .. } | Self::Shell { scenario, set, .. }) = self;
+        let scenario = catalogue.find(scenario).map_err(Error::Lab)?;
+        let ground = Ground::new(scenario, Kernel::running(), site.clock(), set);
+        let end = match self {
+            Self::Run { only, without_cause, looks, .. } => {
+                let machine = site.machine();
+                let order = Order { machine, only, without_cause: *without_cause, looks: *looks };
+                let outcome = match run(catalogue, scenario, &ground, order, voice, site, runtime) {
+                    // Of a guest's own memory the next scenario may have enough.
+                    Err(error) if machine == Machine::Vm => {
+                        Outcome::on_ground(scenario, &ground, machine, Verdict::Failed, error.to_string())
+                    }
+                    outcome => outcome?,
+                };
+                Report::Outcome(Box::new(outcome))
+            }
+            Self::Shell { arm, options, .. } => {
+                let shell = sit(scenario, &ground, arm, *options, voice, site);
+                Report::Left(LocalSet::new().block_on(runtime, shell)?)
+            }
+        };
+        site.report(&end)
+    }
+}
+
+/// Runs a scenario; once more where the process was stopped meanwhile and the
+/// outcome is not as expected: the kernel's timers went on while nobody answered
+/// them.
+fn run(
+    catalogue: &Catalogue,
+    scenario: &Scenario,
+    ground: &Ground,
+    order: Order<'_>,
+    voice: &Voice,
+    site: &dyn Site,
+    runtime: &Runtime,
+) -> Result<Outcome> {
+    // Arms that are played again have been reported.
+    let reported = RefCell::new(BTreeSet::new());
+    let on_arm = |arm: &str| {
+        if reported.borrow_mut().insert(arm.to_owned()) {
+            // Who hears nothing of an arm hears of the outcome, or is gone.
+            let _ = site.report(&Report::ArmEnded(arm.to_owned()));
+        }
+    };
+    let on_continued = || {
+        let _ = site.report(&Report::Continued);
+    };
+    let stops = Stops::default();
+    loop {
+        let play = perform(scenario, ground, order, voice, catalogue.snapshots, &on_arm);
+        let watched = async {
+            tokio::select! {
+                biased;
+                failed = stops.watch(&on_continued) => match failed? {},
+                outcome = play => outcome,
+            }
+        };
+        let mut outcome = LocalSet::new().block_on(runtime, watched)?;
+        if outcome.expected || !stops.taken() {
+            outcome.seconds.virtual_time = (ground.clock == Clock::Virtual).then_some(outcome.seconds.wall);
+            return Ok(outcome);
+        }
+    }
+}
+
+/// Plays an arm, and has a shell beside its network. Returns the shell's exit
+/// status.
+async fn sit(
+    scenario: &Scenario,
+    ground: &Ground,
+    arm: &str,
+    options: ShellOptions,
+    voice: &Voice,
+    site: &dyn Site,
+) -> Result<u8> {
+    let arms = scenario.scripted_on(ground, &[]);
+    let arm = arms.iter().find(|scripted| scripted.arm.name == arm).ok_or_else(|| {
+        Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
+    })?;
+    if options.exercise {
+        exercise::has_something(scenario, ground)?;
+    }
+    let run = Played::run(scenario, ground, arm, voice).await?;
+    let played = Played::on(scenario, &run).await?;
+    let streams = site.streams(&options)?;
+    site.report(&Report::ShellBegins)?;
+    let left = shell::beside(played, streams, options, site.confines()).await;
+    site.shell_left()?;
+    left
+}

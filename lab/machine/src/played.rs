@@ -1,0 +1,74 @@
+//! An arm that is played for a shell, which goes on where its fault stands.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use faultlab_base::error::{Error, Result};
+use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
+use faultlab_engine::stage::ArmRun;
+use faultlab_model::scenario::Ground;
+
+/// How long a scenario, or one arm of it, may take before it is given up.
+pub(super) const BUDGET: Duration = Duration::from_secs(120);
+
+/// An arm that was played, or stays where its fault stands.
+pub(super) struct Played<'s> {
+    pub(super) scenario: &'s Scenario,
+    pub(super) run: &'s ArmRun<'s>,
+    /// The rest of a play that stays.
+    pub(super) rest: Option<Play<'s>>,
+}
+
+impl<'s> Played<'s> {
+    /// Sets up an arm that a shell will be beside.
+    pub(super) async fn run<'a>(
+        scenario: &Scenario,
+        ground: &'a Ground,
+        arm: &'a ScriptedArm,
+        voice: &'a Voice,
+    ) -> Result<ArmRun<'a>> {
+        let mut run = ArmRun::set_up(scenario, ground, arm, voice, None).await?;
+        run.expect_shell();
+        Ok(run)
+    }
+
+    /// Plays the arm.
+    pub(super) async fn on(scenario: &'s Scenario, run: &'s ArmRun<'s>) -> Result<Self> {
+        let mut play = run.play();
+        let stays = async {
+            tokio::select! {
+                biased;
+                played = &mut play => played.map(|()| false),
+                () = run.is_held() => Ok(true),
+            }
+        };
+        let stays = within_budget(run, stays).await?;
+        Ok(Self { scenario, run, rest: stays.then_some(play) })
+    }
+
+    /// Goes on with it for ever.
+    pub(super) async fn go_on(rest: Option<Play<'s>>) -> Result<Infallible> {
+        if let Some(rest) = rest {
+            rest.await?;
+        }
+        std::future::pending().await
+    }
+}
+
+/// Plays an arm once more.
+pub(super) async fn play(run: &ArmRun<'_>) -> Result<()> {
+    within_budget(run, run.play()).await
+}
+
+async fn within_budget<T>(run: &ArmRun<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(BUDGET, played).await.unwrap_or_else(|_| {
+        Err(Error::Deadline {
+            place: run.arm().name.into(),
+            condition: "the arm to be played".into(),
+            waited: BUDGET,
+        })
+    })
+}
