@@ -1,19 +1,15 @@
 //! What a host learns of path MTUs, on the running kernel.
 
-mod common;
-
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::network::Network;
 use lab::probe::path_mtu::{Lookups, NARROW, Router, flood, of_one_bucket};
 use lab::probe::route;
 use lab::topology::{Net, Topology};
-use tokio::task::LocalSet;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_host_keeps_what_a_router_tells,
     exceptions_of_one_bucket_push_each_other_out,
 ];
@@ -28,15 +24,8 @@ fn pod_and_router() -> Topology {
         .route("pod", BEHIND, "10.0.0.2")
 }
 
-fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-    alone(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        LocalSet::new().block_on(&runtime, body());
-    });
-}
-
 fn a_host_keeps_what_a_router_tells() {
-    run(|| async {
+    alone_async(|| async {
         let network = applicable(Network::build(pod_and_router()).await);
         let router = Router::new(&network, "router", "pod", "pod").expect("a router");
         let lookups = Lookups::new(network.host("pod")).expect("a socket");
@@ -52,7 +41,7 @@ fn a_host_keeps_what_a_router_tells() {
 }
 
 fn exceptions_of_one_bucket_push_each_other_out() {
-    run(|| async {
+    alone_async(|| async {
         let network = applicable(Network::build(pod_and_router()).await);
         let router = Router::new(&network, "router", "pod", "pod").expect("a router");
         let pod = network.host("pod");

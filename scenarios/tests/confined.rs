@@ -4,8 +4,6 @@
 //! No attempt here does harm where it succeeds: a file is opened and not
 //! written to, a value is set to what it is.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
@@ -18,13 +16,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use faultlab_testkit::{Answer, PATIENCE, answer, leave_out};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use user::{Answer, PATIENCE, SHORT, answer, faultlab, needs_namespaces};
+use user::{SHORT, faultlab, needs_namespaces};
 
-use frame::leave_out;
-
-frame::tests![user::four_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     a_shell_of_this_user_changes_nothing,
     a_shell_of_a_user_without_privileges_changes_nothing,
     a_shell_of_root_is_nobody_of_this_machine,

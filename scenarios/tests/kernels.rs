@@ -6,19 +6,17 @@
 //! Runs on every kernel of the store (`faultlab kernel list`), or on those that
 //! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them.
 
-mod cause;
-
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
 
-use lab::outcome::{Outcome, Verdict};
+use lab::outcome::Outcome;
 use lab::scenario::{Clock, Need, Scenario};
-use lab::snapshot;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
 
-use cause::nothing_reproduced;
+use faultlab_testkit::require_all;
+use faultlab_testkit::reviewed::{is_reviewed, nothing_reproduced};
 
 /// A kernel, and what came of running everything on it: the first test that
 /// asks runs it.
@@ -79,19 +77,7 @@ impl Kernel {
 
     fn as_reviewed(&self, scenario: &Scenario) -> Result<(), Failed> {
         let outcome = self.outcome(scenario)?;
-        if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
-            return Err(format!("{}: {}", outcome.verdict, outcome.reason.unwrap_or_default()).into());
-        }
-        let name = outcome.snapshot_name(scenario.has_timers()).ok_or("the outcome has no era")?;
-        insta::with_settings!({
-            snapshot_path => Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots"),
-            prepend_module_to_snapshot => false,
-            omit_expression => true,
-            description => scenario.card.title,
-        }, {
-            insta::assert_snapshot!(name, snapshot::write(&outcome));
-        });
-        Ok(())
+        is_reviewed(&outcome, scenario, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots"))
     }
 }
 
@@ -110,7 +96,6 @@ fn kernels() -> Result<Vec<String>, String> {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
-    let require_all = std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1");
     let found = lab::machine::vm::Qemu::find().map_err(|e| e.to_string()).and_then(|_| kernels());
     let why = match &found {
         Err(why) => Some(why.clone()),
@@ -123,7 +108,7 @@ fn main() -> ExitCode {
     if let Some(why) = why {
         println!("left out: every scenario on a kernel of its own: {why}");
         let trial = Trial::test("every scenario on a kernel of its own", move || Err(why.into()));
-        trials.push(trial.with_ignored_flag(!require_all));
+        trials.push(trial.with_ignored_flag(!require_all()));
     }
     for id in found.unwrap_or_default() {
         let as_reviewed = |s: &Scenario| format!("{id}: {}", s.card.name);

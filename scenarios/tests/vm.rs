@@ -4,8 +4,6 @@
 //! Boots the oldest and the newest kernels of the store (`faultlab kernel
 //! list`).
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod stored;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
@@ -19,14 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use faultlab_testkit::{Answer, PATIENCE, Session, answer, leave_out};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use frame::leave_out;
 use stored::{CHANGED, Home, Stored, broken_kernel, kernels, newest, run, two};
-use user::{Answer, PATIENCE, SHORT, SOON, Session, answer, faultlab, without_evidence};
+use user::{SHORT, SOON, faultlab, without_evidence};
 
-frame::tests![user::two_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     a_seed_gives_the_same_bytes_on_a_busy_machine,
     who_looks_on_changes_nothing,
     a_bisection_finds_the_kernel_that_changed,
