@@ -5,6 +5,7 @@
 //! beside the snapshot, as `*.snap.new`: read it, then rename it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +29,14 @@ use crate::isolated::runtime;
 #[must_use]
 pub fn scenarios(catalogue: &Catalogue, snapshots: impl Into<PathBuf>) -> ExitCode {
     Reviewed::new(catalogue, snapshots).main()
+}
+
+/// The life of this program where it was started as a worker that plays scenarios
+/// of the catalogue; none where it was started as what it is.
+#[must_use]
+pub fn as_worker(catalogue: &Catalogue) -> Option<ExitCode> {
+    let words: Vec<_> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    worker::asked(&words).map(|parent| worker::main(catalogue, parent))
 }
 
 /// The scenarios of a catalogue, each as it is and some with settings.
@@ -74,9 +83,8 @@ impl<'a> Reviewed<'a> {
     /// The test program, or the worker where it is started as one.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        let words: Vec<_> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
-        if let Some(parent) = worker::asked(&words) {
-            return worker::main(self.catalogue, parent);
+        if let Some(status) = as_worker(self.catalogue) {
+            return status;
         }
         let mut arguments = Arguments::from_args();
         // A scenario mostly waits for the kernel's timers.
@@ -138,7 +146,7 @@ fn as_reviewed(here: &Here, case: &Case, snapshots: &Path) -> Result<(), Failed>
     let mut outcome = run(here, case, false)?;
     let name = outcome.snapshot_name(case.scenario.has_timers());
     if let Some(name) = name
-        && let Ok(reviewed) = std::fs::read_to_string(snapshots.join(format!("{name}.snap")))
+        && let Ok(reviewed) = fs::read_to_string(snapshots.join(format!("{name}.snap")))
     {
         outcome = snapshot::with_unseen(&outcome, &snapshot::read(&reviewed)?);
     }
@@ -146,26 +154,43 @@ fn as_reviewed(here: &Here, case: &Case, snapshots: &Path) -> Result<(), Failed>
 }
 
 /// Compares an outcome with the reviewed one in that directory, byte by byte.
+/// What differs is written beside that one, as `*.snap.new`.
 ///
 /// # Errors
-/// Where nothing came of the scenario.
-///
-/// # Panics
-/// Where the outcome differs, with the difference.
+/// Where nothing came of the scenario, and where the outcome differs.
 pub fn is_reviewed(outcome: &Outcome, scenario: &Scenario, snapshots: &Path) -> Result<(), Failed> {
     if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
         return Err(format!("{}: {}", outcome.verdict, outcome.reason.clone().unwrap_or_default()).into());
     }
     let name = outcome.snapshot_name(scenario.has_timers()).ok_or("the outcome has no era")?;
-    insta::with_settings!({
-        snapshot_path => snapshots,
-        prepend_module_to_snapshot => false,
-        omit_expression => true,
-        description => scenario.card.title,
-    }, {
-        insta::assert_snapshot!(name, snapshot::write(outcome));
-    });
-    Ok(())
+    Ok(compare(&snapshot::write(outcome), scenario.card.title, &snapshots.join(format!("{name}.snap")))?)
+}
+
+fn compare(text: &str, title: &str, file: &Path) -> Result<(), String> {
+    let reviewed = fs::read_to_string(file).unwrap_or_default();
+    let reviewed = body(&reviewed).trim_end();
+    let new = file.with_extension("snap.new");
+    if reviewed == text.trim_end() {
+        // Of an earlier run.
+        let _ = fs::remove_file(&new);
+        return Ok(());
+    }
+    let written = fs::write(&new, format!("---\ndescription: {title:?}\n---\n{text}"));
+    let told = match written {
+        Ok(()) => format!("the outcome is in {}; read it, then rename it", new.display()),
+        Err(error) => format!("{} cannot be written: {error}", new.display()),
+    };
+    let was = if reviewed.is_empty() {
+        "there is no reviewed outcome".to_owned()
+    } else {
+        format!("reviewed:\n\n{reviewed}")
+    };
+    Err(format!("the outcome is not the reviewed one: {told}\n\n{text}\n{was}"))
+}
+
+/// A snapshot's text without the header.
+fn body(text: &str) -> &str {
+    text.strip_prefix("---\n").and_then(|t| t.split_once("\n---\n")).map_or(text, |(_, body)| body)
 }
 
 /// What is demanded of a scenario whose cause was taken away: with the control's
@@ -197,5 +222,33 @@ fn left_out(scenario: &Scenario, checked: &Result<Checked, lab::Error>) -> Optio
             .iter()
             .filter(|a| !a.optional && scenario.needs.iter().any(|n| n.to_string() == a.need))
             .find_map(|a| a.missing.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_written_beside_the_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, new] = ["a@b.snap", "a@b.snap.new"].map(|name| directory.path().join(name));
+        let missing = compare("verdict: reproduced\n", "A title", &file).unwrap_err();
+        assert!(missing.contains("there is no reviewed outcome"), "{missing}");
+        // What a person does who has read it.
+        fs::rename(&new, &file).unwrap();
+        compare("verdict: reproduced\n", "A title", &file).unwrap();
+        let differs = compare("verdict: immune\n", "A title", &file).unwrap_err();
+        assert!(differs.contains("verdict: immune\n\nreviewed:\n\nverdict: reproduced"), "{differs}");
+        compare("verdict: reproduced\n", "A title", &file).unwrap();
+        assert!(!new.exists());
+    }
+
+    #[test]
+    fn a_snapshot_needs_no_header() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a@b.snap");
+        fs::write(&file, "verdict: reproduced\n").unwrap();
+        compare("verdict: reproduced\n", "A title", &file).unwrap();
     }
 }
