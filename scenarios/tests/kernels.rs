@@ -4,7 +4,11 @@
 //! unless its policy keeps it.
 //!
 //! Runs on every kernel of the store (`faultlab kernel list`), or on those that
-//! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them.
+//! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them. The program
+//! that FAULTLAB_PROGRAM names runs them, by default the one of the tests' build.
+
+#[allow(dead_code, reason = "nobody types here")]
+mod user;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -34,11 +38,8 @@ const PROMPT: f64 = 0.01;
 const MODELS: [&[&str]; 2] = [&["--set", "recycle=model"], &["--set", "recycle=model-3.10"]];
 
 fn faultlab(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_faultlab"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| e.to_string())?;
+    let mut command = Command::new(user::program());
+    let output = command.args(arguments).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
     match output.status.code() {
         // 1: an outcome differs, which its own test says.
         Some(0 | 1) => String::from_utf8(output.stdout).map_err(|e| e.to_string()),

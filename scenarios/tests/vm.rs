@@ -247,9 +247,7 @@ fn a_bisection_finds_the_kernel_that_changed() {
     git_says(&repository, &format!("bisect start HEAD {}", commits[0]));
     let script = format!("\"$FAULTLAB\" run {CHANGED} --kernel \"$(cat KERNEL)\" --bisect=immune");
     let walk = answer(
-        git(&repository)
-            .args(["bisect", "run", "sh", "-c", &script])
-            .env("FAULTLAB", env!("CARGO_BIN_EXE_faultlab")),
+        git(&repository).args(["bisect", "run", "sh", "-c", &script]).env("FAULTLAB", user::program()),
     );
     assert_eq!(walk.status, Some(0), "{history:?}: {}{}", walk.out, walk.err);
     assert_eq!(git_says(&repository, "rev-parse refs/bisect/bad"), commits[1], "{}", walk.out);

@@ -1,5 +1,6 @@
 //! What a user of faultlab does: types commands, and interrupts them.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,10 +13,16 @@ use serde_json::{Value, json};
 /// more than twice as long by itself.
 pub const SOON: Duration = Duration::from_secs(5);
 
+/// The program that is tested: the one that cargo built with the tests, or the one
+/// that FAULTLAB_PROGRAM names. Guests of an optimised one take less time.
+pub fn program() -> PathBuf {
+    std::env::var_os("FAULTLAB_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_faultlab").into(), PathBuf::from)
+}
+
 /// `faultlab` with these arguments, a word each, and none of the user's
 /// settings.
 pub fn faultlab(line: &str) -> Command {
-    command::command(env!("CARGO_BIN_EXE_faultlab"), line)
+    command::command(program(), line)
 }
 
 /// Types a line and waits for its end.
