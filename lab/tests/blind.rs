@@ -1,20 +1,17 @@
 //! A play does not know its arm, so what it observes decides.
 
-mod common;
-
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::evidence::voice::Opened;
 use lab::kernel::Kernel;
 use lab::outcome::{Machine, Outcome, Verdict};
 use lab::perform::{Order, perform};
 use lab::prelude::*;
-use tokio::task::LocalSet;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_fault_without_an_edit_makes_no_difference,
     a_cut_that_fails_to_cut_is_not_reproduced,
     a_fault_without_its_edit_is_the_control,
@@ -74,13 +71,12 @@ async fn curious(stage: &Stage<'_>, _: &Conduct) -> Result<()> {
 
 fn run(scenario: Scenario, without_cause: bool) -> Outcome {
     let (send, receive) = std::sync::mpsc::channel();
-    alone(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    alone_async(async move || {
         let ground = Ground::new(&scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
         let order = Order { machine: Machine::Here, only: &[], without_cause, looks: None };
         let voice = Opened::open(false).listen();
         let performed = perform(&scenario, &ground, order, &voice, |_| None, &|_| {});
-        send.send(LocalSet::new().block_on(&runtime, performed)).expect("somebody waits");
+        send.send(performed.await).expect("somebody waits");
     });
     let outcome = receive.recv().expect("an answer").expect("an outcome");
     applicable(match outcome.verdict {

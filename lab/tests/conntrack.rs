@@ -1,13 +1,11 @@
 //! conntrack's entries, events and statistics on the running kernel.
 
-mod common;
-mod routed;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use common::{applicable, leave_out};
+use faultlab_testkit::routed::{CLIENT, PATIENCE, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
+use faultlab_testkit::{applicable, leave_out};
 use lab::Error;
 use lab::conntrack::{
     Conntrack, Entry, Event, Events, Recorder, Statistic, Stats, Status, TcpState, Transport, Tuple,
@@ -17,9 +15,8 @@ use lab::network::firewall::Firewall;
 use lab::topology::rule::{CtState, Rule};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::time::{ClockId, clock_gettime};
-use routed::{CLIENT, PATIENCE, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     the_entry_of_a_connection,
     entries_are_listed_as_conntrack_lists_them,
     deleted_entries_are_gone,

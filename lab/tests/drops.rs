@@ -1,10 +1,8 @@
 //! The packets that a real kernel drops, and why it says that it does.
 
-mod common;
-
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::evidence::drops::Attached;
 use lab::network::{Namespace, Network};
 use lab::recording::Dropped;
@@ -13,16 +11,9 @@ use lab::topology::rule::{Hook, Rule};
 use lab::wire::now;
 use lab::wire::segment::Flags;
 
-common::tests![common::main: a_refused_syn_has_no_socket, a_rule_drops_and_nobody_else, a_note_is_of_its_namespace];
+faultlab_testkit::tests![faultlab_testkit::isolated::main: a_refused_syn_has_no_socket, a_rule_drops_and_nobody_else, a_note_is_of_its_namespace];
 
 /// Runs `body` on a thread of its own, in a runtime.
-fn in_runtime<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-    alone(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, body());
-    });
-}
-
 fn two_hosts() -> Topology {
     Topology::new().host("one").host("other").link("one 10.0.0.1/24", "other 10.0.0.2/24")
 }
@@ -34,7 +25,7 @@ fn syns(dropped: &[Dropped], port: u16) -> Vec<&Dropped> {
 }
 
 fn a_refused_syn_has_no_socket() {
-    in_runtime(|| async {
+    alone_async(|| async {
         let drops = applicable(Attached::attach().and_then(Attached::here));
         let begun = now();
         let network = applicable(Network::build(two_hosts()).await);
@@ -54,7 +45,7 @@ fn a_refused_syn_has_no_socket() {
 }
 
 fn a_rule_drops_and_nobody_else() {
-    in_runtime(|| async {
+    alone_async(|| async {
         let drops = applicable(Attached::attach().and_then(Attached::here));
         let begun = now();
         let rule = Rule::drop("no 82").on(Hook::Input).tcp();
@@ -73,7 +64,7 @@ fn a_rule_drops_and_nobody_else() {
 }
 
 fn a_note_is_of_its_namespace() {
-    in_runtime(|| async {
+    alone_async(|| async {
         let drops = applicable(Attached::attach().and_then(Attached::here));
         let begun = now();
         let network = applicable(Network::build(two_hosts()).await);

@@ -2,15 +2,13 @@
 //!
 //! Each test has a thread and network namespaces of its own.
 
-mod common;
-
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::Error;
 use lab::capture::Frame;
 use lab::evidence::counters::Counters;
@@ -22,9 +20,8 @@ use lab::topology::{Sysctl, Topology};
 use lab::wire::now;
 use rtnetlink::{LinkUnspec, LinkVeth};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::task::LocalSet;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_refused_connection_is_counted_here_and_nowhere_else,
     sockets_are_listed_with_their_timers,
     a_destroyed_socket_is_aborted,
@@ -39,11 +36,7 @@ common::tests![common::main:
 
 /// Runs `body` on a thread of its own with an empty namespace, in a runtime.
 fn on_host<F: Future<Output = ()>>(body: impl FnOnce(Namespace) -> F + Send + 'static) {
-    alone(|| {
-        let host = applicable(Namespace::new("host"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        runtime.block_on(body(host));
-    });
+    alone_async(|| async { body(applicable(Namespace::new("host"))).await });
 }
 
 /// The interfaces of a namespace.
@@ -228,31 +221,28 @@ fn the_kernel_log_tells_what_came_since() {
 
 fn a_capture_says_what_it_has_no_room_for() {
     const SENT: usize = 1500;
-    alone(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        LocalSet::new().block_on(&runtime, async {
-            let two = Topology::new().hosts(["a", "b"]).link("a 10.0.0.1/24", "b 10.0.0.2/24");
-            let network = applicable(Network::build(two).await);
-            let tap = Tap::on(network.hosts()).expect("a capture");
-            tap.ready();
-            let bound = |host: &str| {
-                let host = network.host(host);
-                host.namespace().enter(|| UdpSocket::bind((host.address(), 53))).expect("a socket")
-            };
-            let [client, server] = ["a", "b"].map(bound);
-            for _ in 0..SENT {
-                client.send_to(b"?", server.local_addr().expect("an address")).expect("it is sent");
-            }
-            let mut capture = tap.end(&network, now()).expect("frames");
-            capture.sort();
-            let of = |outgoing| capture.frames.iter().filter(|f| f.outgoing == outgoing).count();
-            // As far as it goes, each is seen where it leaves and where it arrives.
-            assert!(of(true) > 0 && of(true) == of(false), "{} and {}", of(true), of(false));
-            assert!(capture.lost > 0);
-            assert_eq!(capture.frames.len() as u64 + capture.lost, 2 * SENT as u64);
-            let leaves_first = |pair: &[Frame]| pair[0].outgoing && !pair[1].outgoing;
-            assert!(capture.frames.chunks(2).all(leaves_first), "{:?}", capture.frames);
-        });
+    alone_async(|| async {
+        let two = Topology::new().hosts(["a", "b"]).link("a 10.0.0.1/24", "b 10.0.0.2/24");
+        let network = applicable(Network::build(two).await);
+        let tap = Tap::on(network.hosts()).expect("a capture");
+        tap.ready();
+        let bound = |host: &str| {
+            let host = network.host(host);
+            host.namespace().enter(|| UdpSocket::bind((host.address(), 53))).expect("a socket")
+        };
+        let [client, server] = ["a", "b"].map(bound);
+        for _ in 0..SENT {
+            client.send_to(b"?", server.local_addr().expect("an address")).expect("it is sent");
+        }
+        let mut capture = tap.end(&network, now()).expect("frames");
+        capture.sort();
+        let of = |outgoing| capture.frames.iter().filter(|f| f.outgoing == outgoing).count();
+        // As far as it goes, each is seen where it leaves and where it arrives.
+        assert!(of(true) > 0 && of(true) == of(false), "{} and {}", of(true), of(false));
+        assert!(capture.lost > 0);
+        assert_eq!(capture.frames.len() as u64 + capture.lost, 2 * SENT as u64);
+        let leaves_first = |pair: &[Frame]| pair[0].outgoing && !pair[1].outgoing;
+        assert!(capture.frames.chunks(2).all(leaves_first), "{:?}", capture.frames);
     });
 }
 

@@ -1,19 +1,16 @@
 //! nf_tables rules on the running kernel.
 
-mod common;
-mod routed;
-
 use std::io::{Read, Write};
 use std::net::Ipv6Addr;
 
-use common::{applicable, leave_out};
+use faultlab_testkit::routed::{CLIENT, PATIENCE, ROUTER_LAN, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
+use faultlab_testkit::{applicable, leave_out};
 use lab::Error;
 use lab::network::firewall::Firewall;
 use lab::topology::Family;
 use lab::topology::rule::{Choice, CtState, Hook, Prefix, Rule, TcpFlags};
-use routed::{CLIENT, PATIENCE, ROUTER_LAN, ROUTER_WAN, Routed, SERVER, routed, udp, v4};
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     source_nat_takes_ports_of_the_range,
     masquerade_leaves_lo_alone,
     masquerade_takes_ports_of_the_range,

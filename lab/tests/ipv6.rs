@@ -5,13 +5,11 @@
 //! client 2001:db8:1::2 ----- 2001:db8:1::1 nat 2001:db8:2::1 ----- 2001:db8:2::2 server
 //! ```
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::capture::{Act, Probe};
 use lab::conntrack::{Conntrack, Event, Recorder, TcpState, Transport, Tuple};
 use lab::evidence::counters::Counters;
@@ -28,9 +26,8 @@ use lab::topology::{Family, Topology};
 use lab::wire::policy::{Chain, Duplicate, ShiftTimestampClock};
 use lab::wire::tw_recycle::{self, TwRecycle};
 use lab::wire::{Direction, now};
-use tokio::task::LocalSet;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_masqueraded_connection_is_seen_by_all,
     both_families_share_a_host,
     ipv6_is_off_where_there_is_no_address,
@@ -44,13 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLIENT: &str = "2001:db8:1::2";
 const NAT: &str = "2001:db8:2::1";
 const SERVER: &str = "2001:db8:2::2";
-
-fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-    alone(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        LocalSet::new().block_on(&runtime, body());
-    });
-}
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -67,7 +57,7 @@ fn behind_nat() -> Topology {
 }
 
 fn a_masqueraded_connection_is_seen_by_all() {
-    run(|| async {
+    alone_async(|| async {
         let network = applicable(Network::build(behind_nat()).await);
         let (client, nat, server) = (network.host("client"), network.host("nat"), network.host("server"));
         assert_eq!((client.address(), server.address()), (address(CLIENT), address(SERVER)));
@@ -155,7 +145,7 @@ fn a_masqueraded_connection_is_seen_by_all() {
 }
 
 fn both_families_share_a_host() {
-    run(|| async {
+    alone_async(|| async {
         let topology = Topology::new()
             .host("client")
             .router("nat")
@@ -187,7 +177,7 @@ fn both_families_share_a_host() {
 }
 
 fn ipv6_is_off_where_there_is_no_address() {
-    run(|| async {
+    alone_async(|| async {
         let topology = Topology::new()
             .hosts(["old", "new"])
             .router("gw")
@@ -217,7 +207,7 @@ fn ipv6_is_off_where_there_is_no_address() {
 }
 
 fn a_bridge_finds_neighbours() {
-    run(|| async {
+    alone_async(|| async {
         let topology = Topology::new()
             .hosts(["a", "b"])
             .bridge("lan")
@@ -248,7 +238,7 @@ fn a_bridge_finds_neighbours() {
 }
 
 fn icmpv6_is_matched_and_tracked() {
-    run(|| async {
+    alone_async(|| async {
         let topology = behind_nat()
             .rule("nat", Rule::count("echo").icmpv6().destination(address(SERVER)))
             .rule("nat", Rule::notrack("untracked").udp().destination_port(53))
@@ -285,7 +275,7 @@ fn icmpv6_is_matched_and_tracked() {
 }
 
 fn a_wire_shifts_timestamps_and_checks_them() {
-    run(|| async {
+    alone_async(|| async {
         let topology = Topology::new()
             .hosts(["a", "b"])
             .router("nat")
@@ -334,7 +324,7 @@ fn a_wire_shifts_timestamps_and_checks_them() {
 }
 
 fn a_socket_is_destroyed() {
-    run(|| async {
+    alone_async(|| async {
         let network = applicable(Network::build(behind_nat()).await);
         let (client, server) = (network.host("client"), network.host("server"));
         let mut flow = Flow::open(client, (server.address(), 80), server, 80).await.unwrap();

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
-use std::{env, process, thread};
+use std::{process, thread};
 
+use faultlab_testkit::require_all;
 use lab::kernels::load_order::WANTED;
 use lab::kernels::{KernelImage, Progress, Source, Store, add};
 use lab::machine::protocol::{MODULE_LIST, MODULES};
@@ -68,10 +69,6 @@ fn main() {
         }));
     }
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-fn require_all() -> bool {
-    env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|value| value == "1")
 }
 
 /// Runs a test in a thread of its own, with an empty directory.

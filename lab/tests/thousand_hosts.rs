@@ -1,20 +1,17 @@
 //! 1,000 hosts on one bridge, captured as by default, in a process of their own.
 
-mod common;
-
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::network::Network;
 use lab::probe::{Answer, Flow, Side};
 use lab::tap::Tap;
 use lab::topology::Topology;
 use lab::wire::now;
-use tokio::task::LocalSet;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     // The only one: what is measured is the whole process.
     a_thousand_hosts_take_less_than_100_mb,
 ];
@@ -26,19 +23,16 @@ const HOSTS: u32 = 1000;
 const RESIDENT_MAX: u64 = 100_000;
 
 fn a_thousand_hosts_take_less_than_100_mb() {
-    alone(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        LocalSet::new().block_on(&runtime, async {
-            let network = applicable(Network::build(behind_a_router()).await);
-            let tap = Tap::on(network.hosts()).expect("a packet socket for each");
-            tap.ready();
-            let (first, last) = (network.host("h1"), network.host("h1000"));
-            let service = SocketAddr::new(last.address(), 80);
-            let mut flow = Flow::open(first, service, last, 80).await.expect("a connection");
-            let met = flow.exchange(Side::Client, Duration::from_secs(5)).await.expect("two sockets");
-            assert_eq!(met, Answer::Received);
-            assert_eq!(tap.end(&network, now()).expect("frames").lost, 0);
-        });
+    alone_async(|| async {
+        let network = applicable(Network::build(behind_a_router()).await);
+        let tap = Tap::on(network.hosts()).expect("a packet socket for each");
+        tap.ready();
+        let (first, last) = (network.host("h1"), network.host("h1000"));
+        let service = SocketAddr::new(last.address(), 80);
+        let mut flow = Flow::open(first, service, last, 80).await.expect("a connection");
+        let met = flow.exchange(Side::Client, Duration::from_secs(5)).await.expect("two sockets");
+        assert_eq!(met, Answer::Received);
+        assert_eq!(tap.end(&network, now()).expect("frames").lost, 0);
     });
     let peak = peak();
     assert!(peak < RESIDENT_MAX, "{HOSTS} hosts made {peak} kB resident, not less than {RESIDENT_MAX} kB");

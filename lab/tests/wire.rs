@@ -4,8 +4,6 @@
 //! a 10.0.0.1 eth0 <-veth-> w0 [ wire ] w1 <-veth-> eth0 10.0.0.2 b
 //! ```
 
-mod common;
-
 use std::future::Future;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::network::{Namespace, Network, offload};
 use lab::probe::{connect, listen};
 use lab::topology::Topology;
@@ -28,10 +26,10 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     carries_every_byte,
     drops_the_nth,
     holds_until_released,
@@ -57,10 +55,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `body` on a thread of its own, with a runtime of its own.
 fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-    alone(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, body()).await.expect("in time") });
-    });
+    alone_async(|| async { timeout(DEADLINE, body()).await.expect("in time") });
 }
 
 /// Waits until `condition` holds.

@@ -1,7 +1,5 @@
 //! Captures and ladders beside tshark, which dissects the frames by itself.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "nobody types here")]
 mod user;
 
@@ -10,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use frame::leave_out;
-use user::{Answer, ask, needs_namespaces};
+use faultlab_testkit::{Answer, leave_out};
 
-frame::tests![user::two_at_a_time:
+use user::{ask, needs_namespaces};
+
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     beyond_the_window,
     recycled_behind_nat,
     a_port_in_time_wait,

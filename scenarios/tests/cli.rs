@@ -1,7 +1,5 @@
 //! The command line, as a user types it.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
@@ -13,16 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use faultlab_testkit::{Answer, Terminal, answer, leave_out};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use frame::leave_out;
-use user::{
-    Answer, SHORT, SOON, Session, Terminal, answer, ask, faultlab, json, keys, needs_namespaces, refusal,
-};
+use user::{SHORT, SOON, ask, faultlab, in_the_hang, json, keys, needs_namespaces, refusal};
 
-frame::tests![user::four_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     no_arguments_print_the_help,
     a_typo_finds_its_scenario,
     an_unknown_setting_lists_the_known,
@@ -191,7 +187,7 @@ fn doctor_says_what_can_be_done() {
 fn ctrl_c_ends_a_hang() {
     needs_namespaces();
     let mut terminal = Terminal::new();
-    let mut session = Session::in_the_hang(&mut terminal);
+    let mut session = in_the_hang(&mut terminal);
     terminal.interrupt();
     let pressed = Instant::now();
     assert_eq!(session.status(), Some(130));
@@ -202,7 +198,7 @@ fn ctrl_c_ends_a_hang() {
 fn sigterm_ends_a_hang() {
     needs_namespaces();
     let mut terminal = Terminal::new();
-    let mut session = Session::in_the_hang(&mut terminal);
+    let mut session = in_the_hang(&mut terminal);
     session.signal(Signal::SIGTERM);
     let sent = Instant::now();
     assert_eq!(session.status(), Some(143));

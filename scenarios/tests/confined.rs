@@ -4,8 +4,6 @@
 //! No attempt here does harm where it succeeds: a file is opened and not
 //! written to, a value is set to what it is.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
@@ -18,13 +16,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
-use user::{Answer, PATIENCE, SHORT, answer, faultlab, needs_namespaces};
+use faultlab_testkit::{Answer, PATIENCE, answer, leave_out};
+use nix::unistd::geteuid;
+use user::{SHORT, needs_namespaces};
 
-use frame::leave_out;
-
-frame::tests![user::four_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     a_shell_of_this_user_changes_nothing,
     a_shell_of_a_user_without_privileges_changes_nothing,
     a_shell_of_root_is_nobody_of_this_machine,
@@ -33,7 +29,6 @@ frame::tests![user::four_at_a_time:
     a_directory_out_of_reach_is_told,
     a_shell_without_user_namespaces_is_refused,
     a_worker_without_user_namespaces_keeps_four_capabilities,
-    a_worker_that_was_stopped_goes_on,
     what_is_used_up_is_no_outcome,
 ];
 
@@ -399,27 +394,6 @@ fn a_worker_without_user_namespaces_keeps_four_capabilities() {
         ["CapPrm:", "CapEff:", "CapBnd:"].into_iter().all(|name| set(name) == Some(four))
     };
     descendant(program.id(), kept);
-    assert_eq!(program.wait().expect("it ends").code(), Some(0));
-}
-
-fn a_worker_that_was_stopped_goes_on() {
-    needs_namespaces();
-    // Its application waits 8 s for a keepalive probe to fail, which takes 6 s:
-    // a worker that is stopped for 10 s sees neither, and plays once more.
-    let mut command = faultlab("run keepalive-dead-peer --json");
-    let mut program = command.stdout(Stdio::piped()).spawn().expect("faultlab starts");
-    // It handles SIGCONT when it plays.
-    let plays = |process: u32| {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        let handled = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let handled = handled.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-        handled & 1 << (Signal::SIGCONT as i32 - 1) != 0
-    };
-    let worker = Pid::from_raw(descendant(program.id(), plays).cast_signed());
-    thread::sleep(Duration::from_secs(1));
-    kill(worker, Signal::SIGSTOP).expect("it lives");
-    thread::sleep(Duration::from_secs(10));
-    kill(worker, Signal::SIGCONT).expect("it lives");
     assert_eq!(program.wait().expect("it ends").code(), Some(0));
 }
 

@@ -4,21 +4,23 @@
 //! unless its policy keeps it.
 //!
 //! Runs on every kernel of the store (`faultlab kernel list`), or on those that
-//! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them.
+//! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them. The program
+//! that FAULTLAB_PROGRAM names runs them, by default the one of the tests' build.
 
-mod cause;
+#[allow(dead_code, reason = "nobody types here")]
+mod user;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
 
-use lab::outcome::{Outcome, Verdict};
+use lab::outcome::Outcome;
 use lab::scenario::{Clock, Need, Scenario};
-use lab::snapshot;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::CATALOGUE;
 
-use cause::nothing_reproduced;
+use faultlab_testkit::require_all;
+use faultlab_testkit::reviewed::{is_reviewed, nothing_reproduced};
 
 /// A kernel, and what came of running everything on it: the first test that
 /// asks runs it.
@@ -36,11 +38,8 @@ const PROMPT: f64 = 0.01;
 const MODELS: [&[&str]; 2] = [&["--set", "recycle=model"], &["--set", "recycle=model-3.10"]];
 
 fn faultlab(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_faultlab"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| e.to_string())?;
+    let mut command = Command::new(user::program());
+    let output = command.args(arguments).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
     match output.status.code() {
         // 1: an outcome differs, which its own test says.
         Some(0 | 1) => String::from_utf8(output.stdout).map_err(|e| e.to_string()),
@@ -79,19 +78,7 @@ impl Kernel {
 
     fn as_reviewed(&self, scenario: &Scenario) -> Result<(), Failed> {
         let outcome = self.outcome(scenario)?;
-        if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
-            return Err(format!("{}: {}", outcome.verdict, outcome.reason.unwrap_or_default()).into());
-        }
-        let name = outcome.snapshot_name(scenario.has_timers()).ok_or("the outcome has no era")?;
-        insta::with_settings!({
-            snapshot_path => Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots"),
-            prepend_module_to_snapshot => false,
-            omit_expression => true,
-            description => scenario.card.title,
-        }, {
-            insta::assert_snapshot!(name, snapshot::write(&outcome));
-        });
-        Ok(())
+        is_reviewed(&outcome, scenario, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots"))
     }
 }
 
@@ -110,7 +97,6 @@ fn kernels() -> Result<Vec<String>, String> {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
-    let require_all = std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1");
     let found = lab::machine::vm::Qemu::find().map_err(|e| e.to_string()).and_then(|_| kernels());
     let why = match &found {
         Err(why) => Some(why.clone()),
@@ -123,7 +109,7 @@ fn main() -> ExitCode {
     if let Some(why) = why {
         println!("left out: every scenario on a kernel of its own: {why}");
         let trial = Trial::test("every scenario on a kernel of its own", move || Err(why.into()));
-        trials.push(trial.with_ignored_flag(!require_all));
+        trials.push(trial.with_ignored_flag(!require_all()));
     }
     for id in found.unwrap_or_default() {
         let as_reviewed = |s: &Scenario| format!("{id}: {}", s.card.name);

@@ -4,37 +4,27 @@
 //! FAULTLAB_ROUNDS says how often it is killed, by default 12 times, and
 //! FAULTLAB_SEED repeats the moments of an earlier run.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 mod machine;
 #[allow(dead_code, reason = "nobody reads or types here")]
 mod user;
 
 use std::env;
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use libtest_mimic::Arguments;
+use faultlab_testkit::{PATIENCE, Session, Terminal};
 use nix::sys::signal::Signal;
 
-use frame::Test;
 use machine::Machine;
-use user::{PATIENCE, SOON, Session, Terminal, faultlab, needs_namespaces};
+use user::{SOON, faultlab, in_the_hang, needs_namespaces};
 
-frame::tests![main_alone:
+faultlab_testkit::tests![faultlab_testkit::harness::one_at_a_time:
     nothing_is_left_of_a_killed_run,
     a_hang_ends_with_its_killed_starter,
     nothing_is_left_of_a_shell,
 ];
-
-/// One test after the other: each looks at the whole machine.
-fn main_alone(tests: &[Test]) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    frame::run(&arguments, tests, None)
-}
 
 /// All scenarios together need about 11 s; in the first three, most of what
 /// can happen happens.
@@ -104,7 +94,7 @@ fn a_hang_ends_with_its_killed_starter() {
     needs_namespaces();
     let before = Machine::look(&mark());
     let mut terminal = Terminal::new();
-    let mut session = Session::in_the_hang(&mut terminal);
+    let mut session = in_the_hang(&mut terminal);
     session.signal(Signal::SIGKILL);
     let killed = Instant::now();
     assert_eq!(session.status(), None, "it was killed");

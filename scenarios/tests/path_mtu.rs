@@ -1,20 +1,15 @@
 //! What a host learns of path MTUs, on the running kernel.
 
-#[path = "../../lab/tests/common/mod.rs"]
-mod common;
-
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use common::{alone, applicable};
+use faultlab_testkit::{alone_async, applicable};
 use lab::network::Network;
 use lab::probe::route;
 use lab::topology::{Family, Net, Topology};
 use scenarios::actors::path_mtu::{Lookups, NARROW, Router, flood, of_one_bucket};
-use tokio::task::LocalSet;
 
-common::tests![common::main:
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_host_keeps_what_a_router_tells,
     a_host_keeps_what_an_ipv6_router_tells,
     exceptions_of_one_bucket_push_each_other_out,
@@ -30,15 +25,8 @@ fn pod_and_router() -> Topology {
         .route("pod", BEHIND, "10.0.0.2")
 }
 
-fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-    alone(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        LocalSet::new().block_on(&runtime, body());
-    });
-}
-
 fn a_host_keeps_what_a_router_tells() {
-    run(|| async {
+    alone_async(|| async {
         let network = applicable(Network::build(pod_and_router()).await);
         let router = Router::new(&network, "router", "pod", "pod").expect("a router");
         let lookups = Lookups::new(network.host("pod")).expect("a socket");
@@ -55,7 +43,7 @@ fn a_host_keeps_what_a_router_tells() {
 
 fn a_host_keeps_what_an_ipv6_router_tells() {
     const BEHIND_IPV6: &str = "2001:db8:ff::/48";
-    run(|| async {
+    alone_async(|| async {
         let topology = Topology::new()
             .hosts(["pod", "router"])
             .link("pod 2001:db8::1/64", "router 2001:db8::2/64")
@@ -77,7 +65,7 @@ fn a_host_keeps_what_an_ipv6_router_tells() {
 }
 
 fn exceptions_of_one_bucket_push_each_other_out() {
-    run(|| async {
+    alone_async(|| async {
         let network = applicable(Network::build(pod_and_router()).await);
         let router = Router::new(&network, "router", "pod", "pod").expect("a router");
         let pod = network.host("pod");

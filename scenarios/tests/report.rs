@@ -1,8 +1,6 @@
 //! The report, as a reader opens it: in a browser.
 
 mod browser;
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "nobody types here")]
 mod user;
 
@@ -12,16 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use faultlab_testkit::{Answer, PATIENCE, leave_out};
 use lab::outcome::Outcome;
 use lab::report::html::{Drawings, Page, html};
 use lab::report::matrix::Column;
 use tempfile::TempDir;
 
 use browser::Browser;
-use frame::leave_out;
-use user::{Answer, PATIENCE, ask, needs_namespaces};
+use user::{ask, needs_namespaces};
 
-frame::tests![user::two_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     nothing_overflows_and_everything_can_be_read,
     arms_fold_and_are_switched,
     it_is_read_without_a_script,

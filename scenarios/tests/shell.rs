@@ -1,7 +1,5 @@
 //! Shells beside a network, and exercises.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
@@ -11,11 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use faultlab_testkit::{Answer, Session, Terminal, answer};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
-use user::{Answer, SHORT, Session, Terminal, answer, ask, faultlab, needs_namespaces, refusal};
+use user::{SHORT, ask, faultlab, needs_namespaces, refusal};
 
-frame::tests![user::four_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
     a_shell_that_cannot_be_is_one_sentence,
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,

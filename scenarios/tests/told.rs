@@ -1,19 +1,16 @@
 //! What a run tells: in text and JSON, ladders, reports and explanations.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
 use std::fs;
 
+use faultlab_testkit::{Answer, Terminal, answer};
 use serde_json::Value;
 
-use user::{
-    Answer, SHORT, Terminal, answer, ask, faultlab, json, keys, needs_namespaces, refusal, without_evidence,
-};
+use user::{SHORT, ask, faultlab, json, keys, needs_namespaces, refusal, without_evidence};
 
-frame::tests![user::four_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     a_run_is_told_in_a_pipe_without_escape_sequences,
     a_run_in_json_has_the_documented_keys,
     a_ladder_fits_a_terminal,

@@ -4,14 +4,12 @@
 //! Boots the oldest and the newest kernels of the store (`faultlab kernel
 //! list`).
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod stored;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,14 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use faultlab_testkit::{Answer, PATIENCE, Session, answer, leave_out};
+use nix::sys::signal::{Signal, kill};
+use nix::time::ClockId;
 use serde_json::Value;
 
-use frame::leave_out;
 use stored::{CHANGED, Home, Stored, broken_kernel, kernels, newest, run, two};
-use user::{Answer, PATIENCE, SHORT, SOON, Session, answer, faultlab, without_evidence};
+use user::{SHORT, SOON, faultlab, without_evidence};
 
-frame::tests![user::two_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     a_seed_gives_the_same_bytes_on_a_busy_machine,
     who_looks_on_changes_nothing,
     a_bisection_finds_the_kernel_that_changed,
@@ -149,7 +148,11 @@ fn who_looks_on_changes_nothing() {
 
 // ---- Nothing left
 
-/// A run of two guests, both of which are there.
+/// Processor time of a QEMU that has begun to boot: a boot needs seconds.
+const BOOTS: Duration = Duration::from_millis(300);
+
+/// A run of two guests, both in the middle of their boots and stopped there:
+/// neither ends by itself.
 fn two_guests(home: &Home) -> Session {
     let [old, new] = two();
     let line = format!("run {CHANGED} --jobs 2 --kernel {} --kernel {}", old.id, new.id);
@@ -157,14 +160,17 @@ fn two_guests(home: &Home) -> Session {
     command.env("TMPDIR", home.path()).stdout(Stdio::null()).stderr(Stdio::null());
     let session = Session::start(&mut command);
     let begun = Instant::now();
-    let guests = || session.processes().iter().filter(|p| p.contains("qemu-system")).count();
-    while guests() < 2 {
+    let mut stopped = BTreeSet::new();
+    while stopped.len() < 2 {
         assert!(begun.elapsed() < PATIENCE, "there are {:?}", session.processes());
+        for guest in session.named("qemu-system") {
+            let used = ClockId::pid_cpu_clock_id(guest).and_then(ClockId::now).map(Duration::from);
+            if used.is_ok_and(|used| used > BOOTS) && stopped.insert(guest) {
+                kill(guest, Signal::SIGSTOP).expect("it lives");
+            }
+        }
         thread::sleep(Duration::from_millis(5));
     }
-    // Into the middle of their boots.
-    thread::sleep(Duration::from_secs(1));
-    assert_eq!(guests(), 2, "a boot takes longer");
     session
 }
 
@@ -241,9 +247,7 @@ fn a_bisection_finds_the_kernel_that_changed() {
     git_says(&repository, &format!("bisect start HEAD {}", commits[0]));
     let script = format!("\"$FAULTLAB\" run {CHANGED} --kernel \"$(cat KERNEL)\" --bisect=immune");
     let walk = answer(
-        git(&repository)
-            .args(["bisect", "run", "sh", "-c", &script])
-            .env("FAULTLAB", env!("CARGO_BIN_EXE_faultlab")),
+        git(&repository).args(["bisect", "run", "sh", "-c", &script]).env("FAULTLAB", user::program()),
     );
     assert_eq!(walk.status, Some(0), "{history:?}: {}{}", walk.out, walk.err);
     assert_eq!(git_says(&repository, "rev-parse refs/bisect/bad"), commits[1], "{}", walk.out);

@@ -2,8 +2,6 @@
 //! trusted: here a script takes QEMU's place, and reports what no init of the
 //! lab would.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
 
@@ -13,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use faultlab_testkit::{Answer, PATIENCE, Session, Terminal, answer};
 use lab::machine::job::Report;
 use lab::machine::protocol::{Frame, REPORT};
 use lab::outcome::{self, ArmOutcome, Map, Outcome, Seconds, Verdict};
@@ -23,9 +22,9 @@ use scenarios::CATALOGUE;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use user::{Answer, PATIENCE, SHORT, Session, Terminal, answer, faultlab};
+use user::{SHORT, faultlab};
 
-frame::tests![user::two_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     an_answer_is_judged_by_the_lab,
     a_table_that_is_not_as_reviewed_is_not_expected_whatever_the_guest_says,
     an_answer_to_another_question_is_no_answer,

@@ -1,7 +1,5 @@
 //! Shells and exercises in a guest, at its console.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod stored;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
@@ -12,14 +10,14 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Instant;
 
+use faultlab_testkit::{Answer, Session, Terminal, answer, leave_out};
 use lab::machine::vm::tools;
 use tempfile::TempDir;
 
-use frame::leave_out;
 use stored::newest;
-use user::{Answer, SHORT, Session, Terminal, answer, faultlab};
+use user::{SHORT, faultlab};
 
-frame::tests![user::two_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     a_shell_in_a_guest_has_the_terminal,
     a_shell_in_a_guest_ends_with_a_pipe,
     an_exercise_has_a_kernel_of_its_own,

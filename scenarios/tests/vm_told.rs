@@ -1,7 +1,5 @@
 //! What is told where a guest cannot be had, or ends before its time.
 
-#[path = "../../lab/tests/common/frame.rs"]
-mod frame;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod stored;
 #[allow(dead_code, reason = "not every suite does all that a user does")]
@@ -10,17 +8,17 @@ mod user;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use faultlab_testkit::{Answer, answer, leave_out};
 use lab::kernels::Store;
 use lab::kernels::load_order::WANTED;
 use lab::kernels::module::Module;
 use lab::machine::vm::Qemu;
 use tempfile::TempDir;
 
-use frame::leave_out;
 use stored::{Home, broken_kernel, newest, refusal, run};
-use user::{Answer, SHORT, answer, faultlab};
+use user::{SHORT, faultlab};
 
-frame::tests![user::two_at_a_time:
+faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     what_is_no_kernel_is_one_sentence,
     a_qemu_that_is_missing_or_old_is_one_sentence,
     a_bisection_is_told_what_it_cannot_judge,

@@ -5,20 +5,8 @@
 //! $ cargo run -- run
 //! ```
 
-mod mtu_black_hole;
-
 use std::process::ExitCode;
 
-use lab::Catalogue;
-
-/// What the kernels did when a person read it, by `scenario@era`.
-fn snapshots(name: &str) -> Option<&'static str> {
-    match name {
-        "mtu-black-hole@every-kernel" => Some(include_str!("../snapshots/mtu-black-hole@every-kernel.snap")),
-        _ => None,
-    }
-}
-
 fn main() -> ExitCode {
-    lab::cli::main(&Catalogue::new(vec![mtu_black_hole::scenario()], snapshots))
+    lab::cli::main(&own_scenario::CATALOGUE)
 }

@@ -22,8 +22,8 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::frame::leave_out;
-use super::user::PATIENCE;
+use faultlab_testkit::PATIENCE;
+use faultlab_testkit::leave_out;
 
 /// The names that Chromium goes by.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];

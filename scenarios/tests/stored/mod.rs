@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use faultlab_testkit::{Answer, answer, leave_out};
 use lab::kernels::Store;
 use lab::machine::vm::Qemu;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::frame::leave_out;
-use super::user::{Answer, answer, ask, faultlab};
+use super::user::{ask, faultlab};
 
 /// Reproduced up to 6.0, and not since.
 pub const CHANGED: &str = "conntrack-delayed-segment-reset";

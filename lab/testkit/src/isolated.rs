@@ -1,10 +1,8 @@
-//! The tests on a real kernel, which happen in namespaces of their own.
+//! Tests on the running kernel, in namespaces of their own.
 //!
-//! A test program moves into fresh namespaces before it starts a thread, as a
+//! The test program moves into fresh namespaces before it starts a thread, as a
 //! worker does: as root of the machine or of a user namespace. Then its tests
 //! run in parallel threads, each in network namespaces of its own.
-
-mod frame;
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -12,18 +10,20 @@ use std::process::ExitCode;
 use lab::isolation::{Privilege, isolate};
 use lab::{Error, Result};
 use libtest_mimic::Arguments;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
 
-use frame::Test;
-pub(crate) use frame::{leave_out, tests};
+use crate::harness::{self, Test, leave_out};
 
 /// Runs the tests, in namespaces that end with them.
+#[must_use]
 pub fn main(tests: &[Test]) -> ExitCode {
     let arguments = Arguments::from_args();
     // What only lists the tests needs no namespaces.
     let isolated = if arguments.list { Ok(()) } else { isolate(Privilege::at_hand(), None) };
     match isolated {
-        Ok(()) => frame::run(&arguments, tests, None),
-        Err(Error::Missing(missing)) => frame::run(&arguments, tests, Some(&missing.to_string())),
+        Ok(()) => harness::run(&arguments, tests, None),
+        Err(Error::Missing(missing)) => harness::run(&arguments, tests, Some(&missing.to_string())),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
@@ -45,4 +45,16 @@ pub fn alone(body: impl FnOnce() + Send + 'static) {
     if let Err(panic) = std::thread::spawn(body).join() {
         resume_unwind(panic);
     }
+}
+
+/// Runs `body` on a thread of its own, with a runtime of its own. It may spawn
+/// local tasks.
+pub fn alone_async<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+    alone(|| LocalSet::new().block_on(&runtime(), async { body().await }));
+}
+
+/// The runtime that the lab needs: one thread, and all drivers.
+#[must_use]
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime needs an epoll descriptor")
 }

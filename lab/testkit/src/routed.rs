@@ -1,4 +1,4 @@
-//! Three namespaces for the tests of this folder:
+//! A small network, built by hand:
 //!
 //! ```text
 //! client eth0 ---------- lan router wan ---------- eth0 server
@@ -12,36 +12,42 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use crate::common::{alone, applicable};
 use futures_util::TryStreamExt;
 use lab::network::Namespace;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 
+use crate::isolated::{alone_async, applicable};
+
+/// The client's address.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+/// The router's address towards the client.
 pub const ROUTER_LAN: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+/// The router's address towards the server.
 pub const ROUTER_WAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The server's address.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The network, up.
+#[derive(Debug)]
 pub struct Routed {
+    /// It has a default route.
     pub client: Namespace,
+    /// It forwards.
     pub router: Namespace,
+    /// It has no route to the client.
     pub server: Namespace,
 }
 
 /// Runs `test` in a thread of its own, with the network up.
 pub fn routed(test: impl AsyncFnOnce(&Routed) + Send + 'static) {
-    let body = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            let net = Routed::new().await;
-            test(&net).await;
-        });
-    };
-    alone(body);
+    alone_async(|| async {
+        let net = Routed::new().await;
+        test(&net).await;
+    });
 }
 
 impl Routed {
@@ -70,11 +76,15 @@ impl Routed {
     }
 
     /// A TCP listener on the server.
+    #[must_use]
     pub fn listen(&self, port: u16) -> TcpListener {
         self.server.enter(|| TcpListener::bind((SERVER, port)).unwrap())
     }
 
     /// A connection from the client.
+    ///
+    /// # Errors
+    /// What connect(2) answers.
     pub fn connect(&self, to: (Ipv4Addr, u16)) -> io::Result<TcpStream> {
         let to = SocketAddrV4::new(to.0, to.1).into();
         let stream = self.client.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)))?;
@@ -84,6 +94,7 @@ impl Routed {
 }
 
 /// A UDP socket of a host.
+#[must_use]
 pub fn udp(host: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
     let socket = host.enter(|| UdpSocket::bind((address, port)).unwrap());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -91,6 +102,7 @@ pub fn udp(host: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
 }
 
 /// A socket's address and port.
+#[must_use]
 pub fn v4(address: std::net::SocketAddr) -> (Ipv4Addr, u16) {
     match address {
         std::net::SocketAddr::V4(address) => (*address.ip(), address.port()),

@@ -1,0 +1,255 @@
+//! A test program for the scenarios of a catalogue, on the running kernel.
+//!
+//! Each scenario is run twice. Its outcome is compared with the reviewed one;
+//! and without its cause it must reproduce nothing. What differs is written
+//! beside the snapshot, as `*.snap.new`: read it, then rename it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lab::machine::here::{Checked, Here};
+use lab::machine::job::Job;
+use lab::machine::worker;
+use lab::outcome::{Outcome, Verdict};
+use lab::scenario::{Need, Scenario, Shows};
+use lab::stage::CaptureOptions;
+use lab::{Catalogue, snapshot};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::harness::require_all;
+use crate::isolated::runtime;
+
+/// The whole test program of a package with scenarios: `main` returns what this
+/// returns. `snapshots` is the directory with the reviewed outcomes.
+///
+/// The program needs no other: it starts itself again as a worker, which plays
+/// the scenarios of the catalogue in namespaces of its own.
+#[must_use]
+pub fn scenarios(catalogue: &Catalogue, snapshots: impl Into<PathBuf>) -> ExitCode {
+    Reviewed::new(catalogue, snapshots).main()
+}
+
+/// The life of this program where it was started as a worker that plays scenarios
+/// of the catalogue; none where it was started as what it is.
+#[must_use]
+pub fn as_worker(catalogue: &Catalogue) -> Option<ExitCode> {
+    let words: Vec<_> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    worker::asked(&words).map(|parent| worker::main(catalogue, parent))
+}
+
+/// The scenarios of a catalogue, each as it is and some with settings.
+#[derive(Debug)]
+pub struct Reviewed<'a> {
+    catalogue: &'a Catalogue,
+    snapshots: PathBuf,
+    cases: Vec<Case>,
+}
+
+/// A scenario with what is set for it.
+#[derive(Debug, Clone)]
+struct Case {
+    name: String,
+    scenario: &'static Scenario,
+    set: BTreeMap<String, String>,
+}
+
+impl<'a> Reviewed<'a> {
+    /// Every scenario of the catalogue, and the directory with their snapshots.
+    #[must_use]
+    pub fn new(catalogue: &'a Catalogue, snapshots: impl Into<PathBuf>) -> Self {
+        let case = |scenario: &'static Scenario| Case {
+            name: scenario.card.name.to_owned(),
+            scenario,
+            set: BTreeMap::new(),
+        };
+        let cases = catalogue.scenarios.iter().map(case).collect();
+        Self { catalogue, snapshots: snapshots.into(), cases }
+    }
+
+    /// A scenario once more, with a setting: `run SCENARIO --set KEY=VALUE`.
+    ///
+    /// # Panics
+    /// Where the catalogue has no scenario of that name.
+    #[must_use]
+    pub fn set(mut self, scenario: &str, key: &str, value: &str) -> Self {
+        let found = self.catalogue.find(scenario).unwrap_or_else(|why| panic!("{why}"));
+        let set = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        self.cases.push(Case { name: format!("{scenario} --set {key}={value}"), scenario: found, set });
+        self
+    }
+
+    /// The test program, or the worker where it is started as one.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        if let Some(status) = as_worker(self.catalogue) {
+            return status;
+        }
+        let mut arguments = Arguments::from_args();
+        // A scenario mostly waits for the kernel's timers.
+        arguments.test_threads.get_or_insert(8);
+        let program = std::env::current_exe().expect("/proc/self/exe can be read");
+        // What only lists the tests asks nothing of the machine.
+        let checked = (!arguments.list).then(|| runtime().block_on(Here::find(&program)));
+        let snapshots: Arc<Path> = self.snapshots.into();
+        let mut trials = vec![];
+        for case in &self.cases {
+            let why = checked.as_ref().and_then(|checked| left_out(case.scenario, checked));
+            let here = checked.as_ref().and_then(|c| c.as_ref().ok()).map(|c| c.here.clone());
+            let (reviewed, snapshots) = (case.clone(), Arc::clone(&snapshots));
+            trials.push(trial("as reviewed", case, here.clone(), why.clone(), move |here| {
+                as_reviewed(here, &reviewed, &snapshots)
+            }));
+            let causeless = case.clone();
+            trials.push(trial("nothing without its cause", case, here, why, move |here| {
+                nothing_reproduced(&run(here, &causeless, true)?, causeless.scenario)
+            }));
+        }
+        libtest_mimic::run(&arguments, trials).exit_code()
+    }
+}
+
+fn trial(
+    kind: &str,
+    case: &Case,
+    here: Option<Here>,
+    why: Option<String>,
+    test: impl FnOnce(&Here) -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    let name = format!("{kind}: {}", case.name);
+    if let Some(why) = &why {
+        println!("left out: {name}: {why}");
+    }
+    // What runs only in a guest is no failure here, whatever is required.
+    let elsewhere = case.scenario.needs.contains(&Need::OwnKernel);
+    let ignored = why.is_some() && (elsewhere || !require_all());
+    let trial = Trial::test(name, move || match (here, why) {
+        (Some(here), None) => test(&here),
+        (_, why) => Err(why.unwrap_or_default().into()),
+    });
+    trial.with_ignored_flag(ignored)
+}
+
+fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed> {
+    let task = Job::Run {
+        scenario: case.scenario.card.name.to_owned(),
+        only: vec![],
+        set: case.set.clone(),
+        without_cause,
+        looks: Some(CaptureOptions::default()),
+    };
+    runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
+}
+
+fn as_reviewed(here: &Here, case: &Case, snapshots: &Path) -> Result<(), Failed> {
+    let mut outcome = run(here, case, false)?;
+    let name = outcome.snapshot_name(case.scenario.has_timers());
+    if let Some(name) = name
+        && let Ok(reviewed) = fs::read_to_string(snapshots.join(format!("{name}.snap")))
+    {
+        outcome = snapshot::with_unseen(&outcome, &snapshot::read(&reviewed)?);
+    }
+    is_reviewed(&outcome, case.scenario, snapshots)
+}
+
+/// Compares an outcome with the reviewed one in that directory, byte by byte.
+/// What differs is written beside that one, as `*.snap.new`.
+///
+/// # Errors
+/// Where nothing came of the scenario, and where the outcome differs.
+pub fn is_reviewed(outcome: &Outcome, scenario: &Scenario, snapshots: &Path) -> Result<(), Failed> {
+    if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
+        return Err(format!("{}: {}", outcome.verdict, outcome.reason.clone().unwrap_or_default()).into());
+    }
+    let name = outcome.snapshot_name(scenario.has_timers()).ok_or("the outcome has no era")?;
+    Ok(compare(&snapshot::write(outcome), scenario.card.title, &snapshots.join(format!("{name}.snap")))?)
+}
+
+fn compare(text: &str, title: &str, file: &Path) -> Result<(), String> {
+    let reviewed = fs::read_to_string(file).unwrap_or_default();
+    let reviewed = body(&reviewed).trim_end();
+    let new = file.with_extension("snap.new");
+    if reviewed == text.trim_end() {
+        // Of an earlier run.
+        let _ = fs::remove_file(&new);
+        return Ok(());
+    }
+    let written = fs::write(&new, format!("---\ndescription: {title:?}\n---\n{text}"));
+    let told = match written {
+        Ok(()) => format!("the outcome is in {}; read it, then rename it", new.display()),
+        Err(error) => format!("{} cannot be written: {error}", new.display()),
+    };
+    let was = if reviewed.is_empty() {
+        "there is no reviewed outcome".to_owned()
+    } else {
+        format!("reviewed:\n\n{reviewed}")
+    };
+    Err(format!("the outcome is not the reviewed one: {told}\n\n{text}\n{was}"))
+}
+
+/// A snapshot's text without the header.
+fn body(text: &str) -> &str {
+    text.strip_prefix("---\n").and_then(|t| t.split_once("\n---\n")).map_or(text, |(_, body)| body)
+}
+
+/// What is demanded of a scenario whose cause was taken away: with the control's
+/// network and conduct the fault arm meets what the control meets.
+///
+/// # Errors
+/// Where it met something else, with the verdict.
+pub fn nothing_reproduced(outcome: &Outcome, scenario: &Scenario) -> Result<(), Failed> {
+    let era = scenario.eras.iter().find(|e| Some(e.name) == outcome.era.as_deref());
+    let wanted = match era.ok_or("the outcome has no era")?.shows {
+        Shows::Reproduced => Verdict::Failed,
+        Shows::Immune => Verdict::Immune,
+    };
+    let reason = outcome.reason.clone().unwrap_or_default();
+    if outcome.verdict != wanted
+        || (wanted == Verdict::Failed && !reason.starts_with("nothing was reproduced"))
+    {
+        return Err(format!("without its cause the verdict is {}: {reason}", outcome.verdict).into());
+    }
+    Ok(())
+}
+
+/// Why a scenario cannot run here, if it cannot.
+fn left_out(scenario: &Scenario, checked: &Result<Checked, lab::Error>) -> Option<String> {
+    match checked {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if scenario.needs.contains(&Need::OwnKernel) => Some("it needs a kernel of its own".into()),
+        Ok(Checked { abilities, .. }) => abilities
+            .iter()
+            .filter(|a| !a.optional && scenario.needs.iter().any(|n| n.to_string() == a.need))
+            .find_map(|a| a.missing.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_written_beside_the_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, new] = ["a@b.snap", "a@b.snap.new"].map(|name| directory.path().join(name));
+        let missing = compare("verdict: reproduced\n", "A title", &file).unwrap_err();
+        assert!(missing.contains("there is no reviewed outcome"), "{missing}");
+        // What a person does who has read it.
+        fs::rename(&new, &file).unwrap();
+        compare("verdict: reproduced\n", "A title", &file).unwrap();
+        let differs = compare("verdict: immune\n", "A title", &file).unwrap_err();
+        assert!(differs.contains("verdict: immune\n\nreviewed:\n\nverdict: reproduced"), "{differs}");
+        compare("verdict: reproduced\n", "A title", &file).unwrap();
+        assert!(!new.exists());
+    }
+
+    #[test]
+    fn a_snapshot_needs_no_header() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a@b.snap");
+        fs::write(&file, "verdict: reproduced\n").unwrap();
+        compare("verdict: reproduced\n", "A title", &file).unwrap();
+    }
+}
