@@ -20,7 +20,7 @@ pub fn print(page: &str) -> io::Result<()> {
 /// Writes what this program itself made, such as a manual page.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     is_open()?;
     let mut out = io::stdout().lock();

@@ -73,7 +73,7 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |letter| letter == '\n'), limits::TEXT)
 }
 
-/// [`line`] in place.
+/// [`line()`] in place.
 pub fn clean_line(text: &mut String) {
     if let Cow::Owned(cleaned) = line(text) {
         *text = cleaned;
@@ -139,7 +139,7 @@ pub fn json(value: &impl Serialize) -> String {
     escaped
 }
 
-/// For `#[serde(deserialize_with)]`: a text that is [`line`].
+/// For `#[serde(deserialize_with)]`: a text that is [`line()`].
 ///
 /// # Errors
 /// Where there is no string.

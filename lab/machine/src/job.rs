@@ -1,6 +1,6 @@
 //! What is asked of a worker and of a guest's init, what both report, and how
 //! they do it. They differ in how they are apart from the machine, and in where
-//! their reports go ([`Site`]).
+//! their reports go (`Site`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -43,7 +43,7 @@ pub struct Socket {
     pub state: State,
     /// Its own address.
     pub local: SocketAddr,
-    /// The peer's address; 0.0.0.0:0 or [::]:0 for a listener.
+    /// The peer's address; `0.0.0.0:0` or `[::]:0` for a listener.
     pub remote: SocketAddr,
     /// Bytes not yet read; for a listener, connections not yet accepted.
     pub recv_queue: u32,

@@ -76,7 +76,6 @@ impl<'a> ArmRun<'a> {
     }
 
     /// The network.
-    #[must_use]
     pub fn network(&self) -> &Network {
         &self.stage.network
     }
@@ -88,7 +87,6 @@ impl<'a> ArmRun<'a> {
     }
 
     /// Plays the arm.
-    #[must_use]
     pub fn play(&self) -> Play<'_> {
         self.scripted.play(&self.stage)
     }

@@ -75,8 +75,9 @@ fn added_and_gone(base: &[String], arm: &[String], place: &str) -> Vec<String> {
 /// `link client 10.0.0.1 - server 10.0.0.2, mtu 1400`.
 fn link_of(network: &Topology, link: &Link) -> String {
     let end = |end: &faultlab_net::topology::End| {
-        let net: String = end.nets.iter().map(|net| format!(" {net}")).collect();
-        format!("{}{net}", network.nodes[end.node].name)
+        let nets = end.nets.iter().map(ToString::to_string);
+        let words: Vec<_> = [network.nodes[end.node].name.clone()].into_iter().chain(nets).collect();
+        words.join(" ")
     };
     let kind = if link.wired { "wire" } else { "link" };
     format!("{kind} {} - {}, mtu {}", end(&link.ends[0]), end(&link.ends[1]), link.mtu)

@@ -233,7 +233,7 @@ impl Topology {
     /// Names the first interface of the link added last so that no other arm of
     /// the scenario has its name: the kernel's log knows no namespaces, only
     /// names. `prefix` has 12 characters at most;
-    /// [`Stage::own_device`](faultlab_engine::stage::Stage::own_device) tells the name.
+    /// `Stage::own_device` tells the name.
     #[must_use]
     pub fn own_device(mut self, prefix: &str) -> Self {
         self.last_link().ends[0].interface = format!("{prefix}-{NUMBER}");
