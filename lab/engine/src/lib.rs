@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod evidence;
 pub mod perform;
 pub mod probe;
+pub mod run;
 pub mod scenario;
 pub mod stage;
 pub mod task;

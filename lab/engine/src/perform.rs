@@ -6,8 +6,9 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::evidence::voice::Voice;
+use crate::run::ArmRun;
 use crate::scenario::{Scenario, ScriptedArm};
-use crate::stage::{ArmRun, CaptureOptions};
+use crate::stage::CaptureOptions;
 use faultlab_base::error::{Error, Result};
 use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
-use faultlab_engine::stage::ArmRun;
 use faultlab_model::scenario::Ground;
 
 /// How long a scenario, or one arm of it, may take before it is given up.

@@ -1,8 +1,6 @@
 //! One arm while it runs: its network, and what was seen in it.
 
-mod end;
-mod run;
-mod session;
+pub(crate) mod session;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -25,8 +23,6 @@ use faultlab_net::network::journal::{Met, Observed, ProbeId};
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire, all as wires};
 use session::ShellSession;
-
-pub use run::ArmRun;
 
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -70,26 +66,26 @@ pub struct CaptureOptions {
 pub struct Stage<'a> {
     /// The kernel, its clock, and the settings.
     pub ground: &'a Ground,
-    scenario: &'static str,
-    network: Network,
-    voice: &'a Voice,
-    begun: Cell<Instant>,
+    pub(crate) scenario: &'static str,
+    pub(crate) network: Network,
+    pub(crate) voice: &'a Voice,
+    pub(crate) begun: Cell<Instant>,
     /// How many records the log had then.
-    logged: Cell<usize>,
-    before: RefCell<Vec<Counters>>,
-    seen: RefCell<Seen>,
-    wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
+    pub(crate) logged: Cell<usize>,
+    pub(crate) before: RefCell<Vec<Counters>>,
+    pub(crate) seen: RefCell<Seen>,
+    pub(crate) wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
     /// None where nobody looks on; else what does, or why nothing can.
-    witness: Option<Result<Witness>>,
+    pub(crate) witness: Option<Result<Witness>>,
     /// Where a shell is held beside it.
-    session: Option<ShellSession>,
+    pub(crate) session: Option<ShellSession>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
-    observations: Map<String>,
-    unseen: Map<String>,
-    because: Vec<String>,
+pub(crate) struct Seen {
+    pub(crate) observations: Map<String>,
+    pub(crate) unseen: Map<String>,
+    pub(crate) because: Vec<String>,
 }
 
 impl fmt::Debug for Stage<'_> {

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 /// What passes between a play that holds its fault and the shell beside it.
 #[derive(Debug)]
-pub(super) struct ShellSession {
+pub(crate) struct ShellSession {
     held: Notify,
     ask: UnboundedSender<Question>,
     /// Until the play holds its fault.
@@ -18,13 +18,13 @@ pub(super) struct ShellSession {
 type Question = oneshot::Sender<()>;
 
 impl ShellSession {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (ask, asked) = unbounded_channel();
         Self { held: Notify::new(), ask, asked: RefCell::new(Some(asked)) }
     }
 
     /// Holds the fault, and runs `recheck` whenever it is asked for; once.
-    pub(super) async fn hold(&self, mut recheck: impl AsyncFnMut()) {
+    pub(crate) async fn hold(&self, mut recheck: impl AsyncFnMut()) {
         let Some(mut asked) = self.asked.take() else { return };
         self.held.notify_one();
         while let Some(question) = asked.recv().await {
@@ -35,12 +35,12 @@ impl ShellSession {
     }
 
     /// Waits until the play holds its fault.
-    pub(super) async fn is_held(&self) {
+    pub(crate) async fn is_held(&self) {
         self.held.notified().await;
     }
 
     /// Asks, and waits until the play has looked.
-    pub(super) async fn recheck(&self) {
+    pub(crate) async fn recheck(&self) {
         let (question, answer) = oneshot::channel();
         if self.ask.send(question).is_ok() {
             let _ = answer.await;

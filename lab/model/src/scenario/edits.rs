@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::arms::Setup;
+use super::setup::Setup;
 use faultlab_net::topology::{Link, Node, Sysctl, Topology};
 
 pub(super) fn differences<C: fmt::Debug>(base: &Setup<C>, arm: &Setup<C>) -> Vec<String> {

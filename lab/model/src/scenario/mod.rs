@@ -8,6 +8,7 @@ mod era;
 mod ground;
 mod need;
 mod setting;
+mod setup;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,11 +16,12 @@ use std::fmt;
 use faultlab_net::kernel::Kernel;
 
 pub use arm::{Arm, ArmKind};
-pub use arms::{Arms, Control, Setup};
+pub use arms::{Arms, Control};
 pub use era::{Era, Shows};
 pub use ground::{Clock, Ground};
 pub use need::Need;
 pub use setting::{Setting, Values};
+pub use setup::Setup;
 
 /// One production fault: all of a scenario but its play. It lives as long as the
 /// program.

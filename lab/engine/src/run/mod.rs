@@ -1,18 +1,21 @@
 //! An arm while it runs, as the engine sees it: the stage that its play is given,
 //! and all that the play is not given.
 
+mod end;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{CaptureOptions, ShellSession, Stage};
 use crate::evidence::counters::Counters;
 use crate::evidence::sockets::{destroy, sockets};
 use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
 use crate::scenario::{Play, ScriptedArm};
+use crate::stage::session::ShellSession;
+use crate::stage::{CaptureOptions, Stage};
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Fault, Ground};
@@ -27,8 +30,8 @@ const ORPHANED: Duration = Duration::from_secs(90);
 /// the play could tell which arm it is.
 #[derive(Debug)]
 pub struct ArmRun<'a> {
-    pub(super) stage: Stage<'a>,
-    pub(super) scripted: &'a ScriptedArm,
+    stage: Stage<'a>,
+    scripted: &'a ScriptedArm,
 }
 
 impl<'a> ArmRun<'a> {
