@@ -52,7 +52,7 @@ pub fn complain(lines: &str) {
     let _ = writeln!(io::stderr(), "{}", text::page(lines));
 }
 
-/// How a sentence that tells of a panic begins.
+/// The start of the sentence that reports a panic.
 pub const PANICKED: &str = "faultlab: panicked at ";
 
 /// Reports a panic in one sentence, followed by a backtrace if `RUST_BACKTRACE`

@@ -14,7 +14,7 @@
 //! - [`tw_recycle`]: the check of a kernel with tcp_tw_recycle, as a policy
 //! - [`frag_needed`], [`packet_too_big`]: messages of ICMP and ICMPv6, as a router
 //!   would send them
-//! - `log`: what the wire saw, and what became of it
+//! - `log`: the frames of a wire, and what happened to them
 //! - `all`: wires come first, whatever their thread does
 
 pub mod all;
