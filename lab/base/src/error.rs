@@ -1,57 +1,58 @@
 //! What can go wrong in the lab itself.
 //!
-//! An error says where, what was tried, and what came back. A fault that a
-//! scenario provokes is never an error: it is an observation.
+//! An error names the place, the attempt and the cause. A fault that a scenario
+//! provokes is never an error: it is an observation.
 
 use std::time::Duration;
 use std::{fmt, io};
 
 use nix::libc;
 
-/// The result of an operation of the lab.
+/// The result of a lab operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the lab could not do what it was asked to.
+/// Why a lab operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call or a netlink request failed.
     #[error("{place}: {tried}: {source}")]
     Kernel {
-        /// The host, router or link, in the topology's words.
+        /// The host, router or link, as the topology names it.
         place: String,
-        /// What was asked of the kernel.
+        /// What was requested of the kernel.
         tried: String,
-        /// What it answered.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel, or this process, lacks something that is named.
+    /// The kernel or this process lacks something, which is named.
     #[error("{0}")]
     Missing(Missing),
-    /// The machine has no more of what everybody shares: memory, descriptors,
-    /// processes, namespaces. It says nothing of the kernel or of a scenario.
+    /// A shared resource of the machine is used up: memory, descriptors,
+    /// processes, namespaces. This says nothing about the kernel or the scenario.
     #[error("{0}")]
     Exhausted(String),
-    /// A condition did not come true in time.
+    /// A condition was not met in time.
     #[error("{place}: waited {} s for {condition}", .waited.as_secs_f32())]
     Deadline {
-        /// The host, router or link, in the topology's words.
+        /// The host, router or link, as the topology names it.
         place: String,
         /// The condition.
         condition: String,
-        /// How long it was waited for, on the machine's clock.
+        /// How long the lab waited, on the machine's clock.
         waited: Duration,
     },
-    /// The lab broke a promise of its own.
+    /// The lab broke one of its own invariants.
     #[error("{0}")]
     Lab(String),
 }
 
-/// A named thing that a scenario needs and that is not here.
+/// Something that a scenario needs and that is not available, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// The thing, in the kernel's spelling: a sysctl, a CONFIG name, a privilege.
+    /// What is missing, as the kernel spells it: a sysctl, a CONFIG name, a
+    /// privilege.
     pub what: String,
-    /// How to get it, a clause without a full stop.
+    /// How to get it: a clause without a full stop.
     pub way_out: String,
 }
 
@@ -66,8 +67,8 @@ impl fmt::Display for Missing {
 }
 
 impl Error {
-    /// A failed request to the kernel at `place`. [`Error::Exhausted`] where the
-    /// kernel answered that it has no more of something.
+    /// A failed request to the kernel at `place`; [`Error::Exhausted`] if the
+    /// errno means that a resource is used up.
     pub fn kernel(place: impl Into<String>, tried: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let (place, tried, source) = (place.into(), tried.into(), source.into());
         match exhausted(&tried, &source) {
@@ -76,12 +77,12 @@ impl Error {
         }
     }
 
-    /// A named thing that is not here, and how to get it.
+    /// Something that is not available, and how to get it.
     pub fn missing(what: impl Into<String>, way_out: impl Into<String>) -> Self {
         Self::Missing(Missing { what: what.into(), way_out: way_out.into() })
     }
 
-    /// The errno of a kernel's answer, if this is one.
+    /// The errno, if this is an error from the kernel.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -91,8 +92,8 @@ impl Error {
     }
 }
 
-/// What to do where an answer of the kernel means that something is used up;
-/// none where it means anything else.
+/// The advice for an errno that means that a resource is used up; `None` for any
+/// other errno.
 fn exhausted(tried: &str, source: &io::Error) -> Option<&'static str> {
     match source.raw_os_error()? {
         libc::EMFILE => Some(
@@ -108,7 +109,7 @@ fn exhausted(tried: &str, source: &io::Error) -> Option<&'static str> {
             "the limit of processes or of locked memory is reached: raise it (ulimit -u, ulimit -l, pids.max \
              of the cgroup), or run fewer scenarios at once (--jobs)",
         ),
-        // Of other requests it says that a disk is full.
+        // For other requests, ENOSPC means that a disk is full.
         libc::ENOSPC if tried.contains("unshare") => Some(
             "the limit of namespaces is reached: raise user.max_user_namespaces, user.max_net_namespaces and \
              their like, or run fewer scenarios at once (--jobs)",

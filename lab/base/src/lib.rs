@@ -1,5 +1,5 @@
-//! What all layers share: errors, text from outside and how much of it, where
-//! it is printed, and where the programs of this machine are.
+//! What all layers share: errors, limits on untrusted text, output to the
+//! terminal, and the paths of this machine's programs.
 
 pub mod error;
 pub mod limits;

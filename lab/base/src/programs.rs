@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-/// The names of busybox; Alpine's static one has the second.
+/// The names of busybox; Alpine's static build has the second.
 pub const BUSYBOX: [&str; 2] = ["busybox", "busybox.static"];
 
-/// PATH, and behind it where `ip`, `nft` and `tc` are, where a user's may not lead.
+/// PATH, followed by the directories of `ip`, `nft` and `tc`, which a user's PATH
+/// may lack.
 #[must_use]
 pub fn path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
@@ -18,20 +19,20 @@ pub fn path() -> OsString {
     path
 }
 
-/// The programs of this name, in the order in which they would be found.
+/// The programs with this name, in the order of the search path.
 pub fn named(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = path();
     let all: Vec<_> = env::split_paths(&path).map(|dir| dir.join(name)).collect();
     all.into_iter().filter(|program| access(program, AccessFlags::X_OK).is_ok())
 }
 
-/// The shell of who has named none.
+/// The default shell, for a user without one.
 #[must_use]
 pub fn shell() -> PathBuf {
     named("bash").next().unwrap_or_else(|| "/bin/sh".into())
 }
 
-/// Whether it is one of busybox's: its `ip` knows no netns.
+/// Whether the program is busybox, whose `ip` lacks `netns`.
 #[must_use]
 pub fn is_busybox(program: &Path) -> bool {
     let named = |file: PathBuf| BUSYBOX.iter().any(|name| file.ends_with(name));

@@ -1,5 +1,5 @@
-//! Standard output and standard error. Nothing else writes to them what a person
-//! reads, and nothing here writes a control character that is not this program's.
+//! Standard output and standard error. Nothing else writes text for people to
+//! them, and nothing here writes a control character from outside this program.
 
 mod closed;
 
@@ -12,12 +12,12 @@ use crate::text;
 /// Writes a page to standard output.
 ///
 /// # Errors
-/// Where standard output is closed, full, or nobody reads it.
+/// If standard output is closed or full, or has no reader.
 pub fn print(page: &str) -> io::Result<()> {
     print_bytes(text::page(page).as_bytes())
 }
 
-/// Writes what this program itself made, such as a manual page.
+/// Writes bytes that this program itself generated, such as a manual page.
 ///
 /// # Errors
 /// As [`print()`].
@@ -28,21 +28,21 @@ pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether results can be written at all: a run whose results are lost need not
-/// begin.
+/// Checks whether results can be written at all: a run whose results would be
+/// lost need not start.
 ///
 /// # Errors
-/// Where the program was started with standard output closed (`>&-`). Rust puts
-/// /dev/null in its place, which takes everything.
+/// If the program was started with standard output closed (`>&-`). Rust then
+/// opens /dev/null in its place, which accepts everything.
 pub fn is_open() -> io::Result<()> {
     if closed::standard_output() { Err(io::Error::other("standard output is closed")) } else { Ok(()) }
 }
 
-/// Writes a sentence to standard error, after the name of this program. Further
-/// lines of it, such as a guest's console, are indented: none looks like one of
-/// this program's.
+/// Writes a sentence to standard error, after this program's name. Further lines,
+/// such as a guest's console output, are indented, so that none of them looks
+/// like a line of this program.
 ///
-/// Where nobody reads it, the exit status still tells.
+/// If standard error has no reader, the exit status still reports the failure.
 pub fn say(sentence: &str) {
     complain(&format!("faultlab: {}", indented(sentence)));
 }
@@ -52,11 +52,11 @@ pub fn complain(lines: &str) {
     let _ = writeln!(io::stderr(), "{}", text::page(lines));
 }
 
-/// How a sentence that tells of a panic begins.
+/// The start of the sentence that reports a panic.
 pub const PANICKED: &str = "faultlab: panicked at ";
 
-/// Has a panic told in one sentence, and its backtrace after that where
-/// `RUST_BACKTRACE` asks for one.
+/// Reports a panic in one sentence, followed by a backtrace if `RUST_BACKTRACE`
+/// is set.
 pub fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
         complain(&sentence(panic));
@@ -114,8 +114,8 @@ mod tests {
         assert!(said.contains("a_panic_is_one_sentence_before_its_backtrace"), "{said}");
     }
 
-    /// Files that write by themselves: this one, the worker's lines of JSON, and the
-    /// screen of a person in a guest.
+    /// Files that may write directly: this one, the worker's JSON output, and the
+    /// interactive screen in a guest.
     const OTHERS: [&str; 3] = ["terminal.rs", "worker.rs", "person.rs"];
 
     #[test]

@@ -1,10 +1,9 @@
-//! Text from outside: what a guest, a package, a file or a command line says.
+//! Text from outside: guests, packages, files and command lines.
 //!
-//! A terminal obeys control characters, a reader trusts what looks like a line of
-//! this program, and an editor shows text in the order that bidirectional controls
-//! ask for. So text is cleaned when it comes in and again when it is printed. A
-//! character that is taken out is shown as Rust would write it: `\x1b`, `\u{202e}`.
-//! Honest text stays as it is.
+//! A terminal obeys control characters, a reader trusts anything that looks like
+//! a line of this program, and an editor follows bidirectional controls. So text
+//! is cleaned on input and again on output. A removed character is shown in
+//! Rust's escape syntax: `\x1b`, `\u{202e}`. Honest text is unchanged.
 //!
 //! Reading: ECMA-48 5.3, the C1 set; Unicode Standard Annex 9, "Explicit
 //! Directional Formatting Characters"; Unicode Technical Report 36, 2.10.
@@ -17,17 +16,17 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::limits;
 
-/// What stands for the rest of a text that is too long.
+/// Replaces the rest of a text that is too long.
 const CUT: &str = "... (cut)";
 
 /// The colours of this program: bold, dim, red, green, yellow, and none.
 const COLOURS: [&str; 6] = ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"];
 
-/// Whether a character is shown as what it is and takes a place of its own.
+/// Whether a character is displayed as itself and occupies a cell.
 ///
-/// Without a width are control characters, bidirectional controls, joiners,
-/// combining marks and tags. The others that are named here have a width and
-/// are not seen, or end a line.
+/// Control characters, bidirectional controls, joiners, combining marks and tags
+/// have no width. The others in this list have a width but are invisible, or end
+/// a line.
 #[must_use]
 pub fn is_plain(letter: char) -> bool {
     let unseen = matches!(
@@ -51,23 +50,23 @@ pub fn is_plain(letter: char) -> bool {
     !unseen && letter.width().is_some_and(|width| width > 0)
 }
 
-/// Text as one line: without a character that is not plain, and not longer than
-/// [`limits::TEXT`].
+/// Cleans text into one line: only plain characters, at most [`limits::TEXT`]
+/// bytes.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |_| false), limits::TEXT)
 }
 
-/// A name or a cell of a table: a line not longer than [`limits::CELL`].
+/// Cleans a name or a table cell: one line, at most [`limits::CELL`] bytes.
 #[must_use]
 pub fn cell(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |_| false), limits::CELL)
 }
 
-/// Text as lines: the same, but line feeds stay.
+/// Like [`line()`], but keeps line feeds.
 ///
-/// Who prints it begins every line but the first with a space, so that none looks
-/// like a line of this program.
+/// The caller must start every line but the first with a space when printing, so
+/// that none looks like a line of this program.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |letter| letter == '\n'), limits::TEXT)
@@ -94,7 +93,7 @@ pub fn clean_lines(text: &mut String) {
     }
 }
 
-/// What may be written to a terminal as it is: lines, in this program's colours.
+/// Cleans text for the terminal: lines, in this program's colours.
 #[must_use]
 pub fn page(text: &str) -> Cow<'_, str> {
     if !text.contains('\x1b') {
@@ -117,8 +116,9 @@ pub fn page(text: &str) -> Cow<'_, str> {
     page.into()
 }
 
-/// A value as one line of JSON. What is not plain is escaped as JSON does it, so
-/// that a reader of JSON has the value and a terminal has no control character.
+/// A value as one line of JSON. Characters that are not plain are escaped as JSON
+/// does it: a JSON reader gets the value, and a terminal gets no control
+/// character.
 #[must_use]
 pub fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("it is plain data");
@@ -130,7 +130,7 @@ pub fn json(value: &impl Serialize) -> String {
         if is_plain(letter) {
             escaped.push(letter);
         } else {
-            // Only strings have such characters.
+            // Only strings contain such characters.
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 let _ = write!(escaped, "\\u{unit:04x}");
             }
@@ -139,20 +139,20 @@ pub fn json(value: &impl Serialize) -> String {
     escaped
 }
 
-/// For `#[serde(deserialize_with)]`: a text that is [`line()`].
+/// For `#[serde(deserialize_with)]`: a string, cleaned by [`line()`].
 ///
 /// # Errors
-/// Where there is no string.
+/// If the value is not a string.
 pub fn line_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let mut text = String::deserialize(deserializer)?;
     clean_line(&mut text);
     Ok(text)
 }
 
-/// For `#[serde(deserialize_with)]`: a text that is [`lines`].
+/// For `#[serde(deserialize_with)]`: a string, cleaned by [`lines`].
 ///
 /// # Errors
-/// Where there is no string.
+/// If the value is not a string.
 pub fn lines_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let mut text = String::deserialize(deserializer)?;
     clean_lines(&mut text);
@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// What a terminal obeys or does not show, and letters around it.
+    /// Characters that a terminal obeys or hides, with letters around them.
     fn hostile() -> impl Strategy<Value = String> {
         let letter = prop_oneof![
             any::<char>(),
@@ -274,7 +274,7 @@ mod tests {
         ] {
             assert_eq!(line(hostile), shown);
         }
-        // A byte of the C1 set is not UTF-8.
+        // A single byte from the C1 set is not UTF-8.
         assert_eq!(line(&String::from_utf8_lossy(b"\x9b31m")), "\u{fffd}31m");
     }
 

@@ -1,4 +1,4 @@
-//! The frames of one arm: where each was seen, when, and what it was.
+//! The captured frames of one arm: where, when and what.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,31 +9,31 @@ use serde::{Deserialize, Serialize};
 /// What was captured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capture {
-    /// Where frames were seen.
+    /// The capture points.
     pub ends: Vec<End>,
-    /// The frames, in the order of time; one that crosses a link is seen twice,
-    /// where it leaves and where it arrives.
+    /// The frames, in order of time. A frame that crosses a link is captured
+    /// twice: where it leaves and where it arrives.
     pub frames: Vec<Frame>,
-    /// When the capture ended; zero where that was not told.
+    /// When the capture ended; zero if unknown.
     #[serde(default)]
     pub until: Duration,
-    /// How many more frames there were, for which the rings had no room.
+    /// How many more frames there were that did not fit into the rings.
     pub lost: u64,
-    /// What happened to conntrack's entries, in the order of time.
+    /// The events of conntrack entries, in order of time.
     #[serde(default)]
     pub tracked: Vec<Tracked>,
-    /// Whether more happened to them than is kept.
+    /// Whether there were more events than were kept.
     #[serde(default)]
     pub untold: bool,
-    /// What was tried over TCP, in the order in which it began.
+    /// The TCP probes, in the order in which they began.
     #[serde(default)]
     pub probes: Vec<Probe>,
 }
 
 impl Capture {
-    /// Puts into the order of time what it has.
+    /// Sorts its records by time.
     pub fn sort(&mut self) {
-        // What leaves an end is older than what arrives at the other.
+        // A frame leaves one end before it arrives at the other.
         self.frames.sort_by_key(|frame| frame.at);
         self.tracked.sort_by_key(|tracked| tracked.at);
     }
@@ -48,31 +48,31 @@ pub struct End {
     pub interface: String,
     /// Its addresses, of either family.
     pub addresses: Vec<IpAddr>,
-    /// The end at the other side of its link, a position in [`Capture::ends`]. None
-    /// for the loopback, and for a device that was made later.
+    /// The other end of its link, an index into [`Capture::ends`]. `None` for the
+    /// loopback, and for a device that was made later.
     #[serde(default)]
     pub peer: Option<usize>,
 }
 
-/// A frame where it was seen.
+/// A frame as captured at one end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// When, since the network was there.
+    /// When, since the network was built.
     pub at: Duration,
-    /// Where: a position in [`Capture::ends`].
+    /// Where: an index into [`Capture::ends`].
     pub end: usize,
-    /// Whether it left the host there.
+    /// Whether it was outgoing.
     pub outgoing: bool,
     /// How long it is, in bytes.
     pub length: u32,
-    /// As much of it as was kept, from the Ethernet header on.
+    /// The captured bytes, from the Ethernet header on.
     #[serde(with = "hexadecimal")]
     pub bytes: Vec<u8>,
-    /// What is to be said of it.
+    /// A comment on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// What the wire did with it that it left for; none where there is no wire,
-    /// or the wire does not tell.
+    /// What the wire that it left for did with it; `None` if there is no wire, or
+    /// the wire does not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
 }
@@ -81,32 +81,32 @@ pub struct Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Carried {
-    /// It passed it on.
+    /// The wire passed it on.
     Passed,
-    /// It kept it, and had it still when the arm ended.
+    /// The wire still held it when the arm ended.
     Held,
-    /// It dropped it.
+    /// The wire dropped it.
     Lost,
-    /// It had not met it yet when the arm ended.
+    /// It had not arrived at the wire when the arm ended.
     Waits,
 }
 
-/// Something that was tried from a host: what a row of the outcome tells of.
+/// A probe from a host: what a row of the outcome reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// When it began, since the network was there.
+    /// When it began, since the network was built.
     pub at: Duration,
     /// The host.
     pub host: String,
     /// What it does.
     pub act: Act,
-    /// Its address and port at its host; none where it came to none.
+    /// Its local address and port; `None` if it never had any.
     pub local: Option<SocketAddr>,
-    /// The address and port that it has to do with, as its host knows them.
+    /// The remote address and port, as its host addresses them.
     pub remote: SocketAddr,
-    /// What it met; none where nobody stayed for that.
+    /// The result; `None` if nothing waited for it.
     pub met: Option<String>,
-    /// The row that tells of it, where one does.
+    /// The row that reports it, if one does.
     pub row: Option<String>,
 }
 
@@ -116,11 +116,11 @@ pub struct Probe {
 pub enum Act {
     /// It opens a connection.
     Connects,
-    /// It opens a connection, asks a question and has it answered.
+    /// It opens a connection, sends a request and waits for the answer.
     Asks,
-    /// It sends over a connection that there is.
+    /// It sends over an existing connection.
     Speaks,
-    /// It waits for what may come over a connection that there is.
+    /// It waits for data on an existing connection.
     Waits,
 }
 
@@ -136,7 +136,7 @@ impl fmt::Display for Act {
 }
 
 impl fmt::Display for Probe {
-    /// The whole note, a sentence.
+    /// The whole note, as a sentence.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, act, remote, .. } = self;
         match act {
@@ -152,36 +152,36 @@ impl fmt::Display for Probe {
     }
 }
 
-/// Something that happened to an entry of conntrack.
+/// An event of a conntrack entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tracked {
-    /// When, since the network was there.
+    /// When, since the network was built.
     pub at: Duration,
-    /// The host whose entry it is.
+    /// The host that has the entry.
     pub host: String,
-    /// Tells entries of one flow apart.
+    /// Distinguishes entries of the same flow.
     pub id: u32,
-    /// What happened.
+    /// What happened to it.
     pub happened: Happened,
     /// The flow's addresses, before and after translation.
     pub flow: String,
-    /// The state of a TCP connection, or whether the flow was answered.
+    /// The state of a TCP connection, or else whether the flow was answered.
     pub state: String,
 }
 
-/// What may happen to an entry.
+/// What can happen to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Happened {
-    /// It is there.
+    /// It was created.
     New,
-    /// Its state or its status has changed.
+    /// Its state or status changed.
     Update,
-    /// It is gone.
+    /// It was removed.
     Destroy,
 }
 
-/// Bytes as a string of hexadecimal digits: JSON knows no bytes.
+/// Bytes as a string of hexadecimal digits: JSON has no byte strings.
 mod hexadecimal {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};

@@ -1,8 +1,8 @@
-//! The namespaces in which everything happens.
+//! The namespaces in which every scenario runs.
 //!
-//! A worker leaves the namespaces it was started in before it does anything
-//! else: it cannot change the machine, and the kernel frees all it made when
-//! its first process ends, however that ends.
+//! A worker first leaves the namespaces it was started in. So it cannot change
+//! the machine, and the kernel frees everything it made when its first process
+//! ends, whatever the reason.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -21,37 +21,37 @@ use serde::{Deserialize, Serialize};
 
 use faultlab_base::error::{Error, Missing, Result};
 
-/// With which privileges a worker acts.
+/// The privileges of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Privilege {
-    /// As root of a user namespace of its own: cannot touch the machine.
+    /// Root of its own user namespace: cannot touch the machine.
     UserNamespace,
-    /// As root of the machine, in network, mount and pid namespaces of its own.
+    /// Root of the machine, in its own network, mount and pid namespaces.
     Root,
 }
 
 impl Privilege {
-    /// What the user of this process has anyway.
+    /// The privilege that the user of this process already has.
     #[must_use]
     pub fn at_hand() -> Self {
         if geteuid().is_root() { Self::Root } else { Self::UserNamespace }
     }
 }
 
-/// Moves this process, which must have one thread, into fresh namespaces.
+/// Moves this process, which must have a single thread, into new namespaces.
 ///
-/// The caller goes on as process 1 of a pid namespace; the process that was
-/// there before only waits for it and ends as it ended. When either dies, so
-/// does everything in the namespaces. With a `parent` both die with it, too,
-/// and end at once if it is no longer their parent.
+/// The caller continues as process 1 of a pid namespace. The original process
+/// only waits for it and exits with its status. When either dies, everything in
+/// the namespaces dies. With a `parent`, both die with it, and exit at once if it
+/// is no longer their parent.
 ///
-/// The machine's files stay as they are: this is for tests, which run no
-/// program but themselves. A worker and its shell have them read-only.
+/// The machine's files stay writable: this is for tests, which run no program but
+/// themselves. For a worker and its shell they are read-only.
 ///
 /// # Errors
-/// [`Error::Missing`] with the cause and the way out where the machine does
-/// not allow it.
+/// [`Error::Missing`], with the cause and the way out, if the machine does not
+/// allow it.
 pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if let Some(parent) = parent {
         live_as_child_of(parent)?;
@@ -68,7 +68,7 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
             let failed = |e| powerless(Error::kernel("user namespace", format!("write {file}"), e));
             fs::write(file, text).map_err(failed)
         };
-        // Without this an unprivileged process may not map its group
+        // Required before an unprivileged process may map its group
         // (user_namespaces(7)); the file is new in Linux 3.19.
         let _ = fs::write("/proc/self/setgroups", "deny");
         map("/proc/self/uid_map", format!("0 {uid} 1"))?;
@@ -78,18 +78,18 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if let Some(parent) = parent {
         live_as_child_of(parent)?;
     }
-    // It is open as long as this process lives.
+    // It stays open for the life of this process.
     std::mem::forget(first_process(|_, _| {})?);
     let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
     private.map_err(|e| powerless(Error::kernel("mount namespace", "make / private", e)))?;
-    // A container that covers parts of /proc forbids this. Then the outer /proc
+    // Not allowed in a container that covers parts of /proc. Then the outer /proc
     // stays, in which /proc/thread-self is still right.
     let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, None::<&str>);
     Ok(())
 }
 
-/// AppArmor lets a user namespace be made, and nothing be done in it: the
-/// setting that does so, where there is one, in place of an error.
+/// AppArmor may allow a user namespace but deny every operation in it. Replaces
+/// an error by the setting that does so, if there is one.
 pub fn powerless(error: Error) -> Error {
     match error.errno() {
         Some(libc::EPERM | libc::EACCES) => forbidden().map_or(error, Error::Missing),
@@ -97,18 +97,18 @@ pub fn powerless(error: Error) -> Error {
     }
 }
 
-/// Has the kernel end this process when its parent dies.
+/// Makes the kernel kill this process when its parent dies.
 ///
 /// # Errors
-/// Where the kernel does not.
+/// If the kernel refuses.
 pub fn die_with_parent() -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::kernel("worker", "PR_SET_PDEATHSIG", e))
 }
 
-/// Ties this process to its parent, or ends it if that died before.
+/// Ties this process to its parent, or exits if the parent is already dead.
 ///
 /// # Errors
-/// Where the kernel does not.
+/// If the kernel refuses.
 pub fn live_as_child_of(parent: Pid) -> Result<()> {
     die_with_parent()?;
     if getppid() != parent {
@@ -126,11 +126,11 @@ pub fn raise_open_files() {
     }
 }
 
-/// Forks; the child returns, with a socket to its parent. The parent serves it
-/// at the other end, waits for it and exits as it did.
+/// Forks. The child returns with a socket to its parent. The parent serves the
+/// other end, waits for the child and exits with its status.
 ///
 /// # Errors
-/// Where no socket pair or no process can be had.
+/// If no socket pair or process can be created.
 pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream> {
     let (outside, inside) = UnixStream::pair().map_err(|e| Error::kernel("worker", "socketpair", e))?;
     // SAFETY: the process has one thread (unshare of a user or pid namespace
@@ -163,11 +163,11 @@ pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream>
     }
 }
 
-/// Ends this process if its parent died before the parent-death signal was
-/// set: then nobody has the other end any more.
+/// Exits if the parent died before the parent-death signal was set: then the
+/// other end of the socket is closed.
 ///
 /// # Errors
-/// Where the socket cannot be polled.
+/// If the socket cannot be polled.
 pub fn parent_lives(outside: &UnixStream) -> Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
@@ -183,7 +183,7 @@ fn sysctl(key: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).ok().map(|v| v.trim().to_owned())
 }
 
-/// Why such namespaces cannot be had, in the machine's own terms.
+/// Why such namespaces are not available, in the machine's own terms.
 pub fn why_not(errno: Errno, what: &str) -> Error {
     let missing = |what: &str, way_out: &str| Error::missing(what, way_out);
     match errno {
@@ -201,14 +201,14 @@ pub fn why_not(errno: Errno, what: &str) -> Error {
             },
             Error::Missing,
         ),
-        // Also where the limit is 0, which is a way to forbid it.
+        // Also if the limit is 0, which is a way to forbid it.
         Errno::ENOSPC if forbidden().is_some() => Error::Missing(forbidden().expect("a cause")),
         _ => Error::kernel(what, "unshare", errno),
     }
 }
 
-/// The setting of this machine that forbids unprivileged user namespaces, if
-/// one does.
+/// The setting that forbids unprivileged user namespaces on this machine, if
+/// there is one.
 #[must_use]
 pub fn forbidden() -> Option<Missing> {
     let missing = |what: String, way_out: &str| Some(Missing { what, way_out: way_out.into() });

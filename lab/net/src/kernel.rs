@@ -1,4 +1,4 @@
-//! The kernel that a scenario meets: its release, and what it has.
+//! The kernel under test: its release and its features.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use crate::namespace::of_this_thread;
 /// A running kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// As `uname -r` says it.
+    /// The output of `uname -r`.
     pub release: String,
-    /// What its builder says of it: `uname -v`, and Ubuntu's
+    /// The builder's description: `uname -v`, and Ubuntu's
     /// /proc/version_signature.
     build: String,
-    /// The counters that its /proc/net/netstat has.
+    /// The counters in its /proc/net/netstat.
     counters: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Kernel {
         Self { release, build, counters }
     }
 
-    /// Major and minor version, `(0, 0)` where the release does not say.
+    /// Major and minor version; `(0, 0)` if the release does not have them.
     #[must_use]
     pub fn version(&self) -> (u32, u32) {
         version_of(&self.release)
@@ -44,9 +44,9 @@ impl Kernel {
         self.version() >= (major, minor)
     }
 
-    /// Major, minor and patch level of the stable release that it was built
-    /// from. Distributions whose release is the name of an ABI (Debian's
-    /// 5.10.0-46 is 5.10.262) say it in the builder's words.
+    /// Major, minor and patch level of the stable release that it was built from.
+    /// Distributions whose release is an ABI name (Debian's 5.10.0-46 is
+    /// 5.10.262) have it in the builder's description.
     #[must_use]
     pub fn stable(&self) -> (u32, u32, u32) {
         let (major, minor) = self.version();
@@ -55,10 +55,10 @@ impl Kernel {
         (major, minor, levels.max().unwrap_or(0))
     }
 
-    /// Whether it was built from a release that has a commit. `releases` are
-    /// words: the first with it of each stable series that took it over, and
-    /// last the first of the mainline (`"6.12.59 6.17.9 6.18"`). What a
-    /// distribution took over by itself is not known.
+    /// Whether it was built from a release that contains a commit. `releases`
+    /// lists the first release of each stable series with the commit, and last
+    /// the first mainline release (`"6.12.59 6.17.9 6.18"`). Backports by
+    /// distributions are not known.
     #[must_use]
     pub fn carries(&self, releases: &str) -> bool {
         let stable = self.stable();
@@ -80,14 +80,14 @@ impl Kernel {
     }
 }
 
-/// Major and minor version of a release, `(0, 0)` where it does not say.
+/// Major and minor version of a release; `(0, 0)` if it does not have them.
 #[must_use]
 pub fn version_of(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// The same with the patch level, which is joined by a dot: 7.2-rc1 has none.
+/// Like `version_of`, with the patch level after another dot; 7.2-rc1 has none.
 fn release_of(release: &str) -> (u32, u32, u32) {
     let (major, minor) = version_of(release);
     let third = release.splitn(3, '.').nth(2).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! A network namespace, held by a file descriptor and by nothing else.
+//! A network namespace, kept alive by a file descriptor only.
 //!
-//! It has no name under /run/netns: when the process ends, however it ends,
+//! It has no name under /run/netns: when the process ends, whatever the reason,
 //! the kernel frees the namespace and everything in it.
 
 use std::cell::Cell;
@@ -25,8 +25,8 @@ thread_local! {
     static HOME: File = open_current().expect("the thread's ns/net can be opened");
 }
 
-/// A file of this thread in /proc. Never /proc/self, which is of the process's
-/// first thread: another one may be in another namespace.
+/// A file of this thread in /proc. Never /proc/self, which belongs to the main
+/// thread: another thread may be in another namespace.
 ///
 /// /proc/thread-self is new in Linux 3.17.
 #[must_use]
@@ -35,7 +35,7 @@ pub fn of_this_thread(file: &str) -> PathBuf {
     if *KNOWN { Path::new("/proc/thread-self").join(file) } else { in_task(file) }
 }
 
-/// The same where the kernel is older.
+/// Like `of_this_thread`, for older kernels.
 fn in_task(file: &str) -> PathBuf {
     Path::new("/proc/self/task").join(nix::unistd::gettid().to_string()).join(file)
 }
@@ -52,11 +52,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a new, empty network namespace. `name` is for messages only.
+    /// Creates an empty network namespace. `name` is for messages only.
     ///
     /// # Errors
-    /// Where the process may not (CAP_SYS_ADMIN in its user namespace), or
-    /// where user.max_net_namespaces is used up (ENOSPC).
+    /// If the process lacks CAP_SYS_ADMIN in its user namespace, or
+    /// user.max_net_namespaces is reached (ENOSPC).
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let failed = |source: nix::Error| Error::kernel(&name, "unshare(CLONE_NEWNET)", source);
@@ -70,23 +70,23 @@ impl Namespace {
     /// The namespace that the calling thread is in.
     ///
     /// # Errors
-    /// Where /proc is not mounted.
+    /// If /proc is not mounted.
     pub fn current(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
         Ok(Self { fd: fd.into(), name })
     }
 
-    /// Another handle of the same namespace, for a thread of its own.
+    /// Another handle for the same namespace, for another thread.
     ///
     /// # Errors
-    /// Where no descriptor is left (EMFILE).
+    /// If no descriptor is left (EMFILE).
     pub fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?;
         Ok(Self { name: self.name.clone(), fd })
     }
 
-    /// The name in messages.
+    /// The name for messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -96,11 +96,11 @@ impl Namespace {
     ///
     /// Sockets made in `work` stay in the namespace and can be awaited outside.
     /// Threads and processes started in `work` start in the namespace.
-    /// The process aborts if the thread cannot come back: to go on in the
-    /// wrong namespace would be to change another machine.
+    /// The process aborts if the thread cannot return: to continue in the wrong
+    /// namespace would be to change another machine.
     ///
     /// # Panics
-    /// When the thread cannot enter, which a held descriptor rules out.
+    /// If the thread cannot enter, which a held descriptor rules out.
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
         let back = Inside::leave_to_here();
         setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)
@@ -114,7 +114,7 @@ impl Namespace {
     /// The inode number that identifies the namespace in the kernel.
     ///
     /// # Errors
-    /// Where fstat fails.
+    /// If fstat fails.
     pub fn inode(&self) -> Result<u64> {
         let file = File::from(self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?);
         Ok(file.metadata().map_err(|e| Error::kernel(&self.name, "fstat", e))?.ino())
@@ -127,7 +127,7 @@ impl AsFd for Namespace {
     }
 }
 
-/// Brings the thread back to where it was, also when `work` panics.
+/// Returns the thread to its previous namespace, even if `work` panics.
 struct Inside {
     outer: RawFd,
 }
@@ -158,24 +158,25 @@ impl Drop for Inside {
     }
 }
 
-/// Bytes of the stack of a thread with a table of its own; there may be many.
+/// The stack size, in bytes, of a thread with its own descriptor table; there may
+/// be many.
 const STACK: usize = 1 << 17;
 
-/// Starts a thread whose table of descriptors is its own and has nothing but
-/// `kept`, which the table of the others has no longer.
+/// Starts a thread with its own descriptor table, which holds only `kept`; the
+/// shared table no longer has it.
 ///
-/// The descriptors of a table are closed one after the other when a process is
-/// killed, and those of several tables side by side.
+/// When a process is killed, the kernel closes the descriptors of one table one
+/// after the other, but those of several tables in parallel.
 ///
 /// # Errors
-/// Where no thread or no table is to be had (EAGAIN, ENOMEM).
+/// If no thread or table can be created (EAGAIN, ENOMEM).
 pub fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::Result<()> {
     let number = kept.as_raw_fd();
     let (tell, told) = channel();
     let live = move || {
         let own = table_of(number);
         let failure = own.as_ref().err().map(|errno| io::Error::from(*errno));
-        // The starter waits for it.
+        // The caller waits for it.
         let _ = tell.send(failure);
         drop(tell);
         if let Ok(own) = own {
@@ -190,11 +191,11 @@ pub fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::
     failure.map_or(Ok(()), Err)
 }
 
-/// Starts a thread that handles no signals: a handler writes to a descriptor
-/// that is not in the thread's table.
+/// Starts a thread that handles no signals: a handler writes to a descriptor that
+/// is not in the thread's table.
 fn without_signals<T>(start: impl FnOnce() -> T) -> io::Result<T> {
     let mut all = SigSet::all();
-    // Of what the thread does itself.
+    // Except the signals that the thread itself causes.
     all.remove(Signal::SIGSEGV);
     all.remove(Signal::SIGBUS);
     let before = all.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
@@ -203,40 +204,40 @@ fn without_signals<T>(start: impl FnOnce() -> T) -> io::Result<T> {
     Ok(started)
 }
 
-/// Gives this thread a table of its own with this descriptor in it, which must
-/// be open, and no other.
+/// Gives this thread its own descriptor table, which holds only this descriptor.
+/// It must be open.
 fn table_of(kept: RawFd) -> nix::Result<OwnedFd> {
     unshare(CloneFlags::CLONE_FILES)?;
     close_all_but(&[kept]);
-    // SAFETY: it is open in this table, which nothing else knows of.
+    // SAFETY: it is open in this table, and nothing else uses the table.
     #[allow(unsafe_code, reason = "a descriptor of a new table, see SAFETY")]
     Ok(unsafe { OwnedFd::from_raw_fd(kept) })
 }
 
-/// Closes what is open in this thread's table, in which no value may own any
-/// other descriptor.
+/// Closes all descriptors in this thread's table but these. No value may own any
+/// of the others.
 pub fn close_all_but(kept: &[RawFd]) {
     #[allow(unsafe_code, reason = "close_range(2), which glibc has since 2.34; see SAFETY")]
     let closed = |first: RawFd, last: RawFd| {
-        // SAFETY: numbers only; what they name is owned by nobody.
+        // SAFETY: these are plain numbers; nothing owns the descriptors.
         first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
     };
     let mut kept = kept.to_vec();
     kept.sort_unstable();
     let firsts = [0].into_iter().chain(kept.iter().map(|fd| fd + 1));
     let lasts = kept.iter().map(|fd| fd - 1).chain([RawFd::MAX]);
-    // Before Linux 5.9 there is no such call.
+    // Before Linux 5.9 there is no such system call.
     if !firsts.zip(lasts).all(|(first, last)| closed(first, last)) {
         close_each_but(&kept);
     }
 }
 
-/// The same, one by one.
+/// Like `close_all_but`, one by one.
 fn close_each_but(kept: &[RawFd]) {
     let names = fs::read_dir(of_this_thread("fd")).into_iter().flatten().flatten();
     let numbers = names.filter_map(|name| name.file_name().to_str()?.parse::<RawFd>().ok());
     for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| !kept.contains(number)) {
-        // That of the directory is not open any more.
+        // The descriptor of the directory is already closed.
         let _ = nix::unistd::close(number);
     }
 }
@@ -253,10 +254,10 @@ mod tests {
         let number = write.as_raw_fd();
         let (tell, told) = channel();
         apart(write, move |kept| {
-            // The directory is read through a descriptor of its own.
+            // The directory is read through its own descriptor.
             let all = || fs::read_dir(of_this_thread("fd")).expect("a directory").count() - 1;
             for _ in 0..2 {
-                // Nobody owns it.
+                // Nothing owns it.
                 let _ = nix::unistd::dup(&kept).expect("a copy").into_raw_fd();
             }
             let with_copies = all();
@@ -265,7 +266,7 @@ mod tests {
         })
         .expect("a thread");
         assert_eq!(told.recv(), Ok((number, 3, 1)));
-        // Nobody has the end that is written to when the thread has ended.
+        // When the thread has ended, the write end is closed.
         assert_eq!(nix::unistd::read(&read, &mut [0; 1]), Ok(0));
     }
 

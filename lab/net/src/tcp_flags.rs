@@ -32,7 +32,7 @@ impl Flags {
     /// The RST of a socket that is reset.
     pub const RST_ACK: Self = Self(Self::RST.0 | Self::ACK.0);
 
-    /// Those of the 14th byte of a header.
+    /// The flags in the 14th byte of a header.
     #[must_use]
     pub const fn of(bits: u8) -> Self {
         Self(bits)
@@ -50,7 +50,7 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
-    /// Whether this asks for a connection: SYN without ACK, FIN or RST.
+    /// Whether this requests a connection: SYN without ACK, FIN or RST.
     #[must_use]
     pub const fn opens(self) -> bool {
         self.0 & (Self::SYN.0 | Self::ACK.0 | Self::FIN.0 | Self::RST.0) == Self::SYN.0

@@ -1,8 +1,8 @@
 //! Whether standard output was closed when the program was started.
 //!
-//! Rust's runtime opens /dev/null, for reading and writing, in the place of a
-//! standard descriptor that is closed. Afterwards it cannot be told from a
-//! /dev/null that a starter gave; so it is looked at before.
+//! Rust's runtime opens /dev/null, for reading and writing, in place of a closed
+//! standard descriptor. After that it looks the same as a /dev/null from the
+//! parent process, so this check runs earlier.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,8 +21,8 @@ extern "C" fn look() {
     CLOSED.store(flags < 0, Ordering::Relaxed);
 }
 
-/// System V ABI: the C library calls the functions of this section, in the order
-/// of linking, before `main`.
+/// System V ABI: the C library calls the functions in this section, in link
+/// order, before `main`.
 // SAFETY: the section holds pointers to functions of the C calling convention. This
 // one needs neither its arguments nor Rust's runtime.
 #[allow(unsafe_code, reason = "there is no other code of this program before `main`")]

@@ -1,4 +1,4 @@
-//! A conntrack entry, in the spelling of `conntrack -L`.
+//! A conntrack entry, in the format of `conntrack -L`.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Tuple;
 use crate::netlink::nfnetlink::{Attribute, Message};
 
-// include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum ctattr_type and those nested in it.
+// include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum ctattr_type and the
+// enums nested in it.
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
@@ -20,7 +21,7 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 /// include/uapi/linux/netfilter/nf_conntrack_tcp.h: enum tcp_conntrack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TcpState {
-    /// Nothing was seen.
+    /// No packet was seen.
     None,
     /// A SYN was seen.
     SynSent,
@@ -113,21 +114,24 @@ impl Status {
     }
 }
 
-/// A flow as conntrack knows it.
+/// A flow in the conntrack table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
     /// The direction of the first packet, as it arrived.
     pub original: Tuple,
-    /// The answers, as they arrive: before translation back.
+    /// The direction of the replies, as they arrive: before translation back.
     pub reply: Tuple,
     /// The status bits.
     pub status: Status,
-    /// What is left of the entry's life, in whole seconds of the machine's clock.
-    /// In an event of its death: none before Linux 5.11 (86d21fc74745), or where nothing was left.
+    /// The time until the entry expires, in whole seconds of the machine's clock.
+    /// In a destroy event: `None` before Linux 5.11 (86d21fc74745), or if no time
+    /// was left.
     pub timeout: Option<Duration>,
-    /// What a TCP connection is doing. In an event of its death: none before Linux 5.11.
+    /// The state of a TCP connection. In a destroy event: `None` before Linux
+    /// 5.11.
     pub tcp_state: Option<TcpState>,
-    /// A number that another entry of the same flow does not have. It says nothing else.
+    /// Distinguishes the entry from others of the same flow; otherwise
+    /// meaningless.
     pub id: u32,
 }
 
@@ -152,8 +156,8 @@ impl Entry {
         Some(Self { original: original?, reply: reply?, status, timeout, tcp_state, id })
     }
 
-    /// The flow in a line: where it comes from and goes to, and the addresses
-    /// that NAT gives it.
+    /// The flow in one line: its source and destination, and the addresses that
+    /// NAT gives it.
     #[must_use]
     pub fn flow(&self) -> String {
         let (name, _) = self.original.transport.protocol();
@@ -169,7 +173,7 @@ impl Entry {
         flow
     }
 
-    /// The state of a TCP connection, or whether the flow was answered.
+    /// The state of a TCP connection, or else whether the flow was answered.
     #[must_use]
     pub fn state(&self) -> String {
         match self.tcp_state {
@@ -179,7 +183,8 @@ impl Entry {
         }
     }
 
-    /// Whether the entry is of the flow that has this tuple in either direction.
+    /// Whether this is the entry of the flow that has this tuple in either
+    /// direction.
     #[must_use]
     pub fn is_of(&self, tuple: &Tuple) -> bool {
         self.original == *tuple || self.reply == *tuple
@@ -297,7 +302,7 @@ mod tests {
             }
         }
 
-        /// Attributes that are well-formed and hold anything.
+        /// Well-formed attributes with arbitrary values.
         #[test]
         fn any_values_are_decoded(
             values in proptest::collection::vec((0u16..14, 0u16..4, 0u16..8, proptest::collection::vec(any::<u8>(), 0..9)), 0..9),

@@ -1,4 +1,4 @@
-//! conntrack's events, in the spelling of `conntrack -E`.
+//! conntrack's events, in the format of `conntrack -E`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -19,21 +19,21 @@ const NFNLGRP_CONNTRACK_NEW: u32 = 1;
 const NFNLGRP_CONNTRACK_UPDATE: u32 = 2;
 const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
 
-// NFNL_SUBSYS_CTNETLINK in the high byte, enum cntl_msg_types in the low one.
+// NFNL_SUBSYS_CTNETLINK in the high byte, enum cntl_msg_types in the low byte.
 const IPCTNL_MSG_CT_NEW: u16 = 1 << 8;
 const IPCTNL_MSG_CT_DELETE: u16 = 1 << 8 | 2;
 
-/// An event is below 500 bytes and takes about 1 KiB of this.
+/// An event is below 500 bytes and uses about 1 KiB of the buffer.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Something that happened to an entry.
+/// An event of a conntrack entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The first packet of a flow went through.
+    /// The first packet of a flow passed.
     New(Entry),
-    /// The entry changed: its state, its status. A mere refresh of its timeout is no event.
+    /// The entry changed: its state, its status. A timeout refresh is no event.
     Update(Entry),
-    /// The entry is gone: deleted, expired or thrown out.
+    /// The entry is gone: deleted, expired or evicted.
     Destroy(Entry),
     /// The kernel had more events than the socket could hold (ENOBUFS).
     Lost,
@@ -51,7 +51,7 @@ impl Event {
         Entry::decode(message).map(kind)
     }
 
-    /// The entry it happened to, as it was then.
+    /// The entry, as it was at the event.
     #[must_use]
     pub fn entry(&self) -> Option<&Entry> {
         match self {
@@ -72,10 +72,10 @@ impl fmt::Display for Event {
     }
 }
 
-/// A listener to the events of a namespace. It holds the namespace alive.
+/// A listener for the events of a namespace. It keeps the namespace alive.
 ///
-/// Kernels with nf_conntrack_events=2 (the default since 5.19) tell only of
-/// entries that were made while someone listened.
+/// With nf_conntrack_events=2 (the default since 5.19), the kernel reports only
+/// entries that were created while someone listened.
 #[derive(Debug)]
 pub struct Events {
     nfnetlink: Nfnetlink,
@@ -84,19 +84,20 @@ pub struct Events {
 }
 
 impl Events {
-    /// Listens to what happens from now on.
+    /// Starts to listen.
     ///
     /// # Errors
-    /// [`Error::Missing`] where the kernel has no ctnetlink. A kernel without
-    /// CONFIG_NF_CONNTRACK_EVENTS has no events and does not say so.
+    /// [`Error::Missing`] if the kernel has no ctnetlink. Without
+    /// CONFIG_NF_CONNTRACK_EVENTS there are no events and no error.
     pub fn listen(namespace: &Namespace) -> Result<Self> {
         let Conntrack { nfnetlink } = Conntrack::of(namespace)?;
         let socket = nfnetlink.socket();
-        // The larger buffer needs CAP_NET_ADMIN on the machine; without it the limit is net.core.rmem_max.
+        // The larger buffer needs CAP_NET_ADMIN on the machine; otherwise
+        // net.core.rmem_max limits it.
         let sized = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER));
         sized.map_err(|e| Error::kernel(nfnetlink.place(), "setsockopt(SO_RCVBUF)", e))?;
-        // The socket is bound: the kernel multicasts nothing to an unbound one.
+        // The socket is bound: the kernel does not multicast to an unbound one.
         for group in [NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE, NFNLGRP_CONNTRACK_DESTROY] {
             socket
                 .add_membership(group)
@@ -105,10 +106,10 @@ impl Events {
         Ok(Self { nfnetlink, record: Vec::new(), awaited: 0 })
     }
 
-    /// What came since the last `take`, also what was awaited.
+    /// All events since the last `take`, including awaited ones.
     ///
     /// # Errors
-    /// Where the socket cannot be read.
+    /// If the socket cannot be read.
     pub fn take(&mut self) -> Result<Vec<Event>> {
         self.read()?;
         self.awaited = 0;
@@ -118,16 +119,17 @@ impl Events {
     /// The next event that was not awaited yet.
     ///
     /// # Errors
-    /// [`Error::Deadline`] where none comes within this time of the machine's clock.
+    /// [`Error::Deadline`] if none arrives within this time of the machine's
+    /// clock.
     pub async fn next(&mut self, within: Duration) -> Result<Event> {
         self.until("a conntrack event", within, |_| true).await
     }
 
-    /// The next event that is `wanted`; those before it count as awaited.
+    /// The next event for which `wanted` holds; earlier ones count as awaited.
     ///
     /// # Errors
-    /// [`Error::Deadline`], which names `condition`, where none comes within
-    /// this time of the machine's clock.
+    /// [`Error::Deadline`], which names `condition`, if none arrives within this
+    /// time of the machine's clock.
     pub async fn until(
         &mut self,
         condition: &str,
@@ -156,7 +158,7 @@ impl Events {
         }
     }
 
-    /// Records what the socket holds.
+    /// Records the events in the socket.
     fn read(&mut self) -> Result<()> {
         loop {
             match self.nfnetlink.receive() {
@@ -175,7 +177,8 @@ impl Events {
 
 /// Waits until there are events to read.
 pub(super) async fn readable(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the socket is open as long as it is borrowed, which is longer than the registration.
+    // SAFETY: the socket is open while it is borrowed, which is longer than the
+    // registration.
     #[allow(unsafe_code, reason = "registers a borrowed descriptor, see SAFETY")]
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
     socket.readable().await.map(drop)

@@ -1,5 +1,4 @@
-//! What conntrack knows of the flows of a namespace, over ctnetlink: of both
-//! families.
+//! The conntrack table of a namespace, for both families, over ctnetlink.
 //!
 //! Since Linux 4.10 a namespace tracks nothing until a rule in it asks for
 //! conntrack (`ct state`, NAT).
@@ -26,7 +25,7 @@ use crate::namespace::Namespace;
 use crate::netlink::nfnetlink::Nfnetlink;
 use faultlab_base::error::{Error, Result};
 
-/// The conntrack table of a namespace. It holds the namespace alive.
+/// The conntrack table of a namespace. It keeps the namespace alive.
 #[derive(Debug)]
 pub struct Conntrack {
     nfnetlink: Nfnetlink,
@@ -36,7 +35,7 @@ impl Conntrack {
     /// The table of `namespace`.
     ///
     /// # Errors
-    /// [`Error::Missing`] where the kernel has no ctnetlink.
+    /// [`Error::Missing`] if the kernel has no ctnetlink.
     pub fn of(namespace: &Namespace) -> Result<Self> {
         let conntrack = Self { nfnetlink: Nfnetlink::open(namespace)? };
         conntrack.read_stats().map_err(|e| match e.raw_os_error() {
@@ -53,7 +52,7 @@ impl Conntrack {
     /// All entries, sorted by protocol and original direction.
     ///
     /// # Errors
-    /// Where the kernel does not list them.
+    /// If the kernel does not list them.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         self.nfnetlink
@@ -66,7 +65,7 @@ impl Conntrack {
     /// The entry of a flow, found by the tuple of either direction.
     ///
     /// # Errors
-    /// Where the kernel does not look it up.
+    /// If the lookup fails.
     pub fn entry(&self, tuple: &Tuple) -> Result<Option<Entry>> {
         let mut entry = None;
         let request = ConntrackMessage::Get(vec![tuple.attribute()]);
@@ -80,10 +79,10 @@ impl Conntrack {
     }
 
     /// Deletes the entry of a flow, found by the tuple of either direction.
-    /// False where there was none.
+    /// Returns false if there was none.
     ///
     /// # Errors
-    /// Where the kernel does not delete it.
+    /// If the kernel does not delete it.
     pub fn delete(&self, tuple: &Tuple) -> Result<bool> {
         let request = ConntrackMessage::Delete(vec![tuple.attribute()]);
         match self.nfnetlink.request(Some(tuple.family()), request, |_| {}) {
@@ -96,17 +95,17 @@ impl Conntrack {
     /// Deletes all entries.
     ///
     /// # Errors
-    /// Where the kernel does not.
+    /// If the kernel does not delete them.
     pub fn flush(&self) -> Result<()> {
         self.nfnetlink
             .request(None, ConntrackMessage::Delete(vec![]), |_| {})
             .map_err(|e| self.error("flush the conntrack table", e))
     }
 
-    /// What was counted so far, summed over the CPUs.
+    /// The counters so far, summed over the CPUs.
     ///
     /// # Errors
-    /// Where the kernel does not tell.
+    /// If the kernel does not report them.
     pub fn stats(&self) -> Result<Stats> {
         self.read_stats().map_err(|e| self.error("read the conntrack statistics", e))
     }

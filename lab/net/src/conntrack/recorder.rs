@@ -1,4 +1,4 @@
-//! Conntrack's events with the time at which they came.
+//! conntrack's events with their arrival times.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;
@@ -13,13 +13,12 @@ use crate::namespace::Namespace;
 use crate::packet::clock::now;
 use faultlab_base::error::{Error, Result};
 
-/// How many events are kept: as many as the socket of [`Events`] has room for.
+/// How many events are kept: as many as fit into the socket of [`Events`].
 const MOST: usize = 8192;
 
-/// Listens to a namespace until it is ended or dropped.
+/// Records the events of a namespace until it is ended or dropped.
 ///
-/// A message of ctnetlink does not say when it was sent, so that what reads it
-/// wakes up for it.
+/// A ctnetlink message has no timestamp, so the reader must wake up for each.
 #[derive(Debug)]
 pub struct Recorder {
     record: Rc<RefCell<Record>>,
@@ -28,13 +27,13 @@ pub struct Recorder {
 
 #[derive(Debug)]
 struct Record {
-    /// None when enough was heard.
+    /// `None` once enough was recorded.
     events: Option<Events>,
     heard: Vec<(Duration, Event)>,
 }
 
 impl Recorder {
-    /// Listens to what happens from now on.
+    /// Starts to record.
     ///
     /// # Errors
     /// As [`Events::listen`].
@@ -50,7 +49,8 @@ impl Recorder {
         let record = Rc::new(RefCell::new(Record { events: Some(events), heard: vec![] }));
         let shared = Rc::clone(&record);
         let listen = async move {
-            // What fails here fails again when the record is ended, which tells it.
+            // An error here occurs again at the end of the recording, and is
+            // reported then.
             while readable(socket.as_fd()).await.is_ok() && shared.borrow_mut().hear().is_ok_and(|more| more)
             {
             }
@@ -58,11 +58,11 @@ impl Recorder {
         Ok(Self { record, task: tokio::task::spawn_local(listen).abort_handle() })
     }
 
-    /// Ends the record: the events and their times on CLOCK_MONOTONIC, and
-    /// whether there may have been more.
+    /// Ends the recording. Returns the events with their times on
+    /// CLOCK_MONOTONIC, and whether there may have been more.
     ///
     /// # Errors
-    /// Where the socket cannot be read.
+    /// If the socket cannot be read.
     pub fn end(self) -> Result<(Vec<(Duration, Event)>, bool)> {
         let mut record = self.record.borrow_mut();
         let all = record.hear()?;
@@ -79,7 +79,7 @@ impl Drop for Recorder {
 }
 
 impl Record {
-    /// Keeps what came; false when that is enough.
+    /// Stores the events that arrived; false if that is enough.
     fn hear(&mut self) -> Result<bool> {
         let Some(events) = &mut self.events else { return Ok(false) };
         let at = now();

@@ -1,4 +1,4 @@
-//! conntrack's counters, in the spelling of `conntrack -S`.
+//! conntrack's counters, in the format of `conntrack -S`.
 
 use std::fmt;
 
@@ -9,27 +9,27 @@ use crate::netlink::nfnetlink::Message;
 /// include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum cntl_msg_types.
 const IPCTNL_MSG_CT_GET_STATS_CPU: u8 = 4;
 
-/// A counter of the conntrack of a namespace. Those that every kernel since 4.9
-/// leaves at 0 (searched, new, delete, delete_list) are not here.
+/// A conntrack counter. The counters that are 0 on every kernel since 4.9
+/// (searched, new, delete, delete_list) are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Statistic {
     /// Entries found by something other than a packet of their flow.
     Found,
-    /// Packets that could not be placed.
+    /// Packets that conntrack could not classify.
     Invalid,
-    /// Entries put into the table by other means than a packet.
+    /// Entries inserted by something other than a packet.
     Insert,
-    /// Entries that could not be put into the table: another has the same tuple.
+    /// Entries that could not be inserted: another one has the same tuple.
     InsertFailed,
     /// Packets dropped: the table was full, or the entry could not be inserted.
     Drop,
-    /// Entries thrown out to make room.
+    /// Entries evicted to make room.
     EarlyDrop,
-    /// Packets with a broken header.
+    /// Packets with an invalid header.
     Error,
-    /// Lookups that had to start again because the table was resized.
+    /// Lookups that were restarted because the table was resized.
     SearchRestart,
-    /// Two entries of one flow made into one. Linux 5.10 and later.
+    /// Two entries of one flow merged. Linux 5.10 and later.
     ClashResolve,
     /// Entries not inserted because their hash chain was too long. Linux 5.15 and later.
     ChainTooLong,
@@ -111,14 +111,14 @@ impl Stats {
         }
     }
 
-    /// The value of a counter; none where the kernel does not have it.
+    /// The value of a counter; `None` if the kernel does not have it.
     #[must_use]
     pub fn get(&self, statistic: Statistic) -> Option<u64> {
         self.sums[statistic as usize]
     }
 
-    /// By how much a counter has grown since `before`; 0 where the kernel does
-    /// not have it.
+    /// How much a counter has grown since `before`; 0 if the kernel does not have
+    /// it.
     #[must_use]
     pub fn since(&self, before: &Self, statistic: Statistic) -> u64 {
         let of = |stats: &Self| stats.get(statistic).unwrap_or(0);
@@ -147,7 +147,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// By how much a counter grew.
+/// How much a counter grew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// The counter.

@@ -1,4 +1,4 @@
-//! One direction of a flow, and what tells flows apart.
+//! One direction of a flow, and what distinguishes flows.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,8 @@ use netlink_packet_netfilter::conntrack::{
 use crate::netlink::nfnetlink::Attribute;
 use crate::topology::Family;
 
-// include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum ctattr_tuple and those nested in it.
+// include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum ctattr_tuple and the
+// enums nested in it.
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -33,7 +34,7 @@ const ICMP_ECHO: u8 = 8;
 /// include/uapi/linux/icmpv6.h: ICMPV6_ECHO_REQUEST.
 const ICMPV6_ECHO_REQUEST: u8 = 128;
 
-/// What tells flows of one pair of addresses apart.
+/// What distinguishes flows between the same two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// ICMP.
@@ -73,7 +74,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The protocol's name and number, as `conntrack -L` starts a line.
+    /// The protocol's name and number, as `conntrack -L` prints them first.
     pub(super) fn protocol(self) -> (&'static str, u8) {
         match self {
             Self::Icmp { .. } => ("icmp", 1),
@@ -90,9 +91,9 @@ impl Transport {
 pub struct Tuple {
     /// The protocol and its ports.
     pub transport: Transport,
-    /// Where the packets come from.
+    /// The source of the packets.
     pub source: IpAddr,
-    /// Where they go to.
+    /// The destination of the packets.
     pub destination: IpAddr,
 }
 
@@ -113,7 +114,7 @@ impl Tuple {
         Self { transport, source: from.ip(), destination: to.ip() }
     }
 
-    /// The echo requests of one identifier.
+    /// The echo requests with this identifier.
     #[must_use]
     pub fn echo(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, id: u16) -> Self {
         let (source, destination) = (source.into(), destination.into());
@@ -130,7 +131,7 @@ impl Tuple {
         Family::of(self.source)
     }
 
-    /// Where it comes from and where it goes to, with ports where there are ports.
+    /// Its source and destination, with the ports if it has any.
     pub(super) fn sides(&self) -> (String, String) {
         match self.transport {
             Transport::Tcp { source, destination } | Transport::Udp { source, destination } => {
@@ -143,7 +144,7 @@ impl Tuple {
         }
     }
 
-    /// The tuple as a request names it.
+    /// The tuple as the attributes of a request.
     pub(super) fn attribute(&self) -> ConntrackAttribute {
         let mut transport = vec![ProtoTuple::Protocol(ProtocolNumber::from(self.transport.protocol().1))];
         match self.transport {
@@ -205,7 +206,7 @@ impl Tuple {
             58 => Transport::Icmpv6 { kind: icmp.0, code: icmp.1, id: icmp.2 },
             other => Transport::Other(other),
         };
-        // One flow has addresses of one family.
+        // A flow's addresses are all of one family.
         let (source, destination) = (source?, destination?);
         (Family::of(source) == Family::of(destination)).then_some(Self { transport, source, destination })
     }

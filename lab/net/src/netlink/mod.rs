@@ -1,8 +1,8 @@
-//! One netlink request and its whole answer.
+//! A netlink request and its complete answer.
 //!
-//! The kernel works a request off inside send(), and a dump inside each
-//! recv(), so nothing here waits for an event: it is as synchronous as a
-//! system call.
+//! The kernel processes a request inside send(), and a dump inside each recv().
+//! So nothing here waits for an event: a request is as synchronous as a system
+//! call.
 
 pub mod nfnetlink;
 pub mod rtnl;
@@ -22,10 +22,10 @@ const ALIGN: usize = 4;
 /// include/uapi/linux/netlink.h: NLMSG_HDRLEN.
 const HEADER: usize = 16;
 
-/// Asks for a list, and returns its items.
+/// Requests a list and returns its items.
 ///
 /// # Errors
-/// What the kernel refuses the request with.
+/// The errno with which the kernel refuses the request.
 pub fn dump<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
@@ -33,7 +33,7 @@ where
     exchange(namespace, protocol, NLM_F_DUMP, question)
 }
 
-/// Asks for one thing, and returns what the kernel told before it acknowledged.
+/// Sends a query and returns the messages before the acknowledgement.
 pub(crate) fn ask<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
@@ -41,11 +41,11 @@ where
     exchange(namespace, protocol, NLM_F_ACK, question)
 }
 
-/// Asks for a change, and returns when the kernel has made it.
-/// `flags` are NLM_F_CREATE and its like.
+/// Requests a change and returns once the kernel has made it. `flags` are
+/// NLM_F_CREATE and the like.
 ///
 /// # Errors
-/// What the kernel refuses the request with.
+/// The errno with which the kernel refuses the request.
 pub fn change<M>(namespace: &Namespace, protocol: isize, flags: u16, wish: M) -> io::Result<()>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
@@ -69,11 +69,11 @@ where
     }
 }
 
-/// A socket, and a request to be sent through it. `flags` are NLM_F_ACK and its
-/// like.
+/// Opens a socket and builds a request to send through it. `flags` are NLM_F_ACK
+/// and the like.
 ///
 /// # Errors
-/// Where no socket can be had.
+/// If no socket can be opened.
 pub fn prepare<M: NetlinkSerializable>(
     namespace: &Namespace,
     protocol: isize,
@@ -94,7 +94,8 @@ pub fn prepare<M: NetlinkSerializable>(
     Ok((socket, request))
 }
 
-/// Appends the datagram's messages to `answers`; true when it ends the answer.
+/// Appends the datagram's messages to `answers`; returns true if it ends the
+/// answer.
 fn read_datagram<M: NetlinkDeserializable>(datagram: &[u8], answers: &mut Vec<M>) -> io::Result<bool> {
     let mut rest = datagram;
     while rest.len() >= HEADER {
@@ -102,7 +103,7 @@ fn read_datagram<M: NetlinkDeserializable>(datagram: &[u8], answers: &mut Vec<M>
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
         match message.payload {
             NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-            // A dump that fails half-way says so in the code of its end.
+            // A dump that fails halfway has the errno in its final message.
             NetlinkPayload::Done(done) if done.code < 0 => {
                 return Err(io::Error::from_raw_os_error(done.code.wrapping_neg()));
             }
@@ -119,11 +120,11 @@ fn read_datagram<M: NetlinkDeserializable>(datagram: &[u8], answers: &mut Vec<M>
     Ok(false)
 }
 
-/// The index of an interface of this thread's namespace.
+/// The index of an interface in this thread's namespace.
 ///
 /// # Errors
-/// ENODEV where there is none of that name; EMFILE and its like where no socket
-/// is to be had to ask with, for which if_nametoindex(3) has ENOENT.
+/// ENODEV if there is no such interface; EMFILE and the like if no socket can be
+/// opened for the query, for which if_nametoindex(3) returns ENOENT.
 pub(crate) fn index_of(interface: &str) -> io::Result<u32> {
     nix::net::if_::if_nametoindex(interface).map_err(|errno| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);

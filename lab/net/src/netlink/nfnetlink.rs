@@ -1,7 +1,7 @@
-//! The netlink socket of netfilter in one namespace: requests, batches, dumps.
+//! The netfilter netlink socket of a namespace: requests, batches, dumps.
 //!
-//! The kernel answers inside send(2), so every read here is non-blocking: an
-//! answer is there already, or there is none.
+//! The kernel answers inside send(2), so every read here is non-blocking: either
+//! the answer is there already, or there is none.
 //!
 //! - net/netfilter/nfnetlink.c: nfnetlink_rcv_batch
 //! - include/uapi/linux/netfilter/nfnetlink.h
@@ -26,8 +26,9 @@ use crate::namespace::Namespace;
 use crate::topology::Family;
 use faultlab_base::error::{Error, Result};
 
-/// The kernel makes no message of a dump larger than 32 KiB (netlink_dump); an
-/// error repeats the request, and no request here comes near the rest.
+/// The kernel builds no dump message larger than 32 KiB (netlink_dump). An error
+/// message repeats the request, and no request here comes near the rest of the
+/// buffer.
 const DATAGRAM_MAX: usize = 64 * 1024;
 
 /// The subsystem that a batch is for. include/uapi/linux/netfilter/nfnetlink.h: NFNL_SUBSYS_NFTABLES.
@@ -36,7 +37,7 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// Length of struct nfgenmsg.
 const NFGENMSG_LEN: usize = 4;
 
-/// A netlink socket of netfilter. It holds its namespace alive.
+/// A netfilter netlink socket. It keeps its namespace alive.
 #[derive(Debug)]
 pub struct Nfnetlink {
     place: String,
@@ -44,24 +45,24 @@ pub struct Nfnetlink {
     sequence: Cell<u32>,
 }
 
-/// A request, its flags beside NLM_F_REQUEST, and the family that it is about:
-/// none where it is about both.
+/// A request, its flags besides NLM_F_REQUEST, and its family: `None` for both.
 #[derive(Debug)]
 pub struct Request {
     /// The request.
     pub inner: NetfilterMessageInner,
-    /// NLM_F_CREATE and its like.
+    /// NLM_F_CREATE and the like.
     pub flags: u16,
     /// The family.
     pub family: Option<Family>,
 }
 
-/// What the kernel refused of a batch.
+/// The kernel's refusal of a batch.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The message, counted from 0; none where the batch as a whole was refused.
+    /// The refused message, counted from 0; `None` if the whole batch was
+    /// refused.
     pub message: Option<usize>,
-    /// Why.
+    /// The reason.
     pub errno: Errno,
 }
 
@@ -69,7 +70,7 @@ impl Nfnetlink {
     /// Opens a socket in the namespace.
     ///
     /// # Errors
-    /// Where no netlink socket can be had.
+    /// If no netlink socket can be opened.
     pub fn open(namespace: &Namespace) -> Result<Self> {
         let place = namespace.name().to_owned();
         let open = || {
@@ -97,10 +98,11 @@ impl Nfnetlink {
         &self.socket
     }
 
-    /// Sends one request and hands what comes back, before the acknowledgement, to `each`.
+    /// Sends one request and passes the messages before the acknowledgement to
+    /// `each`.
     ///
     /// # Errors
-    /// What the kernel refuses the request with.
+    /// The errno with which the kernel refuses the request.
     pub fn request(
         &self,
         family: Option<Family>,
@@ -110,10 +112,10 @@ impl Nfnetlink {
         self.converse(Request { inner: inner.into(), flags: NLM_F_ACK, family }, each)
     }
 
-    /// Sends one request for a dump and hands every entry to `each`.
+    /// Sends one dump request and passes every entry to `each`.
     ///
     /// # Errors
-    /// What the kernel refuses the request with.
+    /// The errno with which the kernel refuses the request.
     pub fn dump(
         &self,
         family: Option<Family>,
@@ -143,15 +145,16 @@ impl Nfnetlink {
     /// Sends one nf_tables transaction: all of the messages take effect, or none.
     ///
     /// # Errors
-    /// What the kernel answers with.
+    /// The kernel's refusal.
     pub fn commit(&self, requests: Vec<Request>) -> Result<(), Refusal> {
         self.batch(requests, true)
     }
 
-    /// Sends a transaction without its end: the kernel tries it and undoes it.
+    /// Sends a transaction without its end: the kernel validates it and rolls it
+    /// back.
     ///
     /// # Errors
-    /// What the kernel answers with.
+    /// The kernel's refusal.
     pub fn rehearse(&self, requests: Vec<Request>) -> Result<(), Refusal> {
         self.batch(requests, false)
     }
@@ -164,7 +167,8 @@ impl Nfnetlink {
         let mut sequence = begin;
         for (i, mut request) in requests.into_iter().enumerate() {
             sequence += 1;
-            // One acknowledgement, of the last message: errors come without being asked for.
+            // Request one acknowledgement, for the last message: errors come
+            // unrequested.
             request.flags |= if i + 1 == count { NLM_F_ACK } else { 0 };
             write(&mut bytes, request, 0, sequence);
         }
@@ -184,7 +188,8 @@ impl Nfnetlink {
             for message in messages(&datagram).filter(|message| message.sequence >= begin) {
                 match (message.end(), &answer) {
                     (Some(Err(errno)), None | Some(Ok(()))) => {
-                        // Sequences are one more than positions: the first is that of the batch itself.
+                        // A sequence number is its position plus one: the first
+                        // is that of the batch itself.
                         let position = (message.sequence - begin).checked_sub(1);
                         answer = Some(Err(Refusal { message: position.map(|p| p as usize), errno }));
                     }
@@ -196,10 +201,10 @@ impl Nfnetlink {
         answer.unwrap_or(Err(Refusal { message: None, errno: Errno::ENOMSG }))
     }
 
-    /// One datagram, if there is one: else WouldBlock.
+    /// Returns one datagram, or else WouldBlock.
     ///
     /// # Errors
-    /// What the kernel answers with.
+    /// The errno that the kernel returns.
     pub fn receive(&self) -> io::Result<Vec<u8>> {
         let mut datagram = Vec::with_capacity(DATAGRAM_MAX);
         self.socket.recv(&mut datagram, 0)?;
@@ -213,7 +218,7 @@ impl Nfnetlink {
     }
 }
 
-/// The errno of a failed call of this file, which makes no other errors.
+/// The errno of a failed call in this file, which makes no other errors.
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -244,17 +249,17 @@ fn write(bytes: &mut Vec<u8>, Request { inner, flags, family }: Request, resourc
 pub struct Message<'a> {
     /// Subsystem in the high byte, message in the low one.
     pub kind: u16,
-    /// NLM_F_CREATE and its like.
+    /// NLM_F_CREATE and the like.
     pub flags: u16,
-    /// The sequence number of the request that it answers.
+    /// The sequence number of the request it answers.
     pub sequence: u32,
     payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Whether the message ends an answer, and how.
+    /// Whether the message ends an answer, and with what result.
     fn end(&self) -> Option<Result<(), Errno>> {
-        // NLMSG_DONE has a code too: a dump that failed on its way.
+        // NLMSG_DONE has an errno too: a dump may fail halfway.
         if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
             return None;
         }
@@ -262,7 +267,7 @@ impl<'a> Message<'a> {
         Some(if code < 0 { Err(Errno::from_raw(code.wrapping_neg())) } else { Ok(()) })
     }
 
-    /// nfgen_family; none where it is another, or told of no family.
+    /// nfgen_family; `None` if it is another family or unspecified.
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         // NFPROTO_IPV4 is AF_INET, and NFPROTO_IPV6 is AF_INET6.
@@ -273,13 +278,13 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The attributes behind struct nfgenmsg.
+    /// The attributes after struct nfgenmsg.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
         attributes(self.payload.get(NFGENMSG_LEN..).unwrap_or_default())
     }
 }
 
-/// The messages of a datagram, up to one that does not fit.
+/// The messages of a datagram, up to the first that is malformed.
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
@@ -305,12 +310,12 @@ pub struct Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    /// The attributes nested in this one.
+    /// The nested attributes.
     pub fn nested(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
         attributes(self.value)
     }
 
-    /// The value as N bytes, if it has so many.
+    /// The value as N bytes, if it has that length.
     #[must_use]
     pub fn bytes<const N: usize>(&self) -> Option<[u8; N]> {
         self.value.first_chunk().copied()
@@ -323,7 +328,7 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// The attributes in `bytes`, up to one that does not fit.
+/// The attributes in `bytes`, up to the first that is malformed.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     NlasIterator::new(bytes).map_while(|nla| {
         let nla = nla.ok()?;
@@ -358,7 +363,7 @@ mod tests {
             }
         }
 
-        /// Lengths that are nearly right reach further than random ones.
+        /// Lengths that are almost valid reach further than random ones.
         #[test]
         fn any_lengths_are_walked(length in 0u32..80, inner in 0u16..80, filler in any::<u8>()) {
             let mut bytes = vec![filler; 64];

@@ -1,4 +1,4 @@
-//! What the lab asks of rtnetlink: links, addresses and routes.
+//! rtnetlink requests: links, addresses and routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -18,8 +18,7 @@ use crate::netlink;
 use crate::topology::{Family, Net};
 use faultlab_base::error::{Error, Result};
 
-/// Opens a connection in a namespace and lets it run until its handle is
-/// dropped.
+/// Opens a connection in a namespace; it runs until its handle is dropped.
 pub(crate) fn connect(namespace: &Namespace) -> Result<Handle> {
     let (connection, handle, _) = namespace
         .enter(rtnetlink::new_connection)
@@ -28,7 +27,7 @@ pub(crate) fn connect(namespace: &Namespace) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Turns an answer of rtnetlink into an error that names place and attempt.
+/// Turns rtnetlink's answer into an error that names the place and the attempt.
 pub(crate) fn answered<T>(
     place: &str,
     tried: impl FnOnce() -> String,
@@ -63,10 +62,10 @@ impl VethEnd<'_> {
     }
 }
 
-/// The request that makes a veth pair: one end here and up, the other in
-/// `there`, which [`up`] brings up. The far end cannot be made up, as it does
-/// not know its peer yet, nor in a bridge (drivers/net/veth.c: veth_open,
-/// ENOTCONN; veth_newlink does not look at the peer's IFLA_MASTER).
+/// The request for a veth pair: one end here, up, and the other in `there`, which
+/// [`up`] brings up later. The far end can be neither up, since it does not know
+/// its peer yet, nor in a bridge (drivers/net/veth.c: veth_open, ENOTCONN;
+/// veth_newlink ignores the peer's IFLA_MASTER).
 pub(crate) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: BorrowedFd<'_>) -> LinkMessage {
     let mut message = near.message(mtu, None);
     message.header.flags = LinkFlags::Up;
@@ -78,30 +77,30 @@ pub(crate) fn veth(near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32, there: Borro
     message
 }
 
-/// The request that makes a bridge, up.
+/// The request for a bridge, up.
 pub(crate) fn bridge(name: &str, index: u32) -> LinkMessage {
     let mut message = LinkUnspec::new_with_index(index).name(name.to_owned()).up().build();
     message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
     message
 }
 
-/// The request that brings a link up, and into its bridge where it has one;
-/// the loopback interface has index 1.
+/// The request that brings a link up, and adds it to its bridge if it has one.
+/// The loopback interface has index 1.
 pub(crate) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
     let mut message = LinkUnspec::new_with_index(index).up().build();
     message.attributes.extend(bridge.map(LinkAttribute::Controller));
     message
 }
 
-/// Has an IPv6 address be of use at once: nobody is asked whether it is a
-/// duplicate (IFA_F_NODAD).
+/// Makes an IPv6 address usable at once, without duplicate address detection
+/// (IFA_F_NODAD).
 pub(crate) fn without_dad(address: &mut AddressMessage) {
     address.header.flags |= AddressHeaderFlags::Nodad;
     address.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
 }
 
-/// The message about a route to a prefix, `via` a next hop of the same family
-/// where there is one.
+/// The message for a route to a prefix, with an optional next hop `via` of the
+/// same family.
 #[must_use]
 pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
     match (to.addr(), via) {
@@ -122,7 +121,7 @@ pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
     }
 }
 
-/// The question which way packets to an address go.
+/// The query for the route to an address.
 #[must_use]
 pub fn route_to(address: IpAddr) -> RouteMessage {
     let mut question = RouteMessage::default();
@@ -136,9 +135,9 @@ pub fn route_to(address: IpAddr) -> RouteMessage {
     question
 }
 
-/// Whether the kernel takes packets to an address for its own. It adds the route
-/// for an IPv6 address some time after it has acknowledged the address, from a
-/// work queue (net/ipv6/addrconf.c: addrconf_dad_work, also without DAD).
+/// Whether the kernel treats an address as local. It adds the route for an IPv6
+/// address from a work queue, some time after it has acknowledged the address
+/// (net/ipv6/addrconf.c: addrconf_dad_work, also without DAD).
 pub(crate) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
     let question = RouteNetlinkMessage::GetRoute(route_to(address));
     match netlink::ask(namespace, NETLINK_ROUTE, question) {
@@ -150,8 +149,8 @@ pub(crate) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
     }
 }
 
-/// Whether a link's carrier has been noticed. To ask is also to make the
-/// kernel notice (net/core/rtnetlink.c: linkwatch_sync_dev, since 6.8).
+/// Whether the kernel has registered a link's carrier. The query itself makes it
+/// do so (net/core/rtnetlink.c: linkwatch_sync_dev, since 6.8).
 pub(crate) async fn operational(handle: &Handle, place: &str, index: u32) -> Result<bool> {
     let request = handle.link().get().match_index(index).execute().try_next().await;
     let link = answered(place, || format!("get link {index}"), request)?;

@@ -1,9 +1,9 @@
-//! How a network is built: all namespaces, then all links, then what is on
-//! them, then their carriers, then rules.
+//! How a network is built: all namespaces, then all links, then addresses and
+//! routes, then carriers, then rules.
 //!
-//! Each step visits one namespace after the other and leaves no connection
-//! behind: the kernel works requests off one at a time anyway (the rtnl mutex),
-//! and a connection to each of 1,000 hosts would be memory for nothing.
+//! Each step visits the namespaces one after the other and leaves no connection
+//! open. The kernel handles one request at a time anyway (the rtnl mutex), and a
+//! connection to each of 1,000 hosts would waste memory.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -25,14 +25,14 @@ use crate::packet::offload;
 use crate::topology::{Family, Kind, Link, Net, Route, Topology, no_ipv6};
 use faultlab_base::error::{Error, Result};
 
-/// The index of a bridge; links count up from the one after it. Indices that
-/// the lab sets are the same on every run and every kernel.
+/// The index of a bridge; links are numbered from the next one. Indices that the
+/// lab sets are the same on every run and every kernel.
 const BRIDGE_INDEX: u32 = 2;
 
-/// How long a link may take until it carries, and an address until it is of use.
+/// How long a link may take to get its carrier, and an address to become usable.
 const READY: Duration = Duration::from_secs(5);
 
-/// What a network is made of.
+/// The parts of a network.
 pub(super) struct Built {
     pub(super) hosts: Vec<Host>,
     pub(super) workshop: Option<Namespace>,
@@ -59,7 +59,8 @@ pub(super) async fn build(topology: &Topology) -> Result<Built> {
     }
     for wire in topology.links.iter().filter(|l| l.wired) {
         for end in &wire.ends {
-            // A wire carries what a cable would: whole frames, full checksums.
+            // A wire carries what a cable would: whole frames with complete
+            // checksums.
             offload::switch_off(&hosts[end.node].namespace, &end.interface)?;
         }
     }
@@ -90,7 +91,8 @@ fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
             );
             return Err(Error::missing("IPv6 (CONFIG_IPV6)", way));
         }
-        // Before any link: IPv6 off, or the kernel begins to look for duplicates.
+        // Disable IPv6 before there is any link, or duplicate address detection
+        // starts.
         sysctl::pin(&namespace, &node.sysctls)?;
         Ok(Host {
             namespace,
@@ -104,7 +106,7 @@ fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
     topology.nodes.iter().enumerate().map(make).collect()
 }
 
-/// What rtnetlink is asked for in one namespace.
+/// The rtnetlink requests for one namespace.
 #[derive(Default)]
 struct Plan<'a> {
     /// New links, up: a bridge, and veth pairs with their far ends elsewhere.
@@ -115,22 +117,23 @@ struct Plan<'a> {
     ipv6: Vec<&'a str>,
     /// Addresses, by the index and the name of their interface.
     addresses: Vec<(u32, &'a str, Net)>,
-    /// The far ends of links that lead to one host alone.
+    /// The far ends of links that lead to a single host.
     neighbours: Vec<Neighbour>,
     routes: Vec<Route>,
 }
 
-/// What ARP and neighbour discovery would ask for, told. All namespaces share one table of
-/// neighbours, and when that is full (net.ipv4.neigh.default.gc_thresh3, 1024)
-/// a healthy host cannot be reached. What is permanent is not counted
-/// (net/core/neighbour.c: neigh_alloc, exempt_from_gc, since 5.0).
+/// Permanent neighbour entries, in place of ARP and neighbour discovery. All
+/// namespaces share one neighbour table, and when it is full
+/// (net.ipv4.neigh.default.gc_thresh3, 1024), a healthy host is unreachable.
+/// Permanent entries do not count (net/core/neighbour.c: neigh_alloc,
+/// exempt_from_gc, since 5.0).
 struct Neighbour {
     index: u32,
     address: IpAddr,
     mac: [u8; 6],
 }
 
-/// Plans every node and, behind them, the workshop. Gives the hosts their
+/// Plans every node and, after them, the workshop. Gives the hosts their
 /// interfaces.
 fn plan<'a>(
     topology: &'a Topology,
@@ -203,7 +206,7 @@ fn nth(n: usize) -> u32 {
     BRIDGE_INDEX + 1 + u32::try_from(n).expect("a namespace has fewer than 2^32 links")
 }
 
-/// Notes an end of a link in its host, and the bridge it is to join.
+/// Adds an end of a link to its host. Returns it, with the bridge it will join.
 fn add_interface(host: &mut Host, number: usize, link: &Link, end: usize) -> (Interface, Option<u32>) {
     let end = &link.ends[end];
     let interface = Interface {
@@ -235,7 +238,7 @@ async fn configure(place: &Namespace, plan: &Plan<'_>) -> Result<()> {
         answered(place.name(), || format!("bring link {} up", message.header.index), request)?;
     }
     for interface in &plan.ipv6 {
-        // Before its addresses: without IPv6 an interface takes none.
+        // Before its addresses: an interface without IPv6 accepts none.
         sysctl::set(place, &sysctl::of_interface("net.ipv6.conf", interface, "disable_ipv6"), "0")?;
     }
     for (index, interface, net) in &plan.addresses {
@@ -263,8 +266,8 @@ async fn carriers(host: &Host) -> Result<()> {
     let handle = rtnl::connect(&host.namespace)?;
     for interface in &host.interfaces {
         let begun = Instant::now();
-        // Before 6.8 nothing can be asked that hurries the kernel's linkwatch,
-        // which runs at most once a second.
+        // Before 6.8 no query can speed up the kernel's linkwatch, which runs at
+        // most once a second.
         while !rtnl::operational(&handle, host.name(), interface.index).await? {
             if begun.elapsed() > READY {
                 return Err(Error::Deadline {
@@ -279,7 +282,7 @@ async fn carriers(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every IPv6 address is of use.
+/// Waits until every IPv6 address is usable.
 async fn addresses(host: &Host) -> Result<()> {
     for address in host.addresses().filter(|address| Family::of(*address) == Family::V6) {
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! A node of a network that exists.
+//! A node of a network that was built.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::netlink::rtnl;
 use crate::topology::{Family, Kind};
 use faultlab_base::error::Result;
 
-/// A host, router or bridge: a namespace with what was set up in it.
+/// A host, router or bridge: a namespace and its configuration.
 #[derive(Debug)]
 pub struct Host {
     pub(super) namespace: Namespace,
@@ -22,14 +22,14 @@ pub struct Host {
     pub(super) journal: Rc<Journal>,
 }
 
-/// An interface of a host, under the index that the lab gave it.
+/// An interface of a host, with the index that the lab set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// The name, by default that of the neighbour.
+    /// The name; by default, the neighbour's name.
     pub name: String,
-    /// The interface index, set by the lab and not by the kernel.
+    /// The interface index, chosen by the lab and not by the kernel.
     pub index: u32,
-    /// The Ethernet address, set by the lab.
+    /// The Ethernet address, chosen by the lab.
     pub mac: [u8; 6],
     /// Its addresses, of either family, in the order of the topology.
     pub addresses: Vec<IpAddr>,
@@ -51,7 +51,7 @@ impl Host {
     /// Its first address.
     ///
     /// # Panics
-    /// When it has none, as a bridge.
+    /// If it has none, as a bridge.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.addresses().next().unwrap_or_else(|| panic!("{} has no address", self.name()))
@@ -74,7 +74,7 @@ impl Host {
         &self.interfaces
     }
 
-    /// The interface of that name.
+    /// The interface with that name.
     ///
     /// # Panics
     /// When there is none.
@@ -86,7 +86,7 @@ impl Host {
             .unwrap_or_else(|| panic!("{} has no interface {name:?}", self.name()))
     }
 
-    /// Its firewall and NAT, where it has rules.
+    /// Its firewall and NAT.
     ///
     /// # Panics
     /// When its topology gave it no rule.
@@ -95,7 +95,7 @@ impl Host {
         self.firewall.as_ref().unwrap_or_else(|| panic!("{} has no rules", self.name()))
     }
 
-    /// What it does with a packet.
+    /// How it handles packets.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
@@ -107,22 +107,23 @@ impl Host {
         self.firewall.is_some()
     }
 
-    /// Notes that something is waited for here, until the note is dropped.
+    /// Records that the lab waits for something at this host, until the result is
+    /// dropped.
     #[must_use = "what nobody keeps is not waited for"]
     pub fn wants(&self, what: impl Into<String>) -> Rc<Wanted> {
         self.pending.begin(self.name(), what.into())
     }
 
-    /// What the probes of its network note of themselves.
+    /// The journal of the probes in its network.
     #[must_use]
     pub fn journal(&self) -> &Rc<Journal> {
         &self.journal
     }
 
-    /// A connection to the kernel's rtnetlink in this host.
+    /// An rtnetlink connection in this host's namespace.
     ///
     /// # Errors
-    /// Where no netlink socket can be had.
+    /// If no netlink socket can be opened.
     pub fn rtnetlink(&self) -> Result<rtnetlink::Handle> {
         rtnl::connect(&self.namespace)
     }

@@ -1,9 +1,9 @@
-//! What the probes of a network note of themselves: whom they tried to reach,
-//! when, and what that met. With it a capture can say which of its packets are
-//! theirs.
+//! What the probes of a network record about themselves: the address they tried
+//! to reach, the time and the result. It lets a capture attribute packets to
+//! probes.
 //!
-//! A probe gets its id when it is tried. What it met carries the id, so that the
-//! row that tells of it is known without comparing texts.
+//! A probe gets its id when it starts. Its result carries the id, so the row that
+//! reports it is found without comparing text.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,17 +15,18 @@ use std::time::Duration;
 use crate::capture::{Act, Probe};
 use crate::packet::clock;
 
-/// The notes of one network's probes, in the order in which they began.
+/// The records of one network's probes, in the order in which they began.
 #[derive(Debug, Default)]
 pub struct Journal {
     probes: RefCell<Vec<Probe>>,
 }
 
-/// Which probe of a network's: its position in the order in which they began.
+/// Identifies a probe of a network, by its position in the order in which they
+/// began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeId(usize);
 
-/// A note that is being written: the probe is under way.
+/// A record in progress: the probe is under way.
 #[derive(Debug)]
 #[must_use = "a probe is told what it met"]
 pub struct Noted {
@@ -33,19 +34,20 @@ pub struct Noted {
     id: ProbeId,
 }
 
-/// What a probe met, and which probe it was.
+/// A probe's result, with the probe's id.
 ///
-/// It is used as what it is of. It does not display itself, so that no row loses
-/// the probe by that: a row is [`Observed`] from it, and a text is made of `*met`.
+/// It dereferences to the result. It does not implement `Display`, so that no row
+/// loses the probe by accident: use [`Observed`] for a row, and `*met` for text.
 #[derive(Debug, Clone, Copy)]
 pub struct Met<T> {
     value: T,
     probe: ProbeId,
 }
 
-/// What a row may be observed from: what displays itself, or what a probe met.
+/// A value that a row can be made from: anything displayable, or a probe's
+/// result.
 pub trait Observed {
-    /// The cell of the row, and the probe that it tells of.
+    /// The cell of the row, and the probe that it reports.
     fn observed(self) -> (String, Option<ProbeId>);
 }
 
@@ -68,13 +70,13 @@ impl<T: fmt::Display> Observed for &Met<T> {
 }
 
 impl<T> Met<T> {
-    /// The probe that met it.
+    /// The probe with this result.
     #[must_use]
     pub fn probe(&self) -> ProbeId {
         self.probe
     }
 
-    /// What was met, without the probe.
+    /// The result, without the probe.
     #[must_use]
     pub fn into_inner(self) -> T {
         self.value
@@ -96,8 +98,8 @@ impl<T: PartialEq> PartialEq<T> for Met<T> {
 }
 
 impl Journal {
-    /// Begins the note of a probe of a host's, that has to do with `remote`: with it
-    /// a capture finds the packets.
+    /// Begins the record of a probe at a host. A capture finds the packets by
+    /// `remote`.
     pub fn begin(self: &Rc<Self>, host: &str, act: Act, remote: SocketAddr) -> Noted {
         let mut probes = self.probes.borrow_mut();
         let (host, at) = (host.to_owned(), clock::now());
@@ -105,14 +107,14 @@ impl Journal {
         Noted { journal: Rc::clone(self), id: ProbeId(probes.len() - 1) }
     }
 
-    /// Notes that a row tells of a probe. The first that does is its row.
+    /// Records that a row reports a probe. The first such row is its row.
     pub fn told(&self, probe: ProbeId, row: &str) {
         if let Some(probe) = self.probes.borrow_mut().get_mut(probe.0) {
             probe.row.get_or_insert_with(|| row.to_owned());
         }
     }
 
-    /// The notes, with their times counted from `begun` of the kernel's clock.
+    /// The records, with their times relative to `begun` on the kernel's clock.
     pub fn since(&self, begun: Duration) -> Vec<Probe> {
         let counted = |probe: &Probe| Probe { at: probe.at.saturating_sub(begun), ..probe.clone() };
         self.probes.borrow().iter().map(counted).collect()
@@ -120,12 +122,12 @@ impl Journal {
 }
 
 impl Noted {
-    /// Notes the address that the probe has at its host.
+    /// Records the probe's local address.
     pub fn local(&self, address: Option<SocketAddr>) {
         self.journal.probes.borrow_mut()[self.id.0].local = address;
     }
 
-    /// Notes what the probe met, and gives it back with the probe's id.
+    /// Records the probe's result, and returns it with the probe's id.
     pub fn met<T: fmt::Display>(self, value: T) -> Met<T> {
         self.journal.probes.borrow_mut()[self.id.0].met = Some(value.to_string());
         Met { value, probe: self.id }
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn a_row_tells_of_the_probe_that_it_is_observed_from() {
         let journal = Rc::new(Journal::default());
-        // Equal texts are no reason to take one for another.
+        // Equal texts must not be mistaken for each other.
         let [first, second, _] = ["reset"; 3].map(|met| tried(&journal, met));
         let see = |row: &str, (cell, probe): (String, Option<ProbeId>)| {
             assert_eq!(cell, "reset");
@@ -154,7 +156,7 @@ mod tests {
         see("one", second.observed());
         see("words", "reset".observed());
         see("other", (&first).observed());
-        // Another row may tell of it too.
+        // Another row may report it too.
         journal.told(second.probe(), "again");
         let rows: Vec<_> = journal.since(Duration::ZERO).into_iter().map(|probe| probe.row).collect();
         assert_eq!(rows, [Some("other".to_owned()), Some("one".to_owned()), None]);

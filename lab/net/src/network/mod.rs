@@ -1,7 +1,7 @@
-//! A topology made real: namespaces, links, routes, rules, pinned sysctls.
+//! A topology built for real: namespaces, links, routes, rules, pinned sysctls.
 //!
-//! Everything hangs on file descriptors of this process. Nothing has a name
-//! outside it, and nothing survives it.
+//! File descriptors of this process keep everything alive. Nothing has a name
+//! outside the process, and nothing outlives it.
 
 mod build;
 pub mod firewall;
@@ -30,57 +30,59 @@ use crate::wire::segment::Macs;
 use crate::wire::{Policy, Wire};
 use faultlab_base::error::Result;
 
-/// A network that exists. Dropping it lets the kernel free it; the kernel
-/// does so in its own time, 20 to 100 ms later.
+/// A network that was built. Dropping it lets the kernel free it, which happens
+/// 20 to 100 ms later.
 #[derive(Debug)]
 #[must_use = "a network that is dropped is gone"]
 pub struct Network {
     topology: Topology,
     hosts: Vec<Host>,
-    /// Where the inner ends of wired links are, if any link is wired.
+    /// The namespace of the inner ends of wired links, if any link is wired.
     workshop: Option<Namespace>,
     wired: RefCell<Vec<Wired>>,
-    /// What the kernel has for all namespaces, until this network is gone.
+    /// The kernel-wide settings, in force until this network is dropped.
     #[allow(dead_code, reason = "held to be dropped")]
     kernel: Vec<OfKernel>,
 }
 
 impl Network {
-    /// Makes a topology real and waits until every link carries.
+    /// Builds a topology and waits until every link has its carrier.
     ///
     /// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread.
     ///
     /// # Errors
-    /// What the kernel refused, with the node and the request; what it lacks.
+    /// What the kernel refused, with the node and the request; what the kernel
+    /// lacks.
     pub async fn build(topology: Topology) -> Result<Self> {
         let Built { hosts, workshop, wired, kernel } = build::build(&topology).await?;
         Ok(Self { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
     }
 
-    /// The node of that name.
+    /// The node with that name.
     ///
     /// # Panics
-    /// When the topology has none.
+    /// If the topology has no such node.
     #[must_use]
     pub fn host(&self, name: &str) -> &Host {
         &self.hosts[self.topology.index(name)]
     }
 
-    /// All nodes, in the order of the topology.
+    /// All nodes, in topology order.
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// Lets the frames of a wired link between two nodes pass under a policy,
-    /// until the wire is dropped; then another may take the link.
-    /// [`Direction::There`](crate::wire::Direction::There) is from `one` to `other`.
+    /// Connects a wired link between two nodes under a policy, until the wire is
+    /// dropped; then another wire may take the link.
+    /// [`Direction::There`](crate::wire::Direction::There) is from `one` to
+    /// `other`.
     ///
     /// # Errors
-    /// Where no packet socket can be had.
+    /// If no packet socket can be opened.
     ///
     /// # Panics
-    /// When there is no wired link between the two, or it is carried already.
+    /// If there is no wired link between the two, or another wire has it.
     pub fn wire(&self, one: &str, other: &str, policy: Box<dyn Policy>) -> Result<Rc<Wire>> {
         let nodes = [self.topology.index(one), self.topology.index(other)];
         let mut wired = self.wired.borrow_mut();
@@ -104,7 +106,7 @@ impl Network {
     /// The Ethernet addresses of a frame from one node to a neighbour.
     ///
     /// # Panics
-    /// When the two are not linked.
+    /// If the two are not linked.
     #[must_use]
     pub fn macs(&self, from: &str, to: &str) -> Macs {
         let nodes = [self.topology.index(from), self.topology.index(to)];
@@ -124,19 +126,19 @@ impl Network {
         Macs { src: mac(nodes[0]), dst: mac(nodes[1]) }
     }
 
-    /// What is being waited for at its hosts; none where it has none.
+    /// What the lab waits for at its hosts; `None` if there are no hosts.
     #[must_use]
     pub fn pending(&self) -> Option<&Pending> {
         self.hosts.first().map(|host| &*host.pending)
     }
 
-    /// What its probes noted of themselves; none where it has no hosts.
+    /// The journal of its probes; `None` if there are no hosts.
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
         self.hosts.first().map(|host| &**host.journal())
     }
 
-    /// The value that this network was made from.
+    /// The topology that this network was built from.
     #[must_use]
     pub fn topology(&self) -> &Topology {
         &self.topology

@@ -1,5 +1,5 @@
-//! What is being waited for at the hosts of a network: requests that the kernel
-//! may keep waiting, and whatever else sleeps in it for the lab.
+//! What the lab waits for at the hosts of a network: requests that the kernel may
+//! block on, and anything else that sleeps in the kernel for the lab.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What is being waited for in one network.
+/// What the lab waits for in one network.
 #[derive(Debug, Default)]
 pub struct Pending {
     all: RefCell<Vec<Weak<Wanted>>>,
     begun: Notify,
 }
 
-/// Something that is waited for.
+/// Something that the lab waits for.
 #[derive(Debug)]
 pub struct Wanted {
     /// At which host.
@@ -25,8 +25,7 @@ pub struct Wanted {
     pub what: String,
     /// Since when.
     pub since: Instant,
-    /// The directory in /proc of the task that waits, where one does and has
-    /// told.
+    /// The /proc directory of the waiting task, once the task has set it.
     pub task: Arc<OnceLock<PathBuf>>,
 }
 
@@ -41,13 +40,13 @@ impl Pending {
         wanted
     }
 
-    /// What somebody still waits for.
+    /// What is being waited for now.
     #[must_use]
     pub fn now(&self) -> Vec<Rc<Wanted>> {
         self.all.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Waits until something more is waited for.
+    /// Waits until something is added.
     pub async fn more(&self) {
         self.begun.notified().await;
     }

@@ -1,13 +1,13 @@
-//! What an interface does with the frames it is to send: sends them slowly or
-//! hardly at all (the token bucket, sch_tbf), or later (sch_netem).
+//! Queueing disciplines that slow an interface down: the token bucket (sch_tbf)
+//! limits its rate, and sch_netem delays its frames.
 //!
 //! Reading list: net/sched/sch_tbf.c `tbf_change`, net/sched/sch_netem.c
 //! `netem_change`; include/uapi/linux/pkt_sched.h `struct tc_tbf_qopt`,
 //! `struct tc_netem_qopt`; tc-tbf(8), tc-netem(8).
 //!
-//! Frames that wait in the bucket's queue still count against the SO_SNDBUF of
-//! the socket that sent them. That is how a packet socket is made to sleep in
-//! sendto(): its buffer is held full by frames that never leave.
+//! Frames in the bucket's queue still count against the SO_SNDBUF of the sending
+//! socket. So a packet socket can be made to sleep in sendto(): frames that never
+//! leave keep its buffer full.
 
 use std::time::Duration;
 
@@ -24,30 +24,30 @@ use faultlab_base::error::{Error, Result};
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
-/// include/uapi/linux/pkt_sched.h: TC_LINKLAYER_ETHERNET. With a link layer
-/// named, the kernel wants no rate table.
+/// include/uapi/linux/pkt_sched.h: TC_LINKLAYER_ETHERNET. If the link layer is
+/// given, the kernel needs no rate table.
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 /// include/net/pkt_sched.h: PSCHED_SHIFT; a tick is 64 ns.
 const PSCHED_SHIFT: u32 = 6;
 /// include/uapi/linux/rtnetlink.h: TCA_OPTIONS. For netem it is a structure,
 /// not a list of attributes.
 const TCA_OPTIONS: u16 = 2;
-/// tc-netem(8): how many frames may wait, by default.
+/// tc-netem(8): the default queue limit, in frames.
 const NETEM_LIMIT: u32 = 1000;
 
-/// Makes a token bucket the root qdisc of `interface`, in place of what is there.
+/// Makes a token bucket the root qdisc of `interface`, replacing the current one.
 ///
-/// `rate` is in bytes per second, `burst` and `limit` in bytes: what may leave
-/// at once, and what may wait before frames are dropped. A frame longer than
-/// `burst` is dropped.
+/// `rate` is in bytes per second. `burst` and `limit` are in bytes: how much may
+/// leave at once, and how much may be queued before frames are dropped. A frame
+/// longer than `burst` is dropped.
 ///
 /// # Errors
-/// [`Error::Missing`] where the kernel lacks sch_tbf; where there is no such
-/// interface; where `rate` or `burst` is 0.
+/// [`Error::Missing`] if the kernel lacks sch_tbf; if there is no such interface;
+/// if `rate` or `burst` is 0.
 pub fn token_bucket(namespace: &Namespace, interface: &str, rate: u64, burst: u32, limit: u32) -> Result<()> {
     let tried = || format!("token bucket, {rate} bytes/s, burst {burst}, limit {limit}");
     if rate == 0 || burst == 0 {
-        // The kernel would take a rate of 0 for no limit.
+        // The kernel would treat a rate of 0 as no limit.
         return Err(Error::Lab(format!(
             "{} {interface}: {}: needs a rate and a burst",
             namespace.name(),
@@ -59,12 +59,12 @@ pub fn token_bucket(namespace: &Namespace, interface: &str, rate: u64, burst: u3
     replace_root(namespace, interface, ("tbf", options), missing, tried)
 }
 
-/// Makes every frame that `interface` sends wait for this long, to 64 ns, in
-/// place of the qdisc that is there. A frame leaves in the softirq of a timer,
-/// whatever the processor was doing.
+/// Delays every frame that `interface` sends by `time`, rounded to 64 ns,
+/// replacing the current qdisc. A frame leaves in the softirq of a timer,
+/// whatever the CPU was doing.
 ///
 /// # Errors
-/// [`Error::Missing`] where the kernel lacks sch_netem; where there is no such
+/// [`Error::Missing`] if the kernel lacks sch_netem; if there is no such
 /// interface.
 pub fn delay(namespace: &Namespace, interface: &str, time: Duration) -> Result<()> {
     let options = TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, netem(time)));
@@ -126,8 +126,8 @@ fn option(kind: u16, value: Vec<u8>) -> TcOption {
     TcOption::Other(DefaultNla::new(kind, value))
 }
 
-/// How long `burst` takes at `rate`, in the ticks of `tc_tbf_qopt.buffer`.
-/// The kernel prefers TCA_TBF_BURST; this is what it tells to those who ask.
+/// How long `burst` takes at `rate`, in the ticks of `tc_tbf_qopt.buffer`. The
+/// kernel prefers TCA_TBF_BURST; this value is only reported in dumps.
 fn ticks(rate: u64, burst: u32) -> u32 {
     let nanoseconds = u128::from(burst) * 1_000_000_000 / u128::from(rate);
     u32::try_from(nanoseconds >> PSCHED_SHIFT).unwrap_or(u32::MAX)

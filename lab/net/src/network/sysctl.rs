@@ -1,12 +1,12 @@
 //! The sysctls of one network namespace.
 //!
-//! A key is written as sysctl(8) does: `net.ipv4.conf.eth0.rp_filter`, with a
-//! `/` for a dot inside a name (`net.ipv4.conf.eth0/100.rp_filter`).
+//! Keys are written as for sysctl(8): `net.ipv4.conf.eth0.rp_filter`, with a `/`
+//! for a dot inside a name (`net.ipv4.conf.eth0/100.rp_filter`).
 //!
-//! /proc/sys/net shows the namespace of the thread that opens a file, and a
-//! few of its files belong to the whole kernel all the same. Those, and
-//! everything outside `net.`, are refused: nothing global is ever written,
-//! except by the init of a guest, whose kernel is the lab's ([`set_of_kernel`]).
+//! /proc/sys/net shows the namespace of the thread that opens a file, but a few
+//! of its files belong to the whole kernel. Those, and everything outside `net.`,
+//! are refused: nothing global is ever written, except by the init of a guest,
+//! whose kernel is the lab's ([`set_of_kernel`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use crate::namespace::Namespace;
 use crate::topology::Sysctl;
 use faultlab_base::error::{Error, Result};
 
-/// Seen in every namespace, but one for the whole kernel. From 5.13 they are
+/// Visible in every namespace, but global to the kernel. Since 5.13 they are
 /// read-only in a child namespace; before, root could write them there:
 /// net/netfilter/nf_conntrack_standalone.c, net/ipv4/sysctl_net_ipv4.c.
 const GLOBAL: [&str; 5] = [
@@ -29,23 +29,23 @@ const GLOBAL: [&str; 5] = [
     "net.ipv4.tcp_allowed_congestion_control",
 ];
 
-/// Whether this process is the init of a machine of its own.
+/// Whether this process is the init of its own machine.
 static OWN_KERNEL: AtomicBool = AtomicBool::new(false);
 
-/// Lets [`pin`] and [`set`] write a key that the namespace does not have where
-/// the whole kernel has one: on old kernels net.ipv4.tcp_timestamps and
-/// net.ipv4.tcp_tw_recycle are such. Only for the init of a guest.
+/// Lets [`pin`] and [`set`] write a global key that the namespace lacks. On old
+/// kernels net.ipv4.tcp_timestamps and net.ipv4.tcp_tw_recycle are global. Only
+/// for the init of a guest.
 pub fn own_the_kernel() {
     OWN_KERNEL.store(true, Ordering::Relaxed);
 }
 
-/// Writes a key of the whole kernel, where that is this process's to write:
-/// outside of `enter` the thread is in the namespace that the kernel began with.
+/// Writes a global key, if this process owns the kernel. Outside of `enter` the
+/// thread is in the initial namespace.
 fn write_global(path: &Path, value: &str) -> Option<io::Result<()>> {
     (OWN_KERNEL.load(Ordering::Relaxed) && path.exists()).then(|| fs::write(path, value))
 }
 
-/// A value of the whole kernel, which becomes the old one again when this is dropped.
+/// A global value; dropping this restores the old one.
 #[derive(Debug)]
 #[must_use = "the old value comes back when it is dropped"]
 pub struct OfKernel {
@@ -61,14 +61,13 @@ impl Drop for OfKernel {
     }
 }
 
-/// Writes a key that the whole kernel has only once, reads it back, and gives
-/// it its old value when the guard is dropped. Only in the init of a guest, and
-/// outside of [`Namespace::enter`].
+/// Writes a global key, reads it back, and restores the old value when the guard
+/// is dropped. Only in the init of a guest, and outside of [`Namespace::enter`].
 ///
 /// # Errors
-/// [`Error::Lab`] where the kernel is not this process's own;
-/// [`Error::Missing`] where it has no such key; EINVAL where it refuses the
-/// value, and where another value is read back.
+/// [`Error::Lab`] if this process does not own the kernel; [`Error::Missing`] if
+/// there is no such key; EINVAL if the kernel refuses the value, or a different
+/// value is read back.
 pub fn set_of_kernel(key: &str, value: &str) -> Result<OfKernel> {
     const PLACE: &str = "the kernel";
     let path = path_of(key)?;
@@ -88,17 +87,16 @@ pub fn set_of_kernel(key: &str, value: &str) -> Result<OfKernel> {
     }
 }
 
-/// Writes `value` and reads it back, so that it is known to have taken.
+/// Writes `value` and reads it back, to verify that it took effect.
 ///
-/// Spaces and tabs between the numbers of a sysctl such as
-/// `net.ipv4.tcp_rmem` do not matter. A file that can only be written
-/// (`net.ipv4.route.flush`) is not read back.
+/// Spaces and tabs between the numbers of a sysctl such as `net.ipv4.tcp_rmem` do
+/// not matter. A write-only file (`net.ipv4.route.flush`) is not read back.
 ///
 /// # Errors
-/// [`Error::Missing`] where the namespace has no such key; [`Error::Lab`] for a
-/// key that is not of this namespace; EINVAL where the kernel refuses the
-/// value, EACCES or EPERM where it may not be written here; and where another
-/// value is read back, because the kernel clamped, rounded or cut it.
+/// [`Error::Missing`] if the namespace has no such key; [`Error::Lab`] if the key
+/// is not namespaced; EINVAL if the kernel refuses the value, EACCES or EPERM if
+/// it may not be written here. Also if a different value is read back, because
+/// the kernel clamped, rounded or truncated it.
 pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     let path = path_of(key)?;
     if GLOBAL.contains(&key) {
@@ -115,8 +113,8 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
             .write(true)
             .open(&path)
             .map_err(|e| not_opened(namespace.name(), key, "write", e))?;
-        // One write(): a second one would be a second value. A short one shows
-        // in what is read back.
+        // One write(): a second one would be a second value. A short write shows
+        // up in the value that is read back.
         match file.write(value.as_bytes()) {
             Ok(_) => {}
             // tcp_congestion_control says so.
@@ -140,13 +138,13 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     })
 }
 
-/// Writes the pins of a node, in one visit of its namespace.
+/// Writes the pinned sysctls of a node, entering its namespace once.
 ///
-/// A value that is there already need not be writable; an optional key need
+/// A value that is already in force need not be writable; an optional key need
 /// not exist.
 ///
 /// # Errors
-/// As [`set`], except that nothing is read back where the write succeeded.
+/// As [`set`], except that nothing is read back if the write succeeded.
 pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
     if let Some(pin) = pins.iter().find(|pin| GLOBAL.contains(&pin.key.as_str())) {
         return Err(whole(&pin.key));
@@ -180,10 +178,10 @@ pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
     Ok(())
 }
 
-/// [`set`] where the namespace has the key, else nothing.
+/// Like [`set`], but does nothing if the namespace lacks the key.
 ///
 /// # Errors
-/// As [`set`], except for a key that is not there.
+/// As [`set`], except for a missing key.
 pub fn set_where_known(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     match set(namespace, key, value) {
         Err(Error::Missing(_)) => Ok(()),
@@ -191,11 +189,11 @@ pub fn set_where_known(namespace: &Namespace, key: &str, value: &str) -> Result<
     }
 }
 
-/// Reads the value, with one space between its words.
+/// Reads the value, with a single space between its words.
 ///
 /// # Errors
-/// [`Error::Missing`] where the namespace has no such key; [`Error::Lab`] for a
-/// key outside `net.`; where the file may not be read.
+/// [`Error::Missing`] if the namespace has no such key; [`Error::Lab`] for a key
+/// outside `net.`; if the file may not be read.
 pub fn get(namespace: &Namespace, key: &str) -> Result<String> {
     let path = path_of(key)?;
     namespace
@@ -207,7 +205,7 @@ pub fn get(namespace: &Namespace, key: &str) -> Result<String> {
 /// Whether the namespace has such a key.
 ///
 /// # Errors
-/// [`Error::Lab`] for a key outside `net.`; where the file cannot be looked up.
+/// [`Error::Lab`] for a key outside `net.`; if the file cannot be looked up.
 pub fn exists(namespace: &Namespace, key: &str) -> Result<bool> {
     let path = path_of(key)?;
     namespace
@@ -215,7 +213,7 @@ pub fn exists(namespace: &Namespace, key: &str) -> Result<bool> {
         .map_err(|source| Error::kernel(namespace.name(), format!("look up {key}"), source))
 }
 
-/// Refuses a key that the whole kernel has only once.
+/// Refuses a key that is global to the kernel.
 fn whole(key: &str) -> Error {
     Error::Lab(format!("{key} is one for the whole kernel, and not written from a namespace"))
 }

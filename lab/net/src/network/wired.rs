@@ -1,4 +1,4 @@
-//! Links that wires carry, and what their frames are read from.
+//! Wired links, and the rings that their frames are read from.
 
 use std::rc::Weak;
 
@@ -14,14 +14,14 @@ use faultlab_base::error::Result;
 pub(super) struct Wired {
     pub(super) nodes: [usize; 2],
     pub(super) interfaces: [String; 2],
-    /// What the frames will be read from, until a wire takes it.
+    /// The rings that the frames are read from, until a wire takes them.
     pub(super) rings: Option<[Ring; 2]>,
     /// The last wire that took it.
     pub(super) wire: Weak<Wire>,
 }
 
-/// Opens the inner ends of wired links: what takes time is done before the
-/// first probe, and no frame is lost that comes before there is a policy.
+/// Opens the inner ends of wired links. This is slow, so it happens before the
+/// first probe, and no frame is lost that arrives before there is a policy.
 pub(super) fn open(workshop: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
     let Some(workshop) = workshop else { return Ok(()) };
     let mut places = vec![];

@@ -8,14 +8,14 @@ use socket2::{SockAddr, SockAddrStorage};
 /// IEEE 802 local experimental.
 const EXPERIMENTAL: u16 = 0x88b5;
 
-/// Where a packet socket sends: to the interface of this index, whatever the
-/// frame says.
+/// The destination for a packet socket: the interface with this index, whatever
+/// the frame's addresses.
 #[must_use]
 pub fn link_layer(index: u32) -> SockAddr {
     of(index.cast_signed(), EXPERIMENTAL)
 }
 
-/// Every protocol on the interface of this index; on all of them where it is 0.
+/// All protocols on the interface with this index; on all interfaces if it is 0.
 pub(crate) fn every_protocol(index: libc::c_int) -> SockAddr {
     of(index, libc::ETH_P_ALL as u16)
 }

@@ -1,10 +1,10 @@
-//! The clocks that frames are stamped by.
+//! The clocks that timestamp frames.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The time of CLOCK_MONOTONIC.
+/// The current time on CLOCK_MONOTONIC.
 ///
 /// # Panics
 /// Never on Linux: the clock always exists.
@@ -13,13 +13,14 @@ pub fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists").into()
 }
 
-/// By how much CLOCK_REALTIME is ahead of CLOCK_MONOTONIC. Times of several
-/// rings can be compared only by the same number.
+/// The offset of CLOCK_REALTIME from CLOCK_MONOTONIC. Times from several rings
+/// are comparable only if converted with the same offset.
 ///
 /// # Panics
 /// Never on Linux: the clocks always exist.
 pub(crate) fn ahead() -> Duration {
-    // Between two looks the thread may have to wait; the best of a few is exact.
+    // The thread may be preempted between two readings; the best of a few is
+    // exact.
     let look = |_| {
         let before = now();
         let wall: Duration = clock_gettime(ClockId::CLOCK_REALTIME).expect("CLOCK_REALTIME exists").into();

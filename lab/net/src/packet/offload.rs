@@ -1,8 +1,8 @@
 //! Offloads of an interface.
 //!
-//! A frame that a process takes off a wire must be one that a cable could
-//! carry: with its full checksum, and no longer than the MTU. With offloads on,
-//! the kernel leaves both to hardware that a veth does not have.
+//! A frame that a process takes off a wire must be one that a cable could carry:
+//! with its full checksum, and no longer than the MTU. With offloads on, the
+//! kernel leaves both to hardware that a veth does not have.
 //!
 //! - ethtool(8) -K; linux/ethtool.h; net/ethtool/ioctl.c, ethtool_set_one_feature()
 
@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 use crate::namespace::Namespace;
 use faultlab_base::error::{Error, Result};
 
-/// What is switched off, in this order: commands of linux/ethtool.h.
+/// What to switch off, in this order: commands of linux/ethtool.h.
 const OFFLOADS: [(&str, u32); 5] = [
     ("ETHTOOL_STSO", 0x1f),
     ("ETHTOOL_SGSO", 0x24),
@@ -41,12 +41,12 @@ mod ioctl {
     );
 }
 
-/// Switches segmentation, aggregation, scatter-gather and transmit checksum
-/// offloads of the interface `ifname` in `ns` off. One that the interface does
-/// not have is off already.
+/// Switches off the segmentation, aggregation, scatter-gather and transmit
+/// checksum offloads of the interface `ifname` in `ns`. An offload that the
+/// interface does not have is off already.
 ///
 /// # Errors
-/// Without the interface, or without CAP_NET_ADMIN over its namespace.
+/// Without such an interface, or without CAP_NET_ADMIN over its namespace.
 pub fn switch_off(ns: &Namespace, ifname: &str) -> Result<()> {
     let place = || format!("{ifname} in {}", ns.name());
     let socket = ns
@@ -76,8 +76,8 @@ fn set(socket: &Socket, ifname: &str, cmd: u32) -> io::Result<()> {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = ptr::from_mut(&mut value).cast();
-    // SAFETY: the request names a value of the size that the command has, and
-    // both outlive the call.
+    // SAFETY: the request points to a value of the size that the command expects,
+    // and both outlive the call.
     unsafe { ioctl::siocethtool(socket.as_raw_fd(), &raw mut request) }?;
     Ok(())
 }

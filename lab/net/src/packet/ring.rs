@@ -1,6 +1,6 @@
 //! A packet socket with the kernel's receive ring.
 //!
-//! The ring takes bursts that a socket buffer of net.core.rmem_max would lose,
+//! The ring absorbs bursts that a socket buffer of net.core.rmem_max would drop,
 //! and frames are read from it without a system call.
 //!
 //! - packet(7); Documentation/networking/packet_mmap.rst, TPACKET_V2
@@ -26,10 +26,10 @@ use crate::namespace::Namespace;
 use crate::netlink;
 use faultlab_base::error::{Error, Result};
 
-/// How many rings would fill the memory of the machine: twice as many as all
-/// scenarios that run side by side may ask for.
+/// How many rings would fill the machine's memory: twice as many as all
+/// concurrent scenarios may request.
 const RINGS: usize = 512;
-/// The least time between two tries of a full device queue.
+/// The shortest time between two attempts on a full device queue.
 pub(crate) const RETRY: Duration = Duration::from_millis(1);
 
 /// A frame as it arrived.
@@ -40,24 +40,24 @@ pub(crate) struct Arrival {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A frame as it passed an interface.
+/// A captured frame.
 #[derive(Debug)]
 pub(crate) struct Seen {
     /// When, on CLOCK_MONOTONIC.
     pub(crate) at: Duration,
     /// The index of the interface.
     pub(crate) interface: u32,
-    /// Whether it left the host.
+    /// Whether it was outgoing.
     pub(crate) outgoing: bool,
-    /// How long it is.
+    /// Its length.
     pub(crate) length: u32,
-    /// As much of it as a slot takes.
+    /// Its bytes, up to the size of a slot.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What became of a frame that was to be sent.
+/// The result of sending a frame.
 pub(crate) enum Sent {
-    /// The kernel has it.
+    /// The kernel accepted it.
     Done,
     /// The socket's buffer is full: wait until it is writable.
     Full,
@@ -68,14 +68,13 @@ pub(crate) enum Sent {
 }
 
 /// A packet socket bound to an interface.
-///
-/// The kernel has everyone who sets up or closes such a ring wait for RCU grace
-/// periods (net/packet/af_packet.c, synchronize_net), on a busy machine 100 ms
-/// each. So rings are opened [side by side](open_all), and closed in threads
-/// that nobody waits for.
+/// Whenever such a ring is set up or closed, the kernel makes the caller wait for
+/// RCU grace periods (net/packet/af_packet.c, synchronize_net), on a busy machine
+/// 100 ms each. So rings are opened [in parallel](open_all), and closed in
+/// threads that nobody waits for.
 pub(crate) struct Ring(Option<Open>);
 
-/// A ring until it is closed.
+/// A ring, until it is closed.
 pub(crate) struct Open {
     place: String,
     socket: Socket,
@@ -89,7 +88,7 @@ impl Ring {
     /// Opens a ring on `ifname` in `ns`, in promiscuous mode.
     ///
     /// # Errors
-    /// Without CAP_NET_RAW, without the interface, or where it is down.
+    /// Without CAP_NET_RAW; if there is no such interface, or it is down.
     pub(crate) fn open(wire: &str, ns: &Namespace, ifname: &str) -> Result<Self> {
         let place = format!("wire {wire}, {} in {}", ifname, ns.name());
         let failed = |tried: &'static str| {
@@ -103,7 +102,8 @@ impl Ring {
         let socket = socket(ns, &place)?;
         let shape = allocate(&socket, WIRE).map_err(failed("PACKET_RX_RING"))?;
         let ring = Open::over(place.clone(), socket, shape)?;
-        // Linux 4.20; an older kernel's own frames are left out by `next` alone.
+        // Linux 4.20; on older kernels only `next` filters the kernel's own
+        // frames out.
         match set(&ring.socket, libc::PACKET_IGNORE_OUTGOING, &c_int::from(true)) {
             Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => {
                 return Err(failed("PACKET_IGNORE_OUTGOING")(error));
@@ -119,7 +119,8 @@ impl Ring {
         set(&ring.socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)
             .map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
         bind(&ring.socket, index).map_err(failed("bind"))?;
-        // af_packet.c, packet_do_bind(): ENETDOWN is left behind by an interface that is down.
+        // af_packet.c, packet_do_bind(): an interface that is down leaves
+        // ENETDOWN behind.
         if let Some(error) = ring.socket.take_error().map_err(failed("SO_ERROR"))? {
             return Err(failed("bind")(error));
         }
@@ -127,10 +128,10 @@ impl Ring {
     }
 }
 
-/// Opens many rings in the time of one.
+/// Opens many rings in the time that one takes.
 ///
 /// # Errors
-/// The first that `open` fails with.
+/// The first error of `open`.
 pub(crate) fn open_all<T: Send>(
     places: impl IntoIterator<Item = T>,
     open: impl Fn(T) -> Result<Ring> + Sync,
@@ -165,42 +166,42 @@ impl fmt::Debug for Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         let open = self.0.take();
-        // Where no thread is to be had, it is closed here.
+        // If no thread can be created, close it here.
         let _ = thread::Builder::new().spawn(move || drop(open));
     }
 }
 
 impl Open {
-    /// Maps the ring that a socket has.
+    /// Maps the ring of a socket.
     ///
     /// # Errors
-    /// Where there is no room for it (ENOMEM).
+    /// If there is no memory for it (ENOMEM).
     pub(crate) fn over(place: String, socket: Socket, shape: Shape) -> Result<Self> {
         let slots = Mapping::new(&socket, shape).map_err(|e| Error::kernel(&place, "mmap", e))?;
         Ok(Self { place, socket, slots, next: 0, last: Duration::ZERO, lost: 0 })
     }
 
-    /// Unmaps the ring, which the kernel still fills.
+    /// Unmaps the ring, which the kernel continues to fill.
     pub(crate) fn unmap(self) -> Socket {
         self.socket
     }
 
-    /// The interface, in messages.
+    /// The interface, for messages.
     pub(crate) fn place(&self) -> &str {
         &self.place
     }
 
-    /// Whether a frame waits to be taken.
+    /// Whether a frame is ready.
     pub(crate) fn has_more(&self) -> bool {
-        // Looked at, not taken: a Slot gives itself back when it is dropped.
+        // Look, but do not take: a Slot is returned to the kernel when dropped.
         self.slots.full(self.next).map(std::mem::forget).is_some()
     }
 
-    /// The next frame that arrived, if one has.
+    /// The next frame that arrived, if there is one.
     ///
     /// # Errors
-    /// A frame that this wire cannot carry as it is: longer than a slot, with
-    /// a VLAN tag, or with a checksum that an offload was to complete.
+    /// A frame that this wire cannot carry as it is: longer than a slot, with a
+    /// VLAN tag, or with a checksum left to an offload.
     pub(crate) fn take(&mut self) -> Result<Option<Arrival>> {
         loop {
             let Some(slot) = self.slots.full(self.next) else { return Ok(None) };
@@ -227,8 +228,8 @@ impl Open {
         }
     }
 
-    /// The next frame that passed, if one has, whatever it is. The wall's clock
-    /// is [`ahead`] by so much.
+    /// The next captured frame of any kind, if there is one. `ahead` is the
+    /// offset of the wall clock, see [`ahead`].
     pub(crate) fn look(&mut self, ahead: Duration) -> Option<Seen> {
         let slot = self.slots.full(self.next)?;
         self.next = (self.next + 1) % self.slots.len();
@@ -249,7 +250,7 @@ impl Open {
     /// Hands `frame` to the interface.
     ///
     /// # Errors
-    /// What the kernel says, except for what [`Sent`] tells.
+    /// The kernel's error, except for those that [`Sent`] covers.
     pub(crate) fn send(&self, frame: &[u8]) -> Result<Sent> {
         let Err(error) = self.socket.send(frame) else { return Ok(Sent::Done) };
         match error.raw_os_error() {
@@ -260,10 +261,10 @@ impl Open {
         }
     }
 
-    /// How many frames the kernel could not put into the ring until now.
+    /// How many frames so far the kernel could not put into the ring.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// If the kernel does not answer.
     pub(crate) fn lost(&mut self) -> Result<u64> {
         let statistics =
             statistics(&self.socket).map_err(|e| Error::kernel(&self.place, "PACKET_STATISTICS", e))?;
@@ -271,10 +272,10 @@ impl Open {
         Ok(self.lost)
     }
 
-    /// Turns a receive time stamp, which is CLOCK_REALTIME, into CLOCK_MONOTONIC.
+    /// Converts a receive timestamp from CLOCK_REALTIME to CLOCK_MONOTONIC.
     ///
-    /// The wall clock may be set between receipt and reading; a frame is never
-    /// from the future nor older than the one before it.
+    /// The wall clock may be set between receipt and reading, so the result is
+    /// clamped: never in the future, never before the previous frame.
     fn monotonic(&mut self, stamp: Duration) -> Result<Duration> {
         let now = now();
         let wall = clock_gettime(ClockId::CLOCK_REALTIME)
@@ -291,7 +292,7 @@ impl AsRawFd for Ring {
     }
 }
 
-/// The blocks of one ring: many rings must find room in a small machine.
+/// How many blocks one ring gets: many rings must fit into a small machine.
 fn share_of_memory(wanted: usize) -> usize {
     let value = |var| sysconf(var).ok().flatten().and_then(|n| usize::try_from(n).ok());
     match (value(SysconfVar::_PHYS_PAGES), value(SysconfVar::PAGE_SIZE)) {
@@ -300,8 +301,8 @@ fn share_of_memory(wanted: usize) -> usize {
     }
 }
 
-/// A packet socket in `ns` that receives nothing until it is bound, when all
-/// else stands.
+/// A packet socket in `ns` that receives nothing until it is bound, once
+/// everything else is set up.
 ///
 /// # Errors
 /// Without CAP_NET_RAW.
@@ -316,11 +317,11 @@ pub(crate) fn socket(ns: &Namespace, place: &str) -> Result<Socket> {
     Ok(socket)
 }
 
-/// Asks for a ring of this shape, of fewer blocks where there is no memory for
-/// its share, and says which it is.
+/// Requests a ring of this shape, with fewer blocks if there is not enough memory
+/// for its share, and returns the actual shape.
 ///
 /// # Errors
-/// Where there is no memory for one block.
+/// If there is no memory for a single block.
 pub(crate) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Shape> {
     let mut blocks = share_of_memory(blocks);
     loop {
@@ -338,11 +339,11 @@ pub(crate) fn allocate(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Re
     }
 }
 
-/// Has the socket receive every protocol on the interface `index`; on all of
-/// them, also those to come, where it is 0.
+/// Makes the socket receive all protocols on the interface `index`; on all
+/// interfaces, including later ones, if it is 0.
 ///
 /// # Errors
-/// What the kernel refuses.
+/// If the kernel refuses.
 pub(crate) fn bind(socket: &Socket, index: c_int) -> io::Result<()> {
     socket.bind(&address::every_protocol(index))
 }
@@ -361,7 +362,7 @@ fn set<T>(socket: &Socket, option: c_int, value: &T) -> io::Result<()> {
 fn statistics(socket: &Socket) -> io::Result<tpacket_stats> {
     let mut statistics = tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of::<tpacket_stats>() as u32;
-    // SAFETY: the kernel writes at most `length` bytes, to plain integers.
+    // SAFETY: the kernel writes at most `length` bytes, all of plain integers.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

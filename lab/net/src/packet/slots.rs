@@ -1,5 +1,4 @@
-//! The slots of a packet socket's receive ring, in memory that is shared with
-//! the kernel.
+//! The slots of a packet socket's receive ring, in memory shared with the kernel.
 //!
 //! - Documentation/networking/packet_mmap.rst, TPACKET_V2
 //! - net/packet/af_packet.c, tpacket_rcv(): what the kernel writes into a slot
@@ -13,35 +12,36 @@ use libc::{sockaddr_ll, tpacket2_hdr};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use socket2::Socket;
 
-/// Bytes of a block, the unit in which the kernel allocates.
+/// Bytes in a block, the kernel's unit of allocation.
 pub(super) const BLOCK: usize = 1 << 16;
 
-/// How large a ring is.
+/// The size of a ring.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    /// Bytes of a slot: the kernel's headers, about 80 bytes, and a frame. A
+    /// Bytes in a slot: the kernel's headers, about 80 bytes, and a frame. A
     /// power of two, so that slots fill a block.
     pub(crate) slot: usize,
-    /// Blocks of [`BLOCK`] bytes, at most.
+    /// The maximum number of blocks of [`BLOCK`] bytes.
     pub(crate) blocks: usize,
 }
 
-/// Whole frames, 2048 of them: 4 MiB. On a busy machine, larger ones take
-/// seconds to come by where all arms of a scenario ask for theirs.
+/// 2048 whole frames: 4 MiB. Larger rings take seconds to allocate on a busy
+/// machine when all arms of a scenario request theirs.
 pub(super) const WIRE: Shape = Shape { slot: 2048, blocks: 64 };
 
-/// Where the address of a frame lies in its slot, TPACKET_ALIGN(sizeof(struct tpacket2_hdr)).
+/// The offset of a frame's address in its slot, TPACKET_ALIGN(sizeof(struct
+/// tpacket2_hdr)).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(16);
 
-/// The ring in this process, shared with the kernel.
+/// The ring as mapped into this process, shared with the kernel.
 pub(super) struct Mapping {
     start: NonNull<u8>,
     bytes: NonZeroUsize,
     slot: usize,
 }
 
-// SAFETY: the mapping belongs to this value alone, and any thread of the
-// process may read it.
+// SAFETY: only this value owns the mapping, and any thread of the process may
+// read it.
 #[allow(unsafe_code, reason = "a pointer into memory of its own")]
 unsafe impl Send for Mapping {}
 
@@ -50,13 +50,13 @@ impl Mapping {
     pub(super) fn new(socket: &Socket, Shape { slot, blocks }: Shape) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(blocks * BLOCK).ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no
-        // memory that anything refers to.
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps no
+        // memory in use.
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, socket, 0) }?;
         Ok(Self { start: start.cast(), bytes, slot })
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub(super) fn len(&self) -> usize {
         self.bytes.get() / self.slot
     }
@@ -73,7 +73,8 @@ impl Mapping {
             (start, start.cast::<AtomicU32>().as_ref())
         };
         let full = status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0;
-        // Lazily: a Slot gives itself back when dropped, and this one may not be ours.
+        // Lazily: a Slot is returned to the kernel when dropped, and this one may
+        // still be the kernel's.
         full.then(|| Slot { start, status, size: self.slot })
     }
 }
@@ -87,7 +88,7 @@ impl Drop for Mapping {
     }
 }
 
-/// A slot that is ours to read, until it is dropped.
+/// A slot that this process owns until dropped.
 pub(super) struct Slot<'a> {
     start: NonNull<u8>,
     status: &'a AtomicU32,
@@ -102,13 +103,14 @@ impl Slot<'_> {
         unsafe { ptr::read(self.start.as_ptr().cast()) }
     }
 
-    /// Where the frame was seen, and on its way where: PACKET_HOST, PACKET_OUTGOING...
+    /// The interface of the frame, and its packet type: PACKET_HOST,
+    /// PACKET_OUTGOING...
     pub(super) fn address(&self) -> sockaddr_ll {
         // SAFETY: as in `header`; the address follows the header at ADDRESS.
         unsafe { ptr::read_unaligned(self.start.as_ptr().add(ADDRESS).cast()) }
     }
 
-    /// The frame; none where it would lie outside of the slot.
+    /// The frame; `None` if it would lie outside the slot.
     pub(super) fn frame(&self, header: &tpacket2_hdr) -> Option<&[u8]> {
         let at = usize::from(header.tp_mac);
         let length = usize::try_from(header.tp_snaplen).ok()?;
@@ -134,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// A ring of one block that no kernel writes to, its first slot as given.
+    /// A ring of one block that no kernel writes to, with the given first slot.
     #[allow(unsafe_code, reason = "mmap")]
     fn ring(first: tpacket2_hdr) -> Mapping {
         let bytes = NonZeroUsize::new(BLOCK).unwrap();
@@ -165,8 +167,9 @@ mod tests {
 
     #[test]
     fn a_slot_of_the_kernels_is_not_written_to() {
-        // The kernel may fill a slot right after it was found empty: to give it
-        // back then is to lose a frame, and to wait for that slot for ever.
+        // The kernel may fill a slot right after it was found empty. To return
+        // the slot then loses a frame, and the reader waits for that slot for
+        // ever.
         let ring = ring(header(libc::TP_STATUS_COPY, 0, 0));
         assert!(ring.full(0).is_none());
         assert_eq!(

@@ -1,12 +1,12 @@
-//! What looks on at every frame of a namespace.
+//! Captures every frame of a namespace.
 //!
-//! It is a packet socket with a ring, in a thread that [nothing else is
-//! in](apart): the kernel has who closes it wait for RCU grace periods, twice
-//! (net/packet/af_packet.c: packet_release, packet_set_ring), and a process that
-//! is killed with one for each of its hosts must not wait for one after the
-//! other. The ring is mapped only to be read. A mapping is the process's own,
-//! and holds the socket. What is mapped counts as resident, so that rings are
-//! read one after the other, however many there are.
+//! A capture is a packet socket with a ring, in a thread with [its own descriptor
+//! table](apart). The kernel makes the closer of such a socket wait for two RCU
+//! grace periods (net/packet/af_packet.c: packet_release, packet_set_ring). When
+//! a process with one socket for each of its hosts is killed, these waits must
+//! not add up. The ring is mapped only while it is read: a mapping belongs to the
+//! whole process, and keeps the socket open. Mapped memory counts as resident, so
+//! rings are read one after the other, however many there are.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -21,33 +21,33 @@ use crate::packet::slots::Shape;
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 
-/// Headers, of 1024 frames: 256 KiB.
+/// The headers of 1024 frames: 256 KiB.
 const SHAPE: Shape = Shape { slot: 256, blocks: 4 };
 
-/// What looks on at a namespace, until it is dropped.
+/// The capture of a namespace, until dropped.
 #[derive(Debug)]
 pub(crate) struct Lookout {
     place: String,
-    /// Ends when it looks on, or cannot.
+    /// Disconnects once the capture runs, or has failed.
     opened: Receiver<()>,
     ask: Sender<Duration>,
     answer: Receiver<Result<Looked>>,
 }
 
-/// What was seen.
+/// The result of a capture.
 #[derive(Debug)]
 pub(crate) struct Looked {
-    /// The frames, in the order in which they were seen.
+    /// The captured frames, in order.
     pub(crate) frames: Vec<Seen>,
-    /// How many more there were, for which the ring had no room.
+    /// How many more frames there were that did not fit into the ring.
     pub(crate) lost: u64,
 }
 
 impl Lookout {
-    /// Begins to look on at every interface of `ns`, also at those to come.
+    /// Starts a capture on every interface of `ns`, including later ones.
     ///
     /// # Errors
-    /// Without CAP_NET_RAW, and where no thread is to be had.
+    /// Without CAP_NET_RAW, or if no thread can be created.
     pub(crate) fn begin(ns: &Namespace) -> Result<Self> {
         let place = format!("capture in {}", ns.name());
         let socket = ring::socket(ns, &place)?;
@@ -60,7 +60,7 @@ impl Lookout {
             drop(tell_opened);
             let Ok(ahead) = asked.recv() else { return };
             let _ = match filled.and_then(|(socket, shape)| read(at, socket, shape, ahead)) {
-                // Closed after it has told: nobody waits for that.
+                // The socket is closed after the result was sent: nobody waits for that.
                 Ok((looked, _socket)) => tell.send(Ok(looked)),
                 Err(error) => tell.send(Err(error)),
             };
@@ -69,22 +69,23 @@ impl Lookout {
         Ok(Self { place, opened, ask, answer })
     }
 
-    /// Waits until it looks on, or cannot, which its end tells.
+    /// Waits until the capture runs, or has failed, which `end`
+    /// reports.
     pub(crate) fn ready(&self) {
         let _ = self.opened.recv();
     }
 
-    /// Has it read what it has seen. The wall's clock is [ahead](crate::packet::clock::ahead) by
-    /// so much.
+    /// Makes the thread read its ring. `ahead` is the offset of the [wall
+    /// clock](crate::packet::clock::ahead).
     pub(crate) fn stop(&self, ahead: Duration) {
-        // A thread that has ended has answered, or never will.
+        // A thread that has ended has sent its result, or never will.
         let _ = self.ask.send(ahead);
     }
 
-    /// What was seen until it was to stop.
+    /// The frames captured until the stop.
     ///
     /// # Errors
-    /// Where there was no memory for a ring, or none can be read.
+    /// If there was no memory for a ring, or it cannot be read.
     pub(crate) fn end(self) -> Result<Looked> {
         loop {
             match self.answer.recv_timeout(Duration::from_millis(1)) {
@@ -98,7 +99,7 @@ impl Lookout {
     }
 }
 
-/// Has the kernel fill a ring, and says which.
+/// Makes the kernel fill a ring, and returns the ring's shape.
 fn fill(place: &str, socket: Socket) -> Result<(Socket, Shape)> {
     let failed = |tried: &'static str| move |source: io::Error| Error::kernel(place, tried, source);
     let shape = ring::allocate(&socket, SHAPE).map_err(failed("PACKET_RX_RING"))?;
@@ -106,14 +107,14 @@ fn fill(place: &str, socket: Socket) -> Result<(Socket, Shape)> {
     Ok((socket, shape))
 }
 
-/// Reads a ring that no other is mapped beside.
+/// Reads a ring while no other is mapped.
 fn read(place: String, socket: Socket, shape: Shape, ahead: Duration) -> Result<(Looked, Socket)> {
     static ONE: Mutex<()> = Mutex::new(());
-    // Nothing that a panic could leave half done is behind it.
+    // The mutex guards no state that a panic could leave inconsistent.
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ring = Open::over(place, socket, shape)?;
     let frames = std::iter::from_fn(|| ring.look(ahead)).collect();
     let lost = ring.lost()?;
-    // The socket stays open: to close it here would be to wait for a grace period.
+    // Keep the socket open: closing it here would wait for a grace period.
     Ok((Looked { frames, lost }, ring.unmap()))
 }

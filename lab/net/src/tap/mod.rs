@@ -1,8 +1,8 @@
-//! The frames on every interface of a network, as tcpdump would see them.
+//! The frames on every interface of a network, as tcpdump would capture them.
 //!
-//! A packet socket in each namespace looks on; its ring is read when the arm
-//! has ended, so that nothing wakes up for a frame. A ring that is full loses
-//! the frames that come then, and the capture says how many.
+//! Each namespace has a packet socket. Its ring is read when the arm has ended,
+//! so that no frame wakes a thread. A full ring drops further frames, and the
+//! capture counts them.
 
 mod lookout;
 
@@ -16,23 +16,23 @@ use crate::topology::{self, Topology};
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
 
-/// How far the wall's clock may be slewed meanwhile: 500 ppm for minutes.
+/// How much the wall clock may be slewed during a capture: 500 ppm for minutes.
 const SLEWED: Duration = Duration::from_millis(250);
 
-/// The capture of a network that is under way.
+/// A running capture of a network.
 #[derive(Debug)]
 pub struct Tap {
     begun: Duration,
-    /// By how much the wall's clock, which frames are stamped with, was ahead then.
+    /// The offset of the wall clock, which timestamps frames, at the start.
     ahead: Duration,
     lookouts: Vec<Lookout>,
 }
 
 impl Tap {
-    /// Begins to look on at these hosts.
+    /// Starts to capture at these hosts.
     ///
     /// # Errors
-    /// Where no packet socket can be had.
+    /// If no packet socket can be opened.
     pub fn on(hosts: &[Host]) -> Result<Self> {
         let lookouts = hosts.iter().map(|host| Lookout::begin(host.namespace())).collect::<Result<_>>()?;
         Ok(Self { begun: now(), ahead: ahead(), lookouts })
@@ -44,17 +44,17 @@ impl Tap {
         self.begun
     }
 
-    /// Waits until every frame is seen that is sent from now on.
+    /// Waits until all frames sent from now on will be captured.
     pub fn ready(&self) {
         self.lookouts.iter().for_each(Lookout::ready);
     }
 
-    /// Ends the capture. Frames that were seen after `until`, of the kernel's
-    /// clock, are of the end of the arm and not kept. The frames of a host lie side
-    /// by side.
+    /// Ends the capture. Frames after `until`, on the kernel's clock, belong to
+    /// the teardown of the arm and are not kept. The frames of each host are
+    /// contiguous.
     ///
     /// # Errors
-    /// Where a socket does not answer, or the wall's clock was set meanwhile.
+    /// If a socket does not answer, or the wall clock was set during the capture.
     pub fn end(self, network: &Network, until: Duration) -> Result<Capture> {
         let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
         let ahead = ahead();
@@ -76,7 +76,7 @@ impl Tap {
             for seen in looked.frames {
                 let known = host.interfaces().iter().position(|i| i.index == seen.interface);
                 let at = known.unwrap_or_else(|| {
-                    // The loopback, or one that was made later.
+                    // The loopback, or an interface that was created later.
                     let before = host.interfaces().len();
                     before
                         + others.iter().position(|&i| i == seen.interface).unwrap_or_else(|| {
@@ -109,7 +109,7 @@ impl Tap {
     }
 }
 
-/// Has the two ends of each link know each other.
+/// Connects the two ends of each link.
 fn join(ends: &mut [End], topology: &Topology) {
     for link in &topology.links {
         let [one, other] = [0, 1].map(|side| {
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn ends_know_each_other_by_the_topology_and_not_by_their_names() {
         let mut topology = Topology::new().hosts(["a", "b", "c"]).link("a", "b").link("b", "c");
-        // Named as if it led elsewhere.
+        // Its name suggests another neighbour.
         topology.links[0].ends[0].interface = "c".into();
         let end = |host: &str, interface: &str| End {
             host: host.into(),

@@ -1,14 +1,14 @@
 //! How a topology draws itself: the node with the most links in the middle,
 //! the others left and right of it in the order they were added.
 //!
-//! `────` is a link of the kernel's, `═══W═══` one whose frames pass through
-//! this process.
+//! `────` is an ordinary link, `═══W═══` one whose frames pass through this
+//! process.
 
 use std::fmt;
 
 use super::{End, FORWARDING, Kind, Link, Topology};
 
-/// How many links of one side are drawn before the rest is counted.
+/// How many links on one side are drawn; the rest is only counted.
 const DRAWN: usize = 6;
 
 impl fmt::Display for Topology {
@@ -40,7 +40,7 @@ fn shortened(mut lines: Vec<String>) -> Vec<String> {
 }
 
 impl Topology {
-    /// Nodes, links and addresses, without the rules and sysctls on them.
+    /// The nodes, links and addresses, without rules and sysctls.
     #[must_use]
     pub fn drawing(&self) -> String {
         let Some(centre) = self.centre() else { return String::new() };
@@ -81,8 +81,8 @@ impl Topology {
     }
 
     fn centre(&self) -> Option<usize> {
-        // The last of the most linked, so that two hosts on one link read from
-        // left to right.
+        // The last of the most linked nodes, so that two hosts on one link read
+        // from left to right.
         (0..self.nodes.len()).max_by_key(|&n| self.far_ends(n).count())
     }
 
@@ -95,7 +95,7 @@ impl Topology {
         }
     }
 
-    /// `host 10.0.0.2 ──── 10.0.0.1`, the middle's end without its name.
+    /// `host 10.0.0.2 ──── 10.0.0.1`, without the name of the middle node.
     fn line(&self, link: &Link, from: &End, to: &End) -> String {
         let centre = self.centre();
         let words = |end: &End| {

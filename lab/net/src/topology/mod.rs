@@ -1,9 +1,9 @@
 //! Hosts, routers, bridges, links and rules as plain values.
 //!
-//! A topology does nothing. It can be compared, drawn, and handed to
-//! [`Network`](crate::network::Network), which makes it real. An interface is
-//! named after the node at the other end of its link, so that rules and
-//! drawings read alike: `nat` reaches `server` through its interface `server`.
+//! A topology does nothing. It can be compared, drawn, and passed to
+//! [`Network`](crate::network::Network), which builds it. An interface is named
+//! after the node at the other end of its link, so that rules and drawings read
+//! alike: `nat` reaches `server` through its interface `server`.
 
 mod draw;
 mod net;
@@ -21,10 +21,10 @@ pub(crate) use pins::no_ipv6;
 use pins::{FORWARDING, IPV6_PINS, PINS, forwarding, pin, pins};
 use rule::Rule;
 
-/// What kind of node it is.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Has addresses; sends what is not its own to the router it is linked to.
+    /// Has addresses; sends everything else to the router it is linked to.
     Host,
     /// Forwards (net.ipv4.ip_forward=1, net.ipv6.conf.all.forwarding=1).
     Router,
@@ -32,7 +32,7 @@ pub enum Kind {
     Bridge,
 }
 
-/// A route of a node beyond its own links.
+/// A route of a node, beyond those of its links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The destination; a prefix of 0 is the default route.
@@ -46,13 +46,13 @@ pub struct Route {
 pub struct Node {
     /// Its name, also that of its neighbours' interfaces: at most 15 characters.
     pub name: String,
-    /// What it does with a packet.
+    /// How it handles packets.
     pub kind: Kind,
     /// Its firewall and NAT, in the order given.
     pub rules: Vec<Rule>,
-    /// What is pinned, in the order given.
+    /// Its pinned sysctls, in the order given.
     pub sysctls: Vec<Sysctl>,
-    /// Routes beyond its links.
+    /// Its routes, beyond those of its links.
     pub routes: Vec<Route>,
 }
 
@@ -63,7 +63,7 @@ pub struct End {
     pub node: usize,
     /// The interface's name there.
     pub interface: String,
-    /// Its addresses, of either family; none where the node is a bridge.
+    /// Its addresses, of either family; none if the node is a bridge.
     pub nets: Vec<Net>,
 }
 
@@ -72,13 +72,13 @@ pub struct End {
 pub struct Link {
     /// The two ends.
     pub ends: [End; 2],
-    /// The largest IP packet that passes, in bytes.
+    /// The largest IP packet that fits, in bytes.
     pub mtu: u32,
     /// Whether the frames pass through this process, under a policy.
     pub wired: bool,
 }
 
-/// Stands in a device's name for the number of its arm.
+/// The placeholder for the number of the arm in a device's name.
 const NUMBER: char = '*';
 
 /// A network as a value.
@@ -88,7 +88,7 @@ pub struct Topology {
     pub nodes: Vec<Node>,
     /// The links between them.
     pub links: Vec<Link>,
-    /// What is set for the whole kernel while the network is there.
+    /// Kernel-wide settings, in force as long as the network exists.
     pub kernel: Vec<Sysctl>,
 }
 
@@ -141,7 +141,7 @@ impl Topology {
     /// have several addresses, of either family, with spaces between them.
     ///
     /// # Panics
-    /// When a node is unknown or an address cannot be read.
+    /// If a node is unknown or an address is invalid.
     #[must_use]
     pub fn link(mut self, one: &str, other: &str) -> Self {
         let split = |end: &str| {
@@ -163,8 +163,8 @@ impl Topology {
         self
     }
 
-    /// Pins what a node with an IPv6 address needs. What the topology has pinned
-    /// itself stays as it is.
+    /// Pins what a node with an IPv6 address needs. Settings that the topology
+    /// itself has pinned are kept.
     fn enable_ipv6(&mut self, node: usize) {
         let Node { kind, sysctls, .. } = &mut self.nodes[node];
         let router = (*kind == Kind::Router).then(|| forwarding(Family::V6));
@@ -177,8 +177,8 @@ impl Topology {
         }
     }
 
-    /// The same network in an address family: [`Family::address`] says where an
-    /// IPv4 address lies in IPv6. Rules for ICMP become rules for ICMPv6.
+    /// The same network in an address family; [`Family::address`] maps an IPv4
+    /// address to IPv6. Rules for ICMP become rules for ICMPv6.
     #[must_use]
     pub fn in_family(mut self, family: Family) -> Self {
         for node in &mut self.nodes {
@@ -199,7 +199,7 @@ impl Topology {
         self
     }
 
-    /// The families that a node has addresses of.
+    /// The families of a node's addresses.
     pub(crate) fn families_of(&self, node: usize) -> Vec<Family> {
         let own = || self.links.iter().flat_map(|link| &link.ends).filter(|end| end.node == node);
         let has = |family: &Family| own().flat_map(|end| &end.nets).any(|net| net.family() == *family);
@@ -230,17 +230,17 @@ impl Topology {
         self
     }
 
-    /// Names the first interface of the link added last so that no other arm of
-    /// the scenario has its name: the kernel's log knows no namespaces, only
-    /// names. `prefix` has 12 characters at most;
-    /// `Stage::own_device` tells the name.
+    /// Gives the first interface of the link added last a name that is unique
+    /// among the arms of the scenario: the kernel log has no namespaces, only
+    /// names. `prefix` has at most 12 characters; `Stage::own_device` returns the
+    /// name.
     #[must_use]
     pub fn own_device(mut self, prefix: &str) -> Self {
         self.last_link().ends[0].interface = format!("{prefix}-{NUMBER}");
         self
     }
 
-    /// Fills the number of an arm in.
+    /// Fills in the number of an arm.
     pub fn number_own_devices(&mut self, number: usize) {
         for end in self.links.iter_mut().flat_map(|link| &mut link.ends) {
             end.interface = end.interface.replace(NUMBER, &number.to_string());
@@ -263,7 +263,7 @@ impl Topology {
         self
     }
 
-    /// Pins a sysctl only where the kernel has it.
+    /// Pins a sysctl if the kernel has it.
     #[must_use]
     pub fn sysctl_where_known(mut self, node: &str, key: &str, value: impl fmt::Display) -> Self {
         let index = self.index(node);
@@ -271,10 +271,9 @@ impl Topology {
         self
     }
 
-    /// Sets a sysctl of the whole kernel, such as net.netfilter.nf_conntrack_max,
-    /// while the network is there. For a kernel that nothing else runs on
-    /// (`Need::OwnKernel`), and for
-    /// scenarios whose arms run one after another.
+    /// Sets a kernel-wide sysctl, such as net.netfilter.nf_conntrack_max, as long
+    /// as the network exists. Only for a kernel that nothing else runs on
+    /// (`Need::OwnKernel`), and for scenarios whose arms run one after another.
     #[must_use]
     pub fn kernel_sysctl(mut self, key: &str, value: impl fmt::Display) -> Self {
         pin(&mut self.kernel, key, value).optional = false;
@@ -285,7 +284,7 @@ impl Topology {
     /// address with a prefix.
     ///
     /// # Panics
-    /// When the node is unknown or an address cannot be read.
+    /// If the node is unknown or an address is invalid.
     #[must_use]
     pub fn route(mut self, node: &str, to: &str, via: &str) -> Self {
         let via: IpAddr = via.parse().unwrap_or_else(|_| panic!("{via:?} is not an address"));
@@ -296,10 +295,10 @@ impl Topology {
         self
     }
 
-    /// The position of a node.
+    /// The index of a node.
     ///
     /// # Panics
-    /// When there is none of that name.
+    /// If there is no such node.
     #[must_use]
     pub fn index(&self, name: &str) -> usize {
         self.nodes.iter().position(|n| n.name == name).unwrap_or_else(|| panic!("no node is named {name:?}"))
@@ -320,9 +319,9 @@ impl Topology {
         self.links.last_mut().expect("a link was added before")
     }
 
-    /// The routes of a node: its own, and for a host with one link and no
-    /// default route, the router at the other end or behind the bridge there, in
-    /// each family that the host has an address of.
+    /// The routes of a node. A host with one link and no default route also gets
+    /// one in each family of its addresses, to the router at the other end or
+    /// behind the bridge there.
     #[must_use]
     pub fn routes_of(&self, node: usize) -> Vec<Route> {
         let mut routes = self.nodes[node].routes.clone();
@@ -340,7 +339,7 @@ impl Topology {
         routes
     }
 
-    /// The end of the one router that a host can reach by its one link.
+    /// The end of the only router that a host reaches over its only link.
     fn only_router_of(&self, host: usize) -> Option<&End> {
         let mut ends = self.far_ends(host);
         let (Some(end), None) = (ends.next(), ends.next()) else { return None };

@@ -1,4 +1,4 @@
-//! Addresses with prefixes, and the two families they come in.
+//! Addresses with prefixes, and the two address families.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,8 +17,8 @@ pub enum Family {
     V6,
 }
 
-/// Where IPv4 addresses lie in IPv6: the prefix for documentation (RFC 3849)
-/// with the IPv4 address in the last 32 bits.
+/// The prefix that IPv4 addresses are mapped into: the documentation prefix (RFC
+/// 3849), with the IPv4 address in the last 32 bits.
 const EMBEDDED: u128 = 0x2001_0db8 << 96;
 
 impl Family {
@@ -40,7 +40,7 @@ impl Family {
         }
     }
 
-    /// The address that stands for all: 0.0.0.0 or ::.
+    /// The unspecified address: 0.0.0.0 or ::.
     #[must_use]
     pub fn unspecified(self) -> IpAddr {
         match self {
@@ -49,8 +49,8 @@ impl Family {
         }
     }
 
-    /// This address in the family: `10.0.1.2` is `2001:db8::a00:102` in IPv6.
-    /// An IPv6 address stays as it is.
+    /// Maps this address to the family: `10.0.1.2` is `2001:db8::a00:102` in
+    /// IPv6. An IPv6 address is unchanged.
     #[must_use]
     pub fn address(self, address: impl Into<IpAddr>) -> IpAddr {
         match (self, address.into()) {
@@ -60,14 +60,15 @@ impl Family {
         }
     }
 
-    /// This address and port in the family, as [`address`](Self::address) has it.
+    /// Maps this address and port to the family, as [`address`](Self::address)
+    /// does.
     #[must_use]
     pub fn socket(self, (address, port): (impl Into<IpAddr>, u16)) -> SocketAddr {
         (self.address(address), port).into()
     }
 
-    /// This prefix in the family: `10.0.1.0/24` is `2001:db8::a00:100/120` in
-    /// IPv6, and the default route stays the default route.
+    /// Maps this prefix to the family: `10.0.1.0/24` is `2001:db8::a00:100/120`
+    /// in IPv6, and the default route remains the default route.
     #[must_use]
     pub fn net(self, net: Net) -> Net {
         match (self, *net) {
@@ -102,7 +103,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// An address and the length of its prefix, of either family.
+/// An address with the length of its prefix, of either family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Net(IpNet);
 
@@ -110,7 +111,7 @@ impl Net {
     /// An address with a prefix length.
     ///
     /// # Panics
-    /// When the prefix is longer than the address.
+    /// If the prefix is longer than the address.
     pub fn new(address: impl Into<IpAddr>, prefix: u8) -> Self {
         let address = address.into();
         Self(IpNet::new(address, prefix).unwrap_or_else(|_| panic!("{address} has no {prefix} bits")))
@@ -119,8 +120,8 @@ impl Net {
     /// Reads `10.0.0.1/24` or `2001:db8::1/64`.
     ///
     /// # Panics
-    /// When the text is not an address with a prefix length: topologies are
-    /// written in source, so this is a mistake in the source.
+    /// If the text is not an address with a prefix length: topologies are part of
+    /// the source, so this is a bug in the source.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         Self(text.parse().unwrap_or_else(|_| panic!("{text:?} is not an address with a prefix length")))
@@ -132,13 +133,13 @@ impl Net {
         Family::of(self.addr())
     }
 
-    /// Whether it covers every address of its family: that of a default route.
+    /// Whether it covers every address of its family, like a default route.
     #[must_use]
     pub fn is_everything(self) -> bool {
         self.prefix_len() == 0
     }
 
-    /// The addresses after this one, as many as the prefix leaves room for.
+    /// The addresses after this one, as many as fit into the prefix.
     pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
         let room = u128::MAX >> (128 - self.max_prefix_len());
         let room = room.checked_shr(self.prefix_len().into()).unwrap_or(0);

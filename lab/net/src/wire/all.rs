@@ -1,9 +1,9 @@
-//! All wires of this thread, for work that keeps it busy.
+//! All wires of this thread, for callers that keep the thread busy.
 //!
-//! Arms that run side by side share one thread. In virtual time every
-//! instruction of it takes time, and a frame waits in its ring while the thread
-//! does something else. So whoever does long work without awaiting anything
-//! calls [`carry`] between its parts, and wires come first.
+//! Concurrent arms share one thread. Every instruction costs virtual time, and
+//! frames wait in their rings while the thread does something else. Code that
+//! works for long without an await point must call [`carry`] in between, so that
+//! wires come first.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,9 +11,9 @@ use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-/// A wire in this list.
+/// A wire in the list.
 pub(super) trait Carries {
-    /// Carries the frames that have arrived or are due, if there are any.
+    /// Carries all frames that have arrived or are due.
     fn catch_up(&mut self);
 }
 
@@ -31,25 +31,25 @@ pub(super) fn add(wire: &Rc<RefCell<impl Carries + 'static>>) {
     });
 }
 
-/// Notes how long a wire had a frame.
+/// Records how long a wire held a frame.
 pub(super) fn had(frame: Duration) {
     LONGEST.set(LONGEST.get().max(Some(frame)));
 }
 
-/// Has every wire carry the frames that have arrived, and those that are due.
+/// Makes every wire carry the frames that have arrived or are due.
 pub fn carry() {
-    // A policy may make or end wires: the list is not borrowed meanwhile.
+    // A policy may create or drop wires, so the list must not be borrowed here.
     let wires: Vec<_> = WIRES.with_borrow(|wires| wires.iter().filter_map(Weak::upgrade).collect());
     for wire in wires {
-        // Where it is borrowed, it carries already.
+        // A wire that is already borrowed is already carrying.
         if let Ok(mut wire) = wire.try_borrow_mut() {
             wire.catch_up();
         }
     }
 }
 
-/// Does `work`, and has every wire carry after each of its steps: other work may
-/// have something to do at once.
+/// Runs `work`, and makes every wire carry frames after each of its steps: other
+/// tasks may be ready at once.
 pub async fn after_each_step<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|context| {
@@ -60,8 +60,8 @@ pub async fn after_each_step<T>(work: impl Future<Output = T>) -> T {
     .await
 }
 
-/// The longest time that a wire of this thread had a frame which its policy did
-/// not keep, since this was asked last; none where no frame passed.
+/// The longest time since the last call that a wire of this thread held a frame
+/// which its policy did not hold; `None` if no frame passed.
 #[must_use]
 pub fn longest() -> Option<Duration> {
     LONGEST.take()

@@ -1,5 +1,5 @@
-//! ICMP "fragmentation needed", by which a router tells a sender the MTU of
-//! the path to a destination.
+//! ICMP "fragmentation needed": a router reports the MTU of the path to a
+//! destination.
 //!
 //! - RFC 792, "Destination Unreachable Message"; RFC 1191 4, the next-hop MTU
 //! - net/ipv4/icmp.c: icmp_unreach, icmp_err; net/ipv4/route.c:
@@ -9,25 +9,25 @@ use std::net::Ipv4Addr;
 
 use super::segment::Macs;
 
-/// An Ethernet header, the IP and ICMP headers of the message, and as much of
-/// the datagram as RFC 792 wants quoted.
+/// An Ethernet header, the IP and ICMP headers of the message, and the part of
+/// the datagram that RFC 792 wants quoted.
 pub const LENGTH: usize = ETHERNET + IP + ICMP + IP + ICMP;
 
 const ETHERNET: usize = 14;
 const IP: usize = 20;
 const ICMP: usize = 8;
-/// Assigned number of ICMP.
+/// The assigned protocol number of ICMP.
 const PROTOCOL: u8 = 1;
 const TTL: u8 = 64;
 
-/// Where the quoted header lies in the frame.
+/// The offset of the quoted header in the frame.
 const QUOTED: usize = ETHERNET + IP + ICMP;
 
-/// The same message of another destination, in place: much faster, and a host
-/// is told of hundreds of thousands.
+/// Changes the destination in the message, in place. This is much faster than
+/// building a new one, and a host gets hundreds of thousands of them.
 ///
-/// The checksum of the ICMP message stays right. It covers the quoted header,
-/// and that adds up to nothing together with its own checksum.
+/// The ICMP checksum stays valid: it covers the quoted IP header, which sums to
+/// zero together with its own checksum.
 pub fn redirect(frame: &mut [u8; LENGTH], destination: Ipv4Addr) {
     frame[QUOTED + 16..QUOTED + 20].copy_from_slice(&destination.octets());
     frame[QUOTED + 10..QUOTED + 12].copy_from_slice(&[0, 0]);
@@ -35,11 +35,11 @@ pub fn redirect(frame: &mut [u8; LENGTH], destination: Ipv4Addr) {
     frame[QUOTED + 10..QUOTED + 12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The frame in which `router` tells `host` that what it sent to `destination`
+/// The frame in which `router` reports to `host` that a packet to `destination`
 /// was longer than `mtu` bytes.
 ///
-/// What is quoted is an answer to a ping: for an echo reply `icmp_err` updates
-/// the route without looking for a socket that sent it.
+/// The quoted packet is an echo reply: for one, `icmp_err` updates the route
+/// without looking up a socket.
 #[must_use]
 pub fn frag_needed(
     macs: Macs,

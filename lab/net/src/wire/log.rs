@@ -1,4 +1,4 @@
-//! What a wire saw and what became of it.
+//! What a wire received, and what happened to it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use super::policy::{Direction, Frame};
 use super::segment::Header;
 
-/// How many records are kept; the oldest give way.
+/// How many records are kept; the oldest are discarded first.
 const CAPACITY: usize = 1 << 16;
 
-/// What became of a frame.
+/// What happened to a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// The policy has it still.
+    /// The policy still holds it.
     Held,
-    /// Sent on.
+    /// It was sent on.
     Passed {
-        /// When, on CLOCK_MONOTONIC.
+        /// The time, on CLOCK_MONOTONIC.
         at: Duration,
     },
-    /// Dropped by the policy.
+    /// The policy dropped it.
     Dropped,
-    /// Passed by the policy, but the end that it was for is gone.
+    /// The policy passed it, but the end it was for is gone.
     Unsent,
 }
 
@@ -38,18 +38,18 @@ pub enum Origin {
 /// One frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// When it arrived at the wire, or was made: CLOCK_MONOTONIC, by the
-    /// kernel's receive time stamp.
+    /// When it arrived at the wire, by the kernel's receive timestamp, or when it
+    /// was made. CLOCK_MONOTONIC.
     pub at: Duration,
-    /// Where it goes.
+    /// Its direction.
     pub direction: Direction,
     /// Where it came from.
     pub origin: Origin,
-    /// Its TCP headers, before any policy edits them; none when it is not TCP.
+    /// Its TCP headers, before any policy edits them; `None` if it is not TCP.
     pub header: Option<Header>,
-    /// Bytes of TCP payload; of the whole frame when it is not TCP.
+    /// Bytes of TCP payload; of the whole frame if it is not TCP.
     pub length: usize,
-    /// What became of it.
+    /// What happened to it.
     pub fate: Fate,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// The records of a wire, the newest [`CAPACITY`] of them.
+/// The records of a wire: the newest [`CAPACITY`] of them.
 #[derive(Default)]
 pub(super) struct Log {
     records: VecDeque<Record>,
@@ -96,13 +96,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Notes that `frame` arrived, and marks it.
+    /// Records the arrival of `frame`, and marks the frame.
     pub(super) fn arrived(&mut self, frame: &mut Frame, at: Duration) {
         (frame.record, frame.since) = (Some(self.met()), at);
         self.push(Record::of(frame, at, Origin::End, Fate::Held));
     }
 
-    /// Notes what became of `frame` at `now`.
+    /// Records what happened to `frame` at `now`.
     pub(super) fn ended(&mut self, frame: &Frame, now: Duration, fate: Fate) {
         let Some(number) = frame.record else {
             return self.push(Record::of(frame, now, Origin::Lab, fate));
@@ -113,17 +113,17 @@ impl Log {
         }
     }
 
-    /// The records, in the order in which the wire met the frames.
+    /// The records, in the order in which the frames arrived.
     pub(super) fn records(&self) -> Vec<Record> {
         self.records.iter().copied().collect()
     }
 
-    /// How many frames there were until now.
+    /// How many frames there have been so far.
     pub(super) fn met(&self) -> u64 {
         self.forgotten + self.records.len() as u64
     }
 
-    /// How many older records have given way.
+    /// How many old records were discarded.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }

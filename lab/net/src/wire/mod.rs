@@ -5,16 +5,16 @@
 //!                      end 0          end 1
 //! ```
 //!
-//! A [`Wire`] stands for "the network did this": between two interfaces it
-//! carries every frame, except for what its [`Policy`] does. It needs no
-//! netem and no rule in any kernel.
+//! A [`Wire`] plays the part of the network: it carries every frame between two
+//! interfaces, except as its [`Policy`] decides. It needs no netem and no rules
+//! in any kernel.
 //!
 //! - [`segment`]: TCP segments in frames
 //! - [`policy`]: what is done with frames
 //! - [`tw_recycle`]: the check of a kernel with tcp_tw_recycle, as a policy
 //! - [`frag_needed`], [`packet_too_big`]: messages of ICMP and ICMPv6, as a router
 //!   would send them
-//! - `log`: what the wire saw, and what became of it
+//! - `log`: the frames of a wire, and what happened to them
 //! - `all`: wires come first, whatever their thread does
 
 pub mod all;
@@ -46,10 +46,10 @@ pub use crate::packet::clock::now;
 pub use log::{Fate, Origin, Record};
 pub use policy::{Direction, Frame, Out, Policy};
 
-/// How many frames one end gives, or gets, before the other has its turn.
+/// How many frames one end may receive or send before it is the other's turn.
 const BATCH: usize = 64;
 
-/// A link through this process. It carries frames until it is dropped.
+/// A link through this process. It carries frames until dropped.
 #[must_use = "a wire carries frames only as long as it is kept"]
 pub struct Wire {
     shared: Rc<RefCell<Shared>>,
@@ -57,27 +57,27 @@ pub struct Wire {
 
 #[derive(Default)]
 struct Shared {
-    /// None once the wire is dropped or has failed.
+    /// `None` once the wire is dropped or has failed.
     running: Option<Running>,
     log: log::Log,
     failure: Option<Error>,
     /// Wakes the task that carries the frames.
     waker: Option<Waker>,
-    /// Whether it carries nothing any more.
+    /// Whether it has stopped carrying frames.
     stopped: bool,
 }
 
 impl Wire {
-    /// Connects two interfaces, `ends`, each in its namespace and up.
+    /// Connects two interfaces, `ends`, each of which is up in its namespace.
     ///
-    /// Switches the offloads of both off. Those of the hosts' interfaces, the
-    /// other ends of the veth pairs, must be off too ([`offload::switch_off`]),
-    /// and the ends need no addresses: IPv6 is best disabled on them, else
-    /// their kernel greets the hosts with neighbour discovery.
+    /// Switches off the offloads of both. The offloads of the hosts' interfaces,
+    /// at the other ends of the veth pairs, must be off too
+    /// ([`offload::switch_off`]). The ends need no addresses. Disable IPv6 on
+    /// them, or their kernel sends neighbour discovery to the hosts.
     ///
     /// # Errors
-    /// Without CAP_NET_RAW or CAP_NET_ADMIN over the namespaces, and where an
-    /// interface is missing or down.
+    /// Without CAP_NET_RAW or CAP_NET_ADMIN over the namespaces; if an interface
+    /// is missing or down.
     ///
     /// # Panics
     /// Outside of a tokio `LocalSet`.
@@ -90,10 +90,10 @@ impl Wire {
         Self::between([open(first)?, open(second)?], policy)
     }
 
-    /// Connects two interfaces on which rings are open and offloads are off.
+    /// Connects two interfaces whose rings are open and whose offloads are off.
     ///
     /// # Errors
-    /// Where the runtime cannot watch them.
+    /// If the runtime cannot watch the rings.
     pub(crate) fn between(rings: [Ring; 2], policy: Box<dyn Policy>) -> Result<Self> {
         let [first, second] = rings;
         let ends = [End::new(first)?, End::new(second)?];
@@ -105,9 +105,9 @@ impl Wire {
         Ok(Self { shared })
     }
 
-    /// Sends `frame` out of the end that lies in this direction, past the policy.
+    /// Sends `frame` out of the end in this direction, bypassing the policy.
     ///
-    /// It is lost where the wire has failed, which [`Wire::check`] tells.
+    /// If the wire has failed, the frame is lost; [`Wire::check`] reports that.
     pub fn inject(&self, direction: Direction, frame: Vec<u8>) {
         let shared = &mut *self.shared.borrow_mut();
         if let Some(running) = &mut shared.running {
@@ -119,14 +119,14 @@ impl Wire {
         }
     }
 
-    /// The newest 65536 frames that the wire met, in that order.
+    /// The newest 65536 frames, in the order in which they arrived at the wire.
     #[must_use]
     pub fn frames(&self) -> Vec<Record> {
         self.shared.borrow().log.records()
     }
 
-    /// Waits until the wire has met every frame that has arrived: a probe may be
-    /// answered before this process has seen the frame that answered it.
+    /// Waits until the wire has processed every frame that has arrived. A probe
+    /// may get its answer before this process has read the frame that carried it.
     pub async fn caught_up(&self) {
         let behind = || {
             let shared = self.shared.borrow();
@@ -137,28 +137,29 @@ impl Wire {
         }
     }
 
-    /// What its policy counted in a kernel's place, see [`Policy::counted`].
+    /// What its policy counted in place of a kernel; see [`Policy::counted`].
     #[must_use]
     pub fn counted(&self) -> Vec<(&'static str, u64)> {
         self.shared.borrow().running.iter().flat_map(|running| running.policy.counted()).collect()
     }
 
-    /// Has it carry nothing from now on: what arrives later is of the end of an arm.
+    /// Stops the wire: frames that arrive later belong to the teardown of the
+    /// arm.
     pub fn stop(&self) {
         self.shared.borrow_mut().stopped = true;
     }
 
-    /// How many older frames [`Wire::frames`] no longer tells of.
+    /// How many older frames are no longer in [`Wire::frames`].
     #[must_use]
     pub fn forgotten(&self) -> u64 {
         self.shared.borrow().log.forgotten()
     }
 
-    /// How many frames the kernel lost because a receive ring was full. Every
-    /// one was dropped without the policy: anything but zero spoils a run.
+    /// How many frames the kernel lost because a receive ring was full. They
+    /// never reached the policy, so anything but zero spoils a run.
     ///
     /// # Errors
-    /// Where the kernel does not answer, and what [`Wire::check`] says.
+    /// If the kernel does not answer; also the errors of [`Wire::check`].
     pub fn lost(&self) -> Result<u64> {
         self.check()?;
         let shared = &mut *self.shared.borrow_mut();
@@ -166,10 +167,11 @@ impl Wire {
         ends.map(|end| end.ring.get_mut().lost()).sum()
     }
 
-    /// Whether the wire still carries frames.
+    /// Checks that the wire still carries frames.
     ///
     /// # Errors
-    /// Why it stopped; told once, at the latest when the wire is dropped.
+    /// The reason why it stopped; reported once, at the latest when the wire is
+    /// dropped.
     pub fn check(&self) -> Result<()> {
         self.shared.borrow_mut().failure.take().map_or(Ok(()), Err)
     }
@@ -200,7 +202,7 @@ impl Drop for Wire {
 impl all::Carries for Shared {
     fn catch_up(&mut self) {
         if self.is_behind() {
-            // Before its task has been polled nobody is to be woken: it will be.
+            // Before its first poll, the task has no waker and needs none.
             let waker = self.waker.clone().unwrap_or_else(|| Waker::noop().clone());
             let _ = self.carry(&mut Context::from_waker(&waker));
         }
@@ -208,7 +210,7 @@ impl all::Carries for Shared {
 }
 
 impl Shared {
-    /// Whether a frame has arrived that it has not met, or is due.
+    /// Whether a frame has arrived that was not processed yet, or is due.
     fn is_behind(&self) -> bool {
         let is_behind = |running: &Running| {
             running.ends.iter().any(|end| end.ring.get_ref().has_more())
@@ -233,17 +235,17 @@ impl Shared {
     }
 }
 
-/// A wire's two ends and what lies between them.
+/// A wire's two ends and what is between them.
 struct Running {
     ends: [End; 2],
     policy: Box<dyn Policy>,
-    /// When the policy, or a full queue, asked to be looked after.
+    /// When the policy, or a full queue, asked to be polled.
     due: Option<Duration>,
     /// Wakes the task when the policy, or a full queue, asked for it.
     retry: Option<Pin<Box<Sleep>>>,
 }
 
-/// One end: its interface, and what is to leave by it.
+/// One end: its interface, and the frames that will leave through it.
 struct End {
     ring: AsyncFd<Ring>,
     waiting: VecDeque<Frame>,
@@ -254,20 +256,21 @@ impl End {
     fn new(ring: Ring) -> Result<Self> {
         let place = ring.place().to_owned();
         #[allow(unsafe_code, reason = "tokio leaves I/O safety to the caller")]
-        // SAFETY: a Ring owns one socket, which it never exchanges.
+        // SAFETY: a Ring owns one socket and never replaces it.
         let ring = unsafe { AsyncFd::register(ring) }
             .map_err(|e| Error::kernel(place, "epoll_ctl", std::io::Error::from(e)))?;
         Ok(Self { ring, waiting: VecDeque::new(), gone: false })
     }
 
-    /// The next frame that arrived; without one, the task is woken by the next.
+    /// The next frame that arrived; if there is none, the next one wakes the
+    /// task.
     fn poll_take(&mut self, context: &mut Context<'_>) -> Result<Option<Arrival>> {
         loop {
             if let Some(arrival) = self.ring.get_mut().take()? {
                 return Ok(Some(arrival));
             }
-            // Readiness may be stale. It is cleared first and the ring looked
-            // at again, so that a frame that comes between the two is found.
+            // Readiness may be stale. Clear it first, then look at the ring
+            // again, so that a frame that arrives in between is found.
             match self.ring.poll_read_ready(context) {
                 Poll::Pending => return Ok(None),
                 Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
@@ -278,8 +281,8 @@ impl End {
         }
     }
 
-    /// Sends what waits, at most [`BATCH`] frames. Says when to come again if
-    /// no event of the socket will tell.
+    /// Sends up to [`BATCH`] waiting frames. Returns when to try again if no
+    /// socket event will signal that.
     fn poll_send(&mut self, log: &mut log::Log, context: &mut Context<'_>) -> Result<Option<Duration>> {
         let mut sent = 0;
         while let Some(frame) = self.waiting.front() {
@@ -342,7 +345,7 @@ impl Running {
         }
         for mut frame in out.passed {
             if !is_new(&frame) {
-                // The policy kept it until it was due, or until now, or made it.
+                // The policy held it until it was due, or until now, or made it.
                 frame.since = self.due.map_or(now, |due| due.min(now));
             }
             self.ends[towards(frame.direction)].waiting.push_back(frame);
@@ -370,7 +373,7 @@ impl Running {
     }
 }
 
-/// Which end frames of this direction leave by.
+/// The end through which frames of this direction leave.
 fn towards(direction: Direction) -> usize {
     match direction {
         Direction::There => 1,

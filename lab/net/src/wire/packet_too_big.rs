@@ -1,5 +1,5 @@
-//! ICMPv6 "packet too big", by which a router tells a sender the MTU of the
-//! path to a destination: what [`frag_needed`](super::frag_needed) is to IPv4.
+//! ICMPv6 "packet too big": a router reports the MTU of the path to a
+//! destination. The IPv6 counterpart of [`frag_needed`](super::frag_needed).
 //!
 //! - RFC 4443 3.2, the message; 2.3, its checksum
 //! - net/ipv6/icmp.c: icmpv6_notify, icmpv6_err; net/ipv6/route.c:
@@ -9,29 +9,30 @@ use std::net::Ipv6Addr;
 
 use super::segment::Macs;
 
-/// An Ethernet header, the IPv6 and ICMPv6 headers of the message, and those of
-/// the packet that it quotes.
+/// An Ethernet header, the IPv6 and ICMPv6 headers of the message, and the
+/// headers of the quoted packet.
 pub const LENGTH: usize = ETHERNET + IP + ICMP + IP + ICMP;
 
 const ETHERNET: usize = 14;
 const IP: usize = 40;
 const ICMP: usize = 8;
-/// Assigned number of ICMPv6.
+/// The assigned protocol number of ICMPv6.
 const NEXT_HEADER: u8 = 58;
 const HOP_LIMIT: u8 = 64;
 /// RFC 4443 3.2 and 4.2.
 const PACKET_TOO_BIG: u8 = 2;
 const ECHO_REPLY: u8 = 129;
 
-/// Where the message of ICMPv6 lies in the frame, and the header that it quotes.
+/// The offsets of the ICMPv6 message in the frame, and of the header that it
+/// quotes.
 const MESSAGE: usize = ETHERNET + IP;
 const QUOTED: usize = MESSAGE + ICMP;
 
-/// The frame in which `router` tells `host` that what it sent to `destination`
+/// The frame in which `router` reports to `host` that a packet to `destination`
 /// was longer than `mtu` bytes.
 ///
-/// What is quoted is an answer to a ping: for an echo reply `icmpv6_err` updates
-/// the route without looking for a socket that sent it.
+/// The quoted packet is an echo reply: for one, `icmpv6_err` updates the route
+/// without looking up a socket.
 #[must_use]
 pub fn packet_too_big(
     macs: Macs,
@@ -53,7 +54,7 @@ pub fn packet_too_big(
     frame
 }
 
-/// The same message of another destination, in place.
+/// Changes the destination in the message, in place.
 pub fn redirect(frame: &mut [u8; LENGTH], destination: Ipv6Addr) {
     frame[QUOTED + 24..QUOTED + IP].copy_from_slice(&destination.octets());
     add_checksum(frame);
@@ -68,7 +69,7 @@ fn ip(header: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr, payload: usize
     header[24..40].copy_from_slice(&destination.octets());
 }
 
-/// RFC 8200 8.1: the checksum is of the message behind a pseudo-header.
+/// RFC 8200 8.1: the checksum covers a pseudo-header and the message.
 fn add_checksum(frame: &mut [u8; LENGTH]) {
     frame[MESSAGE + 2..MESSAGE + 4].copy_from_slice(&[0, 0]);
     let addresses = &frame[ETHERNET + 8..MESSAGE];

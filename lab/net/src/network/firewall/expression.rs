@@ -1,4 +1,4 @@
-//! A rule as the expressions that the kernel evaluates, in order.
+//! A rule as the list of expressions that the kernel evaluates.
 //!
 //! - include/uapi/linux/netfilter/nf_tables.h: every NFT_ and NFTA_ number
 //! - net/netfilter/nft_nat.c, nft_masq.c, nft_ct.c: what each expression reads
@@ -59,7 +59,7 @@ const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 1 << 1;
 const NF_NAT_RANGE_PROTO_RANDOM: u32 = 1 << 2;
 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 
-/// Every match is done in this register.
+/// Every match uses this register.
 const REG: Register = Register::Reg1;
 
 /// The expressions of a rule in the table of a family.
@@ -142,7 +142,7 @@ fn of_action(action: &Action, list: &mut Vec<Expressions>) {
     }
 }
 
-/// Loads `to` and names its register in the attributes of a nat expression.
+/// Loads `to`, and refers to its register in the attributes of a nat expression.
 fn nat(kind: u32, to: IpAddr, list: &mut Vec<Expressions>) -> Vec<DefaultNla> {
     let family = match Family::of(to) {
         Family::V4 => NFPROTO_IPV4,
@@ -162,7 +162,7 @@ fn load_ports(ports: Ports, min: u16, max: u16, list: &mut Vec<Expressions>) -> 
     [u32_attribute(min, Register::Reg2.into()), u32_attribute(max, Register::Reg3.into())]
 }
 
-/// nft_nat knows by itself that ports were given; nft_masq has to be told.
+/// nft_nat detects by itself that ports were given; nft_masq needs a flag.
 fn range_flags(ports: Option<Ports>, choice: Choice) -> u32 {
     let specified = if ports.is_some() { NF_NAT_RANGE_PROTO_SPECIFIED } else { 0 };
     specified
@@ -182,7 +182,7 @@ fn of_prefix(offset: u32, prefix: Prefix, list: &mut Vec<Expressions>) {
     list.push(compare(Operator::Equal, octets(prefix.address())));
 }
 
-/// An address as it is in a header, and in registers.
+/// An address as in a packet header, and in registers.
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().into(),
@@ -203,7 +203,7 @@ fn of_ports(offset: u32, ports: Ports, list: &mut Vec<Expressions>) {
 /// A device's name as the kernel compares it: IFNAMSIZ bytes.
 fn device_name(device: &str) -> [u8; libc::IFNAMSIZ] {
     let mut name = [0; libc::IFNAMSIZ];
-    // The last byte stays NUL: a longer name is no device's.
+    // The last byte stays NUL: no device has a longer name.
     for (to, from) in name[..libc::IFNAMSIZ - 1].iter_mut().zip(device.bytes()) {
         *to = from;
     }
@@ -261,7 +261,7 @@ fn u32_attribute(kind: u16, value: u32) -> DefaultNla {
 }
 
 /// The module and the CONFIG name of an expression that a kernel may lack; the
-/// other expressions are in nf_tables itself.
+/// other expressions are part of nf_tables itself.
 pub(super) fn module(expression: &Expressions) -> Option<&'static str> {
     match expression {
         Expressions::Meta(_) => Some("nft_meta (CONFIG_NFT_META)"),

@@ -1,10 +1,10 @@
 //! nf_tables rules in a namespace.
 //!
-//! Everything is one table for each address family, `ip faultlab` and
-//! `ip6 faultlab`, made in one transaction: either all rules are there, or none.
-//! A rule that names no family is in the tables of all; its counter is the sum.
-//! A rule carries its name as its comment, so that `nft list ruleset` shows it
-//! too. NAT in the family inet needs Linux 5.2 (d164385ec572), two tables do not.
+//! There is one table for each address family, `ip faultlab` and `ip6 faultlab`.
+//! They are created in one transaction: either all rules are there, or none. A
+//! rule that names no family is in all tables; its counter is the sum. A rule has
+//! its name as its comment, so `nft list ruleset` shows it. NAT in the family
+//! inet needs Linux 5.2 (d164385ec572), two tables do not.
 //!
 //! - net/netfilter/nf_tables_api.c
 //! - net/netfilter/nfnetlink.c: nfnetlink_rcv_batch
@@ -30,8 +30,8 @@ use faultlab_base::error::{Error, Result};
 /// A table that is never committed.
 const REHEARSAL: &str = "faultlab-rehearsal";
 
-/// The rules of a namespace. They stay when this value goes; they go with the
-/// namespace, which this value holds alive.
+/// The rules of a namespace. Dropping this value does not remove them; they go
+/// with the namespace, which this value keeps alive.
 #[derive(Debug)]
 pub struct Firewall {
     nfnetlink: Nfnetlink,
@@ -42,21 +42,22 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    /// Installs `rules` in the namespace: all of them or, on an error, nothing.
-    /// Rules that name no family are for the families that the others name, or
-    /// else for IPv4.
+    /// Installs `rules` in the namespace: all of them or, on error, none. Rules
+    /// that name no family apply to the families that the other rules name, or
+    /// else to IPv4.
     ///
     /// # Errors
     /// [`Error::Missing`] names what the kernel lacks: nf_tables, a family, a
-    /// type of chain or an expression. [`Error::Kernel`] names the rule: EEXIST
-    /// where the namespace has a firewall, EPERM without CAP_NET_ADMIN in it.
-    /// [`Error::Lab`] where a name is not unique, empty, too long or has a quote.
+    /// chain type or an expression. [`Error::Kernel`] names the rule: EEXIST if
+    /// the namespace already has a firewall, EPERM without CAP_NET_ADMIN in it.
+    /// [`Error::Lab`] if a name is not unique, is empty or too long, or contains
+    /// a quote.
     pub fn install(namespace: &Namespace, rules: &[Rule]) -> Result<Self> {
         Self::install_for(namespace, &[], rules)
     }
 
-    /// The same in a namespace that has addresses of these families: rules that
-    /// name no family are for those as well.
+    /// Like [`install`](Self::install), in a namespace that has addresses of
+    /// these families: rules that name no family apply to those as well.
     ///
     /// # Errors
     /// As [`install`](Self::install).
@@ -76,7 +77,7 @@ impl Firewall {
         Ok(firewall)
     }
 
-    /// The rules, in the order in which they were installed.
+    /// The rules, in order of installation.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
@@ -102,7 +103,7 @@ impl Firewall {
     /// Removes the rule of this name. Its chain stays.
     ///
     /// # Errors
-    /// [`Error::Lab`] where there is no such rule.
+    /// [`Error::Lab`] if there is no such rule.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         let place = self.nfnetlink.place();
         let absent = || Error::Lab(format!("{place}: the firewall has no rule {name}"));
@@ -124,10 +125,10 @@ impl Firewall {
         Ok(())
     }
 
-    /// What every rule counted, in the order in which they were installed.
+    /// The counters of all rules, in order of installation.
     ///
     /// # Errors
-    /// Where the kernel does not list the rules.
+    /// If the kernel does not list the rules.
     pub fn counters(&self) -> Result<Vec<RuleCounter>> {
         let mut counters: Vec<RuleCounter> = vec![];
         for Record { counter, .. } in self.records()? {
@@ -144,10 +145,10 @@ impl Firewall {
         Ok(counters)
     }
 
-    /// What the rule of this name counted.
+    /// The counter of the rule with this name.
     ///
     /// # Errors
-    /// [`Error::Lab`] where there is no such rule.
+    /// [`Error::Lab`] if there is no such rule.
     pub fn counter(&self, name: &str) -> Result<RuleCounter> {
         let counters = self.counters()?;
         counters
@@ -168,7 +169,7 @@ impl Firewall {
         Ok(records)
     }
 
-    /// Makes tables, chains and rules in one transaction.
+    /// Creates tables, chains and rules in one transaction.
     fn commit(
         &self,
         tables: &BTreeSet<Family>,
@@ -236,7 +237,8 @@ impl Firewall {
     }
 
     fn rule_error(&self, family: Family, rule: &Rule, refusal: &Refusal) -> Error {
-        // A rule that is not among the installed ones comes behind them; readers count from 1.
+        // A rule that is not installed yet comes after those that are; people
+        // count from 1.
         let before = self.rules.iter().position(|other| other == rule).unwrap_or(self.rules.len());
         let which = format!("rule {} ({})", before + 1, rule.name());
         match self.lacking(family, rule) {
@@ -245,8 +247,8 @@ impl Firewall {
         }
     }
 
-    /// The first of the rule's expressions that the kernel does not know: each
-    /// is tried alone, in a transaction that is never committed.
+    /// The first of the rule's expressions that the kernel lacks: each is tried
+    /// alone, in a transaction that is never committed.
     fn lacking(&self, family: Family, rule: &Rule) -> Option<&'static str> {
         let expressions = expression::of_rule(family, rule);
         expressions.into_iter().find_map(|expression| {
@@ -279,16 +281,16 @@ impl Step<'_> {
     }
 }
 
-/// The families whose tables a rule is in, of a firewall that has these.
+/// The families whose tables contain a rule, in a firewall with `families`.
 fn families_for(rule: &Rule, families: &BTreeSet<Family>) -> impl Iterator<Item = Family> + use<> {
     let families = rule.family().map_or_else(|| families.iter().copied().collect(), |family| vec![family]);
     families.into_iter()
 }
 
-/// The chains that `rules` need in a firewall that has tables of these families.
-/// Kernels before 4.18 translate the packets of a flow only in hooks that have
-/// a nat chain, so a reply needs the opposite one: prerouting and postrouting
-/// face each other, and so do output and input.
+/// The chains that `rules` need in a firewall with tables for these families.
+/// Before 4.18 the kernel translates the packets of a flow only in hooks that
+/// have a nat chain, so replies need the opposite one: prerouting and postrouting
+/// are opposites, and so are output and input.
 fn chains_for(rules: &[Rule], families: &BTreeSet<Family>) -> BTreeSet<(Family, Hook)> {
     let hooks = |family: Family| {
         let own = rules.iter().filter(|rule| families_for(rule, families).any(|of| of == family));

@@ -19,7 +19,7 @@ const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_COUNTER_BYTES: u16 = 1;
 const NFTA_COUNTER_PACKETS: u16 = 2;
 
-/// What a rule counted since it was installed.
+/// A rule's counter since its installation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleCounter {
     /// The rule's name.
@@ -36,7 +36,7 @@ impl fmt::Display for RuleCounter {
     }
 }
 
-/// A rule of this table, if the message is one.
+/// A rule of this table, if the message describes one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     /// The family of its table.
@@ -66,7 +66,7 @@ impl Record {
                 _ => {}
             }
         }
-        // Old kernels list the rules of every table, whichever was asked for.
+        // Old kernels list the rules of all tables, whichever was requested.
         ours.then_some(record)
     }
 

@@ -1,4 +1,4 @@
-//! What a packet must be for a rule to apply.
+//! The conditions under which a rule applies to a packet.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ impl Protocol {
         }
     }
 
-    /// The family that it belongs to, if it belongs to one.
+    /// The family it belongs to, if there is only one.
     #[must_use]
     pub fn family(self) -> Option<Family> {
         match self {
@@ -62,7 +62,7 @@ impl Prefix {
     /// The addresses that share the first `length` bits of `address`.
     ///
     /// # Panics
-    /// When `length` is more than the address has.
+    /// If `length` is more than the address has.
     pub fn new(address: impl Into<IpAddr>, length: u8) -> Self {
         let net = Net::new(address, length);
         Self(Net::new(net.network(), length))
@@ -80,13 +80,13 @@ impl Prefix {
         self.0.addr()
     }
 
-    /// The prefix length as a netmask; 255.255.255.255 for one address.
+    /// The prefix length as a netmask; 255.255.255.255 for a single address.
     #[must_use]
     pub fn netmask(self) -> IpAddr {
         self.0.netmask()
     }
 
-    /// Whether it covers one address only.
+    /// Whether it covers a single address only.
     #[must_use]
     pub fn is_one_address(self) -> bool {
         self.0.prefix_len() == self.0.max_prefix_len()
@@ -112,7 +112,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// One port, or the ports from the first to the last, both included.
+/// A port, or an inclusive range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ports {
     /// The lowest port.
@@ -149,7 +149,7 @@ pub struct CtState(u32);
 
 // include/uapi/linux/netfilter/nf_conntrack_common.h: NF_CT_STATE_BIT.
 impl CtState {
-    /// conntrack could not place the packet.
+    /// conntrack could not classify the packet.
     pub const INVALID: Self = Self(1);
     /// Packets were seen in both directions.
     pub const ESTABLISHED: Self = Self(2);
@@ -157,7 +157,7 @@ impl CtState {
     pub const RELATED: Self = Self(4);
     /// The first packets of a flow.
     pub const NEW: Self = Self(8);
-    /// Never shown to conntrack.
+    /// Hidden from conntrack.
     pub const UNTRACKED: Self = Self(64);
 
     const NAMES: [(Self, &str); 5] = [
@@ -190,7 +190,7 @@ impl fmt::Display for CtState {
     }
 }
 
-/// The flags as nft spells them: `syn,ack`.
+/// The flags in nft's format: `syn,ack`.
 struct Named(TcpFlags);
 
 impl fmt::Display for Named {
@@ -217,12 +217,12 @@ fn write_joined<'a>(f: &mut fmt::Formatter<'_>, names: impl Iterator<Item = &'a 
     Ok(())
 }
 
-/// What a packet must be for a rule to apply: all of what is set.
+/// The conditions of a rule; all that are set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Matches {
-    /// The name of the device it came in by.
+    /// The name of the input device.
     pub in_device: Option<String>,
-    /// The name of the device it goes out by.
+    /// The name of the output device.
     pub out_device: Option<String>,
     /// Its source address.
     pub source: Option<Prefix>,
@@ -234,14 +234,14 @@ pub struct Matches {
     pub source_port: Option<Ports>,
     /// Its destination port.
     pub destination_port: Option<Ports>,
-    /// Those of its TCP flags that are in `.0` are as in `.1`.
+    /// Of its TCP flags, those in `.0` must equal `.1`.
     pub tcp_flags: Option<(TcpFlags, TcpFlags)>,
-    /// conntrack's opinion of it is one of these.
+    /// Its conntrack state is one of these.
     pub ct_state: Option<CtState>,
 }
 
 impl fmt::Display for Matches {
-    /// Every match with a space behind it.
+    /// Every match, each followed by a space.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(device) = &self.in_device {
             write!(f, "iifname \"{device}\" ")?;
@@ -276,7 +276,7 @@ impl fmt::Display for Matches {
         }
         if let Some((mask, value)) = &self.tcp_flags {
             let (one, mask, value) = (mask.bits().is_power_of_two(), Named(*mask), Named(*value));
-            // nft 1.0.6 prints one flag like this, and several like that.
+            // nft 1.0.6 prints a single flag like this, and several like that.
             if one {
                 write!(f, "tcp flags & {mask} == {value} ")?;
             } else {

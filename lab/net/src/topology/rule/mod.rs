@@ -1,8 +1,8 @@
 //! nf_tables rules as values.
 //!
-//! A rule has a name, a hook, what it matches, and what it does. Every rule
-//! counts packets and bytes. It displays as `nft list ruleset` would print it,
-//! without the numbers of its counter.
+//! A rule has a name, a hook, matches and an action. Every rule counts packets
+//! and bytes. It is displayed as `nft list ruleset` prints it, without the values
+//! of its counter.
 //!
 //! ```
 //! use faultlab_net::topology::rule::{CtState, Hook, Rule};
@@ -29,26 +29,26 @@ use crate::topology::net::Family;
 /// libnftnl/udata.h: NFTNL_UDATA_COMMENT_MAXLEN, 128 with its NUL.
 pub const NAME_MAX: usize = 127;
 
-/// Where in the stack a rule is asked. One hook is one chain.
+/// The point in the stack where a rule is evaluated. Each hook has one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
-    /// Before conntrack sees a packet that came in.
+    /// Incoming packets, before conntrack.
     RawPrerouting,
-    /// Before conntrack sees a packet that was made here.
+    /// Locally generated packets, before conntrack.
     RawOutput,
-    /// Destination NAT of what comes in.
+    /// Destination NAT of incoming packets.
     NatPrerouting,
-    /// Source NAT of what is delivered here.
+    /// Source NAT of locally delivered packets.
     NatInput,
-    /// Destination NAT of what is made here.
+    /// Destination NAT of locally generated packets.
     NatOutput,
-    /// Source NAT of what goes out.
+    /// Source NAT of outgoing packets.
     NatPostrouting,
-    /// What is delivered here.
+    /// Locally delivered packets.
     Input,
-    /// What passes through.
+    /// Forwarded packets.
     Forward,
-    /// What is made here.
+    /// Locally generated packets.
     Output,
 }
 
@@ -80,7 +80,8 @@ impl Hook {
         }
     }
 
-    /// Whether the chain is of type nat: only the first packet of a flow is asked.
+    /// Whether the chain is of type nat: only the first packet of a flow
+    /// traverses it.
     #[must_use]
     pub fn is_nat(self) -> bool {
         matches!(self, Self::NatPrerouting | Self::NatInput | Self::NatOutput | Self::NatPostrouting)
@@ -96,7 +97,7 @@ impl fmt::Display for Hook {
 /// How NAT chooses a source port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Keep the port where it is free, else the next free one.
+    /// Keep the port if it is free, or else take the next free one.
     #[default]
     Keep,
     /// Start from a keyed hash of the flow: `random`.
@@ -105,20 +106,20 @@ pub enum Choice {
     FullyRandom,
 }
 
-/// What a rule does to the packets that it matches, after it counted them.
+/// What a rule does with matching packets, after counting them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Lets the packet go on to the next hook.
     Accept,
     /// Drops the packet.
     Drop,
-    /// Nothing: the next rule is asked.
+    /// Nothing: evaluation continues with the next rule.
     Count,
     /// Hides the packet from conntrack.
     Notrack,
     /// Rewrites the source of the flow.
     SourceNat {
-        /// The new address; the out device's own where there is none (masquerade).
+        /// The new address; `None` for the output device's own (masquerade).
         to: Option<IpAddr>,
         /// The ports to choose from.
         ports: Option<Ports>,
@@ -168,23 +169,24 @@ impl Rule {
         Self::new(name, Hook::RawPrerouting, Action::Notrack)
     }
 
-    /// A rule in nat postrouting: flows go out with the source `to`.
+    /// A rule in nat postrouting that rewrites the source of flows to `to`.
     pub fn source_nat(name: impl Into<String>, to: impl Into<IpAddr>) -> Self {
         let action = Action::SourceNat { to: Some(to.into()), ports: None, choice: Choice::Keep };
         Self::new(name, Hook::NatPostrouting, action)
     }
 
-    /// A rule in nat postrouting: flows that go out by `device` take its address.
+    /// A rule in nat postrouting: flows that leave through `device` get its
+    /// address.
     ///
-    /// The device is not optional: an unconditional masquerade black-holes
-    /// what a host sends to itself over lo.
+    /// The device is not optional: an unconditional masquerade black-holes what a
+    /// host sends to itself over lo.
     pub fn masquerade(name: impl Into<String>, device: impl Into<String>) -> Self {
         let action = Action::SourceNat { to: None, ports: None, choice: Choice::Keep };
         Self::new(name, Hook::NatPostrouting, action).out(device)
     }
 
-    /// A rule in nat prerouting: TCP flows to `service` go to `backend`.
-    /// [`udp`](Self::udp) makes it UDP flows.
+    /// A rule in nat prerouting that redirects TCP flows from `service` to
+    /// `backend`. [`udp`](Self::udp) makes it UDP flows.
     pub fn destination_nat(
         name: impl Into<String>,
         service: (impl Into<IpAddr>, u16),
@@ -204,28 +206,28 @@ impl Rule {
         self
     }
 
-    /// Only what came in by `device`.
+    /// Only packets that arrive on `device`.
     #[must_use]
     pub fn r#in(mut self, device: impl Into<String>) -> Self {
         self.matches.in_device = Some(device.into());
         self
     }
 
-    /// Only what goes out by `device`.
+    /// Only packets that leave through `device`.
     #[must_use]
     pub fn out(mut self, device: impl Into<String>) -> Self {
         self.matches.out_device = Some(device.into());
         self
     }
 
-    /// Only what comes from an address or a [`Prefix`].
+    /// Only packets from an address or a [`Prefix`].
     #[must_use]
     pub fn source(mut self, source: impl Into<Prefix>) -> Self {
         self.matches.source = Some(source.into());
         self
     }
 
-    /// Only what goes to an address or a [`Prefix`].
+    /// Only packets to an address or a [`Prefix`].
     #[must_use]
     pub fn destination(mut self, destination: impl Into<Prefix>) -> Self {
         self.matches.destination = Some(destination.into());
@@ -261,14 +263,16 @@ impl Rule {
         self
     }
 
-    /// Only from a port or a range of ports; of any transport unless one is named.
+    /// Only from a port or a range of ports; of any transport protocol unless one
+    /// is set.
     #[must_use]
     pub fn source_port(mut self, ports: impl Into<Ports>) -> Self {
         self.matches.source_port = Some(ports.into());
         self
     }
 
-    /// Only to a port or a range of ports; of any transport unless one is named.
+    /// Only to a port or a range of ports; of any transport protocol unless one
+    /// is set.
     #[must_use]
     pub fn destination_port(mut self, ports: impl Into<Ports>) -> Self {
         self.matches.destination_port = Some(ports.into());
@@ -281,24 +285,25 @@ impl Rule {
         self.tcp_flags_of(flags, flags)
     }
 
-    /// Only TCP segments that have, of the flags in `mask`, exactly those in `value`.
+    /// Only TCP segments whose flags in `mask` are exactly those in `value`.
     #[must_use]
     pub fn tcp_flags_of(mut self, mask: TcpFlags, value: TcpFlags) -> Self {
         self.matches.tcp_flags = Some((mask, value));
         self.tcp()
     }
 
-    /// Only packets of which conntrack says one of `states`.
+    /// Only packets in one of these conntrack `states`.
     #[must_use]
     pub fn ct_state(mut self, states: CtState) -> Self {
         self.matches.ct_state = Some(states);
         self
     }
 
-    /// Source NAT chooses among these ports. Kernels without 8a6bf5da1aef (4.4) ignore it in a masquerade.
+    /// Makes source NAT choose among these ports. Kernels without 8a6bf5da1aef
+    /// (4.4) ignore it in a masquerade.
     ///
     /// # Panics
-    /// When the rule is no source NAT.
+    /// If the rule is not a source NAT.
     #[must_use]
     pub fn to_ports(mut self, range: impl Into<Ports>) -> Self {
         match &mut self.action {
@@ -308,10 +313,10 @@ impl Rule {
         self
     }
 
-    /// Source NAT chooses ports this way.
+    /// Sets how source NAT chooses ports.
     ///
     /// # Panics
-    /// When the rule is no source NAT.
+    /// If the rule is not a source NAT.
     #[must_use]
     pub fn choose(mut self, how: Choice) -> Self {
         match &mut self.action {
@@ -327,29 +332,29 @@ impl Rule {
         &self.name
     }
 
-    /// Where it is asked.
+    /// The hook at which it is evaluated.
     #[must_use]
     pub fn hook(&self) -> Hook {
         self.hook
     }
 
-    /// What it matches.
+    /// Its matches.
     #[must_use]
     pub fn matches(&self) -> &Matches {
         &self.matches
     }
 
-    /// What it does.
+    /// Its action.
     #[must_use]
     pub fn action(&self) -> &Action {
         &self.action
     }
 
-    /// The address family that it names by an address or by ICMP. A rule that
-    /// names none is for every family of its host.
+    /// The family that the rule names, by an address or by ICMP. A rule that
+    /// names none applies to every family of its host.
     ///
     /// # Panics
-    /// When it names both: no packet is of both.
+    /// If it names both: no packet belongs to both.
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         let Matches { source, destination, protocol, .. } = &self.matches;
@@ -366,7 +371,7 @@ impl Rule {
         first
     }
 
-    /// The same rule with its addresses, and ICMP, in a family: see
+    /// The same rule with its addresses, and ICMP, mapped to a family: see
     /// [`Family::address`].
     #[must_use]
     pub(crate) fn of_family(mut self, family: Family) -> Self {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{Direction, Frame, Out, Policy};
 
-/// Several policies along one wire, the first one next to end 0.
+/// Several policies along one wire, the first of them next to end 0.
 ///
-/// A frame that goes [`Direction::Back`] meets the last one first; what a policy
-/// makes itself goes through those that lie between it and the frame's end.
+/// A frame that goes [`Direction::Back`] reaches the last one first. A frame that
+/// a policy makes passes the policies between it and the frame's end.
 #[derive(Default)]
 pub struct Chain {
     policies: Vec<Box<dyn Policy>>,
@@ -22,7 +22,7 @@ impl Chain {
         Self::default()
     }
 
-    /// Puts `policy` at the end that lies towards end 1.
+    /// Adds `policy` on the side of end 1.
     #[must_use]
     pub fn then(mut self, policy: impl Policy + 'static) -> Self {
         self.policies.push(Box::new(policy));
@@ -30,7 +30,7 @@ impl Chain {
     }
 
     /// Carries frames on, each from the gap where it is: gap 0 is end 0, gap n
-    /// lies behind the n-th policy.
+    /// follows the n-th policy.
     fn carry(&mut self, now: Duration, mut frames: VecDeque<(usize, Frame)>, out: &mut Out) {
         while let Some((gap, frame)) = frames.pop_front() {
             let next = match frame.direction {
@@ -48,7 +48,8 @@ impl Chain {
     }
 }
 
-/// The frames that the policy at `index` passed, each at the gap where it is now.
+/// The frames that the policy at `index` passed, each with the gap where it is
+/// now.
 fn behind(index: usize, step: Out, out: &mut Out) -> impl Iterator<Item = (usize, Frame)> {
     out.dropped.extend(step.dropped);
     step.passed.into_iter().map(move |frame| match frame.direction {
@@ -67,8 +68,8 @@ impl Policy for Chain {
     }
 
     fn poll(&mut self, now: Duration, waker: &Waker, out: &mut Out) -> Option<Duration> {
-        // Again while anything moves: a frame that one policy let go may be
-        // late, or due, in another.
+        // Repeat while anything moves: a frame that one policy releases may be
+        // delayed, or due, in another.
         loop {
             let mut moved = false;
             let mut next: Option<Duration> = None;
@@ -100,7 +101,8 @@ mod tests {
     use super::super::{Delay, Discard, Hold};
     use super::*;
 
-    /// Writes down what it sees, and answers segment 1 with a segment 2 going back.
+    /// Records what it sees, and answers segment 1 with a segment 2 in the other
+    /// direction.
     struct Witness {
         name: &'static str,
         answers: bool,

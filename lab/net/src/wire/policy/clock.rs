@@ -1,4 +1,4 @@
-//! Timestamp clocks set apart, and hosts that have none.
+//! Hosts with different timestamp clocks, and hosts without timestamps.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::{Direction, Frame, Out, Policy};
 use crate::wire::segment::{self, Flags, Timestamps};
 
 /// Shifts the timestamp clock of the hosts behind one end, as the rest of the
-/// network sees it. Both ends of a connection see a consistent story.
+/// network sees it. The view of each end of a connection stays consistent.
 ///
-/// On kernels up to 4.9 all namespaces share one timestamp clock; this gives
-/// one of them an uptime of its own.
+/// Up to Linux 4.9 all namespaces share one timestamp clock; this gives one of
+/// them its own uptime.
 #[derive(Clone, Copy, Debug)]
 pub struct ShiftTimestampClock {
     sent: Direction,
@@ -17,7 +17,7 @@ pub struct ShiftTimestampClock {
 }
 
 impl ShiftTimestampClock {
-    /// Sets the clock of those whose frames go in the direction `sent` forward by
+    /// Sets the clock of the hosts that send in the direction `sent` forward by
     /// `ticks` of their TSval, modulo 2^32; `0_u32.wrapping_sub(n)` sets it back.
     #[must_use]
     pub fn new(sent: Direction, ticks: u32) -> Self {
@@ -43,9 +43,9 @@ impl Policy for ShiftTimestampClock {
     }
 }
 
-/// Takes the timestamps option out of every segment, both ways, as if the
-/// hosts behind one end did not use it. On kernels up to 4.12
-/// net.ipv4.tcp_timestamps is one for all namespaces.
+/// Removes the timestamps option from every segment, in both directions, as if
+/// the hosts behind one end did not use it. Up to Linux 4.12 all namespaces share
+/// net.ipv4.tcp_timestamps.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoveTimestamps;
 
@@ -90,7 +90,7 @@ mod tests {
             for direction in Direction::BOTH {
                 let frame = segment(direction, 1, Some(Timestamps { tsval, tsecr }));
                 let there = shifted(ShiftTimestampClock::new(Direction::There, ticks), frame.clone());
-                // No echo at all and an echo of zero look alike.
+                // No echo and an echo of zero look alike.
                 if direction == Direction::There || timestamps(&there).tsecr != 0 {
                     let back = ShiftTimestampClock::new(Direction::There, ticks.wrapping_neg());
                     prop_assert_eq!(shifted(back, there), frame);

@@ -1,4 +1,4 @@
-//! A link that dies without a word.
+//! A link that fails silently.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Frame, Out, Policy};
 
-/// Carries nothing in either direction once it is told to: the link died, and
-/// neither end's carrier says so.
+/// Carries nothing in either direction once it is cut. Both ends keep their
+/// carrier, so neither notices that the link is dead.
 #[derive(Debug)]
 pub struct Cut {
     cut: Rc<Cell<bool>>,

@@ -1,4 +1,4 @@
-//! Segments that come late.
+//! Delayed segments.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Direction, Frame, Out, Policy, Predicate, matches};
 use crate::wire::segment::Segment;
 
-/// Passes segments that match later, in the order in which they came.
+/// Delays matching segments, and keeps their order.
 pub struct Delay {
     by: Duration,
     predicate: Predicate,
@@ -15,7 +15,7 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// Delays every segment that matches `by` this much.
+    /// Delays every matching segment by `by`.
     pub fn matching(by: Duration, predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         Self { by, predicate: Box::new(predicate), late: VecDeque::new() }
     }
@@ -24,7 +24,8 @@ impl Delay {
 impl Policy for Delay {
     fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
         if matches(&mut self.predicate, &frame) {
-            // The arrivals of the two ends are not sorted against each other.
+            // The arrivals at the two ends are not ordered with respect to each
+            // other.
             let behind = self.late.back().map_or(Duration::ZERO, |(due, _)| *due);
             self.late.push_back(((now + self.by).max(behind), frame));
         } else {
@@ -49,7 +50,7 @@ mod tests {
         let ms = Duration::from_millis;
         let mut delay = Delay::matching(ms(50), |_, segment| segment.header.seq != 3);
         let mut out = Out::default();
-        // The second arrived earlier, at the other end, but is seen later.
+        // The second arrived earlier, at the other end, but is processed later.
         for (at, direction, seq) in
             [(10, Direction::There, 1), (5, Direction::Back, 2), (20, Direction::There, 3)]
         {

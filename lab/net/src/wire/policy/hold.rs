@@ -1,4 +1,4 @@
-//! Segments that are kept until a scenario lets them go.
+//! Segments that are held until a scenario releases them.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Direction, Frame, Out, Policy, Predicate, matches};
 use crate::wire::segment::Segment;
 
-/// Keeps segments that match until told to let go.
+/// Holds matching segments until released.
 pub struct Hold {
     predicate: Predicate,
     shared: Rc<HoldShared>,
@@ -21,14 +21,14 @@ struct HoldShared {
     waker: Cell<Option<Waker>>,
 }
 
-/// Lets go of what a [`Hold`] keeps.
+/// Releases the segments that a [`Hold`] holds.
 #[derive(Clone)]
 pub struct HoldHandle {
     shared: Rc<HoldShared>,
 }
 
 impl Hold {
-    /// Holds every segment that matches until [`HoldHandle::release`].
+    /// Holds every matching segment until [`HoldHandle::release`].
     pub fn matching(predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> (Self, HoldHandle) {
         let shared = Rc::new(HoldShared::default());
         (Self { predicate: Box::new(predicate), shared: shared.clone() }, HoldHandle { shared })
@@ -36,8 +36,8 @@ impl Hold {
 }
 
 impl HoldHandle {
-    /// Sends what is held on its way, in the order in which it came, and holds
-    /// nothing from now on.
+    /// Sends the held segments on, in order of arrival, and holds nothing from
+    /// now on.
     pub fn release(&self) {
         self.shared.released.set(true);
         if let Some(waker) = self.shared.waker.take() {
@@ -57,7 +57,7 @@ impl Policy for Hold {
         if !self.shared.released.get() && matches(&mut self.predicate, &frame) {
             self.shared.held.borrow_mut().push(frame);
         } else {
-            // What was held comes first, also when its release is not polled yet.
+            // Held segments come first, even if the release has not been polled yet.
             self.let_go(out);
             out.pass(frame);
         }
@@ -107,7 +107,8 @@ mod tests {
         assert_eq!(hold.poll(Duration::ZERO, &woken.clone().into(), &mut out), None);
         handle.release();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        // A segment that comes before the wire asks again comes behind.
+        // A segment that arrives before the wire polls again goes behind the held
+        // ones.
         hold.frame(Duration::ZERO, segment(Direction::There, 4, None), &mut out);
         assert_eq!((handle.held(), numbers(&out.passed)), (0, vec![2, 1, 3, 4]));
     }

@@ -1,11 +1,11 @@
-//! What a wire does with the frames that it is given.
+//! What a wire does with its frames.
 //!
-//! A [`Policy`] decides about one frame at a time: it passes it on, drops it,
-//! keeps it for later, or sends others besides. It does no I/O and reads no
-//! clock. What a scenario steers while the wire runs it steers through a
-//! handle; handles and policies live on one thread.
+//! A [`Policy`] decides about one frame at a time: it passes, drops or holds the
+//! frame, or sends others as well. It does no I/O and reads no clock. A scenario
+//! controls a policy of a running wire through a handle; handles and policies
+//! stay on one thread.
 //!
-//! Predicates look at TCP segments only. What is not TCP passes.
+//! Predicates see TCP segments only. Everything else passes.
 
 mod chain;
 mod clock;
@@ -51,23 +51,23 @@ impl Direction {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use = "a frame that is neither passed nor dropped counts as held"]
 pub struct Frame {
-    /// Where it goes.
+    /// Its direction.
     pub direction: Direction,
     /// Its bytes, from the destination address to the end of the payload.
     pub bytes: Vec<u8>,
-    /// Which record of the log tells of it; none for a frame made here.
+    /// Its record in the log; `None` for a frame that was made here.
     pub(in crate::wire) record: Option<u64>,
-    /// Since when nothing but the wire has kept it.
+    /// Since when only the wire, and not its policy, has held it.
     pub(in crate::wire) since: Duration,
 }
 
 impl Frame {
-    /// A frame that did not come from an end.
+    /// A frame that did not arrive at an end.
     pub fn new(direction: Direction, bytes: Vec<u8>) -> Self {
         Self { direction, bytes, record: None, since: Duration::ZERO }
     }
 
-    /// The TCP segment in it.
+    /// The TCP segment in it, if there is one.
     #[must_use]
     pub fn segment(&self) -> Option<Segment<'_>> {
         Segment::parse(&self.bytes)
@@ -82,12 +82,12 @@ pub struct Out {
 }
 
 impl Out {
-    /// Lets `frame` go on its way.
+    /// Passes `frame` on.
     pub fn pass(&mut self, frame: Frame) {
         self.passed.push(frame);
     }
 
-    /// Ends `frame`.
+    /// Drops `frame`.
     pub fn drop(&mut self, frame: Frame) {
         self.dropped.push(frame);
     }
@@ -99,28 +99,28 @@ pub trait Policy {
     /// CLOCK_MONOTONIC. A frame that is neither passed nor dropped is held.
     fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out);
 
-    /// Gives what was held and is due at `now`, and says when to ask again.
+    /// Returns held frames that are due at `now`, and the time of the next poll.
     ///
-    /// It is asked after frames arrived, at the time it said, and when `waker`,
-    /// which is to be kept for that, was woken.
+    /// Called after frames arrive, at the time it returned, and when `waker`,
+    /// which the policy may store, is woken.
     fn poll(&mut self, _now: Duration, _waker: &Waker, _out: &mut Out) -> Option<Duration> {
         None
     }
 
-    /// What a kernel in its place would have counted, by the counter's name.
+    /// What a kernel in its place would have counted, by counter name.
     fn counted(&self) -> Vec<(&'static str, u64)> {
         vec![]
     }
 }
 
-/// Which segments a policy is about.
+/// Which segments a policy applies to.
 pub type Predicate = Box<dyn FnMut(Direction, &Segment<'_>) -> bool>;
 
 fn matches(predicate: &mut Predicate, frame: &Frame) -> bool {
     frame.segment().is_some_and(|segment| predicate(frame.direction, &segment))
 }
 
-/// Passes every frame: a good cable.
+/// Passes every frame, like a good cable.
 #[derive(Debug)]
 pub struct Pass;
 
@@ -136,12 +136,12 @@ pub struct Discard {
 }
 
 impl Discard {
-    /// Drops every segment that matches.
+    /// Drops every matching segment.
     pub fn matching(predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         Self { predicate: Box::new(predicate) }
     }
 
-    /// Drops the `n`-th segment that matches, the first being 1, and no other.
+    /// Drops only the `n`-th matching segment, counted from 1.
     pub fn nth(n: u64, mut predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         let mut seen = 0;
         Self::matching(move |direction, segment| {
@@ -158,13 +158,13 @@ impl Policy for Discard {
     }
 }
 
-/// Passes segments that match twice, one right after the other.
+/// Sends matching segments twice, back to back.
 pub struct Duplicate {
     predicate: Predicate,
 }
 
 impl Duplicate {
-    /// Doubles every segment that matches.
+    /// Duplicates every matching segment.
     pub fn matching(predicate: impl FnMut(Direction, &Segment<'_>) -> bool + 'static) -> Self {
         Self { predicate: Box::new(predicate) }
     }
@@ -188,7 +188,7 @@ pub(super) mod tests {
 
     const MACS: Macs = Macs { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2] };
 
-    /// A segment that is known by its sequence number.
+    /// A segment that is identified by its sequence number.
     pub(in crate::wire::policy) fn segment(
         direction: Direction,
         seq: u32,

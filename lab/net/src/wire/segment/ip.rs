@@ -11,30 +11,30 @@ use etherparse::{
 
 /// The length of an Ethernet header.
 pub const ETHERNET: usize = 14;
-/// How many extension headers are walked; Linux sends one at most.
+/// How many extension headers are parsed; Linux sends at most one.
 const EXTENSIONS: usize = 8;
 
-/// What is told of an IP header.
+/// The parsed fields of an IP header.
 #[derive(Debug, Clone)]
 pub struct IpHeader {
-    /// Whom the packet is from.
+    /// The source address.
     pub src: IpAddr,
-    /// Whom it is for.
+    /// The destination address.
     pub dst: IpAddr,
-    /// What is in it.
+    /// The protocol of the payload.
     pub protocol: IpNumber,
     /// The identification, which no router changes. IPv6 has none.
     pub id: Option<u16>,
-    /// Whether it is a part of a packet.
+    /// Whether the packet is a fragment.
     pub is_fragment: bool,
-    /// Where its payload lies in the frame by the length in the header: the
-    /// frame may have been cut short before that.
+    /// The payload's range in the frame, by the length in the header. The frame
+    /// may have been truncated before its end.
     pub payload: Range<usize>,
 }
 
 impl IpHeader {
-    /// The header of the packet in an untagged Ethernet frame. The frame may be
-    /// cut short behind it.
+    /// The header of the packet in an untagged Ethernet frame, which may be
+    /// truncated after the header.
     #[must_use]
     pub fn of_frame(frame: &[u8]) -> Option<Self> {
         let packet = frame.get(ETHERNET..)?;
@@ -100,7 +100,7 @@ impl IpHeader {
     }
 }
 
-/// The packet of no frame, in one.
+/// Puts a bare packet into an Ethernet frame.
 pub fn framed(packet: &[u8]) -> Vec<u8> {
     let kind = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [0x08, 0x00] };
     [&[2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0][..], &kind, packet].concat()

@@ -1,11 +1,11 @@
-//! TCP segments as they lie in Ethernet frames: read, edited, made.
+//! TCP segments in Ethernet frames: parsing, editing, building.
 //!
-//! IPv4 and IPv6 carry segments here, in untagged frames. ARP, a VLAN tag, a
-//! fragment and anything cut short or malformed is "not TCP": there is no
+//! Segments are carried by IPv4 or IPv6 in untagged frames. ARP, a VLAN tag, a
+//! fragment, and anything truncated or malformed is "not TCP": there is no
 //! [`Segment`].
 //!
 //! - RFC 9293 3.1, the header; RFC 7323 3.2, the timestamps option
-//! - print-tcp.c of tcpdump, whose spelling [`Segment`] is shown in
+//! - print-tcp.c of tcpdump, whose format [`Segment`] is displayed in
 
 mod identity;
 mod ip;
@@ -24,10 +24,11 @@ pub use ip::IpHeader;
 use place::{Place, be32};
 pub use timestamps::{Timestamps, remove_timestamps, set_timestamps};
 
-/// The time to live, or hop limit, of a frame that is made here: Linux's default.
+/// The time to live, or hop limit, of frames that are built here: Linux's
+/// default.
 const TTL: u8 = 64;
 
-/// What a scenario looks at in the headers of a segment.
+/// The headers of a segment, as far as scenarios use them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Header {
     /// The sender.
@@ -59,7 +60,7 @@ impl fmt::Display for Header {
     }
 }
 
-/// A TCP segment: its headers, and its payload where that lies.
+/// A TCP segment: its headers, and a reference to its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment<'a> {
     /// The headers.
@@ -78,14 +79,14 @@ pub struct Macs {
 }
 
 impl Macs {
-    /// The addresses of `frame`; none when it is shorter than an Ethernet header.
+    /// The addresses of `frame`; `None` if it is shorter than an Ethernet header.
     #[must_use]
     pub fn of(frame: &[u8]) -> Option<Self> {
         let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
         Some(Self { src: ethernet.source(), dst: ethernet.destination() })
     }
 
-    /// The addresses of an answer.
+    /// The addresses of a reply.
     #[must_use]
     pub fn swapped(self) -> Self {
         Self { src: self.dst, dst: self.src }
@@ -93,15 +94,15 @@ impl Macs {
 }
 
 impl Header {
-    /// The headers of the segment in an Ethernet frame that may be cut short
-    /// behind them, and the length of the payload as it was.
+    /// The headers of the segment in an Ethernet frame that may be truncated
+    /// after them, and the original length of the payload.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<(Self, usize)> {
         let place = Place::of_headers(frame)?;
         Some((Self::at(frame, &place)?, place.payload.len()))
     }
 
-    /// The same of an IP packet that is in no frame.
+    /// Like `parse`, for an IP packet without a frame.
     #[must_use]
     pub fn of_packet(packet: &[u8]) -> Option<(Self, usize)> {
         Self::parse(&ip::framed(packet))
@@ -125,18 +126,19 @@ impl Header {
 }
 
 impl<'a> Segment<'a> {
-    /// The segment in an Ethernet frame; none where there is no whole one.
+    /// The segment in an Ethernet frame; `None` if the frame does not hold a
+    /// whole one.
     #[must_use]
     pub fn parse(frame: &'a [u8]) -> Option<Self> {
         let place = Place::of(frame)?;
         Some(Self { header: Header::at(frame, &place)?, payload: &frame[place.payload] })
     }
 
-    /// The segment as an Ethernet frame with right checksums.
+    /// The segment as an Ethernet frame with valid checksums.
     ///
     /// # Errors
-    /// Where the payload does not fit into an IP packet, or the addresses are of
-    /// two families.
+    /// If the payload does not fit into an IP packet, or the addresses are of
+    /// different families.
     pub fn frame(&self, macs: Macs) -> Result<Vec<u8>> {
         let Header { src, dst, seq, ack, flags, window, timestamps } = self.header;
         let mut tcp = TcpHeader::new(src.port(), dst.port(), seq, window);
@@ -150,7 +152,7 @@ impl<'a> Segment<'a> {
         tcp.ece = flags.contains(Flags::ECE);
         tcp.cwr = flags.contains(Flags::CWR);
         if let Some(Timestamps { tsval, tsecr }) = timestamps {
-            // Two no-operations first, as Linux does, so that the values are aligned.
+            // Two no-operations first, as Linux does, to align the values.
             let options =
                 [TcpOptionElement::Noop, TcpOptionElement::Noop, TcpOptionElement::Timestamp(tsval, tsecr)];
             tcp.set_options(&options).map_err(|e| Error::Lab(format!("{self}: {e}")))?;
@@ -218,7 +220,7 @@ mod tests {
         sum.unwrap() == tcp.checksum()
     }
 
-    /// A frame whose options are `options`, padded to whole words, and whose checksum is right.
+    /// A frame with these options, padded to whole words, and a valid checksum.
     fn frame_with_options(options: &[u8], payload: &[u8]) -> Vec<u8> {
         let mut tcp = TcpHeader::new(1, 2, 3, 4);
         tcp.set_options_raw(options).unwrap();
@@ -254,8 +256,8 @@ mod tests {
         assert_eq!(Segment::parse(&frame), Some(segment));
     }
 
-    /// A frame over IPv6 with these extension headers before the segment, the
-    /// first of kind `first`. The last names TCP.
+    /// An IPv6 frame with these extension headers before the segment, the first
+    /// of type `first`. The last one names TCP.
     fn with_extensions(first: u8, extensions: &[u8]) -> Vec<u8> {
         let mut frame = Segment { header: header_v6(), payload: b"abc" }.frame(MACS).unwrap();
         let length = u16::from_be_bytes([frame[18], frame[19]]) + u16::try_from(extensions.len()).unwrap();
@@ -275,7 +277,7 @@ mod tests {
         // A fragment header (44) of the only fragment, and of the first of several.
         assert_eq!(Segment::parse(&with_extensions(44, &[TCP, 0, 0, 0, 0, 0, 0, 1])), segment);
         assert_eq!(Segment::parse(&with_extensions(44, &[TCP, 0, 0, 1, 0, 0, 0, 1])), None);
-        // More headers than are walked.
+        // More headers than are parsed.
         let many = [[60, 0, 1, 4, 0, 0, 0, 0]; 9].concat();
         assert_eq!(Segment::parse(&with_extensions(60, &many)), None);
         assert!(set_timestamps(&mut with_extensions(0, &options), Timestamps { tsval: 1, tsecr: 2 }));

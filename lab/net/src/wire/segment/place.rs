@@ -1,4 +1,4 @@
-//! Where the parts of a segment lie in an Ethernet frame.
+//! The offsets of a segment's parts in an Ethernet frame.
 
 use std::ops::Range;
 
@@ -9,20 +9,20 @@ use super::ip::IpHeader;
 /// The timestamps option, RFC 7323 3.2: kind 8, length 10.
 pub(super) const TIMESTAMPS: [u8; 2] = [8, 10];
 
-/// Where a segment's parts lie in its frame.
+/// The offsets of a segment's parts in its frame.
 pub(super) struct Place {
     /// The IP header.
     pub ip: IpHeader,
     /// The TCP header with its options.
     pub tcp: Range<usize>,
-    /// The two values of the timestamps option, eight bytes.
+    /// The offset of the two values of the timestamps option, eight bytes.
     pub timestamps: Option<usize>,
-    /// The payload, without what Ethernet pads short frames with.
+    /// The payload, without Ethernet padding.
     pub payload: Range<usize>,
 }
 
 impl Place {
-    /// None where the frame ends before the payload does.
+    /// `None` if the frame ends before the payload does.
     pub fn of(frame: &[u8]) -> Option<Self> {
         Self::of_headers(frame).filter(|place| place.payload.end <= frame.len())
     }
@@ -41,8 +41,8 @@ impl Place {
     }
 }
 
-/// Where the timestamps option starts, as tcp_parse_options() of
-/// net/ipv4/tcp_input.c walks: it gives up at the first malformed option.
+/// The offset of the timestamps option. Like tcp_parse_options() in
+/// net/ipv4/tcp_input.c, it gives up at the first malformed option.
 fn timestamps_option(options: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

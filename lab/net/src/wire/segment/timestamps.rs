@@ -1,11 +1,11 @@
-//! The timestamps option of a segment, as it is written over in a frame.
+//! The timestamps option of a segment, and how to overwrite it in a frame.
 //!
 //! - RFC 7323 3.2, the option; RFC 1624, updating a checksum without the rest of
 //!   the packet
 
 use super::place::{Place, TIMESTAMPS, be16};
 
-/// Where the checksum lies in a TCP header, RFC 9293 3.1.
+/// The offset of the checksum in a TCP header, RFC 9293 3.1.
 pub(super) const CHECKSUM: usize = 16;
 
 /// The timestamps option.
@@ -13,14 +13,14 @@ pub(super) const CHECKSUM: usize = 16;
 pub struct Timestamps {
     /// The sender's clock, in its ticks.
     pub tsval: u32,
-    /// The receiver's clock as the sender last saw it; significant with ACK.
+    /// The receiver's clock as the sender last received it; significant with ACK.
     pub tsecr: u32,
 }
 
-/// Writes `to` over the timestamps option of the segment in `frame`, and
-/// brings the checksum along: a right one stays right, a wrong one wrong.
+/// Overwrites the timestamps option of the segment in `frame` with `to`, and
+/// updates the checksum: a valid one stays valid, an invalid one invalid.
 ///
-/// Does nothing, and says so with `false`, where there is no such option.
+/// Returns `false`, and changes nothing, if there is no such option.
 pub fn set_timestamps(frame: &mut [u8], to: Timestamps) -> bool {
     let Some(Place { tcp, timestamps: Some(at), .. }) = Place::of(frame) else { return false };
     let mut value = [0; 8];
@@ -30,8 +30,8 @@ pub fn set_timestamps(frame: &mut [u8], to: Timestamps) -> bool {
     true
 }
 
-/// Writes no-operations over the timestamps option, as [`set_timestamps`]
-/// writes another value: the segment of a host that does not use the option.
+/// Overwrites the timestamps option with no-operations and updates the checksum,
+/// as if the host did not use the option.
 pub fn remove_timestamps(frame: &mut [u8]) -> bool {
     /// RFC 9293 3.1: the option of kind 1.
     const NO_OPERATION: [u8; 10] = [1; 10];
@@ -40,8 +40,8 @@ pub fn remove_timestamps(frame: &mut [u8]) -> bool {
     true
 }
 
-/// Writes an even number of bytes into the TCP header at `tcp`, and brings the
-/// checksum along.
+/// Writes an even number of bytes into the TCP header at `tcp`, and updates the
+/// checksum.
 fn write(frame: &mut [u8], tcp: usize, at: usize, bytes: &[u8]) {
     // The checksum counts 16-bit words from the start of the header, whose
     // length is a multiple of four; an option may start at an odd byte.

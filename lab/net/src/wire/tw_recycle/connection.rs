@@ -1,9 +1,9 @@
-//! One TCP connection as its server sees it, as far as a wire can tell.
+//! One TCP connection from the server's point of view, as far as a wire can tell.
 //!
-//! What counts is when the server calls tcp_time_wait() and what its
-//! ts_recent is then. The wire sees segments, not system calls, so it takes
-//! the server's FIN for close(), which leaves the socket an orphan, until the
-//! server takes data after it.
+//! The model needs to know when the server calls tcp_time_wait(), and its
+//! ts_recent at that moment. The wire sees segments, not system calls. So it
+//! takes the server's FIN for close(), which orphans the socket, unless the
+//! server accepts data after it.
 //!
 //! - net/ipv4/tcp_input.c: tcp_replace_ts_recent(), tcp_fin(),
 //!   tcp_rcv_state_process() (FIN_WAIT1, CLOSING, LAST_ACK)
@@ -25,7 +25,7 @@ const TCP_RTO_MIN: Duration = Duration::from_millis(200);
 /// How long a SYN-ACK waits for its ACK with tcp_synack_retries=5: 1+2+4+8+16+32 s.
 const SYN_RECV_LEN: Duration = Duration::from_secs(63);
 
-/// The newest timestamp of a peer.
+/// The newest timestamp from a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
     /// Its TSval: ts_recent.
@@ -34,28 +34,28 @@ pub struct Stamp {
     pub second: u64,
 }
 
-/// What the server's socket is.
+/// The state of the server's socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Nothing yet: a SYN came by that has no answer.
+    /// None yet: a SYN passed and was not answered.
     Asked,
     /// SYN_RECV, until the kernel gives up.
     SynRecv { until: Duration },
     /// ESTABLISHED to CLOSING: a full socket.
     Full,
-    /// FIN_WAIT2 as a small time-wait socket, until it expires.
+    /// FIN_WAIT2 as a time-wait socket, until it expires.
     FinWait2 { until: Duration },
     /// TIME_WAIT, until it expires.
     TimeWait { until: Duration },
 }
 
-/// What a segment did to the server's socket.
+/// How a segment changed the server's socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
-    /// Nothing that matters here.
+    /// Not in a way that matters here.
     None,
-    /// tcp_time_wait(), or the FIN that a socket in FIN_WAIT2 waited for, with
-    /// the stamp of the peer if it uses timestamps.
+    /// tcp_time_wait() was called, or the FIN arrived that a socket in FIN_WAIT2
+    /// waited for. With the peer's stamp, if the peer uses timestamps.
     TimeWait(Option<Stamp>),
     /// The socket is gone.
     Closed,
@@ -73,35 +73,36 @@ struct Syn {
 struct ServerFin {
     /// The acknowledgement number that covers it.
     end: u32,
-    /// It went out before the server knew of a FIN of the client's.
+    /// It was sent before the server received a FIN from the client.
     active: bool,
     /// The client has acknowledged it.
     acked: bool,
-    /// The socket is nobody's: it was closed, not only shut down.
+    /// The socket is an orphan: it was closed, not only shut down.
     orphan: bool,
 }
 
-/// A connection. Numbers are as in struct tcp_sock, where they have its names.
+/// A connection. The fields have the names and values of struct tcp_sock, where
+/// it has them.
 #[derive(Debug)]
 pub(super) struct Connection {
     state: State,
     syn: Syn,
-    /// When a segment last came by.
+    /// When the last segment passed.
     pub(super) touched: Duration,
-    /// When the SYN-ACK went out; none once it was repeated.
+    /// When the SYN-ACK was sent; `None` once it was retransmitted.
     syn_ack_at: Option<Duration>,
     rto: Duration,
-    /// ts_recent and ts_recent_stamp; none without timestamps on both sides.
+    /// ts_recent and ts_recent_stamp; `None` unless both sides use timestamps.
     recent: Option<Stamp>,
     rcv_nxt: u32,
     rcv_wup: u32,
-    /// The sequence number behind the client's FIN.
+    /// The sequence number after the client's FIN.
     client_fin: Option<u32>,
     server_fin: Option<ServerFin>,
 }
 
 impl Connection {
-    /// A connection that `syn` asks for at `now`.
+    /// A connection that `syn` requests at `now`.
     pub(super) fn asked(now: Duration, syn: &Header) -> Self {
         Self {
             state: State::Asked,
@@ -117,8 +118,8 @@ impl Connection {
         }
     }
 
-    /// Whether the server has a socket, of whatever size, that a SYN meets
-    /// before it meets the listening one.
+    /// Whether the server has a socket, full or not, that a SYN reaches before
+    /// the listening one.
     pub(super) fn has_socket(&self, now: Duration) -> bool {
         match self.state {
             State::Asked => false,
@@ -127,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// Another SYN of the client came by.
+    /// Another SYN from the client passed.
     pub(super) fn asked_again(&mut self, now: Duration, syn: &Header) {
         self.touched = now;
         self.syn = Syn { seq: syn.seq, timestamps: syn.timestamps };
@@ -141,18 +142,18 @@ impl Connection {
         }
     }
 
-    /// A segment of the client's, not a SYN, with `length` bytes of payload.
+    /// A segment from the client, not a SYN, with `length` bytes of payload.
     pub(super) fn client_sent(&mut self, now: Duration, header: &Header, length: u32) -> Change {
         self.touched = now;
         let &Header { seq, ack, flags, timestamps, .. } = header;
         if flags.contains(Flags::RST) {
-            // RFC 5961 3.2: any other number is answered by a challenge ACK.
+            // RFC 5961 3.2: a RST with any other number gets a challenge ACK.
             return if seq == self.rcv_nxt { Change::Closed } else { Change::None };
         }
         match self.state {
             State::FinWait2 { until } | State::TimeWait { until } if until <= now => return Change::Closed,
             State::TimeWait { .. } => {
-                // tcp_timewait_state_process(): an ACK starts the whole time again.
+                // tcp_timewait_state_process(): an ACK restarts the full timeout.
                 self.state = State::TimeWait { until: now + TCP_TIMEWAIT_LEN };
                 return Change::None;
             }
@@ -169,7 +170,7 @@ impl Connection {
             self.client_fin.get_or_insert(end);
         }
         match (self.state, timestamps, &mut self.recent) {
-            // A small socket takes the timestamp of its FIN whatever the window says.
+            // A time-wait socket takes the timestamp of its FIN whatever the window.
             (State::FinWait2 { .. }, Some(timestamps), Some(recent)) if fin == 1 && !new_data => {
                 *recent = Stamp { ts: timestamps.tsval, second: now.as_secs() };
             }
@@ -183,7 +184,7 @@ impl Connection {
         if let Some(server_fin) = &mut self.server_fin {
             server_fin.acked |= !before(ack, server_fin.end);
             if server_fin.acked && new_data {
-                // New data resets an orphan. If no RST follows, it is none.
+                // New data resets an orphan. If no RST follows, it is not one.
                 server_fin.orphan = false;
                 self.state = State::Full;
                 return Change::None;
@@ -192,7 +193,7 @@ impl Connection {
         self.close(now)
     }
 
-    /// A segment of the server's with `length` bytes of payload.
+    /// A segment from the server with `length` bytes of payload.
     pub(super) fn server_sent(&mut self, now: Duration, header: &Header, length: u32) -> Change {
         self.touched = now;
         let &Header { seq, ack, flags, timestamps, .. } = header;
@@ -208,7 +209,8 @@ impl Connection {
         if !flags.contains(Flags::ACK) || matches!(self.state, State::Asked | State::SynRecv { .. }) {
             return Change::None;
         }
-        // What the server acknowledges it has, be it that a hole was filled.
+        // The server has received what it acknowledges, perhaps because a hole
+        // was filled.
         self.rcv_nxt = later(self.rcv_nxt, ack);
         self.rcv_wup = later(self.rcv_wup, ack);
         if flags.contains(Flags::FIN) && self.server_fin.is_none() {
@@ -219,7 +221,7 @@ impl Connection {
         self.close(now)
     }
 
-    /// The SYN-ACK went out: SYN_RECV, or SYN_RECV still.
+    /// The SYN-ACK was sent: SYN_RECV, or still SYN_RECV.
     fn answered(&mut self, now: Duration, timestamps: Option<Timestamps>) {
         if matches!(self.state, State::SynRecv { .. }) {
             self.syn_ack_at = None;
@@ -239,7 +241,7 @@ impl Connection {
         };
     }
 
-    /// The ACK of the SYN-ACK came, the first measure of the round trip.
+    /// The ACK of the SYN-ACK arrived: the first round-trip measurement.
     fn established(&mut self, now: Duration) {
         self.state = State::Full;
         if let Some(sent) = self.syn_ack_at {
@@ -252,7 +254,7 @@ impl Connection {
         }
     }
 
-    /// tcp_paws_discard(), tcp_paws_reject(): the segment is from the past.
+    /// tcp_paws_discard(), tcp_paws_reject(): the segment's timestamp is too old.
     fn is_too_old(&self, timestamps: Option<Timestamps>) -> bool {
         let window = match self.state {
             State::Full => TCP_PAWS_WINDOW,
@@ -269,7 +271,8 @@ impl Connection {
         }
     }
 
-    /// Moves the server's socket on, once it has sent its FIN and that is acknowledged.
+    /// Advances the state of the server's socket once its FIN was sent and
+    /// acknowledged.
     fn close(&mut self, now: Duration) -> Change {
         let Some(ServerFin { active, acked: true, orphan, .. }) = self.server_fin else {
             return Change::None;
@@ -302,7 +305,7 @@ fn later(a: u32, b: u32) -> u32 {
     if before(a, b) { b } else { a }
 }
 
-/// Whether the TSval `ts` lies more than `window` ticks before `recent`.
+/// Whether the TSval `ts` is more than `window` ticks before `recent`.
 pub(super) fn older(ts: u32, recent: u32, window: i32) -> bool {
     recent.wrapping_sub(ts).cast_signed() > window
 }

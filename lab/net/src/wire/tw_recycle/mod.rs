@@ -1,23 +1,23 @@
-//! The tcp_tw_recycle check of an old kernel, in front of a server that has none.
+//! The tcp_tw_recycle check of an old kernel, in front of a server without it.
 //!
-//! Up to Linux 4.11 a server with net.ipv4.tcp_tw_recycle=1 kept the newest
-//! timestamp of every peer whose connection it had closed first, and for 60 s
-//! silently dropped a SYN of that peer with an older one. Behind a NAT, one
-//! address is many hosts with many clocks.
+//! Up to Linux 4.11, a server with net.ipv4.tcp_tw_recycle=1 kept the newest
+//! timestamp of every peer whose connection it had closed first. For 60 s it
+//! silently dropped SYNs from that peer with an older timestamp. Behind a NAT,
+//! one address stands for many hosts with many clocks.
 //!
-//! [`Model`] is fed every segment to and from the server, with its time, and
-//! says which SYN such a kernel would drop. It agrees with what 3.10.17 and
-//! 4.9.337 did (tests/vectors/tw_recycle.jsonl). What it cannot know:
+//! [`Model`] takes every segment to and from the server, with its time, and
+//! decides which SYNs such a kernel would drop. It agrees with measurements of
+//! 3.10.17 and 4.9.337 (tests/vectors/tw_recycle.jsonl). It cannot know:
 //!
-//! - whether a port listens: it takes every SYN for one to a listening port,
-//!   while a closed port of a real kernel answers RST;
-//! - whether SYN cookies are being sent, which bypass the check on 4.x;
+//! - whether a port is open: it assumes so for every SYN, while a real kernel
+//!   answers RST on a closed port;
+//! - whether SYN cookies are in use, which bypass the check on 4.x;
 //! - close() from shutdown(): it takes the server's FIN for close(), and its
 //!   orphan keeps FIN_WAIT2 for a tcp_fin_timeout of 60 s.
 //!
-//! A SYN for a connection that the server still knows, in TIME_WAIT too, is
-//! left to the server. The recycled TIME_WAIT lasts 3.5 RTO here; that of the
-//! kernel behind the model lasts its 60 s.
+//! A SYN for a connection that the server still knows, even in TIME_WAIT, is left
+//! to the server. The recycled TIME_WAIT lasts 3.5 RTO in the model; in the
+//! kernel behind the model it lasts the full 60 s.
 //!
 //! - net/ipv4/tcp_minisocks.c, tcp_time_wait(): when a stamp is kept
 //! - net/ipv4/tcp_metrics.c, tcp_remember_stamp(), tcp_peer_is_proven()
@@ -43,19 +43,19 @@ pub use connection::Stamp;
 
 /// include/net/tcp.h: TCP_PAWS_MSL, seconds.
 const TCP_PAWS_MSL: u64 = 60;
-/// How many connections are followed; the one that was quiet longest gives way.
+/// How many connections are tracked; the one idle for longest is evicted first.
 const CONNECTIONS: usize = 4096;
-/// How many stamps are kept; the oldest gives way.
+/// How many stamps are kept; the oldest is evicted first.
 const STAMPS: usize = 4096;
 
-/// Which kernel's check it is.
+/// Which kernel's check to apply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
     /// Mainline 3.6 to 3.10: a stamp per peer; a SYN without timestamps is not
     /// checked.
     V3_10,
     /// 4.x to 4.11, and RHEL 7: a stamp per peer and server address; a SYN
-    /// without timestamps is dropped as long as there is a stamp.
+    /// without timestamps is dropped while there is a stamp.
     V4,
 }
 
@@ -72,13 +72,13 @@ pub enum Side {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Verdict {
-    /// Take it.
+    /// Accept it.
     Pass,
-    /// Drop it, without an answer and without a log line.
+    /// Drop it silently: no answer, no log message.
     Drop,
 }
 
-/// The counters of /proc/net/netstat that the check moves.
+/// The counters of /proc/net/netstat that the check increments.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     /// TcpExt PAWSPassive: SYNs dropped by the check.
@@ -87,10 +87,10 @@ pub struct Counters {
     pub listen_drops: u64,
 }
 
-/// For whom a stamp is kept: the peer, and the server's address where the rule has that.
+/// The key of a stamp: the peer, and the server's address if the rule has one.
 type Key = (IpAddr, Option<IpAddr>);
 
-/// The check, and what it needs to know.
+/// The check, and the state it needs.
 #[derive(Debug)]
 pub struct Model {
     rule: Rule,
@@ -119,19 +119,19 @@ impl Model {
         }
     }
 
-    /// Sets the server's tcp_tw_recycle. Stamps that it has it keeps.
+    /// Sets the server's tcp_tw_recycle. Existing stamps are kept.
     pub fn set_recycle(&mut self, on: bool) {
         self.recycle = on;
     }
 
-    /// Tells the model of the server's tcp_timestamps: without it, the server
-    /// does not see the option of a SYN.
+    /// Sets the server's tcp_timestamps: without it, the server ignores the
+    /// option in a SYN.
     pub fn set_timestamps(&mut self, on: bool) {
         self.timestamps = on;
     }
 
-    /// Has stamps count for another time than the 60 s of TCP_PAWS_MSL, which
-    /// no kernel lets anyone change: for those who cannot wait that long.
+    /// Sets how long stamps are valid, instead of the 60 s of TCP_PAWS_MSL: for
+    /// those who cannot wait that long. No kernel lets anyone change it.
     pub fn set_paws_window(&mut self, window: Duration) {
         self.paws_window = window.as_secs();
     }
@@ -142,15 +142,15 @@ impl Model {
         self.counters
     }
 
-    /// The stamp that counts for a SYN from `peer` to `server` at `now`.
+    /// The stamp that applies to a SYN from `peer` to `server` at `now`.
     #[must_use]
     pub fn stamp(&self, now: Duration, peer: IpAddr, server: IpAddr) -> Option<Stamp> {
         let stamp = self.stamps.get(&self.key(peer, server))?;
         (age(now, *stamp) < self.paws_window).then_some(*stamp)
     }
 
-    /// A segment comes by, at `now`. Of the clock only whole seconds and
-    /// differences count.
+    /// Processes a segment that passes at `now`. Only whole seconds and
+    /// differences of the clock matter.
     pub fn segment(&mut self, now: Duration, from: Side, segment: &Segment<'_>) -> Verdict {
         let header = &segment.header;
         let length = u32::try_from(segment.payload.len()).unwrap_or(u32::MAX);
@@ -212,8 +212,8 @@ impl Model {
 
     /// tcp_remember_stamp(): a lower timestamp never replaces a fresh one.
     fn remember(&mut self, now: Duration, key: Key, new: Stamp) {
-        // One of more than 60 s ago neither drops a SYN nor stops a newer one
-        // from being kept.
+        // A stamp older than 60 s neither drops a SYN nor keeps a newer one from
+        // being stored.
         let window = self.paws_window;
         self.stamps.retain(|_, stamp| age(now, *stamp) <= window);
         if self.stamps.get(&key).is_some_and(|kept| older(new.ts, kept.ts, 0)) {
@@ -249,15 +249,15 @@ pub struct TwRecycle {
     server: Direction,
 }
 
-/// Steers and reads the model of a [`TwRecycle`].
+/// Controls and reads the model of a [`TwRecycle`].
 #[derive(Clone, Debug)]
 pub struct TwRecycleHandle {
     model: Rc<RefCell<Model>>,
 }
 
 impl TwRecycle {
-    /// The check of `rule`, switched on, for servers at the end that frames of
-    /// the direction `server` reach.
+    /// The check of `rule`, switched on, for the servers that frames in the
+    /// direction `server` reach.
     #[must_use]
     pub fn new(rule: Rule, server: Direction) -> (Self, TwRecycleHandle) {
         let model = Rc::new(RefCell::new(Model::new(rule)));

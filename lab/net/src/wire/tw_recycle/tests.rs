@@ -1,4 +1,4 @@
-//! The model against what old kernels did, and against their source.
+//! The model against measurements of old kernels, and against their source.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -23,20 +23,20 @@ struct Lab {
     now: Duration,
 }
 
-/// One connection from the client, both ends of which talk through the model.
+/// One connection from the client, whose two ends talk through the model.
 #[derive(Clone)]
 struct Talk {
     client: SocketAddr,
     server: SocketAddr,
     /// The next sequence number of the client and of the server.
     next: [u32; 2],
-    /// The TSval of the client's next segment; none without the option.
+    /// The TSval of the client's next segment; `None` without the option.
     tsval: Option<u32>,
 }
 
 impl Lab {
     fn new(rule: Rule) -> Self {
-        // A start in the middle of a second, so that rounding matters.
+        // Start in the middle of a second, so that rounding matters.
         Self { model: Model::new(rule), now: Duration::from_millis(1_000_100) }
     }
 
@@ -66,7 +66,7 @@ impl Lab {
         self.send(&mut Talk::new(port, tsval), Side::Client, Flags::SYN, 0)
     }
 
-    /// A connection over which a request and an answer have gone.
+    /// A connection that has carried a request and an answer.
     fn open(&mut self, port: u16, tsval: Option<u32>) -> Talk {
         let mut talk = Talk::new(port, tsval);
         self.open_talk(&mut talk);
@@ -87,7 +87,8 @@ impl Lab {
         assert_eq!(self.send(talk, from, flags, length), Verdict::Pass);
     }
 
-    /// A connection whose last segment has the TSval `tsval`, closed by the server first.
+    /// A connection that the server closed first; its last segment has the TSval
+    /// `tsval`.
     fn closed_by_server(&mut self, port: u16, tsval: Option<u32>) -> Talk {
         let mut talk = self.open(port, tsval);
         self.close(
@@ -106,7 +107,7 @@ impl Lab {
 
 impl Talk {
     fn new(port: u16, tsval: Option<u32>) -> Self {
-        // Sequence numbers that wrap around within the talk.
+        // Sequence numbers that wrap around during the connection.
         Self {
             client: SocketAddr::new(CLIENT, port),
             server: SocketAddr::new(SERVER, 80),
@@ -132,7 +133,7 @@ struct Cell {
     pawspassive_delta: u64,
 }
 
-/// The clock's phase within its second at the close, and who closed how.
+/// The clock's phase within its second at the close, and the segments that close.
 fn case(name: &str) -> (f64, &'static [(Side, Flags)]) {
     const C: Side = Side::Client;
     const S: Side = Side::Server;
@@ -295,8 +296,8 @@ fn a_lower_timestamp_never_replaces_a_fresh_one() {
     let close = [(Side::Server, FIN), (Side::Client, FIN), (Side::Server, ACK)];
     lab.close(&mut low.clone(), &close);
     assert_eq!(lab.model.stamps.values().copied().next(), kept);
-    // After more than 60 s it does. The connection above is in TIME_WAIT; this
-    // is another, which was open all the time.
+    // After more than 60 s it does. The connection above is in TIME_WAIT; this is
+    // another one, which was open all the time.
     lab.wait(Duration::from_secs(1));
     low.client.set_port(41002);
     lab.open_talk(&mut low);
@@ -378,7 +379,7 @@ fn the_stamp_has_the_second_of_the_last_timestamp() {
     let mut talk = lab.open(41000, Some(TICKS));
     let heard = lab.now.as_secs();
     lab.wait(Duration::from_secs(10));
-    // The ACK comes without the option: only what was heard before counts.
+    // The ACK has no timestamps option: only earlier timestamps count.
     lab.pass(&mut talk, Side::Server, FIN, 0);
     talk.tsval = None;
     lab.pass(&mut talk, Side::Client, ACK, 0);
@@ -439,7 +440,7 @@ fn memory_is_bounded() {
     assert!(lab.model.stamps.len() <= STAMPS);
 }
 
-/// The check is one for both families.
+/// Both families share the check.
 #[test]
 fn a_peer_with_an_ipv6_address_has_a_stamp_of_its_own() {
     let mut lab = Lab::new(Rule::V4);
