@@ -358,7 +358,7 @@ mod tests {
         let mut a = arms("connected", "timed out", "connected");
         assert_eq!(judge(&SYMPTOM, Shows::Reproduced, &mut a), (Verdict::Reproduced, None));
         assert_eq!(a.iter().map(|a| a.symptom).collect::<Vec<_>>(), [Some(false), Some(true), Some(false)]);
-        // An era believed immune that reproduces the fault reports it.
+        // An era believed immune that shows the fault is judged `reproduced`.
         assert_eq!(judge(&SYMPTOM, Shows::Immune, &mut a).0, Verdict::Reproduced);
     }
 

@@ -155,7 +155,7 @@ impl Child {
         !matches!(waitid(Id::Pid(self.pid), flags), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
     }
 
-    /// The kernel functions that it sleeps in, innermost first; empty without the
+    /// The kernel functions that it sleeps in, innermost first; `None` without the
     /// privilege to read stacks.
     #[must_use]
     pub fn sleeps_in(&self) -> Option<String> {

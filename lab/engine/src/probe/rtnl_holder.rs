@@ -90,7 +90,7 @@ impl RtnlHolder {
         })
     }
 
-    /// The kernel functions that it sleeps in, innermost first; empty without the
+    /// The kernel functions that it sleeps in, innermost first; `None` without the
     /// privilege to read stacks.
     #[must_use]
     pub fn sleeps_in(&self) -> Option<String> {

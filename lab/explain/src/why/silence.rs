@@ -7,7 +7,7 @@ use super::{Arm, Finding, Rank, seconds};
 /// The counter of keepalive probes.
 const ASKED: &str = "TCPKeepAlive";
 
-/// Hosts that sent no keepalive probe, and did so in the control.
+/// Hosts that sent no keepalive probe, but sent some in the control.
 pub(super) fn not_asked(arm: &Arm<'_>) -> Vec<Finding> {
     let Some(control) = arm.control else { return vec![] };
     let Some((from, silence)) = longest(arm) else { return vec![] };

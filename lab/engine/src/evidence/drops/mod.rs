@@ -2,7 +2,7 @@
 //! tracepoint skb:kfree_skb reports, and the start of the packet.
 //!
 //! A BPF program writes them to a ring, and wakes no reader. Attaching it takes
-//! CAP_BPF and CAP_PERFMON on the machine; nothing later takes a privilege. A process
+//! CAP_BPF and CAP_PERFMON on the machine; later steps need no privilege. A process
 //! that has them attaches the program and then leaves the machine's namespaces. The
 //! program is removed when its last descriptor is closed.
 //!
