@@ -229,7 +229,7 @@ impl Flow {
     /// side read the end of file. The other direction stays open.
     ///
     /// # Errors
-    /// Where the FIN does not arrive.
+    /// If the FIN does not arrive.
     pub async fn half_close(&mut self, side: Side) -> Result<()> {
         let End { place, stream, .. } = self.side(side);
         stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;

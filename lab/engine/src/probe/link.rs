@@ -25,8 +25,8 @@ use faultlab_net::topology::Family;
 
 /// Deletes a link; ENODEV where there is none.
 ///
+/// # Errors
 /// The kernel's error.
-/// The kernel's answer.
 pub fn delete(namespace: &Namespace, name: &str) -> io::Result<()> {
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelLink(named(name)))
 }

@@ -17,7 +17,6 @@ impl ArmRun<'_> {
     /// Ends the arm: reads the kernel's tables, and returns all observations, with
     /// the recording if there is a witness. A failed witness does not change the
     /// outcome.
-    /// no outcome.
     ///
     /// # Errors
     /// If evidence cannot be read, or a wire lost a frame that its policy did not

@@ -21,7 +21,7 @@ pub use sides::between;
 /// How long a packet may be in flight when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What became of a packet on a link.
+/// What happened to a packet on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It arrived.
@@ -48,7 +48,7 @@ pub struct Hop {
     pub frames: [Option<usize>; 2],
     /// The packet as it left, or as it arrived if it was not sent.
     pub packet: Packet,
-    /// What became of it.
+    /// What happened to it.
     pub fate: Fate,
     /// The hop, as a position among all, that brought the packet to the host that it
     /// leaves.

@@ -21,7 +21,7 @@ pub(super) struct Untranslated<'a> {
     at: Duration,
 }
 
-/// A flow without a conntrack entry any more.
+/// A flow that no longer has a conntrack entry.
 #[derive(Debug)]
 struct Forgotten {
     /// The entry as it was when it last changed.
