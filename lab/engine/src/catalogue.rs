@@ -1,12 +1,12 @@
-//! The scenarios that a program brings, and their reviewed snapshots.
+//! The scenarios of a program, and their reviewed snapshots.
 
 use crate::perform::Snapshots;
 use crate::scenario::Scenario;
 
-/// The scenarios that a program brings.
+/// The scenarios of a program.
 #[derive(Debug, Clone, Copy)]
 pub struct Catalogue {
-    /// In the order in which they are listed and run.
+    /// The scenarios, in the order in which they are listed and run.
     pub scenarios: &'static [Scenario],
     /// Their reviewed snapshots.
     pub snapshots: Snapshots,
@@ -19,10 +19,10 @@ impl Catalogue {
         Self { scenarios: scenarios.leak(), snapshots }
     }
 
-    /// The scenario of that name.
+    /// Finds a scenario by name.
     ///
     /// # Errors
-    /// One sentence that suggests the nearest.
+    /// One sentence that suggests the nearest name.
     pub fn find(&self, name: &str) -> Result<&'static Scenario, String> {
         self.scenarios.iter().find(|s| s.card.name == name).ok_or_else(|| {
             let names = self.scenarios.iter().map(|s| s.card.name);
@@ -34,7 +34,7 @@ impl Catalogue {
     }
 }
 
-/// The word that is most like another, where one is like it at all.
+/// The most similar word, if any is similar at all.
 #[must_use]
 pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |candidate: &str| {

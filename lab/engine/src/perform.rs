@@ -1,5 +1,5 @@
-//! Runs a scenario: its arms side by side, each in a network of its own, then
-//! the verdict and the comparison with the reviewed snapshot.
+//! Runs a scenario: its arms side by side, each in its own network, then the verdict
+//! and the comparison with the reviewed snapshot.
 
 use std::time::Instant;
 
@@ -18,32 +18,31 @@ use faultlab_model::scenario::{ArmKind, Era, Ground};
 use faultlab_model::snapshot;
 use faultlab_net::wire::all as wires;
 
-/// What is asked of a scenario, beside its ground.
+/// The options for running a scenario, apart from its environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
-    /// Where this is.
+    /// Where the scenario runs.
     pub machine: Machine,
-    /// Variants and remedies to narrow to; all where it is empty.
+    /// The variants and remedies to run; all if empty.
     pub only: &'a [String],
     /// Gives the fault arm the network and the conduct of the control, and plays no
-    /// other arm: without its cause nothing may be reproduced.
+    /// other arm. Without the cause, nothing may be reproduced.
     pub without_cause: bool,
-    /// What becomes of what is seen of arms; none where nobody is to look on.
+    /// What to capture; `None` disables captures.
     pub looks: Option<CaptureOptions>,
 }
 
-/// Where snapshots are looked up: by `scenario@era`, as insta wrote them.
+/// Looks up a snapshot by `scenario@era`, as written by insta.
 pub type Snapshots = fn(&str) -> Option<&'static str>;
 
-/// Runs the arms of a scenario and judges them. What went wrong is the outcome's
-/// reason.
+/// Runs the arms of a scenario and judges them. If a run fails, the outcome's reason
+/// says why.
 ///
-/// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread, in
-/// namespaces that it may fill. `on_arm` is told the name of each arm that
-/// ends.
+/// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread, in namespaces
+/// that it may fill. `on_arm` receives the name of each arm when it ends.
 ///
 /// # Errors
-/// [`Error::Exhausted`]: then there is no outcome.
+/// [`Error::Exhausted`]: there is no outcome then.
 pub async fn perform(
     scenario: &Scenario,
     ground: &Ground,
@@ -103,14 +102,14 @@ pub async fn perform(
             }
         }
     }
-    // What cannot run here is no difference from what is expected here.
+    // A scenario that cannot run here does not differ from what is expected here.
     outcome.expected |= outcome.verdict == Verdict::NotApplicable;
     let milliseconds = begun.elapsed().as_millis();
     outcome.seconds.wall = f64::from(u32::try_from(milliseconds).unwrap_or(u32::MAX)) / 1000.0;
     Ok(outcome)
 }
 
-/// The control, and the fault without its change.
+/// The control arm, and the fault arm without its change.
 fn without_cause(arms: &[ScriptedArm]) -> Vec<ScriptedArm> {
     let Some(control) = arms.iter().find(|scripted| scripted.arm.kind == ArmKind::Control) else {
         return vec![];
@@ -119,8 +118,8 @@ fn without_cause(arms: &[ScriptedArm]) -> Vec<ScriptedArm> {
     [control.clone()].into_iter().chain(fault.map(|fault| fault.unchanged_from(control))).collect()
 }
 
-/// Sets all arms up, then plays them side by side: while a network is built the
-/// thread waits for the kernel, and the wires of arms that play would stand still.
+/// Sets up all arms, then plays them side by side. Building a network blocks the
+/// thread in the kernel, which would stall the wires of arms that already play.
 async fn all(
     scenario: &Scenario,
     ground: &Ground,
@@ -142,13 +141,13 @@ async fn all(
     for arm in arms {
         runs.push(ArmRun::set_up(scenario, ground, arm, voice, order.looks).await?);
     }
-    // The kernel has those of all arms wait at once.
+    // The kernel makes the witnesses of all arms wait at the same time.
     runs.iter().for_each(ArmRun::await_witness);
     let plays = runs.into_iter().map(|run| play(run, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
-/// An arm that has ended, and what was seen of it where somebody looked on.
+/// The outcome of an arm, and its recording if there was a witness.
 type Played = (ArmOutcome, Option<Recording>);
 
 async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
@@ -174,8 +173,8 @@ async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
     ended
 }
 
-/// Explains the arms by what the control shows not; a control that is not
-/// healthy by what it shows.
+/// Explains the arms by their differences from the control, and an unhealthy control
+/// by its own recording.
 fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     let control = outcome.arms.iter().zip(recordings).find(|(arm, _)| arm.kind == ArmKind::Control);
     let control = control.and_then(|(_, recording)| recording.as_ref());
@@ -190,9 +189,9 @@ fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     }
 }
 
-/// Judges the arms that were played in this era: the verdict by difference, and
-/// whether it is as expected. Depends on the table only, so that whoever has the
-/// table can judge it again.
+/// Judges the played arms in this era: the verdict by difference, and whether it is
+/// as expected. The result depends only on the table, so it can be computed again
+/// from the table.
 pub fn judged(
     outcome: &mut Outcome,
     scenario: &Scenario,

@@ -1,4 +1,4 @@
-//! A fault, and the play that shows it.
+//! A fault, with the play that shows it.
 
 use std::fmt;
 use std::future::Future;
@@ -11,17 +11,17 @@ use faultlab_model::scenario::{Arm, Arms, Card, Era, Fault, Ground, Need, Rechec
 
 use crate::stage::Stage;
 
-/// A fault, and the play that shows it. It lives as long as the program.
+/// A fault, with the play that shows it. It lives as long as the program.
 pub struct Scenario {
     /// What the fault is.
     pub fault: Fault,
     scripts: Box<Scripts>,
 }
 
-/// Makes the arms of an environment, with their play.
+/// Makes the arms of an environment, with their plays.
 type Scripts = dyn Fn(&Ground) -> Vec<ScriptedArm> + Send + Sync;
 
-/// An arm, and the play with the conduct that the arm gives it.
+/// An arm, with the play and its conduct in this arm.
 #[derive(Clone)]
 pub struct ScriptedArm {
     /// The arm.
@@ -29,10 +29,10 @@ pub struct ScriptedArm {
     script: Rc<dyn Script>,
 }
 
-/// The probes of one arm, under way.
+/// The probes of one arm, in progress.
 pub type Play<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// A play with its conduct, whose type the engine does not know.
+/// A play with its conduct, whose type is hidden from the engine.
 trait Script {
     fn play<'a>(&'a self, stage: &'a Stage<'a>) -> Play<'a>;
 }
@@ -84,12 +84,12 @@ impl Deref for Scenario {
 }
 
 impl Scenario {
-    /// A fault: its story, the row that people noticed with its cell in a healthy
-    /// network, its arms, and the play that all of them share.
+    /// A fault: its story, the symptom row with its value in a healthy network, its
+    /// arms, and the play that all of them share.
     ///
-    /// The play learns what an arm gives it, the conduct, and meets the arm's
-    /// network. It learns neither the arm's name nor its kind: what it observes
-    /// must differ for the verdict to differ.
+    /// The play receives the arm's conduct and runs in the arm's network. It knows
+    /// neither the arm's name nor its kind: the verdict can differ only if the
+    /// observations do.
     #[must_use]
     pub fn new<C, F>(
         card: Card,
@@ -113,7 +113,7 @@ impl Scenario {
         Self { fault: Fault::new(card, symptom, without_plays), scripts: Box::new(scripts) }
     }
 
-    /// What the kernel or the privileges must offer; veth where this is not said.
+    /// The required kernel features and privileges; veth by default.
     #[must_use]
     pub fn needs(mut self, needs: impl Into<Vec<Need>>) -> Self {
         self.fault.needs = needs.into().leak();
@@ -127,38 +127,37 @@ impl Scenario {
         self
     }
 
-    /// The ranges of kernels that behave alike, in the order in which they are
-    /// tried; where none are given every kernel shows the fault.
+    /// The ranges of kernels that behave alike, in the order in which they are tried;
+    /// without any, every kernel shows the fault.
     #[must_use]
     pub fn eras(mut self, eras: impl Into<Vec<Era>>) -> Self {
         self.fault.eras = eras.into().leak();
         self
     }
 
-    /// Its arms run one after another where this says so.
+    /// The arms run one after another if this returns true.
     #[must_use]
     pub fn sequential(mut self, sequential: fn(&Ground) -> bool) -> Self {
         self.fault.sequential = sequential;
         self
     }
 
-    /// It may leave its kernel unable to go on.
+    /// The fault may leave its kernel unusable.
     #[must_use]
     pub fn needs_own_guest(mut self) -> Self {
         self.fault.needs_own_guest = true;
         self
     }
 
-    /// How an exercise looks whether the fault is cured, where that is not by
-    /// playing the probes again.
+    /// How an exercise checks whether the fault is cured, if not by running the play
+    /// again.
     #[must_use]
     pub fn recheck(mut self, recheck: Recheck) -> Self {
         self.fault.recheck = recheck;
         self
     }
 
-    /// The arms of an environment with their play, narrowed as by
-    /// [`Fault::arms_on`].
+    /// The arms of an environment with their plays, narrowed like [`Fault::arms_on`].
     #[must_use]
     pub fn scripted_on(&self, ground: &Ground, only: &[String]) -> Vec<ScriptedArm> {
         (self.scripts)(ground).into_iter().filter(|scripted| scripted.arm.is_wanted(only)).collect()

@@ -1,4 +1,4 @@
-//! What a task is doing: a process, a thread, or one of the kernel's own.
+//! What a task is doing: a process, a thread, or a kernel thread.
 //!
 //! Reading list: proc(5): /proc/PID/stat, /proc/PID/stack, /proc/PID/wchan.
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use faultlab_model::recording::Task;
 
-/// The task that a directory of /proc is of; none where it has ended.
+/// The task of a /proc directory; `None` if it has ended.
 #[must_use]
 pub fn at(place: &Path) -> Option<Task> {
     let (name, state, _) = parse_stat(&fs::read_to_string(place.join("stat")).ok()?)?;
@@ -22,14 +22,14 @@ pub fn at(place: &Path) -> Option<Task> {
     Some(Task { name, state, stack })
 }
 
-/// The directory of /proc of the calling thread.
+/// The /proc directory of the calling thread.
 #[must_use]
 pub fn place_of_this() -> Option<PathBuf> {
     Some(Path::new("/proc").join(fs::read_link("/proc/thread-self").ok()?))
 }
 
-/// The directory of /proc of a process; none where /proc here is of another
-/// pid namespace.
+/// The /proc directory of a process; `None` if /proc here belongs to another pid
+/// namespace.
 #[must_use]
 pub fn place_of(process: u32) -> Option<PathBuf> {
     let own = fs::read_link("/proc/self").ok()?;
@@ -37,8 +37,7 @@ pub fn place_of(process: u32) -> Option<PathBuf> {
         .then(|| Path::new("/proc").join(process.to_string()))
 }
 
-/// The kernel's own tasks that are in an uninterruptible sleep, as far as
-/// /proc here shows them.
+/// The kernel threads in an uninterruptible sleep, as far as /proc here lists them.
 #[must_use]
 pub fn of_kernel() -> Vec<Task> {
     const KTHREADD: u32 = 2;
@@ -52,21 +51,21 @@ pub fn of_kernel() -> Vec<Task> {
     places.filter_map(|place| at(&place)).collect()
 }
 
-/// The functions of the kernel that the task of a directory of /proc sleeps
-/// in, innermost first; none without the privilege to see them.
+/// The kernel functions that the task of a /proc directory sleeps in, innermost
+/// first; empty without the privilege to read stacks.
 #[must_use]
 pub fn stack(place: &Path) -> Vec<String> {
     let text = fs::read_to_string(place.join("stack")).unwrap_or_default();
     text.lines().filter_map(function).take(16).map(str::to_owned).collect()
 }
 
-/// The function of a line of /proc/PID/stack: `[<0>] msleep+0x2d/0x40`.
+/// The function in a line of /proc/PID/stack: `[<0>] msleep+0x2d/0x40`.
 fn function(line: &str) -> Option<&str> {
     let symbol = line.split_once("] ")?.1.trim();
     Some(symbol.split_once('+').map_or(symbol, |(name, _)| name)).filter(|name| !name.starts_with("0x"))
 }
 
-/// Name, state and parent of /proc/PID/stat. A name may have anything in it.
+/// Parses name, state and parent from /proc/PID/stat. A name may contain any character.
 fn parse_stat(text: &str) -> Option<(String, char, u32)> {
     let (head, rest) = text.rsplit_once(") ")?;
     let mut words = rest.split(' ');

@@ -1,4 +1,4 @@
-//! A recording, made ready for an explanation.
+//! Prepares a recording for an explanation.
 
 use std::mem;
 
@@ -6,11 +6,10 @@ use faultlab_model::recording::Recording;
 
 use crate::{carried, dropped};
 
-/// Sorts what was captured by time, and marks its frames with what the kernel and
-/// the wires did with them.
+/// Sorts the captured frames by time, and marks each with what the kernel and the
+/// wires did with it.
 ///
-/// That takes long where there are many frames: it is for when no arm plays any
-/// more.
+/// This takes long for a large capture, so it runs after the last arm has ended.
 pub fn arrange(recording: &mut Recording) {
     recording.capture.sort();
     dropped::join(recording);

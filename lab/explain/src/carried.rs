@@ -1,5 +1,5 @@
-//! What wires did with frames, marked in a capture: what a wire has dropped is
-//! lost, whatever else is seen, and what it has passed on is not.
+//! Marks in a capture what wires did with frames. A frame that a wire dropped is
+//! lost, whatever else was captured; a frame that it passed on is not.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,9 +8,9 @@ use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::Identity;
 use faultlab_net::wire::{Direction, Fate, Origin, Record};
 
-/// Marks the frames that left the ends of a wire, a host and an interface each,
-/// with what it did with them. The first of equal segments to leave is the first
-/// that it met.
+/// Marks the frames sent from either end of a wire, each end a host and an interface,
+/// with what the wire did with them. Of equal segments, the first that was sent is
+/// the first that the wire received.
 pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
     for (direction, (host, interface)) in [Direction::There, Direction::Back].into_iter().zip(ends) {
         let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
@@ -38,7 +38,7 @@ pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) 
             };
             since.clear();
         }
-        // Those that left after the last that it met.
+        // Frames sent after the last that the wire received.
         for frame in since {
             frame.carried = Some(Carried::Waits);
         }
@@ -55,8 +55,8 @@ mod tests {
     use faultlab_net::capture::End;
     use faultlab_net::wire::segment::Flags;
 
-    /// What became of the first and of the second of two equal resets, by hops,
-    /// where one arrives and the wire says this.
+    /// The fates of the first and the second of two equal resets, given these records
+    /// of the wire; only one of them arrives.
     fn fates(said: &[Fate]) -> Vec<crate::hops::Fate> {
         let end = |host: &str, interface: &str| End {
             host: host.into(),
@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(fates(&[Fate::Dropped, passed]), [Lost, Arrived]);
         assert_eq!(fates(&[passed, Fate::Dropped]), [Arrived, Lost]);
         assert_eq!(fates(&[passed, Fate::Held]), [Arrived, Lost]);
-        // What the wire passed on is not lost: it keeps their order.
+        // A frame that the wire passed on is not lost: the wire keeps the order.
         assert_eq!(fates(&[passed, passed]), [Arrived, UnderWay]);
-        // It has not met the second yet.
+        // The wire has not received the second yet.
         assert_eq!(fates(&[passed]), [Arrived, UnderWay]);
     }
 }

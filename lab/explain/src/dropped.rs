@@ -1,4 +1,4 @@
-//! The frames of a capture that the kernel dropped, marked with why.
+//! Marks the frames of a capture that the kernel dropped with the reason.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use crate::hops::{Packet, What};
 use faultlab_model::recording::Recording;
 use faultlab_net::wire::segment::Numbers;
 
-/// How far apart the times of a frame and of its end may be read.
+/// How far the time of a frame and the time of its drop may differ.
 const CLOCKS: Duration = Duration::from_millis(1);
 
-/// Finds the frame of each segment that a host has dropped: the last one like it
-/// that the host had seen until then. A frame says why, where the kernel gave a reason.
+/// Finds the frame of each segment that a host dropped: the last matching frame
+/// captured at the host before the drop. The frame gets the reason, if the kernel gave
+/// one.
 pub fn join(recording: &mut Recording) {
     let Recording { capture, begun, hosts, .. } = recording;
     let mut seen: HashMap<(&str, Numbers), Vec<usize>> = HashMap::new();
@@ -29,7 +30,7 @@ pub fn join(recording: &mut Recording) {
             let alike = seen.get(&(host.name.as_str(), header.numbers(length)));
             let last = alike.and_then(|frames| frames.iter().rfind(|&&n| capture.frames[n].at <= at));
             dropped.frame = last.copied();
-            // What is freed without a reason may have been of use.
+            // A packet freed without a reason may have been delivered.
             if let (Some(frame), Some(_)) = (dropped.frame, &dropped.reason) {
                 comments.push((frame, format!("dropped by {}: {dropped}", host.name)));
             }

@@ -1,4 +1,5 @@
-//! What became of each packet, and why an arm met what it met. No I/O.
+//! Explains what happened to each packet, and why an arm's outcome is what it is. No
+//! I/O.
 
 mod arrange;
 pub mod carried;

@@ -1,11 +1,11 @@
-//! What a capture proves of its own frames: the comments of a pcapng file.
+//! What a capture proves about its own frames: the comments of a pcapng file.
 
 use crate::hops::{Fate, Hop, Probed};
 use crate::verdicts::{Reset, Translation, Verdict, Verdicts};
 use faultlab_net::capture::{Capture, Carried};
 
-/// What is certain of each frame, a sentence each. Frames are numbered from 1
-/// on, in the order of the capture.
+/// What is certain about each frame, one sentence each. Frames are numbered from 1,
+/// in the order of the capture.
 #[must_use]
 pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
     let Verdicts { hops, all, probed } = Verdicts::of(capture);
@@ -30,7 +30,7 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
                 say(left, format!("held by the wire to {to}"));
             }
             Fate::Lost => say(left, format!("lost on the wire to {to}: it arrives nowhere")),
-            // The kernel has said why.
+            // The kernel gave the reason already.
             Fate::Dropped if hop.comment.is_some() => {}
             Fate::Dropped => say(arrived, format!("dropped by {to}: it arrives here and never leaves again")),
             Fate::Made => say(arrived, format!("made by the wire: it never left {from}")),
@@ -48,7 +48,7 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
             }
             Some((_, Translation::Made { .. })) | None => {}
         }
-        // What is dropped is not called untranslated besides.
+        // A dropped packet is not reported as untranslated as well.
         if let Some(Translation::Missing { unlike, .. }) = translation
             && hop.stays
             && hop.fate == Fate::Arrived
@@ -65,12 +65,12 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
     remarks
 }
 
-/// The number of the frame that a hop began with.
+/// The number of the frame in which a hop began.
 fn number(hop: &Hop) -> Option<usize> {
     hop.frames[0].or(hop.frames[1]).map(|frame| frame + 1)
 }
 
-/// Who made a RST, and what it answers.
+/// Who sent a RST, and what it answers.
 fn made(reset: Reset<'_>, hops: &[Hop]) -> String {
     let Some(maker) = reset.maker else { return "RST made by the wire".to_owned() };
     match reset.answers.and_then(|answered| hops[answered].frames[1]) {

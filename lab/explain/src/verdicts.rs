@@ -1,6 +1,6 @@
-//! What became of each packet and why, inferred once: which host made a RST and
-//! what that answers, and what a host did not translate that it had translated
-//! before. The comments of a capture, ladders and explanations only read it.
+//! What happened to each packet and why, inferred once: which host sent a RST and
+//! what it answers, and which flows a host stopped translating. The comments of a
+//! capture, ladders and explanations only read it.
 //!
 //! - RFC 9293 3.10.7.1: "If the ACK bit is off, sequence number zero is used,
 //!   <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. If the ACK bit is on,
@@ -13,63 +13,63 @@ use crate::hops::{Fate, Hop, Packet, Probed, What, between, hops, probed, way};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header};
 
-/// From whom to whom a packet goes.
+/// The source and destination of a packet.
 pub type Way = (SocketAddr, SocketAddr);
 
-/// The packets of a capture, and what became of each.
+/// The packets of a capture, and what happened to each.
 #[derive(Debug)]
 pub struct Verdicts<'a> {
-    /// The packets on each link, in the order of time. What follows refers to them
-    /// by their positions.
+    /// The packets on each link, in order of time. The other fields refer to them by
+    /// position.
     pub hops: Vec<Hop>,
     /// One for each hop.
     pub all: Vec<Verdict<'a>>,
-    /// Where the probes show.
+    /// The packets of the probes.
     pub probed: Vec<Probed<'a>>,
 }
 
-/// What became of a packet on a link, beside its [`Fate`], and why.
+/// What happened to a packet on a link, in addition to its [`Fate`], and why.
 #[derive(Debug)]
 pub struct Verdict<'a> {
-    /// The host that it left, if that is known.
+    /// The sending host, if known.
     pub from: Option<&'a str>,
-    /// The host that it was to arrive at, if that is known.
+    /// The receiving host, if known.
     pub to: Option<&'a str>,
-    /// Where it is a RST: who made it.
+    /// For a RST: who sent it.
     pub reset: Option<Reset<'a>>,
-    /// What the host that it arrived at made of its addresses, as far as that tells
-    /// something.
+    /// How the receiving host translated its addresses, where that is of interest.
     pub translation: Option<Translation>,
 }
 
-/// Who made a RST, and why.
+/// Who sent a RST, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reset<'a> {
-    /// The host; none where a wire did.
+    /// The host; `None` if a wire sent it.
     pub maker: Option<&'a str>,
-    /// The hop that it answers by its numbers: the last to arrive that had them.
+    /// The hop that it answers: the last to arrive with matching sequence numbers.
     pub answers: Option<usize>,
 }
 
-/// What a host made of the addresses of a packet that arrived.
+/// How a host translated the addresses of a packet that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Translation {
-    /// It translated them. The first hop of those that left so is this.
+    /// It translated them. `first` is the first hop of the flow that was translated
+    /// this way.
     Made {
         /// The hop.
         first: usize,
     },
-    /// It did not, and had translated the same before.
+    /// It did not translate them, although it translated the same flow before.
     Missing {
-        /// The first hop that had left translated.
+        /// The first hop that was translated.
         unlike: usize,
-        /// What the last of them had become.
+        /// The addresses after the last translation.
         was: Way,
     },
 }
 
 impl<'a> Verdicts<'a> {
-    /// Infers them from what was seen.
+    /// Infers the verdicts from a capture.
     #[must_use]
     pub fn of(capture: &'a Capture) -> Self {
         let hops = hops(capture);
@@ -85,7 +85,7 @@ impl<'a> Verdicts<'a> {
     }
 }
 
-/// Who made each RST, and what it answers.
+/// Who sent each RST, and what it answers.
 fn resets<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Option<Reset<'a>>> {
     let made = |hop: &Hop| {
         tcp(&hop.packet).filter(|header| header.flags.contains(Flags::RST))?;
@@ -96,7 +96,7 @@ fn resets<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Option<Reset<'a>>> {
     hops.iter().map(made).collect()
 }
 
-/// What a RST answers by its numbers.
+/// The hop that a RST answers, by its sequence numbers.
 fn answered(capture: &Capture, hops: &[Hop], reset: &Hop) -> Option<usize> {
     let (header, (end, at)) = (tcp(&reset.packet)?, reset.left?);
     let host = &capture.ends[end].host;
@@ -115,7 +115,7 @@ fn answered(capture: &Capture, hops: &[Hop], reset: &Hop) -> Option<usize> {
     last.map(|(number, _)| number)
 }
 
-/// What became of the addresses of each packet at the host that it arrived at.
+/// How the host that received each packet translated its addresses.
 fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
     let mut next = vec![None; hops.len()];
     for (number, hop) in hops.iter().enumerate() {
@@ -123,7 +123,8 @@ fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
             next[before] = Some(number);
         }
     }
-    // By host and way: the first hop that left translated, and what the last became.
+    // By host and flow: the first translated hop, and the addresses after the last
+    // translation.
     let mut known: HashMap<(&str, Way), (usize, Way)> = HashMap::new();
     let of = |(number, hop): (usize, &Hop)| {
         let (end, _) = hop.arrived?;
@@ -135,7 +136,7 @@ fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
                 known.1 = became;
                 Some(Translation::Made { first: known.0 })
             }
-            // What is for the host itself was not to be passed on.
+            // A packet for the host itself was not to be forwarded.
             None if !hop.stays && hop.fate != Fate::Dropped => None,
             _ => known.get(&(host, way)).map(|&(unlike, was)| Translation::Missing { unlike, was }),
         }
@@ -173,13 +174,13 @@ mod tests {
             frames: [
                 crossing(0, Some(0), Some(1), data(INSIDE, 1), b"hello"),
                 crossing(2, Some(2), Some(3), data(OUTSIDE, 1), b"hello"),
-                // As it was.
+                // The same as before.
                 crossing(10, Some(0), Some(1), data(INSIDE, 6), b"hello"),
                 crossing(12, Some(2), Some(3), data(INSIDE, 6), b"hello"),
                 crossing(20, Some(0), Some(1), data(INSIDE, 11), b"hello"),
-                // It never came to the NAT.
+                // It never reached the NAT.
                 crossing(30, Some(0), None, data(INSIDE, 16), b"hello"),
-                // And one that the NAT refuses.
+                // A segment that the NAT refuses.
                 crossing(40, Some(1), Some(0), header([INSIDE[1], INSIDE[0]], Flags::RST, 0, 0), b""),
             ]
             .concat(),
@@ -191,7 +192,7 @@ mod tests {
         let missing = Some(Translation::Missing { unlike: 1, was });
         let told: Vec<_> = verdicts.all.iter().map(|verdict| verdict.translation).collect();
         assert_eq!(told, [Some(Translation::Made { first: 1 }), None, missing, None, missing, None, None]);
-        // Whom the lost one was on its way to is known by the topology.
+        // The topology names the destination of the lost packet.
         assert_eq!((verdicts.all[5].from, verdicts.all[5].to), (Some("client"), Some("nat")));
         let resets: Vec<_> = verdicts.all.iter().filter_map(|verdict| verdict.reset).collect();
         assert_eq!(resets, [Reset { maker: Some("nat"), answers: Some(4) }]);

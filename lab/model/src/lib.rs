@@ -1,5 +1,5 @@
-//! What a fault is and what came of it, as values: scenarios, outcomes,
-//! snapshots, and the recording of an arm. No I/O.
+//! The data model of faults and their results: scenarios, outcomes, snapshots, and
+//! the recording of an arm. No I/O.
 
 #[cfg(any(test, feature = "made"))]
 pub mod made;

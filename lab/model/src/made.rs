@@ -1,9 +1,9 @@
-//! Outcomes as tests need them.
+//! Outcomes for tests.
 
 use crate::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
 use crate::scenario::{ArmKind, Clock};
 
-/// An outcome whose fault arm met this.
+/// An outcome with this observation in its fault arm.
 #[must_use]
 pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Outcome {
     let arm = |name: &str, kind, cell: &str| ArmOutcome {

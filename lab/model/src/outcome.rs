@@ -1,5 +1,5 @@
-//! What happened: a table of arms and rows, a verdict by difference, and the
-//! comparison with the reviewed snapshot.
+//! Outcomes: a table of arms and rows, a verdict by difference, and the comparison
+//! with the reviewed snapshot.
 
 mod outside;
 
@@ -11,9 +11,9 @@ use crate::scenario::{ArmKind, Clock, Fault, Ground, Shows, Symptom};
 use faultlab_base::limits;
 use faultlab_net::capture::Capture;
 
-/// What a scenario showed on one kernel.
+/// The result of a scenario on one kernel.
 ///
-/// What is read is cleaned and bounded, [`Outcome::clean`].
+/// An outcome that was read is cleaned and bounded, see [`Outcome::clean`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Outcome {
@@ -21,35 +21,35 @@ pub struct Outcome {
     pub scenario: String,
     /// The kernel's release.
     pub kernel: String,
-    /// What the kernel was asked for by, an id of the store or a file; none
-    /// where it is the running one.
+    /// How the kernel was requested, as an id of the store or a file; `None` for the
+    /// running kernel.
     #[serde(default)]
     pub kernel_id: Option<String>,
     /// Where it ran.
     pub machine: Machine,
-    /// Which clock the timers followed.
+    /// The clock that the timers followed.
     pub clock: Clock,
-    /// The kernel's era in this scenario; none where nothing could run.
+    /// The kernel's era in this scenario; `None` if nothing could run.
     pub era: Option<String>,
     /// The verdict.
     pub verdict: Verdict,
-    /// Whether it equals the reviewed snapshot of its era.
+    /// Whether the outcome equals the reviewed snapshot of its era.
     pub expected: bool,
-    /// Why not, or what is missing.
+    /// Why it does not, or what is missing.
     pub reason: Option<String>,
     /// The settings that the arms ran with.
     pub settings: Map<String>,
-    /// The row that people noticed.
+    /// The row in which people noticed the fault.
     pub symptom: String,
-    /// Whether the control arm showed in it what a healthy network shows.
+    /// Whether the control arm showed a healthy network's value in that row.
     #[serde(default)]
     pub control_is_healthy: bool,
-    /// One column of the table each.
+    /// One column of the table for each arm.
     pub arms: Vec<ArmOutcome>,
-    /// What the kernel logged meanwhile, where captures were asked for.
+    /// What the kernel logged during the run, if captures were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
-    /// How long it took.
+    /// How long the run took.
     pub seconds: Seconds,
 }
 
@@ -59,7 +59,7 @@ pub struct Outcome {
 pub enum Machine {
     /// On the running kernel.
     Here,
-    /// On a kernel of its own, in a virtual machine.
+    /// On a separate kernel, in a virtual machine.
     Vm,
 }
 
@@ -77,28 +77,28 @@ impl fmt::Display for Machine {
 pub struct ArmOutcome {
     /// The arm's name.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub kind: ArmKind,
-    /// The one thing in which it differs.
+    /// The one thing in which the arm differs.
     pub change: String,
     /// Whether its symptom row differs from the control's.
     pub symptom: Option<bool>,
-    /// The cells by row; a row that could not be seen is not here.
+    /// The cells by row, without the rows that could not be observed.
     pub observations: Map<String>,
-    /// Rows that could not be seen, and why.
+    /// Rows that could not be observed, and why.
     pub unseen: Map<String>,
-    /// What explains it, a sentence each.
+    /// The explanation, one sentence each.
     pub because: Vec<String>,
-    /// What the kernel's own tables said, by host.
+    /// The contents of the kernel's own tables, by host.
     pub evidence: Map<Vec<String>>,
-    /// Why it met what the control did not, where that was asked for or the
-    /// outcome is not as expected: the reason first, then what bears it out.
+    /// Why it differs from the control, if that was requested or the outcome is
+    /// unexpected: the reason first, then its evidence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<String>,
-    /// What its capture misses, if it misses anything: frames, or all of them.
+    /// What is missing from its capture, if anything: some frames, or all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched: Option<String>,
-    /// The frames, where they were asked for.
+    /// The frames, if they were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
 }
@@ -106,29 +106,29 @@ pub struct ArmOutcome {
 /// How long a scenario took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
-    /// On the wall's clock.
+    /// On the wall clock.
     pub wall: f64,
-    /// On the guest's clock, where that is another.
+    /// On the guest's clock, if it has one of its own.
     #[serde(rename = "virtual")]
     pub virtual_time: Option<f64>,
-    /// The longest, on the guest's clock where it has one, that a wire had a frame
-    /// which its policy did not keep: what the lab itself did to the network. None
-    /// where no wire carried any.
+    /// The longest time that a wire delayed a frame without a policy asking for it:
+    /// the lab's own effect on the network. Measured on the guest's clock if there is
+    /// one; `None` if no wire carried a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wire: Option<f64>,
 }
 
-/// What a scenario says of a kernel.
+/// The verdict of a scenario on a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The fault arm met what the control did not.
+    /// The fault arm differs from the control.
     Reproduced,
     /// This era does not show it.
     Immune,
-    /// Something named is missing.
+    /// A named requirement is missing.
     NotApplicable,
-    /// The lab failed, or nothing was reproduced where it should have been.
+    /// The lab failed, or a fault that should be reproduced was not.
     Failed,
 }
 
@@ -143,7 +143,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A map that keeps the order in which it was filled.
+/// A map that keeps the order of insertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map<V>(pub Vec<(String, V)>);
 
@@ -165,7 +165,7 @@ impl<V> Map<V> {
         self.0.iter().map(|(key, _)| key.as_str())
     }
 
-    /// Sets the value of a key, in its old place where it had one.
+    /// Sets the value of a key, which keeps its position if it exists.
     pub fn insert(&mut self, key: impl Into<String>, value: V) {
         let key = key.into();
         match self.0.iter_mut().find(|(k, _)| *k == key) {
@@ -219,9 +219,9 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Map<V> {
     }
 }
 
-/// The verdict by difference, and its reason where it is `failed`.
+/// The verdict by difference, with the reason for a `failed` one.
 ///
-/// Marks in every arm whether its symptom row differs from the control's.
+/// Sets in every arm whether its symptom row differs from the control's.
 pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdict, Option<String>) {
     let cell = |arms: &[ArmOutcome], kind: ArmKind| {
         arms.iter().find(|a| a.kind == kind).and_then(|a| a.observations.get(symptom.row)).cloned()
@@ -253,8 +253,8 @@ pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdi
 }
 
 impl Outcome {
-    /// The outcome of a scenario that did not run on a kernel of this release,
-    /// and why. Its era is not known.
+    /// The outcome of a scenario that did not run on a kernel of this release, with
+    /// the reason. The era is unknown.
     #[must_use]
     pub fn without_run(
         scenario: &Fault,
@@ -283,7 +283,7 @@ impl Outcome {
         }
     }
 
-    /// The same on this ground.
+    /// The same outcome in this environment.
     #[must_use]
     pub fn on_ground(
         scenario: &Fault,
@@ -298,8 +298,8 @@ impl Outcome {
         }
     }
 
-    /// All rows: the symptom, then the others in the order in which the arms
-    /// met them.
+    /// All rows: the symptom, then the others in the order in which the arms recorded
+    /// them.
     #[must_use]
     pub fn rows(&self) -> Vec<&str> {
         let mut rows = vec![self.symptom.as_str()];
@@ -313,7 +313,7 @@ impl Outcome {
         rows
     }
 
-    /// The arm that the fault is shown in.
+    /// The fault arm.
     #[must_use]
     pub fn fault(&self) -> Option<&ArmOutcome> {
         self.arms.iter().find(|a| a.kind == ArmKind::Fault)
@@ -358,7 +358,7 @@ mod tests {
         let mut a = arms("connected", "timed out", "connected");
         assert_eq!(judge(&SYMPTOM, Shows::Reproduced, &mut a), (Verdict::Reproduced, None));
         assert_eq!(a.iter().map(|a| a.symptom).collect::<Vec<_>>(), [Some(false), Some(true), Some(false)]);
-        // An era that was thought immune and is not says so.
+        // An era believed immune that shows the fault is judged `reproduced`.
         assert_eq!(judge(&SYMPTOM, Shows::Immune, &mut a).0, Verdict::Reproduced);
     }
 

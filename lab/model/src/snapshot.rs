@@ -1,4 +1,4 @@
-//! The reviewed outcome of an era: a table that people read in a change and
+//! The reviewed outcome of an era: a table that people review in a change, and that
 //! programs compare cell by cell.
 
 use crate::outcome::{Map, Outcome, Verdict};
@@ -8,14 +8,14 @@ use crate::outcome::{Map, Outcome, Verdict};
 pub struct Snapshot {
     /// The verdict.
     pub verdict: String,
-    /// Row, then arm, then cell.
+    /// The cell of each row and arm.
     pub cells: Map<Map<String>>,
 }
 
-/// Writes an outcome as a snapshot.
+/// Formats an outcome as a snapshot.
 ///
-/// Leaves out what differs from run to run or from machine to machine: the
-/// kernel's release, seconds, evidence, and cells that could not be seen.
+/// Leaves out what differs between runs or machines: the kernel's release, seconds,
+/// evidence, and cells that could not be observed.
 #[must_use]
 pub fn write(outcome: &Outcome) -> String {
     let mut text = format!("verdict: {}\nsymptom: {}\n\n", outcome.verdict, outcome.symptom);
@@ -40,8 +40,8 @@ pub fn write(outcome: &Outcome) -> String {
     text
 }
 
-/// The outcome with the cells that could not be seen taken from a snapshot,
-/// so that a test without the privilege to see them compares the others.
+/// The outcome, with the cells that could not be observed taken from a snapshot, so
+/// that a test without the privilege to observe them compares the others.
 #[must_use]
 pub fn with_unseen(outcome: &Outcome, snapshot: &Snapshot) -> Outcome {
     let mut filled = outcome.clone();
@@ -55,7 +55,7 @@ pub fn with_unseen(outcome: &Outcome, snapshot: &Snapshot) -> Outcome {
     filled
 }
 
-/// Reads a snapshot back, with or without insta's header.
+/// Parses a snapshot, with or without insta's header.
 ///
 /// # Errors
 /// One sentence that names the line.
@@ -86,11 +86,11 @@ pub fn read(text: &str) -> Result<Snapshot, String> {
     Ok(Snapshot { verdict: verdict.ok_or("there is no line `verdict: ...`")?, cells })
 }
 
-/// In what an outcome differs from the snapshot of its era, a clause each;
-/// nothing where it is as expected.
+/// The differences between an outcome and the snapshot of its era, a clause each;
+/// empty if the outcome is as expected.
 ///
-/// Compares the arms that ran. A cell that could not be seen on either side
-/// is left out.
+/// Compares the arms that ran. A cell that could not be observed on either side is
+/// left out.
 #[must_use]
 pub fn differences(outcome: &Outcome, snapshot: &Snapshot) -> Vec<String> {
     let mut found = vec![];

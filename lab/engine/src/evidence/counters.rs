@@ -1,13 +1,13 @@
-//! The kernel's counters of one network namespace, and how they changed.
+//! The kernel's counters of one network namespace, and their changes.
 //!
-//! Reading list: net/ipv4/proc.c and net/ipv6/proc.c, where the names are; RFC
-//! 1213 for the groups Ip, Icmp, Tcp and Udp; `nstat -az` shows the same.
+//! Reading list: net/ipv4/proc.c and net/ipv6/proc.c for the names; RFC 1213 for the
+//! groups Ip, Icmp, Tcp and Udp. `nstat -az` shows the same.
 //!
-//! Tcp and TcpExt count the segments of both families. The groups of IPv6 are
-//! part of their counters' names: `Ip6InNoRoutes`.
+//! Tcp and TcpExt count the segments of both families. For IPv6, the group is part of
+//! the counter's name: `Ip6InNoRoutes`.
 //!
-//! Names come and go with kernels: `PAWSPassive` went in 4.12. So a counter
-//! that this kernel does not have is None, and one that did not move is 0.
+//! Names come and go with kernels: `PAWSPassive` was removed in 4.12. A counter that
+//! this kernel does not have is `None`; one that did not move is 0.
 
 use std::fmt;
 use std::fs;
@@ -18,24 +18,24 @@ use faultlab_net::network::namespace::of_this_thread;
 use faultlab_net::network::{Namespace, sysctl};
 use faultlab_net::wire::all as wires;
 
-/// net/ipv6/proc.c: what the names in /proc/net/snmp6 begin with.
+/// net/ipv6/proc.c: the prefixes of the names in /proc/net/snmp6.
 const IPV6_GROUPS: [&str; 4] = ["Ip6", "Icmp6", "Udp6", "UdpLite6"];
 
-/// Whether IPv6 is off in a namespace.
+/// The sysctl that disables IPv6 in a namespace.
 const DISABLE_IPV6: &str = "net.ipv6.conf.all.disable_ipv6";
 
-/// A short name that several groups have means the first of these.
+/// A short name that exists in several groups means the first of these.
 const PRECEDENCE: [&str; 5] = ["TcpExt", "Tcp", "IpExt", "Ip", "Udp"];
 
-/// A reading of /proc/net/netstat, /proc/net/snmp and, where the kernel has IPv6,
+/// A reading of /proc/net/netstat, /proc/net/snmp and, if the kernel has IPv6,
 /// /proc/net/snmp6.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     groups: Vec<Group>,
 }
 
-/// A group, in the kernel's two lines. They are split where a change is asked
-/// for: there are hundreds of names, and a guest's time passes meanwhile.
+/// A group, as the kernel's two lines. They are split only when a change is
+/// requested: there are hundreds of names, and a guest's time passes meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     name: String,
@@ -43,7 +43,7 @@ struct Group {
     numbers: String,
 }
 
-/// The words of a line. A char is looked for faster than any white space.
+/// The words of a line. Searching for a char is faster than for any white space.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(' ').filter(|word| !word.is_empty())
 }
@@ -54,14 +54,14 @@ impl Group {
         words(&self.names).zip(words(&self.numbers)).filter_map(|(name, n)| Some((name, number_of(n)?)))
     }
 
-    /// What a counter had here; 0 where it was not there yet.
+    /// The value of a counter; 0 if it did not exist yet.
     fn value(this: Option<&Self>, short: &str) -> i64 {
         let same = this.and_then(|group| group.counters().find(|(name, _)| *name == short));
         same.map_or(0, |(_, value)| value)
     }
 }
 
-/// A counter's name. The order is that of the short names.
+/// A counter's name, ordered by its short name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     short: String,
@@ -72,17 +72,17 @@ impl Counters {
     /// Reads the counters of a namespace.
     ///
     /// # Errors
-    /// Where /proc is not mounted.
+    /// If /proc is not mounted.
     pub fn read(namespace: &Namespace) -> Result<Self> {
-        // In a guest each file takes milliseconds, and frames wait meanwhile.
+        // In a guest, reading a file takes milliseconds, and frames wait meanwhile.
         let read = |file: &str| {
             let text = namespace.enter(|| fs::read_to_string(of_this_thread(file)));
             wires::carry();
             text.map_err(|source| Error::kernel(namespace.name(), format!("read {file}"), source))
         };
         let mut counters = Self::parse(&read("net/netstat")?, &read("net/snmp")?);
-        // A namespace in which IPv6 is switched off counts nothing there, and a
-        // kernel without it has no such file.
+        // A namespace with IPv6 disabled counts nothing there, and a kernel without
+        // IPv6 has no such file.
         let is_off = sysctl::get(namespace, DISABLE_IPV6).is_ok_and(|value| value == "1");
         if !is_off && let Ok(snmp6) = read("net/snmp6") {
             counters.add_ipv6(&snmp6);
@@ -90,9 +90,9 @@ impl Counters {
         Ok(counters)
     }
 
-    /// Reads the text of /proc/net/netstat and /proc/net/snmp. Each group is
-    /// two lines that begin alike, one of names and one of values. What is not
-    /// so is left out.
+    /// Parses the text of /proc/net/netstat and /proc/net/snmp. Each group is two
+    /// lines with the same prefix, one of names and one of values. Anything else is
+    /// ignored.
     #[must_use]
     pub fn parse(netstat: &str, snmp: &str) -> Self {
         let mut groups = vec![];
@@ -112,8 +112,8 @@ impl Counters {
         Self { groups }
     }
 
-    /// Adds the text of /proc/net/snmp6: a name and a value in each line. What is
-    /// not so is left out.
+    /// Adds the text of /proc/net/snmp6: a name and a value on each line. Anything
+    /// else is ignored.
     fn add_ipv6(&mut self, snmp6: &str) {
         let mut groups = IPV6_GROUPS.map(|name| Group {
             name: name.to_owned(),
@@ -133,14 +133,14 @@ impl Counters {
         self.groups.extend(groups);
     }
 
-    /// The value of a counter, by its short name (`PAWSPassive`) or with its
-    /// group (`TcpExt.PAWSPassive`). None where this kernel has no such counter.
+    /// The value of a counter, by its short name (`PAWSPassive`) or with its group
+    /// (`TcpExt.PAWSPassive`). `None` if this kernel has no such counter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<i64> {
         Self::changes(&Self::default(), self).get(name)
     }
 
-    /// How the counters changed from one reading to a later one.
+    /// The changes from this reading to a later one.
     #[must_use]
     pub fn changes(before: &Self, after: &Self) -> Changes {
         let mut deltas = vec![];
@@ -162,7 +162,7 @@ impl Counters {
                         }
                     }
                 }
-                // The columns of IcmpMsg appear when they first count something.
+                // The columns of IcmpMsg appear when they are first incremented.
                 None => group.counters().for_each(|(short, value)| {
                     add(short, value.wrapping_sub(Group::value(old, short)));
                 }),
@@ -179,13 +179,13 @@ fn number_of(text: &str) -> Option<i64> {
     text.parse().ok().or_else(|| text.parse().ok().map(u64::cast_signed))
 }
 
-/// Counters that healthy traffic moves.
+/// Counters that ordinary traffic moves.
 const TRAFFIC: [&str; 51] = [
     "ActiveOpens",
     "CurrEstab",
     "DelayedACKs",
     "ForwDatagrams",
-    // Neighbour discovery and reports of multicast groups; the sums of all messages.
+    // Neighbour discovery and multicast group reports; the totals of all messages.
     "Icmp6InMsgs",
     "Icmp6OutMsgs",
     "Icmp6InMLDv2Reports",
@@ -235,19 +235,19 @@ const TRAFFIC: [&str; 51] = [
     "TcpTimeoutRehash",
 ];
 
-/// What the counters of a namespace did between two readings.
+/// The changes of a namespace's counters between two readings.
 ///
-/// Displays as `ListenDrops +1, PAWSPassive +1`: what moved, sorted, in the
-/// kernel's spelling, with the group where the short name is not enough
-/// (`Tcp.InCsumErrors +1`); `none` where nothing moved.
+/// Displays as `ListenDrops +1, PAWSPassive +1`: the counters that moved, sorted, in
+/// the kernel's spelling, with the group where the short name is ambiguous
+/// (`Tcp.InCsumErrors +1`); `none` if none moved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     deltas: Vec<(Name, i64)>,
 }
 
 impl Changes {
-    /// The change of one counter, named as for [`Counters::get`]. None where
-    /// this kernel has no such counter, `Some(0)` where it did not move.
+    /// The change of one counter, named as for [`Counters::get`]. `None` if this
+    /// kernel has no such counter, `Some(0)` if it did not move.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<i64> {
         if let Some((group, short)) = name.split_once('.') {
@@ -259,22 +259,22 @@ impl Changes {
         namesakes.min_by_key(|(n, _)| (place(&n.group), &n.group)).map(|(_, delta)| *delta)
     }
 
-    /// What moved, sorted: the name as displayed and the change.
+    /// The counters that moved, sorted: the name as displayed, and the change.
     pub fn moved(&self) -> impl Iterator<Item = (String, i64)> {
         let mut moved: Vec<_> = self.deltas.iter().filter(|(_, delta)| *delta != 0).collect();
         moved.sort_unstable();
         moved.into_iter().map(|(name, delta)| (self.label(name), *delta))
     }
 
-    /// The same without the counters that any traffic moves: how much came and
-    /// went, and how many connections began.
+    /// The same without the counters that any traffic moves: numbers of packets,
+    /// bytes and connections.
     #[must_use]
     pub fn telling(&self) -> Self {
         let deltas = self.deltas.iter().filter(|(name, _)| !TRAFFIC.contains(&name.short.as_str()));
         Self { deltas: deltas.cloned().collect() }
     }
 
-    /// The short name where it means this counter and no other.
+    /// The short name, if it refers to this counter.
     fn label(&self, name: &Name) -> String {
         let namesakes = self.deltas.iter().filter(|(other, _)| other.short == name.short);
         if namesakes.count() > 1 { format!("{}.{}", name.group, name.short) } else { name.short.clone() }

@@ -1,9 +1,8 @@
-//! What conntrack says of the segments that it does not like, in its own words.
+//! The log messages of conntrack about invalid segments.
 //!
-//! nf_conntrack_log_invalid has conntrack tell the logger of the namespace;
-//! that is nfnetlink_log here, and its packets wait in a socket until the arm
-//! has ended, so that nothing wakes up for them. It alters nothing but the
-//! logging.
+//! nf_conntrack_log_invalid makes conntrack send messages to the logger of the
+//! namespace, here nfnetlink_log. Its packets wait in a socket until the arm has
+//! ended, so nothing wakes up for them. This changes only the logging.
 //!
 //! - net/netfilter/nf_conntrack_proto.c: nf_ct_l4proto_log_invalid
 //! - net/netfilter/nf_conntrack_proto_tcp.c: tcp_in_window, nf_conntrack_tcp_packet
@@ -27,12 +26,11 @@ const NFULNL_MSG_PACKET: u16 = 4 << 8;
 const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 
-/// The longest headers of IPv4 and TCP, with all their options; more than those
-/// of IPv6 and TCP.
+/// The longest IPv4 and TCP headers, with all their options; IPv6 and TCP take less.
 const HEADERS: u32 = 120;
-/// A few hundred packets: each takes about 1 KiB.
+/// Room for a few hundred packets of about 1 KiB.
 const RECEIVE_BUFFER: usize = 1 << 18;
-/// IPPROTO_TCP: what nf_conntrack_log_invalid is to tell of.
+/// IPPROTO_TCP: the protocol for nf_conntrack_log_invalid.
 const TCP: &str = "6";
 
 fn decode(message: &Message<'_>) -> Option<InvalidLog> {
@@ -51,8 +49,8 @@ fn decode(message: &Message<'_>) -> Option<InvalidLog> {
     Some(InvalidLog { header, length, words: words? })
 }
 
-/// The words without what says that they are conntrack's:
-/// `nf_ct_proto_6: `, and `nf_ct_tcp: ` before 4.16.
+/// The message without the prefix that conntrack adds: `nf_ct_proto_6: `, and
+/// `nf_ct_tcp: ` before 4.16.
 fn plain(prefix: &str) -> String {
     let words = match prefix.split_once(": ") {
         Some((who, words)) if who.starts_with("nf_ct_") => words,
@@ -61,23 +59,24 @@ fn plain(prefix: &str) -> String {
     words.trim().to_owned()
 }
 
-/// A listener to conntrack's words in a namespace. It holds the namespace alive.
+/// A listener for conntrack's log messages in a namespace. It keeps the namespace
+/// alive.
 #[derive(Debug)]
 pub struct InvalidLogs {
     nfnetlink: Nfnetlink,
 }
 
 impl InvalidLogs {
-    /// Listens from now on: makes nfnetlink_log the namespace's logger for
-    /// IPv4 and IPv6, and has conntrack log what it says of TCP.
+    /// Listens from now on: makes nfnetlink_log the namespace's logger for IPv4 and
+    /// IPv6, and makes conntrack log invalid TCP segments.
     ///
     /// # Errors
-    /// Where the kernel has no nfnetlink_log or no nf_conntrack, or someone
-    /// else listens in this namespace.
+    /// If the kernel has no nfnetlink_log or no nf_conntrack, or another process
+    /// listens in this namespace.
     pub fn listen(namespace: &Namespace) -> Result<Self> {
         let nfnetlink = Nfnetlink::open(namespace)?;
         let place = nfnetlink.place();
-        // The kernel sends a packet at once where nobody asks for more, so that no timer runs.
+        // By default the kernel sends a packet at once, so that no timer runs.
         let [v4, v6] = Family::BOTH;
         for (family, tried, configuration) in [
             (v4, "make nfnetlink_log the logger", ConfigNla::Cmd(ConfigCmd::PfBind)),
@@ -91,7 +90,7 @@ impl InvalidLogs {
                 .map_err(|e| Error::kernel(place, tried, e))?;
         }
         let socket = nfnetlink.socket();
-        // Without CAP_NET_ADMIN on the machine the limit is net.core.rmem_max.
+        // Without CAP_NET_ADMIN on the machine, net.core.rmem_max is the limit.
         setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER))
             .map_err(|e| Error::kernel(place, "setsockopt(SO_RCVBUF)", e))?;
@@ -99,18 +98,18 @@ impl InvalidLogs {
         Ok(Self { nfnetlink })
     }
 
-    /// What came since the last `take`, in the order in which it was said, as
-    /// far as the socket could hold it.
+    /// The messages since the last `take`, in order, as far as the socket could hold
+    /// them.
     ///
     /// # Errors
-    /// Where the socket cannot be read.
+    /// If the socket cannot be read.
     pub fn take(&self) -> Result<Vec<InvalidLog>> {
         let mut said = vec![];
         loop {
             match self.nfnetlink.receive() {
                 Ok(datagram) => said.extend(messages(&datagram).filter_map(|m| decode(&m))),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(said),
-                // There was more; it is the first that tells.
+                // The socket overflowed; the first messages are the informative ones.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(e) => return Err(Error::kernel(self.nfnetlink.place(), "read conntrack's words", e)),
             }
@@ -134,7 +133,7 @@ mod tests {
         assert_eq!(plain("a: b"), "a: b");
     }
 
-    /// The bytes of a message of nfnetlink_log.
+    /// The bytes of an nfnetlink_log message.
     fn message(prefix: &[u8], packet: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; 16];
         bytes[4..6].copy_from_slice(&NFULNL_MSG_PACKET.to_ne_bytes());

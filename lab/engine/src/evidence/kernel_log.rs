@@ -1,14 +1,13 @@
-//! The kernel log, /dev/kmsg, from a moment on.
+//! The kernel log, /dev/kmsg, from some moment on.
 //!
 //! Reading list: Documentation/ABI/testing/dev-kmsg; kernel/printk/printk.c
 //! `devkmsg_read`; net/core/dev.c `netdev_wait_allrefs_any`, whose message this
 //! project is often about.
 //!
-//! The log is the machine's, not a namespace's. The privilege to read it
-//! (CAP_SYSLOG, where kernel.dmesg_restrict is 1) is asked for by open() and
-//! not by read(): a process that has it can open the log and hand the
-//! descriptor to one in a user namespace of its own, for
-//! [`KernelLog::from_fd`].
+//! The log belongs to the machine, not to a namespace. open() checks the privilege to
+//! read it (CAP_SYSLOG, if kernel.dmesg_restrict is 1); read() does not. A privileged
+//! process can therefore open the log and pass the descriptor to a process in another
+//! user namespace, for [`KernelLog::from_fd`].
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -26,13 +25,13 @@ use faultlab_base::error::{Error, Result};
 const PLACE: &str = "kernel log";
 const PATH: &str = "/dev/kmsg";
 
-/// kernel/printk: CONSOLE_EXT_LOG_MAX. A record that does not fit is EINVAL.
+/// kernel/printk: CONSOLE_EXT_LOG_MAX. A larger record fails with EINVAL.
 const RECORD_MAX: usize = 8192;
 
 /// A reader of the kernel log.
 ///
-/// A descriptor that is handed on, or duplicated, shares its position: what
-/// one reader takes the other does not see.
+/// A descriptor that is passed on or duplicated shares its position: a record that
+/// one reader takes is not seen by the other.
 #[derive(Debug)]
 pub struct KernelLog {
     file: File,
@@ -44,7 +43,7 @@ impl KernelLog {
     /// Opens the log at its end.
     ///
     /// # Errors
-    /// [`Error::Missing`] where this process may not read it, or there is none.
+    /// [`Error::Missing`] if this process may not read it, or there is none.
     pub fn open() -> Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -55,11 +54,11 @@ impl KernelLog {
         Ok(Self { file, records: Vec::new() })
     }
 
-    /// Reads on from where the descriptor of an open /dev/kmsg stands, which
-    /// becomes non-blocking.
+    /// Continues from the current position of an open /dev/kmsg, and makes the
+    /// descriptor non-blocking.
     ///
     /// # Errors
-    /// Where fcntl fails.
+    /// If fcntl fails.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
         let failed = |errno: nix::Error| Error::kernel(PLACE, "fcntl(O_NONBLOCK)", errno);
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL).map_err(failed)?);
@@ -67,31 +66,31 @@ impl KernelLog {
         Ok(Self { file: File::from(fd), records: Vec::new() })
     }
 
-    /// The descriptor, to be handed to another process. What has been read and
-    /// not taken is lost.
+    /// Returns the descriptor, to pass it to another process. Records that were read
+    /// and not taken are lost.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
         self.file.into()
     }
 
-    /// The records that came since the log was opened or last taken from.
-    /// Records that the kernel has overwritten in the meantime are left out;
-    /// the numbers in [`Record::seq`] show the gap.
+    /// The records since the log was opened or last taken from. Records that the
+    /// kernel has overwritten in the meantime are missing; the numbers in
+    /// [`Record::seq`] show the gap.
     ///
     /// # Errors
-    /// Where reading fails.
+    /// If reading fails.
     pub fn take(&mut self) -> Result<Vec<Record>> {
         self.read()?;
         Ok(std::mem::take(&mut self.records))
     }
 
-    /// Waits until the log has a record that `predicate` accepts, and returns
-    /// the first one. [`KernelLog::take`] still yields it and all others.
-    /// `condition` names what is waited for, in the error.
+    /// Waits until the log has a record that `predicate` accepts, and returns the
+    /// first one. [`KernelLog::take`] still returns it and all others. `condition`
+    /// describes the wait in the error.
     ///
     /// # Errors
-    /// [`Error::Deadline`] where none came `within` this time of the machine's
-    /// clock; where reading fails.
+    /// [`Error::Deadline`] if none arrived `within` this time of the machine's clock;
+    /// any error of reading.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -109,8 +108,8 @@ impl KernelLog {
     async fn first(&mut self, predicate: impl Fn(&Record) -> bool) -> Result<Record> {
         let failed = |source| Error::kernel(PLACE, "poll", source);
         let second = self.file.try_clone().map_err(failed)?;
-        // SAFETY: a File gives the same open descriptor until it is dropped, and
-        // `polled` owns this one and hands it to nobody.
+        // SAFETY: a File returns the same open descriptor until it is dropped, and
+        // `polled` owns this one and passes it to nobody.
         #[allow(unsafe_code, reason = "AsyncFd asks for a promise about the descriptor, see SAFETY")]
         let polled = unsafe { AsyncFd::register_with_interest(second, Interest::READABLE) }
             .map_err(|refused| failed(refused.into()))?;
@@ -118,13 +117,13 @@ impl KernelLog {
             if let Some(record) = self.records.iter().find(|record| predicate(record)) {
                 return Ok(record.clone());
             }
-            // Cleared before the reading, so that what comes after it wakes again.
+            // Cleared before reading, so that a later record wakes the task again.
             polled.readable().await.map_err(failed)?.clear_ready();
             self.read()?;
         }
     }
 
-    /// Moves what the kernel has to `records`.
+    /// Moves the kernel's records to `records`.
     fn read(&mut self) -> Result<()> {
         let mut buffer = [0; RECORD_MAX];
         loop {
@@ -133,7 +132,8 @@ impl KernelLog {
                 Ok(length) => self.records.extend(Record::parse(&buffer[..length])),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // Overwritten before it was read; the next one is the oldest there is.
+                // Overwritten before it was read; the next read returns the oldest
+                // record.
                 Err(e) if e.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(source) => return Err(Error::kernel(PLACE, "read /dev/kmsg", source)),
             }
@@ -169,9 +169,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads `prio,seq,usec,flags;text`. The lines after the first, which begin
-    /// with a space, are properties (`SUBSYSTEM=net`) and are left out. None
-    /// where it is no such thing.
+    /// Parses `prio,seq,usec,flags;text`. The lines after the first, which begin with
+    /// a space, are properties (`SUBSYSTEM=net`) and are ignored. `None` if the text
+    /// is malformed.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let line = bytes.split(|byte| *byte == b'\n').next()?;
@@ -189,7 +189,8 @@ impl Record {
         })
     }
 
-    /// What an `unregister_netdevice: waiting for` line says. None for another.
+    /// The content of an `unregister_netdevice: waiting for` message. `None` for any
+    /// other.
     #[must_use]
     pub fn unregister_netdevice(&self) -> Option<Waiting> {
         let (_, rest) = self.text.split_once("unregister_netdevice: waiting for ")?;
@@ -198,9 +199,10 @@ impl Record {
         Some(Waiting { device: device.to_owned(), usage_count: rest[..end].parse().ok()? })
     }
 
-    /// The line `nf_conntrack: table full, dropping packet` without the number
-    /// of the namespace, another every time, which 6.17 and later add, and with
-    /// the module's name once, which some since 4.4 say twice. None for another.
+    /// The message `nf_conntrack: table full, dropping packet`, without the namespace
+    /// number that 6.17 and later add and that varies, and with the module's name
+    /// only once, although some kernels since 4.4 print it twice. `None` for any
+    /// other.
     #[must_use]
     pub fn conntrack_table_full(&self) -> Option<String> {
         const MODULE: &str = "nf_conntrack: ";
@@ -226,8 +228,8 @@ impl fmt::Display for Record {
 pub struct Waiting {
     /// Its name.
     pub device: String,
-    /// The references as the kernel prints them. The last one is the kernel's
-    /// own from 5.15 on, so that one lost reference prints 1 before and 2 since.
+    /// The number of references as the kernel prints it. From 5.15 on, it includes
+    /// the kernel's own: one leaked reference prints as 1 before 5.15 and as 2 since.
     pub usage_count: i64,
 }
 
@@ -238,8 +240,8 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// Undoes `msg_print_ext_body`: a backslash, and whatever is not printable
-/// ASCII, is written `\xNN`.
+/// Reverses `msg_print_ext_body`, which writes a backslash and anything that is not
+/// printable ASCII as `\xNN`.
 fn unescape(text: &[u8]) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -274,7 +276,7 @@ mod tests {
         Record::parse(bytes).expect("a record")
     }
 
-    /// A descriptor that gives one record a read(), as /dev/kmsg does.
+    /// A descriptor that returns one record per read(), as /dev/kmsg does.
     fn log() -> (OwnedFd, KernelLog) {
         let (writer, reader) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty())
             .expect("socketpair");

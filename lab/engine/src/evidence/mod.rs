@@ -1,4 +1,4 @@
-//! What is seen: values taken before and after, which display in the kernel's
+//! Observations: values taken before and after, which display in the kernel's
 //! spelling.
 
 pub mod counters;

@@ -1,28 +1,28 @@
-//! How many cached routes the kernel holds.
+//! The number of routes that the kernel has cached.
 //!
-//! Reading list: net/ipv4/route.c `rt_cpu_seq_show`; a cached route holds its
-//! device. The number is that of the whole kernel, in every namespace.
+//! Reading list: net/ipv4/route.c `rt_cpu_seq_show`; a cached route holds a reference
+//! to its device. The number covers the whole kernel, in every namespace.
 
 use std::fs;
 
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::namespace::of_this_thread;
 
-/// One line of names, then one of numbers per processor.
+/// One line of names, then one line of numbers per processor.
 const FILE: &str = "net/stat/rt_cache";
 
-/// The cached IPv4 routes of this kernel: what /proc/net/stat/rt_cache calls
-/// `entries`.
+/// The number of cached IPv4 routes of this kernel: `entries` in
+/// /proc/net/stat/rt_cache.
 ///
 /// # Errors
-/// Where the file cannot be read, or says something else.
+/// If the file cannot be read or parsed.
 pub fn entries() -> Result<u64> {
     let text = fs::read_to_string(of_this_thread(FILE))
         .map_err(|e| Error::kernel("kernel", format!("read /proc/{FILE}"), e))?;
     parse(&text).ok_or_else(|| Error::Lab(format!("/proc/{FILE}: no entries in {text:?}")))
 }
 
-/// The first number of the first processor, which is the sum over all.
+/// The first number of the first processor, which is the total.
 fn parse(text: &str) -> Option<u64> {
     let mut lines = text.lines();
     let column = lines.next()?.split_whitespace().position(|name| name == "entries")?;

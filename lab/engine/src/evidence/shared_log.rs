@@ -1,15 +1,15 @@
-//! One reader of the kernel's log for all arms of a worker.
+//! One reader of the kernel log for all arms of a worker.
 
 use std::cell::RefCell;
 
 use super::kernel_log::{KernelLog, Record};
 use faultlab_base::error::Result;
 
-/// How many lines of the log an outcome has.
+/// The maximum number of log lines in an outcome.
 const LINES: usize = 200;
 
-/// The kernel's log as all arms of a worker share it: one reader, and what it
-/// has read so far.
+/// The kernel log, shared by all arms of a worker: one reader, and the records it has
+/// read so far.
 #[derive(Debug, Default)]
 pub struct SharedLog {
     reader: Option<RefCell<KernelLog>>,
@@ -17,7 +17,7 @@ pub struct SharedLog {
 }
 
 impl SharedLog {
-    /// Shares a reader; without one nothing can be seen.
+    /// Shares a reader; without a reader the log is unavailable.
     #[must_use]
     pub fn new(reader: Option<KernelLog>) -> Self {
         Self { reader: reader.map(RefCell::new), records: RefCell::default() }
@@ -29,18 +29,18 @@ impl SharedLog {
         self.reader.is_some()
     }
 
-    /// The first record since this worker began that `wanted` accepts.
+    /// The first record since the start of this worker that `wanted` accepts.
     ///
     /// # Errors
-    /// Where the kernel log fails while it is read.
+    /// If reading the kernel log fails.
     pub fn find<T>(&self, wanted: impl Fn(&Record) -> Option<T>) -> Result<Option<T>> {
         self.find_since(0, wanted)
     }
 
-    /// How many records there were until now.
+    /// The number of records so far.
     ///
     /// # Errors
-    /// Where the kernel log fails while it is read.
+    /// If reading the kernel log fails.
     pub(crate) fn count(&self) -> Result<usize> {
         if let Some(reader) = &self.reader {
             self.records.borrow_mut().extend(reader.borrow_mut().take()?);
@@ -48,8 +48,8 @@ impl SharedLog {
         Ok(self.records.borrow().len())
     }
 
-    /// The last records after the first `count`, as dmesg shows them, but for
-    /// those of the wires' own sockets; or why there are none to be seen.
+    /// The last records after the first `count`, formatted like dmesg, without those
+    /// about the wires' own sockets; or the reason why the log is unavailable.
     pub(crate) fn lines_since(&self, count: usize) -> Vec<String> {
         match self.count() {
             _ if self.reader.is_none() => vec!["the kernel log cannot be read here".to_owned()],
@@ -64,11 +64,11 @@ impl SharedLog {
         }
     }
 
-    /// The different complaints of the kernel about networks since then. One
-    /// about a device is left out where the device is `none_of_ours`.
+    /// The kernel's complaints about networking since then, without duplicates. A
+    /// complaint about a device is left out if the device is `none_of_ours`.
     ///
     /// # Errors
-    /// Where the kernel log fails while it is read.
+    /// If reading the kernel log fails.
     pub(crate) fn complaints(
         &self,
         count: usize,
@@ -96,7 +96,7 @@ impl SharedLog {
     /// The first record since then that `wanted` accepts.
     ///
     /// # Errors
-    /// Where the kernel log fails while it is read.
+    /// If reading the kernel log fails.
     pub(crate) fn find_since<T>(
         &self,
         count: usize,

@@ -3,8 +3,8 @@
 //! Reading list: net/ipv4/inet_diag.c; include/uapi/linux/inet_diag.h `struct
 //! inet_diag_msg`; include/net/tcp_states.h for the names; sock_diag(7).
 //!
-//! The message is read by hand, its fixed part only: netlink-packet-sock-diag
-//! drops the `idiag_expires` of a TIME_WAIT, and `tcp_info` has grown with
+//! The message is parsed by hand, and only its fixed part: netlink-packet-sock-diag
+//! omits the `idiag_expires` of a TIME_WAIT socket, and `tcp_info` has grown with
 //! every kernel.
 
 use std::convert::Infallible;
@@ -26,8 +26,8 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 
-/// TCP_ESTABLISHED to TCP_NEW_SYN_RECV. Not TCP_BOUND_INACTIVE, which only
-/// new kernels list.
+/// TCP_ESTABLISHED to TCP_NEW_SYN_RECV. Not TCP_BOUND_INACTIVE, which only newer
+/// kernels list.
 const STATES: u32 = 0x1ffe;
 
 /// The length of `struct inet_diag_sockid`.
@@ -35,11 +35,11 @@ const ID: usize = 48;
 
 /// A TCP socket over IPv4 or IPv6.
 ///
-/// A connection over IPv4 of an IPv6 socket has IPv4 addresses here.
+/// An IPv4 connection of an IPv6 socket has IPv4 addresses here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// The state. That of a FIN_WAIT2 whose process is gone stays FIN_WAIT2,
-    /// with a timer of the kind `timewait`.
+    /// The state. A FIN_WAIT2 socket without a process stays FIN_WAIT2, with a timer
+    /// of the kind `timewait`.
     pub state: State,
     /// Its own address.
     pub local: SocketAddr,
@@ -49,13 +49,13 @@ pub struct Socket {
     pub recv_queue: u32,
     /// Bytes not yet acknowledged; for a listener, its backlog.
     pub send_queue: u32,
-    /// The timer that runs, if one does.
+    /// The running timer, if any.
     pub timer: Option<Timer>,
     /// The owner's user id.
     pub uid: u32,
-    /// The inode of the socket; 0 when no process has it any more.
+    /// The inode of the socket; 0 if no process has it open.
     pub inode: u32,
-    /// AF_INET or AF_INET6: that of the socket, whatever its addresses are.
+    /// AF_INET or AF_INET6: the family of the socket, whatever its addresses are.
     family: u8,
     /// `struct inet_diag_sockid`, by which the kernel finds the socket again.
     id: [u8; ID],
@@ -77,7 +77,7 @@ pub enum State {
     Listen,
     Closing,
     NewSynRecv,
-    /// A number that had no name when this was written.
+    /// A state without a name when this was written.
     Other(u8),
 }
 
@@ -124,15 +124,15 @@ impl fmt::Display for State {
 /// A socket's running timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
-    /// What it will do.
+    /// Its purpose.
     pub kind: TimerKind,
-    /// When, from now, on the machine's clock; to the millisecond.
+    /// The time until it expires, on the machine's clock, in milliseconds.
     pub expires: Duration,
-    /// Retransmissions so far; probes for `keepalive` and `persist`.
+    /// The number of retransmissions so far; of probes for `keepalive` and `persist`.
     pub retransmits: u8,
 }
 
-/// What a timer is for: `idiag_timer`, in the words of ss(8).
+/// The purpose of a timer: `idiag_timer`, with the names of ss(8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimerKind {
     /// Retransmission, tail loss probe or reordering.
@@ -143,7 +143,7 @@ pub enum TimerKind {
     TimeWait,
     /// The zero-window probe.
     Persist,
-    /// A number that had no name when this was written.
+    /// A timer without a name when this was written.
     Other(u8),
 }
 
@@ -187,8 +187,8 @@ impl fmt::Display for Socket {
 }
 
 impl Socket {
-    /// Reads the fixed part of a `struct inet_diag_msg`. None where it is cut
-    /// short or of neither family.
+    /// Parses the fixed part of a `struct inet_diag_msg`. `None` if it is truncated
+    /// or of neither family.
     fn parse(message: &[u8]) -> Option<Self> {
         // family, state, timer, retrans; the id; five numbers.
         let (&[family, state, timer, retransmits], rest) = message.split_first_chunk()?;
@@ -205,8 +205,8 @@ impl Socket {
             (AF_INET6, bytes) => Some(Ipv6Addr::from(bytes).to_canonical()),
             _ => None,
         };
-        // A timer that is due already: newer kernels say 0, older ones may
-        // have gone below.
+        // A timer that is already due: newer kernels report 0, older ones may report
+        // a negative number.
         let milliseconds = number(0).cast_signed().max(0).cast_unsigned();
         Some(Self {
             state: State::of(state),
@@ -227,11 +227,10 @@ impl Socket {
     }
 }
 
-/// Lists the TCP sockets of a namespace, TIME_WAIT among them, sorted by
-/// address.
+/// Lists the TCP sockets of a namespace, including TIME_WAIT, sorted by address.
 ///
 /// # Errors
-/// [`Error::Missing`] where the kernel lacks tcp_diag.
+/// [`Error::Missing`] if the kernel lacks tcp_diag.
 pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
     let mut sockets = vec![];
     for family in [AF_INET, AF_INET6] {
@@ -244,7 +243,7 @@ pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
             }
             _ => Error::kernel(namespace.name(), "sock_diag dump", source),
         })?;
-        // An old kernel lists mini-sockets of both families, whichever was asked for.
+        // Old kernels list mini-sockets of both families, regardless of the request.
         let listed = answers.iter().filter_map(|message| Socket::parse(&message.body));
         sockets.extend(listed.filter(|socket| socket.family == family));
     }
@@ -252,19 +251,19 @@ pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Closes a socket from outside, as `ss -K` does: its process meets
-/// ECONNABORTED, its peer a RST.
+/// Closes a socket from outside, as `ss -K` does: its process gets ECONNABORTED, its
+/// peer a RST.
 ///
 /// # Errors
-/// [`Error::Missing`] where the kernel cannot, ENOENT where the socket is gone.
+/// [`Error::Missing`] if the kernel cannot, ENOENT if the socket is gone.
 pub fn destroy(namespace: &Namespace, socket: &Socket) -> Result<()> {
     let request = Message::request(SOCK_DESTROY, socket.family, socket.id);
     netlink::change(namespace, NETLINK_SOCK_DIAG, 0, request).map_err(|source| match source.raw_os_error() {
-        // net/ipv4/tcp.c tcp_abort: a mini-socket can be closed from 6.0 on.
+        // net/ipv4/tcp.c tcp_abort: mini-sockets can be closed from 6.0 on.
         Some(libc::EOPNOTSUPP) if socket.timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait) => {
             Error::missing("SOCK_DESTROY of a TIME_WAIT", "take a kernel that has it, 6.0 or later")
         }
-        // Before 4.5 the message is not known: EINVAL.
+        // Before 4.5 the message is unknown: EINVAL.
         Some(libc::EOPNOTSUPP | libc::EINVAL) => {
             Error::missing("CONFIG_INET_DIAG_DESTROY", "take a kernel that has it, 4.5 or later")
         }
@@ -272,7 +271,7 @@ pub fn destroy(namespace: &Namespace, socket: &Socket) -> Result<()> {
     })
 }
 
-/// A message of sock_diag, in the kernel's bytes.
+/// A sock_diag message, as the kernel's bytes.
 struct Message {
     kind: u16,
     body: Vec<u8>,
@@ -341,7 +340,7 @@ mod tests {
         assert_eq!(socket.uid, 1000);
     }
 
-    /// The same of an IPv6 socket with these addresses.
+    /// The same for an IPv6 socket with these addresses.
     fn time_wait_v6(local: Ipv6Addr, remote: Ipv6Addr) -> Vec<u8> {
         let mut bytes = time_wait(1);
         bytes[0] = AF_INET6;

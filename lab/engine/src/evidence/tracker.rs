@@ -1,5 +1,5 @@
-//! What looks on at the conntrack of a host: at its counters, what happens to its
-//! entries, and what it says of segments.
+//! Observes the conntrack of a host: its counters, the events of its entries, and its
+//! log messages about segments.
 
 use std::time::Duration;
 
@@ -10,37 +10,36 @@ use faultlab_net::capture::{Capture, Happened, Tracked};
 use faultlab_net::conntrack::{Conntrack, Event, Events, Recorder, Stats};
 use faultlab_net::network::Host;
 
-/// How many events a capture keeps: a page has room for no more.
+/// The maximum number of events in a capture: a page has no room for more.
 const MOST: usize = 300;
 
-/// What looks on at the conntrack of a host.
+/// Observes the conntrack of a host.
 #[derive(Debug)]
 pub(super) struct Tracker {
     conntrack: Conntrack,
     before: Stats,
     listener: Listener,
-    /// None where the kernel has no nfnetlink_log.
+    /// `None` if the kernel has no nfnetlink_log.
     invalid_logs: Option<InvalidLogs>,
 }
 
-/// What hears of conntrack's events.
+/// A receiver of conntrack events.
 #[derive(Debug)]
 enum Listener {
-    /// The socket alone: nothing wakes up, and nobody knows when they came.
+    /// A socket alone: nothing wakes up, and the times of events are unknown.
     Events(Events),
-    /// One that notes when.
+    /// A recorder, which stores the times.
     Recorder(Recorder),
 }
 
 impl Tracker {
-    /// Looks on from now on; `timed` where it is to be known when things
-    /// happened.
+    /// Observes from now on; with `timed`, the times of events are recorded.
     ///
     /// # Errors
-    /// Where conntrack cannot be listened to.
+    /// If conntrack events cannot be received.
     ///
     /// # Panics
-    /// Where it is timed, outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// If it is timed, outside of a [`LocalSet`](tokio::task::LocalSet).
     pub(super) fn of(host: &Host, timed: bool) -> Result<Self> {
         let namespace = host.namespace();
         let conntrack = Conntrack::of(namespace)?;
@@ -56,11 +55,11 @@ impl Tracker {
         })
     }
 
-    /// Tells what was seen: all of it to the host's recording, and to a capture
-    /// that begun then what it is known when it happened.
+    /// Adds all observations to the host's recording, and the events with a known
+    /// time to a capture that began at that time.
     ///
     /// # Errors
-    /// Where the kernel's tables cannot be read.
+    /// If the kernel's tables cannot be read.
     pub(super) fn end(
         self,
         recording: &mut HostRecording,
@@ -83,14 +82,14 @@ impl Tracker {
     }
 }
 
-/// The first events as a capture that begun then has them, and whether there
-/// were more.
+/// The first events, with times relative to the start of the capture, and whether
+/// there were more.
 fn told(host: &str, begun: Duration, heard: &[(Duration, Event)]) -> (Vec<Tracked>, bool) {
     let known = |(at, event): &(Duration, Event)| tracked(host, at.saturating_sub(begun), event);
     (heard.iter().filter_map(known).take(MOST).collect(), heard.len() > MOST)
 }
 
-/// An event as a capture has it.
+/// An event in the form of a capture.
 fn tracked(host: &str, at: Duration, event: &Event) -> Option<Tracked> {
     let happened = match event {
         Event::New(_) => Happened::New,

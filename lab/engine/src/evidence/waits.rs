@@ -1,4 +1,4 @@
-//! What the lab waits for, looked at while it waits: which task sleeps where.
+//! Samples what the lab waits for, while it waits: which task sleeps where.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -12,12 +12,12 @@ use faultlab_model::recording::{Task, Wait};
 use faultlab_net::network::Network;
 use faultlab_net::network::pending::Wanted;
 
-/// What is done sooner is not waited for.
+/// Anything shorter does not count as a wait.
 const SOON: Duration = Duration::from_secs(1);
-/// The longest time between two looks.
+/// The longest interval between two samples.
 const SELDOM: Duration = Duration::from_secs(64);
 
-/// What was seen of the waits of a network.
+/// The observed waits of a network.
 #[derive(Debug, Default)]
 pub struct Waits {
     waits: RefCell<Vec<(Weak<Wanted>, Wait)>>,
@@ -25,8 +25,8 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// Looks at what is waited for as long as anything is: after a second, two,
-    /// four. Wakes up for nothing else.
+    /// Samples the waits as long as there are any, after one second, two, four and so
+    /// on. Wakes up for nothing else.
     pub async fn look(&self, network: &Network) -> Infallible {
         let Some(pending) = network.pending() else { return std::future::pending().await };
         loop {
@@ -47,7 +47,7 @@ impl Waits {
         }
     }
 
-    /// Notes a wait. Says whether it goes on.
+    /// Records a wait. Returns whether it continues.
     fn see(&self, one: &Rc<Wanted>) -> bool {
         let task = one.task.get().map(|place| task::at(place));
         if task == Some(None) {
@@ -67,7 +67,7 @@ impl Waits {
         true
     }
 
-    /// What was waited for, and the kernel's own tasks that slept meanwhile.
+    /// The waits, and the kernel threads that slept meanwhile.
     #[must_use]
     pub fn end(self) -> (Vec<Wait>, Vec<Task>) {
         let waits = self.waits.into_inner().into_iter().map(|(_, wait)| wait).collect();

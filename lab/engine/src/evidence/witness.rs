@@ -1,6 +1,6 @@
-//! What looks on at a network for the sake of captures and explanations, from
-//! before an arm begins. It alters nothing but conntrack's logging, and wakes
-//! nobody but where a capture is to say when conntrack's entries changed.
+//! Observes a network for captures and explanations, from before an arm begins. It
+//! changes nothing but conntrack's logging, and causes no wake-ups unless a capture
+//! needs the times of conntrack events.
 
 use std::time::Duration;
 
@@ -16,33 +16,32 @@ use faultlab_net::tap::Tap;
 use faultlab_net::topology::rule::Action;
 use faultlab_net::wire::all as wires;
 
-/// What looks on at a network.
+/// Observes a network.
 #[derive(Debug)]
 pub struct Witness {
     tap: Tap,
-    /// By host; none where there is no conntrack.
+    /// By host; `None` for a host without conntrack.
     trackers: Vec<Option<Tracker>>,
     waits: Waits,
 }
 
-/// What a host has counted.
+/// The counters of a host.
 #[derive(Debug, Default)]
 pub struct Counted {
     /// How its counters changed.
     pub changes: Changes,
-    /// What its rules counted.
+    /// The counters of its rules.
     pub rules: Vec<RuleCounter>,
 }
 
 impl Witness {
-    /// Begins to look on; `timed` where it is to be known when conntrack's
-    /// entries changed.
+    /// Begins to observe; with `timed`, the times of conntrack events are recorded.
     ///
     /// # Errors
-    /// Where no packet socket can be had.
+    /// If no packet socket can be opened.
     ///
     /// # Panics
-    /// Where it is timed, outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// If it is timed, outside of a [`LocalSet`](tokio::task::LocalSet).
     pub fn on(network: &Network, timed: bool) -> Result<Self> {
         let tracker = |host: &Host| host.has_rules().then(|| Tracker::of(host, timed).ok()).flatten();
         Ok(Self {
@@ -52,22 +51,22 @@ impl Witness {
         })
     }
 
-    /// Waits until nothing that happens from now on escapes it.
+    /// Waits until the witness will observe everything from now on.
     pub fn ready(&self) {
         self.tap.ready();
     }
 
-    /// What it sees of waits.
+    /// The observed waits.
     #[must_use]
     pub fn waits(&self) -> &Waits {
         &self.waits
     }
 
-    /// What was seen, not in order yet, until `until`, of the kernel's clock. `counted` is what each
-    /// host's counters and rules say, `drops` what the kernel does.
+    /// The observations until `until`, on the kernel's clock, not sorted yet. `counted` has each
+    /// host's counters and rules, `drops` the packets that the kernel dropped.
     ///
     /// # Errors
-    /// Where the kernel's tables cannot be read.
+    /// If the kernel's tables cannot be read.
     pub fn end(
         self,
         network: &Network,

@@ -1,4 +1,4 @@
-//! A request that the kernel may keep waiting for ever.
+//! A request that the kernel may block for ever.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use faultlab_base::error::{Error, Result};
 use faultlab_net::network::pending::Wanted;
 use faultlab_net::network::{Host, Namespace};
 
-/// Work on a thread of its own, so that the lab can watch while the kernel
-/// keeps it waiting in an uninterruptible sleep.
+/// Work on a thread of its own, so that the lab can watch while the kernel blocks it
+/// in an uninterruptible sleep.
 #[derive(Debug)]
 #[must_use = "an attempt is watched with `within`"]
 pub struct Attempt<T> {
@@ -24,10 +24,10 @@ pub struct Attempt<T> {
 }
 
 impl<T: Send + 'static> Attempt<T> {
-    /// Begins `work`, which is given the host's namespace.
+    /// Begins `work`, which receives the host's namespace.
     ///
     /// # Errors
-    /// Where no thread can be had.
+    /// If no thread can be created.
     pub fn begin(at: &Host, work: impl FnOnce(&Namespace) -> T + Send + 'static) -> Result<Self> {
         let (sender, done) = oneshot::channel();
         let namespace = at.namespace().try_clone()?;
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Attempt<T> {
         let task = Arc::clone(&wanted.task);
         let body = move || {
             task::place_of_this().map(|place| task.set(place));
-            // The scenario may have lost interest: then nobody listens.
+            // The scenario may have dropped the attempt: then there is no receiver.
             let _ = sender.send(work(&namespace));
         };
         thread::Builder::new()
@@ -45,7 +45,7 @@ impl<T: Send + 'static> Attempt<T> {
         Ok(Self { done, result: None, _wanted: wanted })
     }
 
-    /// Whether the work was done within this much more time, and its result.
+    /// The result, if the work finishes within `patience` from now.
     pub async fn within(&mut self, patience: Duration) -> Option<&T> {
         if self.result.is_none()
             && let Ok(Ok(result)) = timeout(patience, &mut self.done).await
@@ -54,7 +54,7 @@ impl<T: Send + 'static> Attempt<T> {
         }
         self.result.as_ref()
     }
-    /// The result, if the work is done by now.
+    /// The result, if the work has finished.
     pub fn take(mut self) -> Option<T> {
         self.result.take().or_else(|| self.done.try_recv().ok())
     }

@@ -1,5 +1,5 @@
-//! A process of its own, for what happens to processes only: the kernel keeps
-//! it waiting in state D, it is killed, nobody waits for its end.
+//! A child process, for what happens only to processes: the kernel blocks it in state
+//! D, it is killed, or it becomes a zombie.
 //!
 //! Reading list: fork(2); signal-safety(7); waitid(2), WNOWAIT; proc(5),
 //! /proc/PID/status.
@@ -21,11 +21,11 @@ use crate::task;
 use faultlab_net::network::Host;
 use faultlab_net::network::pending::Wanted;
 
-/// How long a process may be on its way to its next sleep, on a busy machine.
+/// How long a process may take to reach its next sleep, on a busy machine.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// A child of this process. It dies with this process, and is killed when it is
-/// dropped, as far as the kernel lets it be.
+/// dropped, unless the kernel blocks it.
 #[derive(Debug)]
 #[must_use = "a child that is dropped is killed"]
 pub struct Child {
@@ -35,21 +35,21 @@ pub struct Child {
     wanted: OnceCell<Rc<Wanted>>,
 }
 
-/// What a process is doing. Displays as ps(1) has it.
+/// What a process is doing. Displays like ps(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It lives.
+    /// It is alive.
     Alive {
-        /// The letter of proc(5): `D` is an uninterruptible sleep.
+        /// The state letter of proc(5): `D` is an uninterruptible sleep.
         state: char,
-        /// Whether it was sent a SIGKILL that it could not yet die of.
+        /// Whether a SIGKILL is pending.
         kill_pending: bool,
     },
-    /// It has ended, and nobody has waited for it.
+    /// It has exited, and its parent has not waited for it.
     Zombie,
-    /// It has ended, and its parent knows how.
+    /// It has exited, and its parent has collected its status.
     Reaped,
-    /// /proc here is of another pid namespace and does not know it.
+    /// The /proc here belongs to another pid namespace and does not list it.
     Unknown,
 }
 
@@ -66,22 +66,22 @@ impl fmt::Display for Life {
 }
 
 impl Child {
-    /// Forks; the child is called `name` (at most 15 bytes), does `work` in the
+    /// Forks. The child is called `name` (at most 15 bytes), does `work` in the
     /// namespaces of the calling thread, and exits with its result, an errno or 0.
     ///
-    /// It has copies of all descriptors of this process.
+    /// The child has copies of all descriptors of this process.
     ///
     /// # Safety
-    /// This process may have other threads, of which the child has none: `work`
-    /// may only make system calls (signal-safety(7)), in memory that was made
-    /// before; it may not allocate, lock or panic.
+    /// This process may have other threads, which the child lacks. `work` may only
+    /// make system calls (signal-safety(7)), with memory prepared before the fork; it
+    /// may not allocate, lock or panic.
     ///
     /// # Errors
-    /// Where no process can be had.
+    /// If no process can be created.
     #[allow(unsafe_code, reason = "what a forked child may do is the caller's promise, see Safety")]
     pub(super) unsafe fn begin(name: &CStr, work: impl FnOnce() -> i32) -> io::Result<Self> {
         let parent = getpid().as_raw();
-        // SAFETY: the child makes system calls only, as its caller promised.
+        // SAFETY: the child only makes system calls, as the caller promised.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: all four calls are system calls; `name` is a C string.
@@ -100,15 +100,15 @@ impl Child {
         }
     }
 
-    /// Notes that it is waited for at a host.
+    /// Records that the lab waits for it at a host.
     pub(super) fn wanted_at(&self, host: &Host, what: impl Into<String>) {
         let wanted = host.wants(what);
         self.place().map(|place| wanted.task.set(place));
         let _ = self.wanted.set(wanted);
     }
 
-    /// Its directory in /proc, also where that is of an outer pid namespace: by the
-    /// name of a child of this thread.
+    /// Its directory in /proc, found through the list of this thread's children. This
+    /// also works if /proc belongs to an outer pid namespace.
     pub(super) fn place(&self) -> Option<PathBuf> {
         let by_name = || {
             let children = fs::read_to_string("/proc/thread-self/children").ok()?;
@@ -136,8 +136,8 @@ impl Child {
         }
     }
 
-    /// What it is doing when it does nothing: a process that sleeps looks around
-    /// now and then, and may wait for a processor.
+    /// What it is doing once it is at rest: a sleeping process may wake up briefly,
+    /// and may wait for a processor.
     pub async fn at_rest(&self) -> Life {
         let begun = Instant::now();
         loop {
@@ -155,16 +155,16 @@ impl Child {
         !matches!(waitid(Id::Pid(self.pid), flags), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
     }
 
-    /// The functions of the kernel that it sleeps in, innermost first; none
-    /// without the privilege to see them.
+    /// The kernel functions that it sleeps in, innermost first; `None` without the
+    /// privilege to read stacks.
     #[must_use]
     pub fn sleeps_in(&self) -> Option<String> {
         let functions = task::stack(Path::new(&format!("/proc/{}", self.pid)));
         (!functions.is_empty()).then(|| functions.join(" <- "))
     }
 
-    /// Waits until it has ended, but does not wait for it: it is a zombie then.
-    /// False where it still lives after `patience`.
+    /// Waits until it has exited, without reaping it: it is a zombie then. False if
+    /// it is still alive after `patience`.
     pub async fn ends_within(&self, patience: Duration) -> bool {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
@@ -178,15 +178,15 @@ impl Child {
         true
     }
 
-    /// Sends SIGKILL, which a process in state D dies of when it wakes.
+    /// Sends SIGKILL. A process in state D dies when it wakes up.
     pub fn kill(&self) {
         if !self.reaped.get() {
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
 
-    /// Waits for it, if it has ended: what it met, or EINTR where a signal ended
-    /// it. None where it still lives.
+    /// Reaps it, if it has exited. Returns its result, or EINTR if a signal killed
+    /// it; `None` if it is still alive.
     pub fn reap(&self) -> Option<io::Result<()>> {
         if self.reaped.get() {
             return None;
@@ -205,16 +205,16 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
-        // One that cannot die yet ends with this process.
+        // A child that cannot die yet dies with this process.
         let _ = self.reap();
     }
 }
 
-/// Name, state and whether SIGKILL is pending, of /proc/PID/status.
+/// Parses the name, the state and whether SIGKILL is pending from /proc/PID/status.
 fn parse_status(text: &str) -> Option<(&str, char, bool)> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let pending = |key: &str| value(key).and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    // SIGKILL is the ninth bit.
+    // SIGKILL is bit 9, counted from 1.
     let kill = |mask: u64| mask & (1 << (libc::SIGKILL - 1)) != 0;
     let state = value("State:")?.chars().next()?;
     Some((

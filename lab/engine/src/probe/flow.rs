@@ -18,10 +18,10 @@ use faultlab_net::network::Host;
 use faultlab_net::network::journal::{Journal, Met, Noted};
 use faultlab_net::wire::all as wires;
 
-/// How long a healthy network may take for one exchange on a busy machine.
+/// How long one exchange may take in a healthy network, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes that are said at once, before wires carry what they met: some frames.
+/// The number of bytes to send at once before the wires get to run: a few frames.
 const BURST: usize = 1 << 13;
 
 mod ioctl {
@@ -66,7 +66,7 @@ pub struct Flow {
     journal: Rc<Journal>,
 }
 
-/// A socket, its host's name, and the connection as the host knows it.
+/// A socket, its host's name, and the connection as seen by the host.
 #[derive(Debug)]
 struct End {
     place: String,
@@ -85,10 +85,10 @@ impl End {
 }
 
 impl Flow {
-    /// Connects `client` to `service`, which reaches `port` of `server`.
+    /// Connects `client` to `service`, an address that leads to `port` of `server`.
     ///
     /// # Errors
-    /// Where the healthy network does not carry the handshake.
+    /// If the healthy network does not complete the handshake.
     pub async fn open(
         client: &Host,
         service: impl Into<SocketAddr>,
@@ -98,10 +98,10 @@ impl Flow {
         Self::open_from(client, 0, service, server, port).await
     }
 
-    /// The same from a source port of the caller's choice.
+    /// The same from a given source port.
     ///
     /// # Errors
-    /// Where the healthy network does not carry the handshake.
+    /// If the healthy network does not complete the handshake.
     pub async fn open_from(
         client: &Host,
         source_port: u16,
@@ -115,11 +115,11 @@ impl Flow {
         flow.map_err(|met| Error::Lab(format!("{}: connect: {met}", client.name())))
     }
 
-    /// The same where the network may not carry the handshake: then it tells
-    /// what the client met within its patience.
+    /// The same for a network that may not complete the handshake: in that case it
+    /// returns the client's result.
     ///
     /// # Errors
-    /// Where no socket can be had, or the kernel gives an answer that no network
+    /// If no socket can be created, or the kernel returns an error that no network
     /// can cause.
     pub async fn try_open(
         client: &Host,
@@ -160,7 +160,7 @@ impl Flow {
         }
     }
 
-    /// Begins the note of a probe.
+    /// Begins the record of a probe.
     fn tries(&mut self, side: Side, act: Act) -> Noted {
         let journal = Rc::clone(&self.journal);
         let End { place, own, peer, .. } = self.side(side);
@@ -174,13 +174,13 @@ impl Flow {
         &mut self.side(side).stream
     }
 
-    /// Has `side` say a few bytes and the other side wait for them.
+    /// Has `side` send a few bytes, and the other side wait for them.
     ///
-    /// Tells what happened first: the words arrived, or the speaker met
-    /// something. Where the listener is gone, it tells what the speaker met.
+    /// Returns the first result: the bytes arrived, or the sender got an error. If
+    /// the receiver is gone, returns the sender's result.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         Ok(probe.met(self.words(side, patience).await?))
@@ -210,11 +210,11 @@ impl Flow {
         }
     }
 
-    /// Has `side` say a few bytes, and tells what the other side met in its
-    /// wait for them: the one way that is left where `side` has seen the other's FIN.
+    /// Has `side` send a few bytes, and returns the receiver's result: the only
+    /// direction left if `side` has received the other's FIN.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         let End { place, stream, .. } = self.side(side);
@@ -225,11 +225,11 @@ impl Flow {
         Ok(probe.met(met))
     }
 
-    /// Has `side` say that it will say no more (shutdown(SHUT_WR)) and the
-    /// other side read that. The other direction stays open.
+    /// Has `side` shut down its sending direction (shutdown(SHUT_WR)), and the other
+    /// side read the end of file. The other direction stays open.
     ///
     /// # Errors
-    /// Where the FIN does not arrive.
+    /// If the FIN does not arrive.
     pub async fn half_close(&mut self, side: Side) -> Result<()> {
         let End { place, stream, .. } = self.side(side);
         stream.shutdown().await.map_err(|e| Error::kernel(place.as_str(), "shutdown", e))?;
@@ -241,12 +241,12 @@ impl Flow {
         Err(Error::Lab(format!("{place}: waited for a FIN and met: {met}")))
     }
 
-    /// What has ended a side's connection (socket(7): SO_ERROR), for a side that
-    /// has read the other's FIN and so reads nothing else; [`Answer::Nothing`]
-    /// where nothing has.
+    /// The error that ended a side's connection (socket(7): SO_ERROR), for a side
+    /// that has read the other's FIN and gets nothing else by reading;
+    /// [`Answer::Nothing`] if there is none.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub fn ended(&mut self, side: Side) -> Result<Answer> {
         let End { place, stream, .. } = self.side(side);
         match stream.take_error() {
@@ -255,10 +255,10 @@ impl Flow {
         }
     }
 
-    /// One question and its answer: both sides speak once, `first` first.
+    /// A request and its answer: each side sends once, `first` first.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(first, Act::Speaks);
         let met = match self.words(first, patience).await? {
@@ -271,8 +271,8 @@ impl Flow {
     /// Has `side` send this many bytes while the other side receives them.
     ///
     /// # Errors
-    /// [`Error::Deadline`] where they do not all arrive; where the connection
-    /// ends on the way.
+    /// [`Error::Deadline`] if not all of them arrive; any error that ends the
+    /// connection.
     pub async fn transfer(&mut self, side: Side, bytes: usize) -> Result<()> {
         match self.carry(side, bytes, PATIENCE * 4).await {
             Some(Ok(())) => Ok(()),
@@ -287,12 +287,12 @@ impl Flow {
         }
     }
 
-    /// The same over a network that may not carry them: what the receiver met.
-    /// [`Answer::Received`] is for all of them, [`Answer::Nothing`] where some
-    /// were still missing when the caller's patience ended.
+    /// The same over a network that may lose them: returns the receiver's result.
+    /// [`Answer::Received`] means that all arrived, [`Answer::Nothing`] that some
+    /// were missing after `patience`.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub async fn try_transfer(
         &mut self,
         side: Side,
@@ -309,7 +309,7 @@ impl Flow {
         Ok(probe.met(met))
     }
 
-    /// Has `side` send while the other receives; none where the patience ends.
+    /// Has `side` send while the other receives; `None` after `patience`.
     async fn carry(&mut self, side: Side, bytes: usize, patience: Duration) -> Option<io::Result<()>> {
         let (speaker, listener) = match side {
             Side::Client => (&mut self.client, &mut self.server),
@@ -328,10 +328,10 @@ impl Flow {
         timeout(patience, both).await.ok().map(|carried| carried.map(|_| ()))
     }
 
-    /// Waits until each side has the other's acknowledgement of all it sent.
+    /// Waits until each side has received the acknowledgement of all it sent.
     ///
     /// # Errors
-    /// [`Error::Deadline`] where one does not come.
+    /// [`Error::Deadline`] if one does not arrive.
     pub async fn settle(&mut self) -> Result<()> {
         let begun = Instant::now();
         for side in [Side::Client, Side::Server] {
@@ -349,7 +349,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Bytes that a side has sent and the other has not acknowledged
+    /// The number of bytes that a side has sent and that are not acknowledged
     /// (tcp(7): SIOCOUTQ).
     fn unacknowledged(&mut self, side: Side) -> Result<libc::c_int> {
         let End { place, stream, .. } = self.side(side);
@@ -364,7 +364,7 @@ impl Flow {
     /// Waits until something happens to an idle side's connection.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
         let probe = self.tries(side, Act::Waits);
         Ok(probe.met(self.wait(side, patience).await?))
@@ -375,11 +375,11 @@ impl Flow {
         receive(place, stream, patience).await
     }
 
-    /// Turns SO_KEEPALIVE on at a side; the kernel's sysctls say when and how
-    /// often where a value is not given.
+    /// Enables SO_KEEPALIVE on a side; for values that are not given, the sysctls
+    /// apply.
     ///
     /// # Errors
-    /// Where the kernel refuses a value.
+    /// If the kernel rejects a value.
     pub fn keep_alive(
         &mut self,
         side: Side,
@@ -404,10 +404,10 @@ impl Flow {
         socket.set_tcp_keepalive(&options).map_err(failed)
     }
 
-    /// Sets TCP_USER_TIMEOUT at a side.
+    /// Sets TCP_USER_TIMEOUT on a side.
     ///
     /// # Errors
-    /// Where the kernel refuses it.
+    /// If the kernel rejects it.
     pub fn user_timeout(&mut self, side: Side, timeout: Duration) -> Result<()> {
         let End { place, stream, .. } = self.side(side);
         SockRef::from(&*stream)
@@ -415,11 +415,11 @@ impl Flow {
             .map_err(|e| Error::kernel(place.as_str(), "TCP_USER_TIMEOUT", e))
     }
 
-    /// Closes both ends, `first` first, and waits until each has seen the
-    /// other's FIN: the first goes through TIME_WAIT.
+    /// Closes both ends, `first` first, and waits until each has received the other's
+    /// FIN. The first end goes through TIME_WAIT.
     ///
     /// # Errors
-    /// Where the FINs do not arrive.
+    /// If the FINs do not arrive.
     pub async fn close(mut self, first: Side) -> Result<()> {
         self.half_close(first).await?;
         self.half_close(first.other()).await

@@ -1,8 +1,8 @@
-//! Whatever others wait for.
+//! Processes that block others.
 
 use super::{Holder, RtnlHolder};
 
-/// What keeps others waiting until it ends.
+/// A process that blocks others until it ends.
 #[derive(Debug)]
 pub enum Hold {
     /// A reference to a device.

@@ -1,12 +1,12 @@
-//! A reference to a network device, held as a real program holds one: by a
-//! packet socket that sleeps in sendto().
+//! A reference to a network device, held as a real program would hold it: by a packet
+//! socket that sleeps in sendto().
 //!
-//! net/packet/af_packet.c: packet_snd looks the device up (a reference is
-//! taken), then sleeps in sock_alloc_send_pskb until the socket's send buffer
-//! has room, then sends and lets go. The room never comes: the buffer is full
-//! of frames that wait in a token bucket of another device. The socket is bound
-//! to no device, or NETDEV_DOWN would wake it. The sleep is interruptible, so a
-//! signal ends the hold.
+//! net/packet/af_packet.c: packet_snd looks up the device and takes a reference,
+//! sleeps in sock_alloc_send_pskb until the socket's send buffer has room, then sends
+//! and drops the reference. The buffer never gets room: it is full of frames that
+//! wait in a token bucket on another device. The socket is bound to no device,
+//! because NETDEV_DOWN would wake it. The sleep is interruptible, so a signal ends
+//! it.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,12 +22,12 @@ use faultlab_base::error::{Error, Result};
 use faultlab_net::network::{Host, qdisc};
 use faultlab_net::packet::link_layer;
 
-/// How soon the sleep must begin.
+/// How soon the process must be asleep.
 const ASLEEP: Duration = Duration::from_secs(5);
-/// For how long a frame may be under way that did not have to wait: it leaves room
-/// in the send buffer when it has arrived.
+/// How long a frame that is not queued may be in flight: the send buffer has room
+/// again once it has arrived.
 const UNDER_WAY: Duration = Duration::from_millis(10);
-/// A frame that nobody answers: a broadcast of the experimental EtherType.
+/// A frame that gets no answer: a broadcast with the experimental EtherType.
 const FRAME: [u8; 1400] = {
     let mut frame = [0; 1400];
     let mut n = 0;
@@ -47,12 +47,12 @@ const FRAME: [u8; 1400] = {
 pub struct Holder(Child);
 
 impl Holder {
-    /// Holds `device` of a host; `sink` is another device of it, whose queue
+    /// Holds `device` of a host. The queue of `sink`, another device of the host,
     /// keeps the frames that fill the socket's send buffer.
     ///
     /// # Errors
-    /// Where the kernel has no token bucket or no packet sockets, or the sleep
-    /// does not begin.
+    /// If the kernel has no token bucket or no packet sockets, or the process does
+    /// not fall asleep.
     pub async fn hold(at: &Host, device: &str, sink: &str) -> Result<Self> {
         let failed = |tried: &str, e: io::Error| Error::kernel(at.name(), tried, e);
         // One byte a second: what is queued stays queued.
@@ -81,7 +81,7 @@ impl Holder {
         // The kernel keeps 15 characters of a name.
         let name: String = format!("hold {device}").chars().take(15).collect();
         let name = CString::new(name).map_err(|e| failed("name a process", e.into()))?;
-        // SAFETY: `sleep_in_sendto` makes system calls only.
+        // SAFETY: `sleep_in_sendto` only makes system calls.
         #[allow(unsafe_code, reason = "see SAFETY")]
         let child = unsafe { Child::begin(&name, move || sleep_in_sendto(fd, &to_device)) };
         let child = child.map_err(|e| failed("fork", e))?;
@@ -96,8 +96,8 @@ impl Holder {
         drop(self);
     }
 
-    /// Waits until it sleeps (state S) in sendto(), and not in a lock on its way
-    /// there.
+    /// Waits until the process sleeps (state S) in sendto(), and not on a lock on the
+    /// way there.
     async fn asleep(&self, place: &str) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < ASLEEP {
@@ -123,7 +123,7 @@ impl Holder {
 }
 
 impl Drop for Holder {
-    /// The device is free when this is done.
+    /// The device is free when this returns.
     fn drop(&mut self) {
         let begun = Instant::now();
         self.0.kill();
@@ -133,15 +133,16 @@ impl Drop for Holder {
     }
 }
 
-/// Sends a frame, with no other descriptor than the socket. Returns an errno or
-/// 0, if it returns. In a forked child.
+/// Sends a frame, with all descriptors but the socket closed. Returns an errno or 0,
+/// if it returns. Runs in a forked child.
 fn sleep_in_sendto(socket: RawFd, to: &SockAddr) -> i32 {
     const ONLY: RawFd = 3;
-    // SAFETY: system calls on descriptors of a process that has no other thread;
-    // frame and address outlive them.
+    // SAFETY: system calls on descriptors of a process without other threads; frame
+    // and address outlive them.
     #[allow(unsafe_code, reason = "see SAFETY")]
     unsafe {
-        // What is open here would live as long as this process: namespaces too.
+        // Open descriptors would live as long as this process, and so would their
+        // namespaces.
         if libc::dup2(socket, ONLY) < 0 {
             return Errno::last_raw();
         }

@@ -1,7 +1,7 @@
-//! Links, their addresses and routes by rtnetlink, as a thread or a process
-//! that may be kept waiting asks for them.
+//! Links, their addresses and routes over rtnetlink, for threads and processes that
+//! may be blocked.
 //!
-//! These block for as long as the kernel likes: call them in an
+//! These functions may block indefinitely: call them in an
 //! [`Attempt`](super::Attempt).
 
 use std::ffi::CStr;
@@ -26,12 +26,12 @@ use faultlab_net::topology::Family;
 /// Deletes a link; ENODEV where there is none.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn delete(namespace: &Namespace, name: &str) -> io::Result<()> {
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelLink(named(name)))
 }
 
-/// What a request met, in a word: none yet, done, or which error.
+/// The result of a request in a word: pending, done, or the error.
 #[must_use]
 pub fn met(answer: Option<&io::Result<()>>) -> &'static str {
     match answer {
@@ -42,11 +42,11 @@ pub fn met(answer: Option<&io::Result<()>>) -> &'static str {
     }
 }
 
-/// Has a process called `name` (at most 15 bytes) delete a link: it ends with
-/// what [`delete`] would have met.
+/// Has a process called `name` (at most 15 bytes) delete a link. It exits with the
+/// result that [`delete`] would have returned.
 ///
 /// # Errors
-/// Where no process can be had.
+/// If no process can be created.
 pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
     let failed = |tried: &str, e: io::Error| Error::kernel(at.name(), tried, e);
     let wish = RouteNetlinkMessage::DelLink(named(link));
@@ -56,7 +56,7 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
     let ask = || {
         // struct nlmsghdr, then struct nlmsgerr, which begins with the errno.
         let mut answer = [0_u8; 1024];
-        // SAFETY: send and recv are system calls, in buffers that live as long.
+        // SAFETY: send and recv are system calls, on buffers that outlive them.
         #[allow(unsafe_code, reason = "a forked child makes system calls only")]
         let length = unsafe {
             libc::send(fd, request.as_ptr().cast(), request.len(), 0);
@@ -65,7 +65,7 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
         let [.., a, b, c, d] = *answer.first_chunk::<20>().unwrap_or(&[0; 20]);
         if length < 20 { libc::EIO } else { i32::from_ne_bytes([a, b, c, d]).wrapping_neg() }
     };
-    // SAFETY: `ask` makes system calls only, and what it reads was made before.
+    // SAFETY: `ask` only makes system calls, on memory prepared before the fork.
     #[allow(unsafe_code, reason = "see SAFETY")]
     let child = unsafe { Child::begin(name, ask) };
     let child = child.map_err(|e| failed("fork", e))?;
@@ -76,17 +76,17 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
 /// Moves a link to another namespace.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn move_to(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<()> {
     let mut message = named(name);
     message.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::NewLink(message))
 }
 
-/// Makes a veth pair with its other end in `there`.
+/// Creates a veth pair with its other end in `there`.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn add_veth(namespace: &Namespace, name: &str, there: &Namespace, peer: &str) -> io::Result<()> {
     let mut far = named(peer);
     far.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
@@ -99,10 +99,10 @@ pub fn add_veth(namespace: &Namespace, name: &str, there: &Namespace, peer: &str
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewLink(message))
 }
 
-/// Moves a link into another namespace. It keeps its name.
+/// Moves a link to another namespace. It keeps its name.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn give(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<()> {
     let mut message = named(name);
     message.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
@@ -112,7 +112,7 @@ pub fn give(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<
 /// The names of the links.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn list(namespace: &Namespace) -> io::Result<Vec<String>> {
     let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let links = netlink::dump(namespace, NETLINK_ROUTE, question)?;
@@ -129,22 +129,23 @@ pub fn list(namespace: &Namespace) -> io::Result<Vec<String>> {
 /// The IPv4 addresses of the links.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn addresses(namespace: &Namespace) -> io::Result<Vec<IpAddr>> {
     addresses_of(namespace, Family::V4)
 }
 
-/// The addresses of a family that the links have.
+/// The addresses of the links in one family.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn addresses_of(namespace: &Namespace, family: Family) -> io::Result<Vec<IpAddr>> {
     let mut question = AddressMessage::default();
     question.header.family = number(family);
     let answers = netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question))?;
     let local = |message: RouteNetlinkMessage| match message {
         RouteNetlinkMessage::NewAddress(address) => address.attributes.into_iter().find_map(|a| match a {
-            // IPv6 tells no local address beside it where an interface has no peer.
+            // For an IPv6 interface without a peer, the kernel reports no separate
+            // local address.
             AddressAttribute::Local(address) | AddressAttribute::Address(address @ IpAddr::V6(_)) => {
                 Some(address)
             }
@@ -155,20 +156,20 @@ pub fn addresses_of(namespace: &Namespace, family: Family) -> io::Result<Vec<IpA
     Ok(answers.into_iter().filter_map(local).collect())
 }
 
-/// How many IPv4 routes there are, in all tables.
+/// The number of IPv4 routes, in all tables.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn routes(namespace: &Namespace) -> io::Result<usize> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
     Ok(netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question))?.len())
 }
 
-/// Looks up which way packets to an address go.
+/// Looks up the route to an address.
 ///
 /// # Errors
-/// ENETUNREACH where no route leads there; the kernel's answer.
+/// ENETUNREACH if there is no route; otherwise the kernel's error.
 pub fn route_to(namespace: &Namespace, address: IpAddr) -> io::Result<()> {
     let question = RouteNetlinkMessage::GetRoute(rtnl::route_to(address));
     netlink::change(namespace, NETLINK_ROUTE, 0, question)
@@ -187,8 +188,8 @@ fn named(name: &str) -> LinkMessage {
     message
 }
 
-/// Whether a link of a host goes within a time of the machine's clock. Where
-/// links cannot be listed, it is still there.
+/// Whether a link of a host disappears within this time, on the machine's clock. If
+/// the links cannot be listed, it counts as still there.
 pub async fn vanishes(at: &Host, name: &str, within: Duration) -> bool {
     let (begun, _wanted) = (Instant::now(), at.wants(format!("the end of its link {name}")));
     while !list(at.namespace()).is_ok_and(|links| links.iter().all(|link| link != name)) {

@@ -1,7 +1,7 @@
-//! What is tried from a host, and what it met.
+//! Probes: what a host tries, and the result.
 //!
-//! An answer is an enum whose display is the cell of an outcome's table. How
-//! long something took is evidence and not part of the answer.
+//! An answer is an enum, and displays as a cell of an outcome's table. How long a
+//! probe took is evidence, and not part of the answer.
 
 pub mod attempt;
 pub mod child;

@@ -1,4 +1,4 @@
-//! The MTU of a path, as a host knows it.
+//! The MTU of a path, as known to a host.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -10,7 +10,7 @@ use faultlab_base::error::{Error, Result};
 use faultlab_net::network::Host;
 use faultlab_net::topology::Family;
 
-/// Nobody listens there, and nothing is sent.
+/// Nothing listens on this port, and nothing is sent to it.
 const PORT: u16 = 9;
 
 /// A program that asks the kernel for the MTU of paths, and sends nothing.
@@ -18,10 +18,10 @@ const PORT: u16 = 9;
 pub struct PathMtu(UdpSocket);
 
 impl PathMtu {
-    /// A program on a host.
+    /// Creates a program on a host.
     ///
     /// # Errors
-    /// Where no socket can be had.
+    /// If no socket can be created.
     pub fn new(at: &Host) -> Result<Self> {
         let bind = || UdpSocket::bind((at.address(), 0));
         at.namespace().enter(bind).map(Self).map_err(|e| Error::kernel(at.name(), "udp socket", e))
@@ -30,7 +30,7 @@ impl PathMtu {
     /// The MTU of the path to a destination.
     ///
     /// # Errors
-    /// The kernel's answer to connect().
+    /// The kernel's error for connect().
     pub fn to(&self, destination: IpAddr) -> Result<i32> {
         let failed = |e: io::Error| Error::kernel(destination.to_string(), "ask for the path MTU", e);
         self.0.connect((destination, PORT)).map_err(failed)?;
@@ -48,7 +48,7 @@ impl AsFd for PathMtu {
     }
 }
 
-/// IPV6_MTU of ipv6(7), which nix does not have.
+/// The IPV6_MTU option of ipv6(7), which nix lacks.
 fn ipv6_mtu(socket: BorrowedFd<'_>) -> io::Result<i32> {
     let mut mtu: libc::c_int = 0;
     let mut length: libc::socklen_t = 4;

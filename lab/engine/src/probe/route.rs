@@ -1,4 +1,4 @@
-//! Routes by rtnetlink, asked for by whoever may be kept waiting.
+//! Routes over rtnetlink, for callers that may be blocked.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use faultlab_net::network::{Namespace, netlink, rtnl};
 use faultlab_net::topology::Net;
 
-/// Deletes the route to a prefix, and with it all that the kernel has learnt
-/// of destinations behind it; ESRCH where there is none.
+/// Deletes the route to a prefix, and with it everything that the kernel has learnt
+/// about destinations behind it; ESRCH if there is none.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel's error.
 pub fn delete(namespace: &Namespace, to: Net) -> io::Result<()> {
     let route = RouteNetlinkMessage::DelRoute(rtnl::route(to, None));
     netlink::change(namespace, NETLINK_ROUTE, 0, route)

@@ -1,10 +1,10 @@
-//! The RTNL mutex, held as an unlucky program holds it: it waits for a page of
-//! its own memory while the kernel copies from it under the lock.
+//! The RTNL mutex, held as an unlucky program would hold it: the kernel copies from
+//! the program's memory under the lock, and the page is missing.
 //!
-//! net/ethtool/ioctl.c: dev_ethtool takes the RTNL, then ethtool_get_strings
-//! copies a structure from the caller's memory. Its second half lies in a page
-//! that a userfaultfd(2) answers for, and nobody answers, as nobody answers for
-//! a page of a dead NFS server or of a swap device that hangs. The sleep is
+//! net/ethtool/ioctl.c: dev_ethtool takes the RTNL mutex, then ethtool_get_strings
+//! copies a structure from the caller's memory. The second half of the structure lies
+//! in a page registered with userfaultfd(2), and nothing handles the fault, just as
+//! nothing resolves a page on a dead NFS server or a hung swap device. The sleep is
 //! killable, so SIGKILL ends it.
 
 use std::io;
@@ -23,19 +23,19 @@ use faultlab_net::network::Host;
 /// How soon the lock must be held.
 const HELD: Duration = Duration::from_secs(5);
 
-/// A process that sleeps with the RTNL mutex locked: nothing is configured in
-/// any namespace of the machine meanwhile.
+/// A process that sleeps with the RTNL mutex locked. Meanwhile, no namespace of the
+/// machine can be configured.
 #[derive(Debug)]
 #[must_use = "a holder that is dropped lets go"]
 pub struct RtnlHolder(Child);
 
 impl RtnlHolder {
-    /// Has a process ask for the strings of `device` of a host, and waits until
-    /// it sleeps in the page fault.
+    /// Has a process request the strings of `device` of a host, and waits until it
+    /// sleeps in the page fault.
     ///
     /// # Errors
-    /// [`Error::Missing`] where the kernel has no userfaultfd; where the sleep
-    /// does not begin.
+    /// [`Error::Missing`] if the kernel has no userfaultfd; any failure to fall
+    /// asleep.
     pub async fn hold(at: &Host, device: &str) -> Result<Self> {
         let failed = |tried: &str, e: io::Error| Error::kernel(at.name(), tried, e);
         let socket: OwnedFd = at
@@ -47,7 +47,7 @@ impl RtnlHolder {
             .zip(device.bytes().take(libc::IFNAMSIZ - 1))
             .for_each(|(to, byte)| *to = byte.cast_signed());
         let fd = socket.as_raw_fd();
-        // SAFETY: `sleep_in_ioctl` makes system calls only.
+        // SAFETY: `sleep_in_ioctl` only makes system calls.
         #[allow(unsafe_code, reason = "see SAFETY")]
         let child = unsafe { Child::begin(c"rtnl-holder", move || sleep_in_ioctl(fd, name)) };
         let holder = Self(child.map_err(|e| failed("fork", e))?);
@@ -60,7 +60,7 @@ impl RtnlHolder {
         let begun = Instant::now();
         while begun.elapsed() < HELD {
             match self.0.life() {
-                // Since 5.7 the state is S and not D.
+                // From 5.7 on, the state is S and not D.
                 Life::Alive { state: 'D' | 'S', .. }
                     if self.0.sleeps_in().is_none_or(|s| s.contains("userfault")) =>
                 {
@@ -90,22 +90,22 @@ impl RtnlHolder {
         })
     }
 
-    /// The functions of the kernel that it sleeps in, innermost first; none
-    /// without the privilege to see them.
+    /// The kernel functions that it sleeps in, innermost first; `None` without the
+    /// privilege to read stacks.
     #[must_use]
     pub fn sleeps_in(&self) -> Option<String> {
         self.0.sleeps_in()
     }
 
-    /// Kills it. Tells whether it died.
+    /// Kills it. Returns whether it died.
     pub async fn end(self) -> bool {
         self.0.kill();
         self.0.ends_within(HELD).await && self.0.reap().is_some()
     }
 }
 
-/// Asks SIOCETHTOOL, ETHTOOL_GSTRINGS, with a request of which only the command
-/// is in memory. Returns an errno, if it returns. In a forked child.
+/// Calls SIOCETHTOOL, ETHTOOL_GSTRINGS, with a request of which only the command is
+/// in memory. Returns an errno, if it returns. Runs in a forked child.
 fn sleep_in_ioctl(socket: RawFd, name: [libc::c_char; libc::IFNAMSIZ]) -> i32 {
     /// include/uapi/linux/userfaultfd.h.
     #[repr(C)]
@@ -128,7 +128,7 @@ fn sleep_in_ioctl(socket: RawFd, name: [libc::c_char; libc::IFNAMSIZ]) -> i32 {
     /// include/uapi/linux/ethtool.h, include/uapi/linux/sockios.h.
     const ETHTOOL_GSTRINGS: u32 = 0x1b;
     const SIOCETHTOOL: libc::Ioctl = 0x8946;
-    /// The pages of x86-64.
+    /// The page size of x86-64.
     const PAGE: usize = 4096;
 
     let errno = || Errno::last_raw();
@@ -154,7 +154,7 @@ fn sleep_in_ioctl(socket: RawFd, name: [libc::c_char; libc::IFNAMSIZ]) -> i32 {
         if libc::ioctl(uffd, UFFDIO_REGISTER, &raw mut register) != 0 {
             return errno();
         }
-        // struct ethtool_gstrings: the command, then what nobody has yet.
+        // struct ethtool_gstrings: the command, then the missing part.
         let command = missing.byte_sub(size_of::<u32>()).cast::<u32>();
         command.write(ETHTOOL_GSTRINGS);
         let mut request: libc::ifreq = std::mem::zeroed();

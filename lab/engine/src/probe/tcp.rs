@@ -1,6 +1,6 @@
 //! Connect, send and receive over TCP.
 //!
-//! A socket is made inside its host's namespace and awaited outside it.
+//! A socket is created inside its host's namespace and awaited outside it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,24 +17,23 @@ use faultlab_net::network::Host;
 use faultlab_net::network::journal::Met;
 use faultlab_net::topology::Family;
 
-/// What a connect() met.
+/// The result of a connect().
 #[derive(Debug)]
 pub enum Connect {
-    /// The handshake was done.
+    /// The handshake completed.
     Connected {
         /// The socket.
         stream: TcpStream,
-        /// Time from the first SYN to the end of the handshake.
+        /// The time from the first SYN to the end of the handshake.
         after: Duration,
     },
     /// ECONNREFUSED: a RST answered the SYN.
     Refused,
     /// EHOSTUNREACH or ENETUNREACH.
     Unreachable,
-    /// Nothing decisive came within the caller's patience or the kernel's
-    /// (ETIMEDOUT).
+    /// No result within the caller's patience, or the kernel gave up (ETIMEDOUT).
     TimedOut {
-        /// How long it was waited.
+        /// How long the connect() took.
         after: Duration,
     },
 }
@@ -51,10 +50,10 @@ impl fmt::Display for Connect {
 }
 
 impl Connect {
-    /// The socket of a connection that a scenario cannot go on without.
+    /// The connected socket, for a scenario that cannot continue without it.
     ///
     /// # Errors
-    /// A sentence that says what it met instead.
+    /// A sentence that reports any other result.
     pub fn stream(self, place: &str) -> Result<TcpStream> {
         match self {
             Self::Connected { stream, .. } => Ok(stream),
@@ -63,7 +62,7 @@ impl Connect {
     }
 }
 
-/// What a send and a receive met.
+/// The result of a send or a receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The bytes arrived.
@@ -72,7 +71,7 @@ pub enum Answer {
     Closed,
     /// ECONNRESET or EPIPE: a RST ended the connection.
     Reset,
-    /// ETIMEDOUT: the kernel gave the connection up.
+    /// ETIMEDOUT: the kernel gave up on the connection.
     TimedOut,
     /// Nothing happened within the caller's patience.
     Nothing,
@@ -91,10 +90,10 @@ impl fmt::Display for Answer {
 }
 
 impl Answer {
-    /// What an I/O result of a connected socket means.
+    /// The meaning of an I/O result of a connected socket.
     ///
     /// # Errors
-    /// Where the kernel's answer is none that a network can cause.
+    /// If the kernel returns an error that no network can cause.
     pub fn of(place: &str, result: io::Result<usize>) -> Result<Self> {
         match result {
             Ok(0) => Ok(Self::Closed),
@@ -108,15 +107,15 @@ impl Answer {
     }
 }
 
-/// Listens on a port of a host, on every address it has.
+/// Listens on a port of a host, on all of its addresses.
 ///
 /// # Errors
-/// Where the port is taken.
+/// If the port is taken.
 pub fn listen(at: &Host, port: u16) -> Result<TcpListener> {
     let failed = |e: io::Error| Error::kernel(at.name(), format!("listen on port {port}"), e);
     at.namespace()
         .enter(|| {
-            // One of IPv6 takes connections of both families.
+            // An IPv6 socket accepts connections of both families.
             let family = at.address_of(Family::V6).map_or(Family::V4, Family::of);
             let socket =
                 Socket::new(domain(family), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
@@ -138,8 +137,8 @@ fn domain(family: Family) -> Domain {
     }
 }
 
-/// An address of a socket as packets have it: that of a connection over IPv4 of
-/// an IPv6 socket is an IPv4 address.
+/// A socket address as it appears in packets: an IPv4 connection of an IPv6 socket
+/// has an IPv4 address.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -147,7 +146,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 /// Accepts the next connection.
 ///
 /// # Errors
-/// [`Error::Deadline`] when none came.
+/// [`Error::Deadline`] if there was none.
 pub async fn accept(place: &str, listener: &TcpListener, patience: Duration) -> Result<TcpStream> {
     match timeout(patience, listener.accept()).await {
         Ok(Ok((stream, _))) => Ok(stream),
@@ -160,12 +159,12 @@ pub async fn accept(place: &str, listener: &TcpListener, patience: Duration) -> 
     }
 }
 
-/// Connects from a host, from a source port of its own or of the kernel's
-/// choice (0), and waits no longer than the caller's patience.
+/// Connects from a host, from the given source port or one that the kernel picks (0),
+/// and waits no longer than the caller's patience.
 ///
 /// # Errors
-/// Where no socket can be had, or the kernel gives an answer that no network
-/// can cause.
+/// If no socket can be created, or the kernel returns an error that no network can
+/// cause.
 pub async fn connect(
     from: &Host,
     source_port: u16,
@@ -178,7 +177,7 @@ pub async fn connect(
     Ok(probe.met(met))
 }
 
-/// The same without a note; `local` is told the address that it has at its host.
+/// The same without a record; `local` receives the socket's address at its host.
 ///
 /// # Errors
 /// As [`connect`].
@@ -229,7 +228,7 @@ pub async fn dial(
 /// Receives once.
 ///
 /// # Errors
-/// Where the kernel's answer is none that a network can cause.
+/// If the kernel returns an error that no network can cause.
 pub async fn receive(place: &str, stream: &mut TcpStream, patience: Duration) -> Result<Answer> {
     let mut bytes = [0; 4096];
     match timeout(patience, stream.read(&mut bytes)).await {
@@ -241,7 +240,7 @@ pub async fn receive(place: &str, stream: &mut TcpStream, patience: Duration) ->
 /// Sends a few bytes.
 ///
 /// # Errors
-/// Where the kernel's answer is none that a network can cause.
+/// If the kernel returns an error that no network can cause.
 pub async fn send(place: &str, stream: &mut TcpStream, bytes: &[u8]) -> Result<Answer> {
     Answer::of(place, stream.write_all(bytes).await.map(|()| bytes.len()))
 }

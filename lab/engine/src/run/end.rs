@@ -1,4 +1,4 @@
-//! The end of an arm: what the kernel's tables say then, and all that was seen.
+//! The end of an arm: the final contents of the kernel's tables, and all observations.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use faultlab_net::topology::Kind;
 use faultlab_net::wire::all as wires;
 
 impl ArmRun<'_> {
-    /// Ends the arm: reads the kernel's tables, and returns all that was observed,
-    /// with the recording where there is a witness. A witness that failed changes
-    /// no outcome.
+    /// Ends the arm: reads the kernel's tables, and returns all observations, with
+    /// the recording if there is a witness. A failed witness does not change the
+    /// outcome.
     ///
     /// # Errors
-    /// Where evidence cannot be read, or a wire lost a frame that it was not
-    /// told to lose.
+    /// If evidence cannot be read, or a wire lost a frame that its policy did not
+    /// drop.
     pub fn finish(mut self) -> Result<(ArmOutcome, Option<Recording>)> {
         let ended = ring::now();
         let (mut evidence, counted) = self.tables()?;
@@ -63,7 +63,7 @@ impl ArmRun<'_> {
         Ok((outcome, recording))
     }
 
-    /// What the kernel's tables say of each host, and what it has counted.
+    /// The contents of the kernel's tables for each host, and its counters.
     fn tables(&self) -> Result<(Map<Vec<String>>, Vec<Counted>)> {
         let (mut evidence, mut counted) = (Map::default(), vec![]);
         for host in self.stage.network.hosts() {
@@ -91,8 +91,8 @@ impl ArmRun<'_> {
         Ok((evidence, counted))
     }
 
-    /// Adds what a witness does not see: the kernel's log, what wires did, and
-    /// what probes noted of themselves.
+    /// Adds what a witness does not observe: the kernel log, the records of wires,
+    /// and the records of probes.
     fn complete(&self, recording: &mut Recording, ended: Duration) -> Result<()> {
         let of_another = |device: &str| {
             let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
@@ -100,7 +100,8 @@ impl ArmRun<'_> {
         };
         recording.log = self.stage.voice.log.complaints(self.stage.logged.get(), of_another)?;
         for (ends, wire) in self.stage.wires.borrow().iter() {
-            // Where the first records have given way nothing is known of the others.
+            // If the oldest records have been overwritten, the rest prove nothing about
+            // the other frames.
             let [one, other] = ends;
             let link = self.stage.network.topology().wired(one, other).filter(|_| wire.forgotten() == 0);
             recording.wires.push(WireRecording {

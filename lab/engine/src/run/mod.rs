@@ -1,5 +1,5 @@
-//! An arm while it runs, as the engine sees it: the stage that its play is given,
-//! and all that the play is not given.
+//! A running arm as the engine sees it: the stage that its play receives, and
+//! everything that is hidden from the play.
 
 mod end;
 
@@ -22,12 +22,12 @@ use faultlab_model::scenario::{Arm, Fault, Ground};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::Network;
 
-/// How long a connection that nobody holds may take to end by itself: 60 s in
-/// TIME_WAIT (include/net/tcp.h, TCP_TIMEWAIT_LEN), and what came before.
+/// How long an orphaned connection may take to end by itself: 60 s in TIME_WAIT
+/// (include/net/tcp.h, TCP_TIMEWAIT_LEN), and the states before it.
 const ORPHANED: Duration = Duration::from_secs(90);
 
-/// An arm while it runs. It gives its play the [`Stage`], and nothing by which
-/// the play could tell which arm it is.
+/// A running arm. It gives its play the [`Stage`], and nothing that identifies the
+/// arm.
 #[derive(Debug)]
 pub struct ArmRun<'a> {
     stage: Stage<'a>,
@@ -35,11 +35,10 @@ pub struct ArmRun<'a> {
 }
 
 impl<'a> ArmRun<'a> {
-    /// Builds the arm's network, and begins to capture where there are `options`
-    /// for that.
+    /// Builds the arm's network, and begins to capture if there are `options` for it.
     ///
     /// # Errors
-    /// What the kernel refused or lacks.
+    /// Whatever the kernel rejects or lacks.
     pub async fn set_up(
         fault: &Fault,
         ground: &'a Ground,
@@ -83,7 +82,7 @@ impl<'a> ArmRun<'a> {
         &self.stage.network
     }
 
-    /// Time since the network was there, on the machine's clock.
+    /// Time since the network was set up, on the machine's clock.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.stage.elapsed()
@@ -94,8 +93,8 @@ impl<'a> ArmRun<'a> {
         self.scripted.play(&self.stage)
     }
 
-    /// Has the play hold its fault where it [can](Stage::hold_for_shell), for a
-    /// shell beside it.
+    /// Makes the play hold its fault, if it [can](Stage::hold_for_shell), for a shell
+    /// beside it.
     pub fn expect_shell(&mut self) {
         self.stage.session = Some(ShellSession::new());
     }
@@ -108,14 +107,14 @@ impl<'a> ArmRun<'a> {
         }
     }
 
-    /// Has a play that holds its fault look whether that is cured.
+    /// Makes a play that holds its fault check whether the fault is cured.
     pub async fn recheck(&self) {
         if let Some(session) = &self.stage.session {
             session.recheck().await;
         }
     }
 
-    /// What was observed so far. The wires go on.
+    /// The observations so far. The wires keep running.
     #[must_use]
     pub fn observed(&self) -> Map<String> {
         let seen = self.stage.seen.borrow();
@@ -124,12 +123,12 @@ impl<'a> ArmRun<'a> {
         cells
     }
 
-    /// Makes the network ready for another play, as it now is: the wires of the
-    /// last one end, and the kernel forgets flows. What others changed in it
-    /// stays, and so do their sockets.
+    /// Prepares the network in its current state for another play: the wires of the
+    /// last play end, and the kernel's flows are flushed. Changes made by others
+    /// stay, and so do their sockets.
     ///
     /// # Errors
-    /// Where the kernel does not forget.
+    /// If the flows cannot be flushed.
     pub async fn reset(&self) -> Result<()> {
         self.stage.wires.borrow_mut().clear();
         self.stage.seen.take();
@@ -140,7 +139,7 @@ impl<'a> ArmRun<'a> {
             }
             sleep(Duration::from_secs(1)).await;
         }
-        // Where no rule asks for conntrack there is none to flush.
+        // Without a rule that uses conntrack, there is nothing to flush.
         for node in self.stage.network.topology().nodes.iter().filter(|n| !n.rules.is_empty()) {
             Conntrack::of(self.stage.host(&node.name).namespace())?.flush()?;
         }
@@ -151,8 +150,8 @@ impl<'a> ArmRun<'a> {
         Ok(())
     }
 
-    /// Ends the connections that nobody holds any more: TIME_WAITs, and what waits
-    /// for a FIN. What is missing to end them at once, where any is left.
+    /// Ends orphaned connections: those in TIME_WAIT, and those that wait for a FIN.
+    /// Returns what is missing to end them at once, if any is left.
     fn end_orphans(&self) -> Result<Option<Missing>> {
         let mut left = None;
         for host in self.stage.network.hosts() {
@@ -168,15 +167,15 @@ impl<'a> ArmRun<'a> {
         Ok(left)
     }
 
-    /// Has its wires carry nothing from now on: its tables are read as they are.
+    /// Stops the wires, so that the tables are read in their current state.
     pub(crate) fn stop_wires(&self) {
         self.stage.wires.borrow().iter().for_each(|(_, wire)| wire.stop());
     }
 
-    /// Whether the wires carried all that they were to carry.
+    /// Checks that the wires carried every frame they should have.
     ///
     /// # Errors
-    /// Where one lost a frame that it was not told to lose, or has failed.
+    /// If a wire lost a frame that its policy did not drop, or has failed.
     pub fn check_wires(&self) -> Result<()> {
         for (_, wire) in self.stage.wires.borrow().iter() {
             let lost = wire.lost()?;
@@ -187,14 +186,14 @@ impl<'a> ArmRun<'a> {
         Ok(())
     }
 
-    /// Waits until all is captured that happens from now on.
+    /// Waits until the witness will capture everything from now on.
     pub fn await_witness(&self) {
         if let Some(Ok(witness)) = &self.stage.witness {
             witness.ready();
         }
     }
 
-    /// Observes what the arm waits for, for ever.
+    /// Samples the arm's waits, for ever.
     pub async fn watch_waits(&self) -> Infallible {
         match &self.stage.witness {
             Some(Ok(witness)) => witness.waits().look(&self.stage.network).await,

@@ -1,4 +1,4 @@
-//! One arm while it runs: its network, and what was seen in it.
+//! A running arm: its network, and the observations so far.
 
 pub(crate) mod session;
 
@@ -27,20 +27,20 @@ use session::ShellSession;
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What an outcome brings along of what was captured. An outcome that is not as
-/// expected is explained in any case.
+/// What an outcome includes of the captures. An unexpected outcome is always
+/// explained.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct CaptureOptions {
-    /// Whether the outcome brings the frames along.
+    /// Whether the outcome includes the frames.
     pub captures: bool,
     /// Whether it is explained.
     pub explains: bool,
 }
 
-/// One arm while it runs, as its play sees it: the network, and the environment.
+/// A running arm as its play sees it: the network, and the environment.
 ///
-/// Which arm it is cannot be asked. A play that could ask might restate what was
-/// planted where it should observe it:
+/// A play cannot ask which arm it runs in. If it could, it might restate what was
+/// planted instead of observing it:
 ///
 /// ```compile_fail,E0599
 /// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
@@ -70,14 +70,14 @@ pub struct Stage<'a> {
     pub(crate) network: Network,
     pub(crate) voice: &'a Voice,
     pub(crate) begun: Cell<Instant>,
-    /// How many records the log had then.
+    /// How many records the kernel log had at the start.
     pub(crate) logged: Cell<usize>,
     pub(crate) before: RefCell<Vec<Counters>>,
     pub(crate) seen: RefCell<Seen>,
     pub(crate) wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
-    /// None where nobody looks on; else what does, or why nothing can.
+    /// `None` without a witness; otherwise the witness, or why there can be none.
     pub(crate) witness: Option<Result<Witness>>,
-    /// Where a shell is held beside it.
+    /// The shell session beside the arm, if any.
     pub(crate) session: Option<ShellSession>,
 }
 
@@ -95,11 +95,11 @@ impl fmt::Debug for Stage<'_> {
 }
 
 impl Stage<'_> {
-    /// Holds the fault while a shell is beside it, and runs `recheck` whenever the
-    /// person in the shell asks whether it is cured. Returns at once where there is
-    /// no shell.
+    /// Holds the fault while a shell runs beside it, and calls `recheck` whenever the
+    /// person in the shell asks whether it is cured. Returns at once if there is no
+    /// shell.
     ///
-    /// For a play that cannot be played again, right before it ends the fault.
+    /// For a play that cannot run twice; call it right before the play ends the fault.
     pub async fn hold_for_shell(&self, recheck: impl AsyncFnMut()) {
         if let Some(session) = &self.session {
             session.hold(recheck).await;
@@ -111,19 +111,19 @@ impl Stage<'_> {
         &self.network
     }
 
-    /// A node of the network.
+    /// Looks up a node of the network.
     ///
     /// # Panics
-    /// When there is none of that name.
+    /// If there is no node of that name.
     #[must_use]
     pub fn host(&self, name: &str) -> &Host {
         self.network.host(name)
     }
 
-    /// The name of the device that [`Topology::own_device`] named with this prefix.
+    /// The name of the device that [`Topology::own_device`] created with this prefix.
     ///
     /// # Panics
-    /// When the network has no such device.
+    /// If the network has no such device.
     ///
     /// [`Topology::own_device`]: faultlab_net::topology::Topology::own_device
     #[must_use]
@@ -137,25 +137,26 @@ impl Stage<'_> {
         names.find(own).unwrap_or_else(|| panic!("no device of this arm begins with {prefix:?}")).clone()
     }
 
-    /// Lets the frames between two nodes pass under a policy, from now on.
+    /// Passes the frames between two nodes through a policy, from now on.
     ///
     /// # Errors
-    /// Where the link cannot be carried.
+    /// If the link cannot be carried.
     pub fn wire(&self, one: &str, other: &str, policy: impl Policy + 'static) -> Result<Rc<Wire>> {
         let wire = self.network.wire(one, other, Box::new(policy))?;
         self.wires.borrow_mut().push(([one.to_owned(), other.to_owned()], Rc::clone(&wire)));
         Ok(wire)
     }
 
-    /// Records the cell of a row: a text, or what a probe [met](Met). A row of what
-    /// a probe met tells of that probe: its packets are marked with the row.
+    /// Records the cell of a row: a text, or the result that a probe [met](Met). A
+    /// row with a probe's result refers to that probe: its packets are marked with
+    /// the row.
     pub fn see(&self, row: &str, cell: impl Observed) {
         let (cell, probe) = cell.observed();
         self.told(row, probe);
         self.seen.borrow_mut().observations.insert(row, cell);
     }
 
-    /// Records the cell of a row that tells in other words what a probe met.
+    /// Records the cell of a row that puts a probe's result in other words.
     pub fn see_of<T>(&self, met: &Met<T>, row: &str, cell: impl fmt::Display) {
         self.told(row, Some(met.probe()));
         self.seen.borrow_mut().observations.insert(row, cell.to_string());
@@ -167,32 +168,32 @@ impl Stage<'_> {
         }
     }
 
-    /// Records that a row could not be seen, and why.
+    /// Records that a row could not be observed, and why.
     pub fn cannot_see(&self, row: &str, why: impl fmt::Display) {
         self.seen.borrow_mut().unseen.insert(row, why.to_string());
     }
 
-    /// Records a sentence that explains what was seen.
+    /// Records a sentence that explains the observations.
     pub fn because(&self, sentence: impl fmt::Display) {
         self.seen.borrow_mut().because.push(sentence.to_string());
     }
 
-    /// Time since the network was there, on the machine's clock.
+    /// Time since the network was set up, on the machine's clock.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.begun.get().elapsed()
     }
 
-    /// Lets time pass. For the fault's own durations only: a condition is
-    /// awaited, not slept for.
+    /// Lets time pass. Use it only for durations that belong to the fault: wait for a
+    /// condition instead of sleeping.
     pub async fn pass(&self, time: Duration) {
         sleep(time).await;
     }
 
-    /// Does `work` while something else goes on, for as long as that takes.
+    /// Does `work` while something else runs, for as long as the work takes.
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of both.
     pub async fn beside<T>(
         &self,
         work: impl Future<Output = Result<T>>,
@@ -208,7 +209,7 @@ impl Stage<'_> {
     /// Waits until a condition is true.
     ///
     /// # Errors
-    /// [`Error::Deadline`] after 15 s; whatever asking fails with.
+    /// [`Error::Deadline`] after 15 s; any error of the check.
     pub async fn until(&self, condition: &str, mut is_true: impl FnMut() -> Result<bool>) -> Result<()> {
         let begun = Instant::now();
         while !is_true()? {
@@ -224,16 +225,16 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// The kernel's log.
+    /// The kernel log.
     #[must_use]
     pub fn log(&self) -> &SharedLog {
         &self.voice.log
     }
 
-    /// Waits for a line of the kernel's log since the network was there.
+    /// Waits for a kernel log message since the network was set up.
     ///
     /// # Errors
-    /// Where the kernel log fails while it is read.
+    /// If reading the kernel log fails.
     pub async fn logged<T>(
         &self,
         wanted: impl Fn(&Record) -> Option<T>,
@@ -245,15 +246,15 @@ impl Stage<'_> {
             if found.is_some() || begun.elapsed() >= patience || !self.voice.log.readable() {
                 return Ok(found);
             }
-            // /dev/kmsg is polled: its wake-up is not per reader on old kernels.
+            // /dev/kmsg is polled: on old kernels, its wake-up is not per reader.
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// How a host's counters have changed since the network was there.
+    /// The changes of a host's counters since the network was set up.
     ///
     /// # Errors
-    /// Where /proc cannot be read.
+    /// If /proc cannot be read.
     pub fn counters(&self, host: &str) -> Result<Changes> {
         let index = self.network.topology().index(host);
         let now = Counters::read(self.host(host).namespace())?;

@@ -5,16 +5,16 @@ use std::cell::RefCell;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
-/// What passes between a play that holds its fault and the shell beside it.
+/// The channel between a play that holds its fault and the shell beside it.
 #[derive(Debug)]
 pub(crate) struct ShellSession {
     held: Notify,
     ask: UnboundedSender<Question>,
-    /// Until the play holds its fault.
+    /// `Some` until the play holds its fault.
     asked: RefCell<Option<UnboundedReceiver<Question>>>,
 }
 
-/// Whether it is cured: answered when that was looked at.
+/// A question whether the fault is cured, answered after the check.
 type Question = oneshot::Sender<()>;
 
 impl ShellSession {
@@ -23,13 +23,13 @@ impl ShellSession {
         Self { held: Notify::new(), ask, asked: RefCell::new(Some(asked)) }
     }
 
-    /// Holds the fault, and runs `recheck` whenever it is asked for; once.
+    /// Holds the fault, and calls `recheck` on every request; runs once.
     pub(crate) async fn hold(&self, mut recheck: impl AsyncFnMut()) {
         let Some(mut asked) = self.asked.take() else { return };
         self.held.notify_one();
         while let Some(question) = asked.recv().await {
             recheck().await;
-            // Who asked may have gone.
+            // The requester may have gone.
             let _ = question.send(());
         }
     }
@@ -39,7 +39,7 @@ impl ShellSession {
         self.held.notified().await;
     }
 
-    /// Asks, and waits until the play has looked.
+    /// Requests a check, and waits until the play has made it.
     pub(crate) async fn recheck(&self) {
         let (question, answer) = oneshot::channel();
         if self.ask.send(question).is_ok() {

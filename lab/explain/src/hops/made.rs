@@ -1,4 +1,4 @@
-//! Frames as tests need them: a segment on a link, seen at both ends or at one.
+//! Frames for tests: a segment on a link, captured at both ends or at one.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ pub fn header(way: [&str; 2], flags: Flags, seq: u32, tsval: u32) -> Header {
     Header { src, dst, seq, ack: 0, flags, window: 1, timestamps }
 }
 
-/// Ends that know each other: 0 and 1 are those of a link, 2 and 3, and so on.
+/// Pairs the ends of links: 0 and 1 are the ends of one link, 2 and 3 of the next, and
+/// so on.
 #[must_use]
 pub fn linked(mut ends: Vec<End>) -> Vec<End> {
     let count = ends.len();
@@ -23,9 +24,9 @@ pub fn linked(mut ends: Vec<End>) -> Vec<End> {
     ends
 }
 
-/// A segment that leaves one end of a link after `at` milliseconds, and arrives
-/// at the other a millisecond later; or does one of both. The ends of a link are
-/// 0 and 1, 2 and 3, and so on.
+/// A segment that leaves one end of a link after `at` milliseconds and arrives at the
+/// other a millisecond later; either half may be missing. Ends 0 and 1 belong to one
+/// link, 2 and 3 to the next, and so on.
 #[must_use]
 pub fn crossing(
     at: u64,

@@ -1,5 +1,5 @@
-//! Frames that were seen twice, once where they left and once where they
-//! arrived, are one hop; what became of the others is told by what is missing.
+//! Pairs the frames of a capture into hops. A frame captured where it left and where
+//! it arrived is one hop; for the others, the missing frame tells what happened.
 
 #[cfg(any(test, feature = "made"))]
 pub mod made;
@@ -18,21 +18,21 @@ pub use packet::{Content, Packet, What};
 pub use probed::{Probed, probed};
 pub use sides::between;
 
-/// How long a packet may be under way when an arm ends.
+/// How long a packet may be in flight when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What became of a packet on a link.
+/// What happened to a packet on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It arrived.
     Arrived,
-    /// It left and arrived nowhere.
+    /// It left and did not arrive.
     Lost,
     /// It left as the arm ended.
     UnderWay,
-    /// It arrived at one that should have passed it on, and never left again.
+    /// It arrived at a host that should have forwarded it, and was not forwarded.
     Dropped,
-    /// It arrived and had never left: a wire made it.
+    /// It arrived without having been sent: a wire generated it.
     Made,
 }
 
@@ -43,28 +43,29 @@ pub struct Hop {
     pub left: Option<(usize, Duration)>,
     /// Where it arrived.
     pub arrived: Option<(usize, Duration)>,
-    /// Its frames, as positions in [`Capture::frames`]: where it left, and
-    /// where it arrived.
+    /// Its frames, as positions in [`Capture::frames`]: the one that left, and the
+    /// one that arrived.
     pub frames: [Option<usize>; 2],
-    /// The packet, as it left, or as it arrived where it did not leave.
+    /// The packet as it left, or as it arrived if it was not sent.
     pub packet: Packet,
-    /// What became of it.
+    /// What happened to it.
     pub fate: Fate,
-    /// The hop, as a position among all, that brought the packet to where it
+    /// The hop, as a position among all, that brought the packet to the host that it
     /// leaves.
     pub before: Option<usize>,
-    /// The first hop of what is sent again: on this link, else on the sender's.
+    /// For a retransmission, the first hop of the original: on this link, or else on
+    /// the sender's.
     pub first: Option<usize>,
-    /// Whether it arrived at one with several links, in time to be passed on,
+    /// Whether it arrived at a host with several links, early enough to be forwarded,
     /// and was not.
     pub stays: bool,
-    /// What the wire did with it, as far as that is known.
+    /// What the wire did with it, if known.
     pub carried: Option<Carried>,
-    /// What the wire made of it.
+    /// What the wire changed in it.
     pub changed: Option<String>,
-    /// What is to be said of it.
+    /// The comment on it.
     pub comment: Option<String>,
-    /// The timestamps that its segment arrived with: a wire may have changed them.
+    /// The timestamps of its segment on arrival: a wire may have changed them.
     stamps: Option<Timestamps>,
 }
 
@@ -92,20 +93,20 @@ impl Hop {
         self.left.or(self.arrived).map_or(Duration::ZERO, |(_, at)| at)
     }
 
-    /// When it was over.
+    /// When it ended.
     #[must_use]
     pub fn until(&self) -> Duration {
         self.arrived.map_or(self.at(), |(_, at)| at.max(self.at()))
     }
 }
 
-/// All hops of a capture, in the order of time.
+/// All hops of a capture, in order of time.
 #[must_use]
 pub fn hops(capture: &Capture) -> Vec<Hop> {
     let host = |end: usize| capture.ends[end].host.as_str();
     let drawn = |end: usize| capture.ends.get(end).is_some_and(|e| e.interface != "lo");
     let mut frames: Vec<_> = capture.frames.iter().enumerate().filter(|(_, f)| drawn(f.end)).collect();
-    // What leaves at an instant may arrive at the same.
+    // A packet may leave and arrive at the same instant.
     frames.sort_by_key(|(_, f)| (f.at, !f.outgoing));
 
     let mut hops: Vec<Hop> = vec![];
@@ -114,7 +115,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         let Some(packet) = Packet::read(frame) else { continue };
         let key = packet.content();
         if frame.outgoing {
-            // What the wire did not pass on arrives nowhere.
+            // A frame that the wire did not pass on arrives nowhere.
             if matches!(frame.carried, None | Some(Carried::Passed)) {
                 flying.entry(key).or_default().push(hops.len());
             }
@@ -127,8 +128,8 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
                         && left.left.is_some_and(|(end, _)| host(end) != host(frame.end))
                 };
                 let passed = |h: usize| hops[h].carried.is_some();
-                // The first of those that a wire passed on. Else the youngest of
-                // equals: what is sent again was lost before.
+                // Take the first one that a wire passed on; otherwise the latest of
+                // equal packets, because the original of a retransmission was lost.
                 let first = waiting.iter().position(|&h| passed(h) && other(h));
                 first.or_else(|| waiting.iter().rposition(|&h| other(h))).map(|at| waiting.remove(at))
             });
@@ -155,13 +156,14 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         }
         hops.push(hop);
     }
-    // Sockets are closed at the end, and nobody stays for the answers: what
-    // left after the last arrival.
+    // Sockets are closed at the end, and nobody waits for the answers: whatever left
+    // after the last arrival.
     let last = hops.iter().filter_map(|hop| hop.arrived).map(|(_, at)| at).max().unwrap_or_default();
     let ending = |at: Duration| !capture.until.is_zero() && at >= last && at + UNDER_WAY >= capture.until;
     end_with_the_arm(capture, &mut hops);
     if capture.lost > 0 {
-        // What was not seen is not known to be lost.
+        // With an incomplete capture, a packet without a second frame is not known to
+        // be lost.
         hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
     }
     hops.sort_by_key(|hop| (hop.at(), hop.until()));
@@ -170,7 +172,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
     hops
 }
 
-/// Finds what was on its way when the capture ended.
+/// Finds the packets that were in flight when the capture ended.
 fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
     let mut crossed: HashMap<usize, Duration> = HashMap::new();
     for (end, at) in hops.iter().filter(|hop| hop.fate == Fate::Arrived).filter_map(|hop| hop.left) {
@@ -179,7 +181,7 @@ fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
     }
     for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost) {
         let (end, at) = hop.left.unwrap_or_default();
-        // A link keeps the order: what is overtaken on it comes no more.
+        // A link keeps the order: a packet that was overtaken on it will not arrive.
         let overtaken = crossed.get(&end).is_some_and(|&later| later > at);
         let is_under_way = match hop.carried {
             Some(Carried::Passed | Carried::Waits) => true,
@@ -192,7 +194,7 @@ fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
     }
 }
 
-/// What a wire wrote over the timestamps of a SYN.
+/// How a wire changed the timestamps of a SYN.
 fn changed(left: &Packet, arrived: &Packet) -> Option<String> {
     let (What::Tcp(left, _), What::Tcp(arrived, _)) = (&left.what, &arrived.what) else { return None };
     let value = |header: &Header| header.timestamps.map(|stamps| stamps.tsval);

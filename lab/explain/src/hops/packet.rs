@@ -1,10 +1,10 @@
-//! A frame as it is reported: a packet of IPv4 or IPv6 with TCP, UDP or ICMP.
+//! The packet in a frame, as it is reported: IPv4 or IPv6 with TCP, UDP or ICMP.
 //!
-//! ARP, neighbour discovery, the membership reports of IGMP and MLD and whatever
-//! is malformed are not reported: no probe sends them.
+//! ARP, neighbour discovery, IGMP and MLD reports, and malformed packets are not
+//! reported: no probe sends them.
 //!
 //! - RFC 792, the types and codes of ICMP; RFC 1191 4, "next-hop MTU"
-//! - RFC 4443, those of ICMPv6; RFC 4861 4, RFC 3810 5, those left out
+//! RFC 4443, the same for ICMPv6; RFC 4861 4, RFC 3810 5, the types left out
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -19,30 +19,30 @@ use faultlab_net::wire::segment::{Flags, Header, IpHeader, Macs, Numbers, Timest
 pub struct Packet {
     /// The sender's and the receiver's Ethernet addresses.
     pub macs: Macs,
-    /// Whom it is from.
+    /// The source address.
     pub src: IpAddr,
-    /// Whom it is for.
+    /// The destination address.
     pub dst: IpAddr,
-    /// The identification, which no router changes. IPv6 has none.
+    /// The IP identification, which routers do not change. IPv6 has none.
     pub id: Option<u16>,
-    /// What is in it.
+    /// The payload.
     pub what: What,
 }
 
-/// What is in it.
+/// The payload of a packet.
 #[derive(Debug, Clone)]
 pub enum What {
     /// A segment, and the length of its payload.
     Tcp(Header, usize),
     /// The ports, and the length of the payload.
     Udp(u16, u16, u16),
-    /// A message of ICMP in a word or two.
+    /// A short description of an ICMP message.
     Icmp(String),
-    /// A part of a packet.
+    /// A fragment.
     Fragment,
 }
 
-/// What stays the same when a router passes a packet on, NAT or not.
+/// The part of a packet that a router does not change, with or without NAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     id: Option<u16>,
@@ -50,7 +50,7 @@ pub struct Content {
     other: String,
 }
 
-/// Hashed by what tells packets apart in most cases: there are many.
+/// Hashes the fields that distinguish most packets: there are many packets.
 impl Hash for Content {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let seq = self.segment.map_or(0, |numbers| numbers.seq);
@@ -59,7 +59,7 @@ impl Hash for Content {
 }
 
 impl Packet {
-    /// The packet in a frame. Its payload need not have been kept.
+    /// Parses the packet in a frame. The frame's payload may be truncated.
     #[must_use]
     pub fn read(frame: &Frame) -> Option<Self> {
         let macs = Macs::of(&frame.bytes)?;
@@ -88,7 +88,7 @@ impl Packet {
                 3 => "time-exceeded".to_owned(),
                 128 => "echo".to_owned(),
                 129 => "echo reply".to_owned(),
-                // Multicast listeners, routers and neighbours.
+                // Multicast listener, router and neighbour messages.
                 130..=137 | 143 => return None,
                 kind => format!("icmpv6 type {kind}"),
             }),
@@ -97,7 +97,8 @@ impl Packet {
         Some(Self { macs, src, dst, id, what })
     }
 
-    /// What a router leaves as it is. A wire may change a segment's options.
+    /// The content that a router leaves unchanged. A wire may change a segment's
+    /// options.
     #[must_use]
     pub fn content(&self) -> Content {
         let (segment, other) = match &self.what {
@@ -109,12 +110,12 @@ impl Packet {
         Content { id: self.id, segment, other }
     }
 
-    /// The timestamps of a segment that has them.
+    /// The timestamps of a segment, if it has them.
     pub(super) fn timestamps(&self) -> Option<Timestamps> {
         if let What::Tcp(header, _) = &self.what { header.timestamps } else { None }
     }
 
-    /// How many sequence numbers a segment takes: its payload's, SYN and FIN.
+    /// How many sequence numbers a segment takes: those of its payload, SYN and FIN.
     #[must_use]
     pub fn sequence_length(&self) -> u32 {
         let What::Tcp(header, length) = &self.what else { return 0 };
@@ -122,7 +123,7 @@ impl Packet {
         u32::try_from(*length).unwrap_or(u32::MAX) + flag(Flags::SYN) + flag(Flags::FIN)
     }
 
-    /// From where to where, with the ports or 0.
+    /// Source and destination, with the ports or 0.
     #[must_use]
     pub fn ends(&self) -> (SocketAddr, SocketAddr) {
         let (src, dst) = match &self.what {
@@ -133,7 +134,7 @@ impl Packet {
         (SocketAddr::new(self.src, src), SocketAddr::new(self.dst, dst))
     }
 
-    /// From where to where, with ports where there are ports.
+    /// Source and destination, with the ports if there are any.
     #[must_use]
     pub fn addresses(&self) -> (String, String) {
         match &self.what {

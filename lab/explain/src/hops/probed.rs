@@ -1,27 +1,28 @@
-//! Which packets are those of the probes.
+//! Which packets belong to the probes.
 
 use std::time::Duration;
 
 use super::{Hop, What};
 use faultlab_net::capture::{Act, Capture, Probe};
 
-/// The clocks of frames and of processes are one, but a frame's is converted.
+/// Frames and processes use one clock, but the times of frames are converted.
 const SLACK: Duration = Duration::from_millis(1);
 
-/// Where a probe shows.
+/// The packet of a probe.
 #[derive(Debug)]
 pub struct Probed<'a> {
     /// The probe.
     pub probe: &'a Probe,
-    /// Its packet's hop, as a position among all.
+    /// The hop of its packet, as a position among all.
     pub hop: usize,
-    /// The frame of that at the probe's host, as a position in [`Capture::frames`].
+    /// The frame of that packet at the probe's host, as a position in
+    /// [`Capture::frames`].
     pub frame: usize,
 }
 
-/// Where the probes of a capture show, in their order, as far as they do: the SYN of
-/// a connect, the first new bytes of who speaks, the SYN of the connection on
-/// which somebody waits.
+/// Finds the packets of the probes of a capture, in their order, where there are any:
+/// the SYN of a connect, the first new bytes of a send, the SYN of the connection on
+/// which a receive waits.
 #[must_use]
 pub fn probed<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Probed<'a>> {
     let at_host = |end: usize, probe: &Probe| capture.ends[end].host == probe.host;

@@ -1,10 +1,10 @@
-//! Whom a link lies between.
+//! The hosts at the two sides of a link.
 
 use super::Hop;
 use faultlab_net::capture::Capture;
 
-/// From which host to which a packet went, as far as that is known: the topology
-/// says who is at the other side of the end where it was seen.
+/// The sending and the receiving host of a packet, if known. The topology names the
+/// host on the other side of the link.
 #[must_use]
 pub fn between<'a>(capture: &'a Capture, hop: &Hop) -> (Option<&'a str>, Option<&'a str>) {
     let host = |end: usize| capture.ends.get(end).map(|end| end.host.as_str());

@@ -1,4 +1,4 @@
-//! The way of a packet from link to link, and what goes it once more.
+//! Follows packets from link to link, and finds retransmissions.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,8 +9,8 @@ use super::{Fate, Hop};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::Flags;
 
-/// Links every hop with the one before it, and finds what arrived where it
-/// should have been passed on, and was not.
+/// Links every hop to the one before it, and finds the packets that arrived at a host
+/// that should have forwarded them, and were not forwarded.
 pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Duration) -> bool) {
     let mut places: HashMap<&str, (usize, Vec<IpAddr>)> = HashMap::new();
     for end in capture.ends.iter().filter(|e| e.interface != "lo") {
@@ -32,14 +32,15 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
         let Some((links, own)) = places.get(host) else { continue };
         let dst = hop.packet.dst;
         let is_own = own.contains(&dst);
-        // What is translated back arrives at the router's own address. Only a
-        // segment is known by its numbers, whatever its addresses are.
+        // A packet whose translation is to be undone arrives at the router's own
+        // address. Only a segment is known by its numbers, whatever its addresses
+        // are.
         let other = is_own && !matches!(hop.packet.what, What::Tcp(..));
         if *links < 2 || other || dst.is_multicast() || dst == Ipv4Addr::BROADCAST {
             continue;
         }
         let departures = departures.entry((host, hop.packet.content())).or_default();
-        // IPv6 has no identification: what is sent again has another timestamp.
+        // IPv6 has no identification: a retransmission has another timestamp.
         let same = |next: &Hop| hop.packet.id.is_some() || next.packet.timestamps() == hop.stamps;
         let later = |next: &usize| {
             let next = &hops[*next];
@@ -47,7 +48,7 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
         };
         match departures.iter().position(later) {
             Some(next) => hops[departures.remove(next)].before = Some(number),
-            // What was not seen is not known to be dropped.
+            // With an incomplete capture, a missing packet is not known to be dropped.
             None if capture.lost > 0 || (is_own && ending(at)) => {}
             None if ending(at) => hops[number].fate = Fate::UnderWay,
             None => {
@@ -67,8 +68,10 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
     }
 }
 
-/// To whom a host speaks itself, whosever address it has as it does: that is
-/// translated to its own. A RST may be that of a rule.
+/// By host, the answers that it expects, as source and destination: the reverse of
+/// what it sent itself, with the destination as the sending host addressed it. Such a
+/// packet is for the host, even if it translates the address. A RST does not count: a
+/// rule may have sent it.
 fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddr, SocketAddr))> {
     let speaks = |what: &What| matches!(what, What::Tcp(header, _) if !header.flags.contains(Flags::RST));
     let own = hops.iter().filter(|hop| hop.before.is_none() && speaks(&hop.packet.what));
@@ -83,7 +86,7 @@ fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (Socket
 #[must_use]
 pub fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
     let mut origin = hop;
-    // At one instant a packet may seem to go in a circle.
+    // Packets of the same instant may seem to go in a circle.
     for _ in 0..hops.len() {
         let Some(before) = origin.before else { break };
         origin = &hops[before];
@@ -91,9 +94,9 @@ pub fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
     origin
 }
 
-/// Finds what is sent again, RFC 9293 3.8.1: what the link has carried in the
-/// same direction before, or the sender's. An ACK without data takes no number,
-/// and is none.
+/// Finds retransmissions, RFC 9293 3.8.1: segments that this link, or the sender's,
+/// has carried in the same direction before. An ACK without data takes no sequence
+/// number, and is not a retransmission.
 pub(super) fn again(hops: &mut [Hop]) {
     let mut sent: HashMap<_, Vec<(u32, u32, usize)>> = HashMap::new();
     for (number, hop) in hops.iter_mut().enumerate() {
@@ -121,8 +124,8 @@ mod tests {
     use crate::hops::made::{crossing, header, linked};
     use faultlab_net::capture::End;
 
-    /// What became of a segment to a router whose address it does not have, and
-    /// that speaks these flags back.
+    /// The fate of a segment to a router that does not have its address, where the
+    /// router answers with these flags.
     fn fate(flags: Flags) -> Fate {
         let end = |host: &str, interface: &str, last| End {
             host: host.into(),
@@ -153,7 +156,7 @@ mod tests {
     #[test]
     fn what_a_router_answers_itself_is_not_dropped() {
         assert_eq!(fate(Flags::SYN_ACK), Fate::Arrived);
-        // A rule refuses what it drops.
+        // A rule that rejects a packet drops it too.
         assert_eq!(fate(Flags::RST), Fate::Dropped);
     }
 
@@ -165,7 +168,8 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             peer: None,
         };
-        // What is sent again has the same numbers, and IPv6 has no identification.
+        // A retransmission has the same sequence numbers, and IPv6 has no
+        // identification.
         let syn = |tsval: u32| header(["[2001:db8::2]:1", "[2001:db8:1::2]:80"], Flags::SYN, 5, tsval);
         let capture = Capture {
             ends: linked(vec![

@@ -1,4 +1,4 @@
-//! Segments that met no answer, a strange one, or one that came too late.
+//! Segments that got no answer, an unexpected one, or a late one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use super::{Arm, Finding, Rank, counters, flow, name, seconds};
 use crate::hops::Fate;
 use faultlab_net::wire::segment::{Flags, Header};
 
-/// What comes later is no answer, and connections that end with the arm get none.
+/// A later segment is not an answer, and a connection that ends with the arm gets none.
 const AFTERMATH: Duration = Duration::from_secs(5);
-/// What is sent as the arm ends is not waited for.
+/// A segment sent as the arm ends gets no time for an answer.
 const ENDING: Duration = Duration::from_secs(2);
-/// Who closes sooner did not wait.
+/// A socket closed sooner did not wait for an answer.
 const WAITED: Duration = Duration::from_millis(500);
 
-/// What was sent, as a SYN or again and again, and nothing came back after it.
+/// Segments, SYNs or retransmitted ones, that nothing followed in the other direction.
 pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     let journeys = arm.journeys;
     let mut groups: Vec<Vec<&Journey<'_>>> = vec![];
@@ -38,7 +38,7 @@ pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     for group in groups {
         let (host, syn) = (group[0].sender().unwrap_or_default(), group[0].first().header.flags.opens());
         let kind = format!("no answer to {} of {host}", if syn { "SYN" } else { "segment" });
-        // The first of a kind tells of all.
+        // The first finding of a kind stands for all.
         if !found.iter().any(|finding| finding.kind == kind) && is_unanswered(arm, &group) {
             found.push(unanswered(arm, &group, kind));
         }
@@ -106,8 +106,8 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
     Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) }
 }
 
-/// That a SYN is older than what last came from its address on the same link,
-/// or has no timestamp as that had.
+/// Reports that a SYN is older than the last segment from its address on the same
+/// link, or lacks a timestamp that the last segment had.
 fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
     let there = syn.last();
     if !syn.has(Flags::SYN) {
@@ -138,7 +138,7 @@ fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
     (behind > 0 && behind < 1 << 31).then(|| format!("its TS val {tsval} is {behind} behind {before}"))
 }
 
-/// SYNs that met an ACK: of a connection that the other end still has.
+/// SYNs answered with an ACK: the other end still has the connection.
 pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = vec![];
     for syn in arm.journeys.all.iter().filter(|j| j.first().header.flags.opens()) {
@@ -173,7 +173,7 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
     found
 }
 
-/// Answers that came when the asker had closed, and met a RST.
+/// Answers that arrived after the requesting socket was closed, and caused a RST.
 pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found: Vec<(&str, Finding, usize)> = vec![];
     for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {

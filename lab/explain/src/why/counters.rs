@@ -1,4 +1,4 @@
-//! The counters that tell of a fault, and what each means.
+//! The counters that point to a fault, and their meanings.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use faultlab_model::recording::{InvalidLog, Recording, tally};
 use faultlab_net::conntrack::Statistic;
 use faultlab_net::wire::segment::Flags;
 
-/// A counter, and what it counts with the function that does.
+/// A counter, what it counts, and the kernel function that increments it.
 ///
-/// net/ipv4/proc.c has the names; that a packet moves them at all is the news.
+/// The names are from net/ipv4/proc.c.
 const MEANINGS: [(&str, &str); 23] = [
     ("PAWSPassive", "SYNs older than the last of their address (tcp_conn_request, tcp_tw_recycle)"),
     (
@@ -43,7 +43,7 @@ const MEANINGS: [(&str, &str); 23] = [
     ("Ip6InDiscards", "IPv6 packets discarded (ip6_rcv_core)"),
 ];
 
-/// A counter that moved more than in the control, and by how much.
+/// A counter that increased more than in the control, and by how much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
     pub name: &'static str,
@@ -57,8 +57,8 @@ impl Moved {
     }
 }
 
-/// The counters of a host, most telling first, that moved more than in the
-/// control.
+/// The counters of a host that increased more than in the control, most telling
+/// first.
 pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
     let moved = |&(name, meaning): &(&'static str, &'static str)| {
         let now = arm.recording.counted(host, name);
@@ -68,7 +68,7 @@ pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
     MEANINGS.iter().filter_map(moved).collect()
 }
 
-/// What counted at the end of a wire, as a kernel would have.
+/// The counters of a wire, worded like a kernel's.
 pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
     let between = |wire: &&[String; 2]| ends.iter().all(|end| wire.iter().any(|other| other == end));
     let wires = arm.recording.wires.iter().filter(|wire| between(&&wire.ends));
@@ -76,16 +76,15 @@ pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
     counted.map(|(name, by)| format!("{name} +{by}")).collect()
 }
 
-/// What the kernel says why a host dropped a segment that ended its way there,
-/// if it did.
+/// The kernel's reason why a host dropped a segment that ended there, if it gave one.
 pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>) -> Option<String> {
     let frame = end.frame?;
     let dropped = arm.recording.host(host)?.drops.iter().find(|dropped| dropped.frame == Some(frame))?;
     Some(format!("{host} dropped it: {dropped}"))
 }
 
-/// What the kernel of a host gave as reasons for dropping segments, more often
-/// than in the control.
+/// The reasons that a host's kernel gave for dropping segments more often than in the
+/// control.
 fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
     let reasons = |recording: &Recording| {
         let drops = recording.host(host).into_iter().flat_map(|host| &host.drops);
@@ -98,7 +97,7 @@ fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
     reasons(arm.recording).into_iter().filter(more).collect()
 }
 
-/// What conntrack and the rules of a host dropped, and what the kernel said of it.
+/// What conntrack and the rules of a host dropped, with conntrack's log messages.
 pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     let Some(recording) = arm.recording.host(host) else { return vec![] };
     let drops = |statistic| matches!(statistic, Statistic::Drop | Statistic::InsertFailed);
@@ -118,9 +117,10 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     told
 }
 
-/// What is said of the end of a connection is about what came before it, what is
-/// ignored in a state stays in its flow, and so does, from 6.1 on, an old segment
-/// of which it is not said: one that goes its way nevertheless.
+/// Whether a log message of conntrack is worth reporting. Messages about the end of a
+/// connection concern what came before it. A segment ignored in some state stays in
+/// its flow. From 6.1 on, so does an old segment that conntrack logs and accepts: it
+/// is forwarded nevertheless.
 fn is_news(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     let ends = [Flags::FIN, Flags::RST].iter().any(|flag| log.header.flags.contains(*flag));
     !ends && !log.words.contains("ignored") && !flow::goes_on(arm, host, log)
@@ -130,7 +130,7 @@ fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// What moved, host by host, and what the kernel complained of.
+/// The counters that moved, host by host, and the kernel's complaints.
 pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found = vec![];
     let mut find = |rank, kind: String, text: String| {

@@ -1,4 +1,4 @@
-//! What a host that translates and tracks made of a segment.
+//! How a host with NAT and conntrack handled a segment.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use faultlab_model::recording::InvalidLog;
 use faultlab_net::conntrack::{Entry, Event, Tuple};
 use faultlab_net::wire::segment::Identity;
 
-/// A segment that a host did not translate as those before it.
+/// A segment that a host did not translate as it did the earlier ones.
 #[derive(Debug)]
 pub(super) struct Untranslated<'a> {
     /// The host.
     pub host: &'a str,
-    /// From whom to whom it was, as it came to the host.
+    /// The source and destination of the segment as the host received it.
     way: Way,
-    /// What those before it became.
+    /// What the earlier ones were translated to.
     was: Way,
     at: Duration,
 }
 
-/// A flow that conntrack has an entry of no more.
+/// A flow that no longer has a conntrack entry.
 #[derive(Debug)]
 struct Forgotten {
     /// The entry as it was when it last changed.
     entry: Entry,
-    /// What was left of its life when it was deleted, if anything was.
+    /// The time that the entry had left when it was deleted, if any.
     left: Option<Duration>,
 }
 
-/// What is said of a segment that gets no entry.
+/// What conntrack logs about a segment that gets no entry.
 const NO_ENTRY: &str = "invalid new";
-/// An entry whose time is over may be reaped, and that be heard of, only when a
-/// segment asks for it.
+/// An expired entry may be reaped, and the event sent, only when a segment looks it
+/// up.
 const REAPED: Duration = Duration::from_secs(1);
 
-/// Finds the host that translated others of the same way before, and not this one.
+/// Finds the host that translated earlier segments of the same flow, and not this one.
 pub(super) fn untranslated<'a>(journey: &Journey<'a>) -> Option<Untranslated<'a>> {
     journey.legs.iter().find_map(|leg| {
         let Some(Translation::Missing { was, .. }) = leg.translation else { return None };
@@ -45,7 +45,7 @@ pub(super) fn untranslated<'a>(journey: &Journey<'a>) -> Option<Untranslated<'a>
 }
 
 impl Untranslated<'_> {
-    /// Why it was not translated, as far as the host's conntrack tells.
+    /// Why it was not translated, as far as the host's conntrack shows.
     pub(super) fn why(&self, arm: &Arm<'_>, segment: &Identity) -> String {
         let ((src, dst), host) = (self.way, self.host);
         let mut text = format!("{host} did not translate it to {} > {} as before", self.was.0, self.was.1);
@@ -64,7 +64,8 @@ impl Untranslated<'_> {
             if let Some(silence) = silence {
                 text.push_str(&format!(", which was silent for {}", seconds(silence)));
             }
-            // A refresh sends no event: of a shorter life nothing is known.
+            // A refresh sends no event, so a timeout that was shortened since is
+            // unknown.
             let timeout = entry.timeout.filter(|timeout| left.is_none() && silence >= Some(*timeout));
             if let (Some(state), Some(timeout)) = (entry.tcp_state, timeout) {
                 text.push_str(&format!(", and an entry in {state} stayed for {} s", timeout.as_secs()));
@@ -77,10 +78,10 @@ impl Untranslated<'_> {
         text
     }
 
-    /// The flow, if conntrack had no entry of it any more when the segment came,
-    /// of which it has said this.
+    /// The flow, if conntrack had no entry for it when the segment arrived. `words`
+    /// is conntrack's log message about the segment.
     fn forgotten(&self, arm: &Arm<'_>, words: Option<&str>) -> Option<Forgotten> {
-        // What is judged by its entry has one.
+        // A segment that is checked against its entry has one.
         if words.is_some_and(|words| !words.contains(NO_ENTRY)) {
             return None;
         }
@@ -92,14 +93,15 @@ impl Untranslated<'_> {
                 at.is_none_or(|at| at.saturating_sub(arm.recording.begun) <= self.at.saturating_add(time))
             };
             match event {
-                // What is picked up of the flow later, and goes, is another entry.
+                // An entry made when the flow is picked up later, and deleted again, is
+                // another one.
                 Event::Destroy(_) if is_by(REAPED) && gone.is_none() => {
                     let last = last.filter(|last| last.original == entry.original);
                     gone = Some(Forgotten { entry: last.unwrap_or(*entry), left: entry.timeout });
                 }
                 Event::New(_) | Event::Update(_) if is_by(Duration::ZERO) => {
                     last = Some(*entry);
-                    // Without a time, it may have come later.
+                    // An event without a time may have come later.
                     gone = gone.filter(|gone| at.is_none() || gone.entry.original != entry.original);
                 }
                 _ => {}
@@ -108,7 +110,7 @@ impl Untranslated<'_> {
         gone
     }
 
-    /// For how long no segment of the flow had been translated.
+    /// How long no segment of the flow had been translated.
     fn silence(&self, arm: &Arm<'_>) -> Option<Duration> {
         let ways = [self.way, (self.was.1, self.was.0)];
         let pairs = arm.journeys.all.iter().flat_map(|journey| journey.legs.windows(2));
@@ -120,7 +122,7 @@ impl Untranslated<'_> {
     }
 }
 
-/// Whether a segment left a host as those before it did.
+/// Whether a host forwarded a segment as it did the earlier ones.
 pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     let segment = log.header.identity(log.length);
     let mut all = arm.journeys.all.iter();
@@ -131,14 +133,14 @@ pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     })
 }
 
-/// What the conntrack of a host said of a segment, as it came to the host.
+/// What the conntrack of a host logged about a segment, as the host received it.
 fn words<'a>(arm: &Arm<'a>, host: &str, segment: &Identity) -> Option<&'a str> {
     let mut invalid_logs = arm.recording.host(host)?.invalid_logs.iter();
     let log = invalid_logs.find(|log| log.header.identity(log.length) == *segment)?;
     Some(&log.words)
 }
 
-/// What the conntrack of a host on its way said of a segment.
+/// What the conntrack of a host on the segment's path logged about it.
 pub(super) fn said(arm: &Arm<'_>, journey: &Journey<'_>) -> Option<String> {
     journey.legs.iter().find_map(|leg| {
         let host = leg.to?;

@@ -1,19 +1,20 @@
-//! What the kernel kept waiting: which task sleeps where, and for what.
+//! Hangs in the kernel: which task sleeps where, and what it waits for.
 
 use std::time::Duration;
 
 use super::{Arm, Finding, Rank, seconds};
 use faultlab_model::recording::{Task, Wait};
 
-/// What a task waits for that sleeps in one of these functions.
+/// What a task waits for if it sleeps in one of these functions.
 const WAITS_FOR: [(&[&str], &str); 3] = [
     (
-        // net/core/dev.c; the compiler may put the first two into the third.
+        // net/core/dev.c; the compiler may inline the first two into the third.
         &["netdev_wait_allrefs_any", "netdev_wait_allrefs", "netdev_run_todo"],
         "waits until every reference to a device is given back",
     ),
     (
-        // net/core/rtnetlink.c, net/core/link_watch.c; a stack leaves out the functions of the mutex itself.
+        // net/core/rtnetlink.c, net/core/link_watch.c; a stack omits the functions of
+        // the mutex itself.
         &[
             "rtnl_lock",
             "rtnl_lock_killable",
@@ -30,7 +31,7 @@ const WAITS_FOR: [(&[&str], &str); 3] = [
     (&["copy_net_ns", "setup_net", "cleanup_net"], "waits for those that make or end namespaces"),
 ];
 
-/// What a task keeps from others that sleeps in one of these functions.
+/// What a task holds if it sleeps in one of these functions.
 const KEEPS: [(&[&str], &str); 2] = [
     // net/ethtool/ioctl.c: dev_ethtool; net/core/dev_ioctl.c.
     (&["dev_ethtool", "dev_ioctl", "__dev_ethtool"], "with the RTNL mutex locked"),
@@ -45,8 +46,8 @@ fn meaning(task: &Task, of: &[(&[&str], &'static str)]) -> Option<&'static str> 
     of.iter().find(|(functions, _)| task.is_in(functions)).map(|(_, meaning)| *meaning)
 }
 
-/// What was waited for, with where the task sleeps, and who sleeps with what
-/// others may need.
+/// What the lab waited for, with where the task sleeps, and the tasks that sleep
+/// while they hold something that others may need.
 pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
     let keeps = |wait: &&Wait| wait.task.as_ref().is_some_and(|task| meaning(task, &KEEPS).is_some());
     let (keepers, waiting): (Vec<&Wait>, Vec<&Wait>) = arm.recording.waits.iter().partition(keeps);
@@ -58,7 +59,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
             None => groups.push((sort, vec![wait])),
         }
     }
-    // First those whose tasks tell what they wait for, and the longest first.
+    // The tasks known to wait for something come first, then the longest waits.
     groups.sort_by_key(|(_, group)| {
         let task = group[0].task.as_ref();
         (task.is_none_or(|task| meaning(task, &WAITS_FOR).is_none()), std::cmp::Reverse(group[0].waited))
@@ -85,7 +86,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
     found
 }
 
-/// What waits are told of together.
+/// The key by which waits are grouped.
 fn sort(wait: &Wait) -> String {
     match &wait.task {
         None => format!("waits at {}", wait.host),

@@ -1,4 +1,4 @@
-//! The way of each segment, from the host that sent it to where it ended.
+//! The path of each segment, from the host that sent it to where it ended.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,43 +17,42 @@ pub(super) struct Journeys<'a> {
     pub all: Vec<Journey<'a>>,
     /// When the capture ended.
     pub until: Duration,
-    /// Whether frames were not kept: then what was not seen may have happened.
+    /// Whether the capture is incomplete: then a missing frame proves nothing.
     pub gaps: bool,
-    /// Positions in `all` by the ports at the last leg, and at the first.
+    /// Positions in `all`, by the ports on the last leg and on the first.
     arrived: HashMap<u32, Vec<usize>>,
     sent: HashMap<u32, Vec<usize>>,
 }
 
-/// A segment on its way.
+/// A segment on its path.
 #[derive(Debug)]
 pub(super) struct Journey<'a> {
     /// Bytes of payload.
     pub length: usize,
-    /// Its links, at least one.
+    /// The links that it crossed, at least one.
     pub legs: Vec<Leg<'a>>,
-    /// The journey that it answers, where it is a RST: a position in
-    /// [`Journeys::all`].
+    /// For a RST, the journey that it answers: a position in [`Journeys::all`].
     answers: Option<usize>,
 }
 
 /// A segment on a link.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leg<'a> {
-    /// Where it left; none where a wire made it.
+    /// The host that it left; `None` if a wire generated it.
     pub from: Option<&'a str>,
-    /// Where it was to arrive, if that is known.
+    /// The host that it was to arrive at, if known.
     pub to: Option<&'a str>,
     /// When it left.
     pub at: Duration,
-    /// When it was over.
+    /// When it ended.
     pub until: Duration,
-    /// Its headers there.
+    /// Its headers on that link.
     pub header: Header,
-    /// What became of it there.
+    /// What happened to it there.
     pub fate: Fate,
-    /// What the host that it arrived at made of its addresses.
+    /// How the receiving host translated its addresses.
     pub translation: Option<Translation>,
-    /// The frame that arrived, a position in [`Capture::frames`].
+    /// The frame that arrived, as a position in [`Capture::frames`].
     pub frame: Option<usize>,
 }
 
@@ -61,7 +60,7 @@ impl<'a> Journeys<'a> {
     pub(super) fn of(capture: &'a Capture) -> Self {
         let Verdicts { hops, all: verdicts, .. } = Verdicts::of(capture);
         let mut all: Vec<Journey<'a>> = vec![];
-        // By hop, the journey that it is of.
+        // The journey that each hop belongs to.
         let mut of: Vec<Option<usize>> = vec![None; hops.len()];
         for (number, (hop, verdict)) in hops.iter().zip(&verdicts).enumerate() {
             let What::Tcp(header, length) = hop.packet.what else { continue };
@@ -96,18 +95,18 @@ impl<'a> Journeys<'a> {
         Self { all, until: capture.until, gaps: capture.lost > 0, arrived, sent }
     }
 
-    /// What arrived at a host, addressed to `dst` by `src`.
+    /// The segments that arrived at a host, from `src` to `dst`.
     pub(super) fn arrivals(&self, host: &'a str, way: Way) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
         let near = self.arrived.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
         near.filter(move |journey| journey.ended_at() == Some(host) && journey.last().way() == way)
     }
 
-    /// The segment that a RST answers by its numbers.
+    /// The segment that a RST answers, by its sequence numbers.
     pub(super) fn answered(&self, reset: &Journey<'a>) -> Option<&Journey<'a>> {
         reset.answers.map(|answered| &self.all[answered])
     }
 
-    /// What a host sent from `src` to `dst` that was its own.
+    /// The segments that a host itself sent from `src` to `dst`.
     pub(super) fn departures(
         &self,
         host: &'a str,
@@ -118,13 +117,13 @@ impl<'a> Journeys<'a> {
     }
 }
 
-/// The ports of both, which are hashed sooner than all of it.
+/// Both ports: cheaper to hash than the whole addresses.
 fn ports(way: Way) -> u32 {
     u32::from(way.0.port()) << 16 | u32::from(way.1.port())
 }
 
 impl Leg<'_> {
-    /// From whom to whom it was there.
+    /// The source and destination on this leg.
     pub(super) fn way(&self) -> Way {
         (self.header.src, self.header.dst)
     }
@@ -139,23 +138,23 @@ impl<'a> Journey<'a> {
         self.legs.last().expect("a journey has a leg")
     }
 
-    /// The host that sent it; none where a wire did.
+    /// The host that sent it; `None` if a wire did.
     pub(super) fn sender(&self) -> Option<&'a str> {
         self.first().from
     }
 
-    /// The host that it arrived at last; none where it was lost on a link.
+    /// The last host that it arrived at; `None` if it was lost on a link.
     pub(super) fn ended_at(&self) -> Option<&'a str> {
         let last = self.last();
         last.to.filter(|_| matches!(last.fate, Fate::Arrived | Fate::Dropped | Fate::Made))
     }
 
-    /// Whether it is of the end of the arm.
+    /// Whether it was in flight when the arm ended.
     pub(super) fn is_under_way(&self) -> bool {
         self.last().fate == Fate::UnderWay
     }
 
-    /// What tells the segment from others on one of its legs.
+    /// What distinguishes the segment from others on one of its legs.
     pub(super) fn identity(&self, leg: &Leg<'_>) -> Identity {
         leg.header.identity(self.length)
     }
@@ -164,12 +163,13 @@ impl<'a> Journey<'a> {
         self.first().header.flags.contains(flags)
     }
 
-    /// From whom to whom, as its sender had it.
+    /// The source and destination as its sender addressed it.
     pub(super) fn way(&self) -> Way {
         self.first().way()
     }
 
-    /// The way of an answer to it, as its sender would get that.
+    /// The source and destination of an answer, as the segment's sender would receive
+    /// it.
     pub(super) fn way_back(&self) -> Way {
         (self.first().header.dst, self.first().header.src)
     }

@@ -1,8 +1,8 @@
-//! Why an arm met what the control did not: the packet, the part of the kernel
-//! that decided over it, and the number or the words that bear that out.
+//! Why an arm's outcome differs from the control's: the packet, the part of the
+//! kernel that handled it, and the counter or log message that proves it.
 //!
-//! Nothing here knows a scenario, nor which fault was planted. It reads what
-//! is seen of every arm, tells only what stands there, and leaves out what the
+//! This module knows neither the scenario nor the planted fault. It reads the
+//! recordings of the arms, reports only what they contain, and leaves out what the
 //! control shows too.
 
 mod answers;
@@ -21,36 +21,36 @@ use faultlab_model::recording::Recording;
 use faultlab_net::wire::segment::{Flags, Header};
 use journey::Journeys;
 
-/// How many lines bear a reason out.
+/// The maximum number of lines of evidence for a reason.
 const LINES: usize = 3;
 
-/// How much something explains, the most telling first.
+/// How much a finding explains, the most telling first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// A task that waits in the kernel.
     Hang,
-    /// What became of a packet.
+    /// What happened to a packet.
     Packet,
-    /// What was not asked.
+    /// Keepalive probes that were not sent.
     Silence,
     /// A counter that moved.
     Counter,
-    /// What the kernel says that it dropped.
+    /// What the kernel reports as dropped.
     Drop,
-    /// What the kernel said.
+    /// What the kernel logged.
     Words,
 }
 
-/// Something that may be a reason.
+/// A possible reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     rank: Rank,
-    /// When it happened; zero where that is not known.
+    /// When it happened; zero if that is not known.
     at: Duration,
-    /// What kind of thing it is, whatever its ports and numbers.
+    /// Its kind, regardless of ports and numbers.
     kind: String,
     text: String,
-    /// What another finding may have told already.
+    /// The detail that another finding may already have reported.
     because: Option<String>,
 }
 
@@ -60,18 +60,18 @@ impl Finding {
     }
 }
 
-/// What may be the reasons of an arm's outcome.
+/// The possible reasons for an arm's outcome.
 #[derive(Debug)]
 pub struct Reasons(Vec<Finding>);
 
 impl Reasons {
-    /// Reads what was seen of an arm, and what its control counted.
+    /// Reads the recording of an arm, and the counters of its control.
     #[must_use]
     pub fn of(recording: &Recording, control: Option<&Recording>) -> Self {
         let journeys = Journeys::of(&recording.capture);
         let arm = Arm { recording, control, journeys: &journeys };
         let mut findings = hang::hangs(&arm);
-        // What was not seen may have happened.
+        // With an incomplete capture, a missing frame proves nothing.
         if !journeys.gaps {
             findings.extend(answers::strange(&arm));
             findings.extend(answers::none(&arm));
@@ -80,19 +80,19 @@ impl Reasons {
             findings.extend(silence::not_asked(&arm));
         }
         findings.extend(counters::moved(&arm));
-        // Sorting is stable: what is found first is more telling.
+        // Sorting is stable: earlier findings are more telling.
         findings.sort_by_key(|finding| (finding.rank, finding.at));
         Self(findings)
     }
 
-    /// The reason, and then what bears it out, without what the control shows
-    /// too.
+    /// The reason, followed by its evidence, without what the control shows too.
     #[must_use]
     pub fn beside(&self, control: Option<&Self>) -> Vec<String> {
         let shown = |kind: &str| control.is_some_and(|control| control.0.iter().any(|f| f.kind == kind));
         let mut told: Vec<(&Finding, String)> = vec![];
         for finding in self.0.iter().filter(|finding| !shown(&finding.kind)) {
-            // One of a kind tells of all, and packets tell the words that are about them.
+            // One finding of a kind stands for all, and packets already report the
+            // messages about them.
             let known = |(other, text): &(&Finding, String)| match finding.rank {
                 Rank::Words => other.kind == finding.kind || other.rank < Rank::Counter,
                 Rank::Drop => text.contains(&finding.kind),
@@ -113,7 +113,7 @@ impl Reasons {
     }
 }
 
-/// What is read of an arm.
+/// The input: the recording of an arm, and its control.
 #[derive(Debug, Clone, Copy)]
 struct Arm<'a> {
     recording: &'a Recording,
@@ -121,7 +121,7 @@ struct Arm<'a> {
     journeys: &'a Journeys<'a>,
 }
 
-/// A segment in a few words: `SYN 10.0.2.2:41000 > 192.0.2.2:80, TS val 1000`.
+/// A short description of a segment: `SYN 10.0.2.2:41000 > 192.0.2.2:80, TS val 1000`.
 fn name(header: &Header, length: usize) -> String {
     let kind = match header.flags {
         f if f.contains(Flags::RST) => "RST",

@@ -1,17 +1,17 @@
-//! Resets: who sent one, and what for.
+//! Resets: who sent one, and why.
 
 use super::journey::Journey;
 use super::{Arm, Finding, Rank, counters, flow, name};
 use faultlab_net::wire::segment::Flags;
 
-/// The resets of strangers: the answer of a host to a segment of a connection
-/// that it does not have.
+/// Resets to unknown peers: a host's answer to a segment of a connection that it does
+/// not have.
 pub(super) fn resets(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = vec![];
     for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {
         let Some(host) = reset.sender() else { continue };
         let kind = format!("reset of a stranger by {host}");
-        // The first of a kind tells of all.
+        // The first finding of a kind stands for all.
         if !found.iter().any(|finding| finding.kind == kind) {
             found.extend(of_stranger(arm, reset, kind));
         }
@@ -26,7 +26,7 @@ fn of_stranger<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<F
     if arm.journeys.departures(host, reset.way()).any(|j| spoke(&j)) {
         return None;
     }
-    // Whom it does speak with from there.
+    // The peer that the host does talk to from that address.
     let own = |j: &&Journey<'_>| j.sender() == Some(host) && j.way().0 == leg.header.src && spoke(j);
     let other = arm.journeys.all.iter().rev().find(own);
     if cause.has(Flags::SYN) && !cause.has(Flags::ACK) {

@@ -1,13 +1,13 @@
-//! Connections that nobody asked after, as somebody did in the control.
+//! Idle connections that no keepalive probe checked, although the control had some.
 
 use std::time::Duration;
 
 use super::{Arm, Finding, Rank, seconds};
 
-/// The counter of what asks after a silent connection.
+/// The counter of keepalive probes.
 const ASKED: &str = "TCPKeepAlive";
 
-/// Hosts that asked after no connection, and did so in the control.
+/// Hosts that sent no keepalive probe, but sent some in the control.
 pub(super) fn not_asked(arm: &Arm<'_>) -> Vec<Finding> {
     let Some(control) = arm.control else { return vec![] };
     let Some((from, silence)) = longest(arm) else { return vec![] };
@@ -25,7 +25,7 @@ pub(super) fn not_asked(arm: &Arm<'_>) -> Vec<Finding> {
     told.collect()
 }
 
-/// When the longest silence began, and how long it was.
+/// When the longest period without a segment began, and how long it was.
 fn longest(arm: &Arm<'_>) -> Option<(Duration, Duration)> {
     let times = arm.journeys.all.iter().map(|journey| journey.first().at);
     let mut times: Vec<_> = times.chain([arm.journeys.until]).collect();

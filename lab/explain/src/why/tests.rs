@@ -70,7 +70,7 @@ fn told(arm: &Recording, control: &Recording) -> Vec<String> {
     Reasons::of(arm, Some(control)).beside(Some(&Reasons::of(control, None)))
 }
 
-/// A connection that was translated, and one segment of the server's to it.
+/// A translated connection, and one segment that the server sends on it.
 fn connected() -> Vec<Vec<Frame>> {
     vec![
         frames([INSIDE, SERVER], Flags::SYN, 1, 5000, b"", &[on(0, 0, 1)]),
@@ -96,7 +96,7 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
                    tcp_tw_recycle)";
     assert_eq!(told(&arm, &control), [behind, meaning]);
 
-    // Lost on a wire that counts in a kernel's place.
+    // Lost on a wire, which counts the loss as a kernel would.
     let lost = |at| {
         let wire = [On { lost: true, ..on(at + 2, 1, 2) }];
         [
@@ -128,7 +128,7 @@ fn a_syn_without_a_timestamp_is_told_after_one_that_had_one() {
     assert_eq!(told, [text]);
 }
 
-/// The server's words come untranslated to the NAT, which resets them.
+/// The server's data arrives untranslated at the NAT, which answers with a RST.
 fn stranger() -> Recording {
     let words = frames([SERVER, OUTSIDE], Flags::PSH | Flags::ACK, 8, 9, b"hello", &[on(90_000, 2, 1)]);
     let reset = frames([OUTSIDE, SERVER], Flags::RST, 0, 9, b"", &[on(90_002, 1, 2)]);
@@ -183,12 +183,12 @@ fn what_the_kernel_dropped_is_told_with_its_packet_and_else_by_itself() {
     dropped::join(&mut arm);
     let told_of = told(&arm, &control);
     assert_eq!(told_of, [RESET.replace("RST;", "RST (nat dropped it: NO_SOCKET in tcp_v4_rcv);")]);
-    // One with the same numbers, sent before.
+    // A segment with the same numbers, sent earlier.
     let before = Dropped { at: Duration::from_secs(1), ..drop(8, "NETFILTER_DROP", "nf_hook_slow") };
     arm.hosts[1].drops.insert(0, before);
     dropped::join(&mut arm);
     assert_eq!(told(&arm, &control)[0], told_of[0]);
-    // Of another packet, as often as in the control, and without a reason.
+    // For another packet, as often as in the control, and without a reason.
     arm.hosts[1].drops = vec![
         drop(9, "NETFILTER_DROP", "nf_hook_slow"),
         drop(10, "NETFILTER_DROP", "nf_hook_slow"),
@@ -224,9 +224,9 @@ fn a_forgotten_flow_is_told_with_its_silence_and_its_timeout() {
     let gone = "; the entry of 192.0.2.2:80 > 192.0.2.1:41000 is gone";
     let forgotten = [format!("{silent}, and an entry in CLOSE_WAIT stayed for 60 s{gone}")];
     assert_eq!(told_of(&[(None, Event::New(entry)), (None, expired)]), forgotten);
-    // It was reaped when the segment asked for it.
+    // It was reaped when the segment looked it up.
     assert_eq!(told_of(&[(Some(0), Event::New(entry)), (Some(91), expired)]), forgotten);
-    // The server's words were picked up, and that entry went too.
+    // The server's data was picked up as a new flow, and that entry was deleted too.
     let picked_up = Entry {
         original: entry.reply,
         reply: Tuple::tcp(end(OUTSIDE), end(SERVER)),
@@ -236,14 +236,14 @@ fn a_forgotten_flow_is_told_with_its_silence_and_its_timeout() {
     let events = [Event::New(entry), expired, Event::New(picked_up), Event::Destroy(picked_up)]
         .map(|event| (None, event));
     assert_eq!(told_of(&events), forgotten);
-    // It cannot have been the last timeout.
+    // That cannot have been the last timeout.
     let long = Event::New(Entry { timeout: Some(Duration::from_secs(432_000)), ..entry });
     assert_eq!(told_of(&[(None, long), (None, expired)]), [format!("{silent}{gone}")]);
     let deleted = format!(
         "{RESET}: its conntrack had deleted the flow, with 60 s left of its life, which was silent for 90 s{gone}"
     );
     assert_eq!(told_of(&[(None, Event::New(entry)), (None, Event::Destroy(entry))]), [deleted]);
-    // It expired later, or there was another since.
+    // It expired later, or the flow got another entry since.
     assert_eq!(told_of(&[(Some(0), Event::New(entry)), (Some(95), expired)]), [RESET]);
     let again = Event::New(Entry { id: 2, ..entry });
     let first = Event::New(entry);
@@ -295,7 +295,7 @@ fn a_hang_is_told_with_who_keeps_what_it_waits_for() {
                 sock_alloc_send_pskb <- packet_sendmsg sleeps with a reference to the device that it sends to, for \
                 8.0 s; the kernel says: unregister_netdevice: waiting for veth0 to become free. Usage count = 2";
     assert_eq!(told(&arm, &recording(&[])), [hung]);
-    // Without the privilege to see stacks, and without a task.
+    // Without the privilege to read stacks, and without a task.
     arm.waits = vec![wait("the end of its link veth0", 2, None)];
     arm.log.clear();
     assert_eq!(told(&arm, &recording(&[])), ["node waited 2.0 s for the end of its link veth0"]);

@@ -1,8 +1,7 @@
-//! Outcomes from outside: a guest's, a worker's, or those of a file.
+//! Outcomes from outside: from a guest, a worker, or a file.
 //!
-//! All of their text is cleaned, and there is only so much of it. The fields are
-//! named one by one: a field that is new does not compile until somebody says
-//! what becomes of it here.
+//! All of their text is cleaned, and its amount is limited. Fields are listed one by
+//! one, so a new field does not compile until its treatment is decided here.
 
 use std::collections::HashSet;
 
@@ -46,7 +45,8 @@ impl Outcome {
         Ok(())
     }
 
-    /// Cleans all text; see [`faultlab_base::text`]. An outcome that was read is clean.
+    /// Cleans all text; see [`faultlab_base::text`]. An outcome that was read is
+    /// already clean.
     pub fn clean(&mut self) {
         let Self {
             scenario,
@@ -67,7 +67,7 @@ impl Outcome {
         } = self;
         [scenario, kernel, symptom].into_iter().for_each(clean_cell);
         [kernel_id, era].into_iter().flatten().for_each(clean_cell);
-        // The end of a guest's console has several lines.
+        // The last output of a guest's console has several lines.
         reason.iter_mut().for_each(clean_lines);
         clean_map(settings, clean_cell);
         arms.iter_mut().for_each(ArmOutcome::clean);
@@ -165,7 +165,7 @@ mod tests {
         let mut rows = outcome();
         rows["arms"][0]["observations"] = many(5000).into();
         assert!(read(&rows).unwrap_err().contains("more than 256 entries"));
-        // Each arm has few, and all of them have many.
+        // Each arm has few rows, but all arms together have many.
         let mut rows = outcome();
         rows["arms"][0]["observations"] = many(200).into();
         rows["arms"][1]["unseen"] = (0..200).map(|n| (format!("other {n}"), json!("why"))).collect();

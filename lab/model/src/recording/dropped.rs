@@ -8,17 +8,18 @@ use faultlab_net::wire::segment::Header;
 /// A packet that the kernel dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// When, on CLOCK_MONOTONIC.
+    /// When, in CLOCK_MONOTONIC time.
     pub at: Duration,
-    /// Why, as in enum skb_drop_reason: `NO_SOCKET`. None where the kernel gave
+    /// The reason, as in enum skb_drop_reason: `NO_SOCKET`. `None` if the kernel gave
     /// no reason.
     pub reason: Option<String>,
-    /// The kernel's function that dropped it.
+    /// The kernel function that dropped it.
     pub function: String,
-    /// Its headers, and how much it carried in bytes, where it was a segment.
+    /// For a segment, its headers and the length of its payload in bytes.
     pub segment: Option<(Header, usize)>,
-    /// The frame that it was where the host last saw it, a position in the capture.
-    /// None until the recording is in order, and where no such frame was seen.
+    /// The last frame of the packet captured at the host, as a position in the
+    /// capture. `None` until the recording is arranged, and if there is no such
+    /// frame.
     pub frame: Option<usize>,
 }
 
@@ -32,8 +33,8 @@ impl fmt::Display for Dropped {
     }
 }
 
-/// How many packets were dropped for each reason that the kernel gave, as
-/// `2 packets: NO_SOCKET in tcp_v4_rcv`: the number and the reason.
+/// How many packets were dropped for each reason given by the kernel, as `2 packets:
+/// NO_SOCKET in tcp_v4_rcv`: the number and the reason.
 #[must_use]
 pub fn tally<'a>(drops: impl IntoIterator<Item = &'a Dropped>) -> Vec<(usize, String)> {
     let mut tally: Vec<(usize, String)> = vec![];

@@ -2,16 +2,16 @@
 
 use faultlab_net::wire::segment::Header;
 
-/// A segment that conntrack spoke of, and what it said.
+/// A segment that conntrack logged, with the log message.
 ///
-/// Most are INVALID then. It says the like of some segments that it ignores,
-/// which stay in their flow: from 6.1 on also of those below a window.
+/// Most of these segments are INVALID. conntrack also logs some that it ignores and
+/// leaves in their flow; from 6.1 on, segments below a window are among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidLog {
-    /// The headers of the segment, as conntrack met them.
+    /// The headers of the segment, as conntrack received them.
     pub header: Header,
-    /// How much it carried, in bytes.
+    /// The length of its payload, in bytes.
     pub length: usize,
-    /// What was said.
+    /// The log message.
     pub words: String,
 }

@@ -1,4 +1,4 @@
-//! All that was seen of an arm, as values: what an explanation is made of.
+//! All observations of an arm, as values: the input of an explanation.
 
 mod dropped;
 mod invalid;
@@ -17,56 +17,56 @@ pub use invalid::InvalidLog;
 pub use task::Task;
 pub use wait::Wait;
 
-/// What was seen of an arm.
+/// All observations of an arm.
 #[derive(Debug, Default)]
 pub struct Recording {
     /// The frames.
     pub capture: Capture,
-    /// When they began to be seen, of CLOCK_MONOTONIC.
+    /// When the capture began, in CLOCK_MONOTONIC time.
     pub begun: Duration,
-    /// What each host counted and remembered.
+    /// The counters and the tables of each host.
     pub hosts: Vec<HostRecording>,
-    /// What wires counted in a kernel's place.
+    /// The counters of wires, which stand in for a kernel's.
     pub wires: Vec<WireRecording>,
-    /// The kernel's own complaints of that time, each once. Only of those about a
-    /// device is it known that they are of this arm.
+    /// The kernel's complaints of that time, without duplicates. Only those about a
+    /// device are known to concern this arm.
     pub log: Vec<String>,
-    /// What was waited for, as it was when it was last looked at.
+    /// The waits of the lab, as last observed.
     pub waits: Vec<Wait>,
-    /// The kernel's own tasks that were in an uninterruptible sleep meanwhile.
+    /// Kernel threads that were in an uninterruptible sleep during the arm.
     pub kernel: Vec<Task>,
 }
 
-/// What was seen of a host.
+/// The observations of a host.
 #[derive(Debug, Default)]
 pub struct HostRecording {
     /// Its name.
     pub name: String,
     /// The counters that moved.
     pub counted: Vec<(String, i64)>,
-    /// conntrack's counters that moved.
+    /// The conntrack counters that moved.
     pub conntrack: Vec<Change>,
-    /// What its rules counted that drop packets.
+    /// The counters of its rules that drop packets.
     pub dropped: Vec<RuleCounter>,
-    /// What happened to conntrack's entries, and when, of CLOCK_MONOTONIC, where
-    /// that was noted.
+    /// The events of conntrack entries, with their CLOCK_MONOTONIC time if it was
+    /// recorded.
     pub events: Vec<(Option<Duration>, Event)>,
-    /// What conntrack said of segments.
+    /// The segments that conntrack logged.
     pub invalid_logs: Vec<InvalidLog>,
     /// The packets that the kernel dropped there.
     pub drops: Vec<Dropped>,
 }
 
-/// What was seen of a wire.
+/// The observations of a wire.
 #[derive(Debug, Default)]
 pub struct WireRecording {
     /// The hosts at its ends.
     pub ends: [String; 2],
     /// What its policy counted, by the counter's name.
     pub counted: Vec<(&'static str, u64)>,
-    /// The interfaces at its ends, where the records tell of every frame.
+    /// The interfaces at its ends, if the records cover every frame.
     pub interfaces: Option<[String; 2]>,
-    /// Its records, until a capture is marked with them.
+    /// Its records, until they have been marked in a capture.
     pub records: Vec<Record>,
 }
 
@@ -78,7 +78,7 @@ impl Recording {
         moved.into_iter().find(|(name, _)| name == counter).map_or(0, |(_, by)| *by)
     }
 
-    /// What was seen of a host.
+    /// The observations of a host.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<&HostRecording> {
         self.hosts.iter().find(|host| host.name == name)

@@ -1,11 +1,11 @@
-//! What a task is doing: a process, a thread, or one of the kernel's own.
+//! What a task is doing: a process, a thread, or a kernel thread.
 
 use std::fmt;
 
-/// How many functions of a stack are told.
+/// The maximum number of stack functions to show.
 const TOLD: usize = 4;
 
-/// Functions that are on the way to where the kernel sleeps, whatever it does there.
+/// Functions that lead to the sleep in any case, whatever the kernel is doing.
 const WAY: [&str; 22] = [
     "__handle_mm_fault",
     "handle_mm_fault",
@@ -36,12 +36,12 @@ const WAY: [&str; 22] = [
 /// Displays as `attempt (D) in msleep <- netdev_run_todo <- rtnetlink_rcv_msg`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
-    /// Its name, 15 bytes at most.
+    /// Its name, at most 15 bytes.
     pub name: String,
-    /// The letter of proc(5): `D` is an uninterruptible sleep.
+    /// The state letter of proc(5): `D` is an uninterruptible sleep.
     pub state: char,
-    /// The functions of the kernel that it sleeps in, innermost first; only the
-    /// innermost, or none, without the privilege to see them.
+    /// The kernel functions that it sleeps in, innermost first. Without the privilege
+    /// to read stacks, only the innermost or none.
     pub stack: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl Task {
         self.stack.iter().any(|function| functions.contains(&function.as_str()))
     }
 
-    /// The telling functions of its stack; none where nothing is known.
+    /// The informative functions of its stack; `None` if nothing is known.
     #[must_use]
     pub fn place(&self) -> Option<String> {
         let on_the_way = |function: &str| WAY.iter().any(|way| function.starts_with(way));

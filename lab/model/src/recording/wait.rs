@@ -1,18 +1,18 @@
-//! What the lab waited for.
+//! Waits of the lab.
 
 use std::time::Duration;
 
 use super::Task;
 
-/// Something that was waited for.
+/// Something that the lab waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
-    /// At which host.
+    /// The host.
     pub host: String,
-    /// What it was.
+    /// What the lab waited for.
     pub what: String,
-    /// For how long when it was last looked at, by the machine's clock.
+    /// How long, as last observed, on the machine's clock.
     pub waited: Duration,
-    /// The task that waited, where one did.
+    /// The task that waited, if there was one.
     pub task: Option<Task>,
 }

@@ -1,49 +1,49 @@
-//! One run of a scenario's network, and what it is for.
+//! One run of a scenario's network, and its purpose.
 
 use serde::{Deserialize, Serialize};
 
 use faultlab_net::topology::Topology;
 
-/// What an arm is for.
+/// The purpose of an arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ArmKind {
     /// The healthy network.
     Control,
-    /// The same with one thing changed.
+    /// The same network with one change.
     Fault,
-    /// The fault met in another way.
+    /// The fault, triggered in another way.
     Variant,
-    /// The fault with something that people tried against it.
+    /// The fault, with a countermeasure that people tried.
     Remedy,
 }
 
-/// One run of a scenario in one environment: its network, and what it is for.
+/// One run of a scenario in one environment: its network, and its purpose.
 ///
 /// [`Arms`](super::Arms) makes them. Name and kind are for the engine and for
-/// reports; the play is given neither.
+/// reports; the play does not receive them.
 #[derive(Debug, Clone)]
 pub struct Arm {
     /// The name in tables and after `--arm`.
     pub name: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub kind: ArmKind,
-    /// The one thing in which it differs, in prose: from the control for the
-    /// fault, from the fault for most others.
+    /// The one difference, in prose: from the control for the fault, from the fault
+    /// for most other arms.
     pub change: &'static str,
-    /// Whether it means something in its environment.
+    /// Whether it is meaningful in its environment.
     pub meant: bool,
     /// Its network.
     pub network: Topology,
-    /// The difference from the arm that it starts from, one line for each typed
-    /// edit: `node: sysctl net.ipv4.tcp_timestamps=0`.
+    /// The difference from its base arm, one line for each typed edit: `node: sysctl
+    /// net.ipv4.tcp_timestamps=0`.
     pub edits: Vec<String>,
 }
 
 impl Arm {
-    /// Whether it means something here, and is not left out: `only` names variants
-    /// and remedies to narrow to. Control and fault always stay, since the verdict
-    /// is their difference.
+    /// Whether it is meaningful here, and selected: `only` lists the variants and
+    /// remedies to run. Control and fault always run, because the verdict is their
+    /// difference.
     #[must_use]
     pub fn is_wanted(&self, only: &[String]) -> bool {
         let named = || only.is_empty() || only.iter().any(|name| name == self.name);

@@ -1,5 +1,5 @@
-//! The arms of a scenario: a healthy network and its conduct, and the edits that
-//! make the other arms of them.
+//! The arms of a scenario: a healthy network with its conduct, and the edits that
+//! derive the other arms.
 //!
 //! ```
 //! use faultlab_model::scenario::Arms;
@@ -25,17 +25,16 @@ use super::edits::differences;
 use super::setup::Setup;
 use faultlab_net::topology::{Family, Topology};
 
-/// The first arm of a scenario, which the fault is made of.
+/// The first arm of a scenario, from which the fault is derived.
 #[derive(Debug)]
 #[must_use = "a fault is proved by two arms"]
 pub struct Control<C>(Draft<C>);
 
-/// The arms of a scenario in one environment: the control, the fault, and what
-/// else was added.
+/// The arms of a scenario in one environment: the control, the fault, and any others.
 #[derive(Debug)]
 pub struct Arms<C> {
     list: Vec<Draft<C>>,
-    /// Whether the arms that follow mean something.
+    /// Whether the arms added next are meaningful.
     meant: bool,
 }
 
@@ -45,12 +44,12 @@ struct Draft<C> {
     kind: ArmKind,
     change: &'static str,
     meant: bool,
-    /// The position of the arm that it starts from; for the control its own.
+    /// The position of its base arm; for the control, its own.
     base: usize,
     setup: Setup<C>,
 }
 
-/// The positions of the first two.
+/// The positions of the first two arms.
 const CONTROL: usize = 0;
 const FAULT: usize = 1;
 
@@ -61,7 +60,7 @@ impl<C: Clone> Arms<C> {
         Control(Draft { name: "control", kind: ArmKind::Control, change, meant: true, base: CONTROL, setup })
     }
 
-    /// The fault met in another way: the fault with an edit.
+    /// The fault, triggered in another way: the fault with an edit.
     #[must_use]
     pub fn variant(self, name: &'static str, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Self {
         self.and(name, ArmKind::Variant, change, FAULT, edit)
@@ -78,28 +77,28 @@ impl<C: Clone> Arms<C> {
         self.and(name, ArmKind::Variant, change, CONTROL, edit)
     }
 
-    /// The fault with something tried against it.
+    /// The fault with a countermeasure.
     #[must_use]
     pub fn remedy(self, name: &'static str, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Self {
         self.and(name, ArmKind::Remedy, change, FAULT, edit)
     }
 
-    /// The same arms in an address family, as [`Topology::in_family`] has their
-    /// networks.
+    /// The same arms in another address family: [`Topology::in_family`] converts
+    /// their networks.
     #[must_use]
     pub fn in_family(mut self, family: Family) -> Self {
         self.list.iter_mut().for_each(|arm| arm.setup.change(|network| network.in_family(family)));
         self
     }
 
-    /// Leaves the last arm out where it means nothing.
+    /// Leaves the last arm out if it is not meaningful.
     #[must_use]
     pub fn only_where(mut self, meant: bool) -> Self {
         self.list.iter_mut().next_back().into_iter().for_each(|last| last.meant = meant);
         self
     }
 
-    /// Leaves the arms that follow out where they mean nothing.
+    /// Leaves the arms added next out if they are not meaningful.
     #[must_use]
     pub fn rest_only_where(mut self, meant: bool) -> Self {
         self.meant = meant;
@@ -123,7 +122,7 @@ impl<C: Clone> Arms<C> {
 }
 
 impl<C: Clone> Control<C> {
-    /// The healthy network or its conduct with the one edit that causes the fault.
+    /// The healthy network or its conduct, with the one edit that causes the fault.
     #[must_use]
     pub fn fault(self, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Arms<C> {
         Arms { list: vec![self.0], meant: true }.and("fault", ArmKind::Fault, change, CONTROL, edit)
@@ -131,8 +130,7 @@ impl<C: Clone> Control<C> {
 }
 
 impl<C: fmt::Debug> Arms<C> {
-    /// The difference between an arm and the one that it starts from, as `show`
-    /// prints it.
+    /// The difference between an arm and its base arm, as `show` prints it.
     ///
     /// # Panics
     /// When there is no arm of that name.
@@ -153,7 +151,7 @@ impl<C: fmt::Debug> Arms<C> {
         let arms = self.list.into_iter().zip(edits).zip(&marks);
         arms.map(|((draft, edits), mark)| {
             let Draft { name, kind, change, meant, setup: Setup { mut network, conduct }, .. } = draft;
-            // No two arms have the same number, and the number tells no arm.
+            // No two arms have the same number, and the number does not reveal the arm.
             network.number_own_devices(1 + marks.iter().filter(|other| *other < mark).count());
             (Arm { name, kind, change, meant, network, edits }, conduct)
         })

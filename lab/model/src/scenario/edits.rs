@@ -1,7 +1,7 @@
-//! In what two setups differ, a line for each typed edit.
+//! The differences between two setups, one line for each typed edit.
 //!
-//! The lines are made of the values, not of the code that changed them: what
-//! `show` prints is what the arm really does.
+//! The lines are computed from the values, not from the code that changed them:
+//! `show` prints what the arm really does.
 
 use std::fmt;
 
@@ -96,13 +96,13 @@ fn of_conducts<C: fmt::Debug>(base: &C, arm: &C) -> Vec<String> {
         .collect()
 }
 
-/// The fields of a struct with their values, as its `Debug` prints them; one
-/// without a name for any other value.
+/// The fields of a struct with their values, as its `Debug` prints them; for any
+/// other value, one field without a name.
 fn fields(value: &impl fmt::Debug) -> Vec<(String, String)> {
     let text = format!("{value:#?}");
     let mut fields: Vec<(String, String)> = vec![];
     for line in text.lines().skip(1) {
-        // An indentation of one level begins a field, a deeper one goes on.
+        // One level of indentation begins a field; a deeper one continues it.
         match (line.strip_prefix("    "), fields.last_mut()) {
             (Some(field), _) if !field.starts_with([' ', ')', ']', '}']) => {
                 let (name, value) = field.split_once(": ").unwrap_or(("", field));
@@ -192,7 +192,7 @@ mod tests {
         let mut arm = base.clone();
         arm.sysctl("node", "net.ipv4.tcp_timestamps", 1);
         assert_eq!(differences(&base, &arm), [""; 0]);
-        // A rule takes the place of the one with its name, and of no other.
+        // A rule replaces the rule of the same name, and no other.
         arm.rule("node", Rule::accept("all"));
         arm.rule("node", Rule::drop("all"));
         arm.first_rule("node", Rule::accept("some").tcp());

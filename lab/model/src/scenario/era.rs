@@ -1,13 +1,13 @@
-//! A range of kernels that behave alike, and what they show.
+//! Ranges of kernels that behave alike, and what they show.
 
 use super::Ground;
 
-/// What an era of kernels does.
+/// What the kernels of an era show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
     /// The fault arm differs from the control.
     Reproduced,
-    /// It does not.
+    /// The fault arm does not differ.
     Immune,
 }
 
@@ -16,30 +16,30 @@ pub enum Shows {
 pub struct Era {
     /// The name in `snapshots/<scenario>@<era>.snap`.
     pub name: &'static str,
-    /// The kernels, in words.
+    /// The kernels, in prose.
     pub kernels: &'static str,
-    /// The commit or reason that ended the era before.
+    /// The commit or reason that ended the previous era.
     pub since: &'static str,
-    /// What is expected of it.
+    /// The expected result.
     pub shows: Shows,
-    /// A feature first, a version where no feature tells.
+    /// Tests for a feature, or for a version if no feature distinguishes the era.
     pub recognise: fn(&Ground) -> bool,
 }
 
 impl Era {
-    /// The kernels, in words and by a test, on which the fault is reproduced.
+    /// The kernels on which the fault is reproduced, in prose and as a test.
     #[must_use]
     pub const fn new(name: &'static str, kernels: &'static str, recognise: fn(&Ground) -> bool) -> Self {
         Self { name, kernels, since: "", shows: Shows::Reproduced, recognise }
     }
 
-    /// The only era of a fault that every kernel shows, and why that is so.
+    /// The only era of a fault that every kernel shows, and why every kernel does.
     #[must_use]
     pub const fn every_kernel(since: &'static str) -> Self {
         Self::new("every-kernel", "every kernel, today's too", |_| true).since(since)
     }
 
-    /// The commit or reason that ended the era before.
+    /// The commit or reason that ended the previous era.
     #[must_use]
     pub const fn since(mut self, since: &'static str) -> Self {
         self.since = since;

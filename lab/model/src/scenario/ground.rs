@@ -1,4 +1,4 @@
-//! What a scenario stands on.
+//! The environment of a scenario.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use super::{Fault, Setting};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::topology::Family;
 
-/// Which clock the kernel's timers follow.
+/// The clock that the kernel's timers follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// The wall's: timers that take minutes are shortened by sysctl.
+    /// The wall clock: sysctls shorten the timers that take minutes.
     Real,
-    /// A guest's, which jumps to the next timer when all sleep.
+    /// The clock of a guest, which jumps to the next timer when all tasks sleep.
     Virtual,
 }
 
-/// What a scenario stands on: a kernel, its clock, and the settings.
+/// The environment of a scenario: a kernel, its clock, and the settings.
 #[derive(Debug, Clone)]
 pub struct Ground {
     /// The kernel.
@@ -32,13 +32,13 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// The ground of a scenario: defaults, replaced by what was set.
+    /// The environment of a scenario: the default settings, overridden by `set`.
     #[must_use]
     pub fn new(scenario: &Fault, kernel: Kernel, clock: Clock, set: &BTreeMap<String, String>) -> Self {
         Self { kernel, clock, settings: Self::settings_of(scenario, clock, set) }
     }
 
-    /// The settings of a scenario: defaults, replaced by what was set.
+    /// The settings of a scenario: the defaults, overridden by `set`.
     #[must_use]
     pub fn settings_of(
         scenario: &Fault,
@@ -49,7 +49,7 @@ impl Ground {
         scenario.settings.iter().map(|s| (s.key.to_owned(), value(s))).collect()
     }
 
-    /// A setting as a word.
+    /// The value of a setting, as a word.
     ///
     /// # Panics
     /// When the scenario has no such setting.
@@ -58,23 +58,23 @@ impl Ground {
         self.settings.get(key).unwrap_or_else(|| panic!("the scenario has no setting {key:?}"))
     }
 
-    /// A setting as a number.
+    /// The value of a setting, as a number.
     ///
     /// # Panics
-    /// When the scenario has no such setting or it is no number.
+    /// When the scenario has no such setting or it is not a number.
     #[must_use]
     pub fn number(&self, key: &str) -> u64 {
         self.word(key).parse().unwrap_or_else(|_| panic!("setting {key:?} is no number"))
     }
 
     /// The address family of the network: IPv4, unless the scenario has
-    /// [`Setting::family`] and IPv6 was set.
+    /// [`Setting::family`] and it is set to IPv6.
     #[must_use]
     pub fn family(&self) -> Family {
         self.settings.get(FAMILY).and_then(|word| word.parse().ok()).unwrap_or(Family::V4)
     }
 
-    /// A setting as a number of seconds of the machine's clock.
+    /// The value of a setting, as seconds of the machine's clock.
     #[must_use]
     pub fn seconds(&self, key: &str) -> Duration {
         Duration::from_secs(self.number(key))

@@ -1,5 +1,5 @@
-//! What a fault is: a card that tells its story, the arms that prove it, the
-//! eras of kernels that show it.
+//! Faults: a card with the story, the arms that prove the fault, and the eras of
+//! kernels that show it.
 
 mod arm;
 mod arms;
@@ -23,26 +23,26 @@ pub use need::Need;
 pub use setting::{Setting, Values};
 pub use setup::Setup;
 
-/// One production fault: all of a scenario but its play. It lives as long as the
+/// One production fault: a scenario without its play. It lives as long as the
 /// program.
 pub struct Fault {
     /// Its story.
     pub card: Card,
-    /// The row that people noticed.
+    /// The row in which people noticed the fault.
     pub symptom: Symptom,
-    /// What the kernel or the privileges must offer.
+    /// The required kernel features and privileges.
     pub needs: &'static [Need],
-    /// Whether it may leave its kernel unable to go on: then it has a guest of
-    /// its own.
+    /// Whether the fault may leave its kernel unusable: then it needs a guest of its
+    /// own.
     pub needs_own_guest: bool,
-    /// Whether its arms run one after another, because they set what this
+    /// Whether its arms run one after another, because they change something that the
     /// kernel has only once, or would slow each other down.
     pub sequential: fn(&Ground) -> bool,
-    /// How an exercise looks whether the fault is cured.
+    /// How an exercise checks whether the fault is cured.
     pub recheck: Recheck,
     /// What `--set` can change.
     pub settings: &'static [Setting],
-    /// Tried in order; the first that recognises the kernel is its era.
+    /// The eras, tried in order: the first that recognises the kernel applies.
     pub eras: &'static [Era],
     arms: Box<ArmsOn>,
 }
@@ -56,19 +56,18 @@ impl fmt::Debug for Fault {
 /// Makes the arms of an environment.
 type ArmsOn = dyn Fn(&Ground) -> Vec<Arm> + Send + Sync;
 
-/// The era of a fault for which none is given.
+/// The era of a fault that defines none.
 const ONLY_ERA: &[Era] = &[Era::every_kernel("no kernel is known to differ")];
 
-/// How an exercise looks whether a trainee has cured the fault.
+/// How an exercise checks whether a trainee has cured the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recheck {
-    /// It plays the probes again, on the network as it then is: they delete and
-    /// stall nothing.
+    /// It runs the play again, on the network in its current state. The probes of
+    /// such a play delete and stall nothing.
     Replay,
-    /// The play stays where the fault stands, and
-    /// looks again.
+    /// The play pauses while the fault is active, and checks again on request.
     Look,
-    /// Not at all, it is no exercise: nothing ends the fault once it is there.
+    /// Never: the fault cannot be an exercise, because nothing ends it.
     Never,
 }
 
@@ -79,9 +78,9 @@ pub struct Card {
     pub name: &'static str,
     /// One line.
     pub title: &'static str,
-    /// What it belongs to.
+    /// The family of faults that it belongs to.
     pub family: &'static str,
-    /// What people saw, in their kind of words.
+    /// What people saw, in their own kind of words.
     pub saw: &'static str,
     /// Why it happens.
     pub cause: &'static str,
@@ -93,19 +92,18 @@ pub struct Card {
     pub reading: &'static [&'static str],
 }
 
-/// The symptom: a row, and what a healthy network shows in it.
+/// The symptom: a row, and its value in a healthy network.
 #[derive(Debug, Clone, Copy)]
 pub struct Symptom {
     /// The row.
     pub row: &'static str,
-    /// Its cell in a healthy network.
+    /// Its value in a healthy network.
     pub healthy: &'static str,
 }
 
 impl Fault {
-    /// A fault: its story, the row that people noticed with its cell in a healthy
-    /// network, and its arms. It needs veth, and every kernel shows it, until
-    /// that is said otherwise.
+    /// A fault: its story, the symptom row with its value in a healthy network, and
+    /// its arms. By default it needs veth, and every kernel shows it.
     #[must_use]
     pub fn new(
         card: Card,
@@ -126,8 +124,8 @@ impl Fault {
         }
     }
 
-    /// Every arm, with the defaults of the running kernel: control first, then the
-    /// fault, then variants and remedies.
+    /// Every arm, with the defaults of the running kernel: the control first, then
+    /// the fault, then variants and remedies.
     #[must_use]
     pub fn arms(&self) -> Vec<Arm> {
         (self.arms)(&Ground::new(self, Kernel::running(), Clock::Real, &BTreeMap::new()))
@@ -139,9 +137,9 @@ impl Fault {
         self.eras.iter().find(|era| (era.recognise)(ground))
     }
 
-    /// The arms that mean something on this ground, narrowed to `only` where
-    /// that names any: control and fault stay, since the verdict is their
-    /// difference.
+    /// The arms that are meaningful in this environment. If `only` is not empty, just
+    /// the variants and remedies that it lists; control and fault always stay,
+    /// because the verdict is their difference.
     #[must_use]
     pub fn arms_on(&self, ground: &Ground, only: &[String]) -> Vec<Arm> {
         (self.arms)(ground).into_iter().filter(|arm| arm.is_wanted(only)).collect()

@@ -1,34 +1,34 @@
-//! What a scenario needs of the kernel or of the privileges.
+//! Kernel features and privileges that a scenario requires.
 
 use std::fmt;
 
-/// What a scenario asks of the kernel or of the privileges.
+/// A kernel feature or privilege that a scenario requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Need {
     /// Virtual Ethernet pairs.
     Veth,
-    /// Source or destination NAT by nf_tables.
+    /// Source or destination NAT with nf_tables.
     Nat,
-    /// The same over IPv6.
+    /// NAT over IPv6.
     Ipv6,
-    /// Entries and events of conntrack.
+    /// The entries and events of conntrack.
     Conntrack,
-    /// Frames through this process.
+    /// A packet socket, which carries frames through this process.
     PacketSocket,
     /// The qdisc `tbf`.
     TokenBucket,
     /// The qdisc `netem`.
     Netem,
-    /// A page of memory that a program answers for.
+    /// Memory pages whose faults a program handles.
     Userfaultfd,
-    /// The kernel log, if it can be read; else a row says that it cannot.
+    /// The kernel log, if it can be read; otherwise a row says that it cannot.
     KernelLog,
-    /// A kernel that nothing else runs on.
+    /// A kernel that runs nothing else.
     OwnKernel,
 }
 
 impl Need {
-    /// The kernel's CONFIG names behind it.
+    /// The CONFIG options of the kernel that provide it.
     #[must_use]
     pub const fn config(self) -> &'static str {
         match self {

@@ -1,18 +1,18 @@
-//! What of a scenario can be set.
+//! The settings of a scenario.
 
 use super::Clock;
 
 /// The key of [`Setting::family`].
 pub(super) const FAMILY: &str = "family";
 
-/// Something that `--set` can change.
+/// A setting that `--set` can change.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// The key.
     pub key: &'static str,
-    /// What it is, for `show`.
+    /// A description, for `show`.
     pub about: &'static str,
-    /// What it can be.
+    /// The permitted values.
     pub values: Values,
 }
 
@@ -21,7 +21,7 @@ pub struct Setting {
 pub enum Values {
     /// One of these words; the first is the default.
     Choice(&'static [&'static str]),
-    /// A whole number of a unit.
+    /// A whole number with a unit.
     Number {
         /// The unit, in the plural.
         unit: &'static str,
@@ -29,7 +29,7 @@ pub enum Values {
         least: u64,
         /// The largest.
         most: u64,
-        /// The default on the kernel's real clock.
+        /// The default on a real clock.
         short: u64,
         /// The default in virtual time: the kernel's own default.
         real: u64,
@@ -37,14 +37,15 @@ pub enum Values {
 }
 
 impl Setting {
-    /// A number of seconds, `short` on a real clock and `real` in virtual time.
+    /// A number of seconds; the default is `short` on a real clock and `real` in
+    /// virtual time.
     #[must_use]
     pub const fn seconds(key: &'static str, about: &'static str, short: u64, real: u64) -> Self {
         Self { key, about, values: Values::Number { unit: "seconds", least: 1, most: real, short, real } }
     }
 
-    /// A number from 1 to `most` of a unit, `short` on a real clock and `real` in
-    /// virtual time.
+    /// A number from 1 to `most` of a unit; the default is `short` on a real clock
+    /// and `real` in virtual time.
     #[must_use]
     pub const fn number(
         key: &'static str,
@@ -56,8 +57,8 @@ impl Setting {
         Self { key, about, values: Values::Number { unit, least: 1, most, short, real } }
     }
 
-    /// The address family of the network, for a scenario whose cause does not
-    /// depend on it: [`Ground::family`](super::Ground::family) tells which was set.
+    /// The address family of the network, for a scenario whose cause does not depend
+    /// on it. [`Ground::family`](super::Ground::family) returns the chosen one.
     #[must_use]
     pub const fn family() -> Self {
         Self {
@@ -67,7 +68,7 @@ impl Setting {
         }
     }
 
-    /// The default on a clock.
+    /// The default for a clock.
     #[must_use]
     pub fn default(&self, clock: Clock) -> String {
         match (self.values, clock) {
@@ -80,7 +81,7 @@ impl Setting {
     /// Checks a value from the command line.
     ///
     /// # Errors
-    /// One sentence that names the words or the range.
+    /// One sentence that lists the words or the range.
     pub fn check(&self, value: &str) -> std::result::Result<(), String> {
         match self.values {
             Values::Choice(words) if words.contains(&value) => Ok(()),

@@ -1,4 +1,4 @@
-//! The network of an arm and the conduct of its play: what an edit changes.
+//! The network of an arm and the conduct of its play: what an edit can change.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -6,15 +6,15 @@ use std::ops::{Deref, DerefMut};
 use faultlab_net::topology::Topology;
 use faultlab_net::topology::rule::Rule;
 
-/// The network of an arm and the conduct of its play: what an edit changes.
+/// The network of an arm and the conduct of its play: what an edit can change.
 ///
-/// It stands for the conduct where that is a struct: `arm.requests = 100` is
+/// It dereferences to a conduct that is a struct: `arm.requests = 100` means
 /// `arm.conduct.requests = 100`.
 #[derive(Debug, Clone)]
 pub struct Setup<C> {
     /// The network.
     pub network: Topology,
-    /// What the play is given.
+    /// The parameters of the play.
     pub conduct: C,
 }
 
@@ -43,7 +43,7 @@ impl<C> Setup<C> {
         self.change(|network| network.kernel_sysctl(key, value));
     }
 
-    /// Adds a rule behind the others of a node, or replaces the one that has its
+    /// Adds a rule after the other rules of a node, or replaces the rule of the same
     /// name.
     pub fn rule(&mut self, node: &str, rule: Rule) {
         let node = self.network.index(node);
@@ -54,13 +54,13 @@ impl<C> Setup<C> {
         }
     }
 
-    /// Adds a rule before the others of a node.
+    /// Adds a rule before the other rules of a node.
     pub fn first_rule(&mut self, node: &str, rule: Rule) {
         let node = self.network.index(node);
         self.network.nodes[node].rules.insert(0, rule);
     }
 
-    /// Changes the network as its builder does.
+    /// Changes the network with its builder.
     pub fn change(&mut self, change: impl FnOnce(Topology) -> Topology) {
         self.network = change(std::mem::take(&mut self.network));
     }

@@ -1,4 +1,4 @@
-//! The system call bpf(2), as far as a program on a tracepoint needs it.
+//! The system call bpf(2), as far as a tracepoint program needs it.
 //!
 //! - bpf(2); include/uapi/linux/bpf.h, union bpf_attr
 //! - Documentation/bpf/ringbuf.rst; kernel/bpf/ringbuf.c
@@ -26,7 +26,7 @@ const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 // enum bpf_prog_type
 const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 
-// What of union bpf_attr each command reads.
+// The part of union bpf_attr that each command reads.
 #[repr(C)]
 struct MapCreate {
     map_type: u32,
@@ -63,24 +63,24 @@ struct TracepointOpen {
     _padding: u32,
 }
 
-/// Asks the kernel.
+/// Calls bpf(2).
 ///
-/// `attribute` is the part of union bpf_attr that `command` reads, and the
-/// pointers in it are valid for the command.
+/// `attribute` is the part of union bpf_attr that `command` reads. Its pointers are
+/// valid during the call.
 #[allow(unsafe_code, reason = "a system call that neither libc nor nix wraps")]
 fn ask<T>(command: i32, attribute: &T) -> io::Result<i32> {
-    // SAFETY: the kernel reads as many bytes as it is told of a value that
-    // outlives the call; the pointers in it are made of references by the
-    // functions below, and live as long.
+    // SAFETY: the kernel reads the given number of bytes from a value that outlives
+    // the call. The functions below make its pointers from references, which live as
+    // long.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attribute), size_of::<T>()) };
     i32::try_from(result).ok().filter(|&r| r >= 0).ok_or_else(io::Error::last_os_error)
 }
 
-/// The same where the answer is a descriptor. The kernel sets close-on-exec.
+/// Calls bpf(2) where the result is a descriptor. The kernel sets close-on-exec.
 #[allow(unsafe_code, reason = "a descriptor that was just made")]
 fn open<T>(command: i32, attribute: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is new, so nobody else has it.
+    // SAFETY: the descriptor is new, so nothing else owns it.
     ask(command, attribute).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -92,17 +92,17 @@ fn number(descriptor: &OwnedFd) -> u32 {
     descriptor.as_raw_fd().unsigned_abs()
 }
 
-/// An array of one value of `N` bytes.
+/// A map with one array element of `N` bytes.
 #[derive(Debug)]
 pub(super) struct Value<const N: usize>(OwnedFd);
 
 impl<const N: usize> Value<N> {
-    /// Makes one that programs may write to.
+    /// Creates one that programs may write to.
     pub(super) fn new() -> io::Result<Self> {
         Self::make(0)
     }
 
-    /// Makes one that nobody may write to any more.
+    /// Creates one that is read-only from now on.
     pub(super) fn constant(value: [u8; N]) -> io::Result<Self> {
         let array = Self::make(BPF_F_RDONLY_PROG)?;
         array.set(&value)?;
@@ -137,10 +137,9 @@ impl<const N: usize> Value<N> {
     }
 }
 
-/// Has the kernel run a program at a tracepoint for as long as what it returns
-/// is open.
+/// Attaches a program to a tracepoint until the returned descriptor is closed.
 ///
-/// The error has the verifier's last words.
+/// The error contains the end of the verifier's log.
 pub(super) fn attach(tracepoint: &std::ffi::CStr, program: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let mut log = vec![0_u8; 1 << 16];
     let load = |log: Option<&mut Vec<u8>>| {
@@ -151,7 +150,7 @@ pub(super) fn attach(tracepoint: &std::ffi::CStr, program: &[[u8; 8]]) -> io::Re
             kind: BPF_PROG_TYPE_RAW_TRACEPOINT,
             instructions: u32::try_from(program.len()).map_err(io::Error::other)?,
             program: address(program),
-            // What reads the kernel's memory has to say so.
+            // Programs that read kernel memory must declare a GPL-compatible license.
             license: address(c"Dual MIT/GPL"),
             log_level: level,
             log_size: u32::try_from(size).map_err(io::Error::other)?,
@@ -180,13 +179,12 @@ pub(super) struct Ring {
     bytes: usize,
 }
 
-/// The pages of a ring in this process.
+/// The pages of a ring, mapped into this process.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// A page with the position up to which all was read.
+    /// A page with the consumer position, up to which all records were read.
     consumed: Pages,
-    /// A page with the position up to which there is something, and then the
-    /// ring, twice.
+    /// A page with the producer position, followed by the ring, mapped twice.
     produced: Pages,
     page: usize,
     mask: usize,
@@ -198,7 +196,7 @@ const DISCARDED: u32 = 1 << 30;
 const HEADER: usize = 8;
 
 impl Ring {
-    /// Makes one of so many bytes, a power of two of pages.
+    /// Creates a ring of this many bytes, a power of two of pages.
     pub(super) fn new(bytes: u32) -> io::Result<Self> {
         let create = MapCreate {
             map_type: BPF_MAP_TYPE_RINGBUF,
@@ -230,8 +228,8 @@ impl Ring {
 impl Reader {
     /// The next record, if there is one.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
-        // SAFETY: both positions are aligned words at the beginning of pages
-        // that stay mapped as long as `self`, which kernel and process access
+        // SAFETY: both positions are aligned words at the beginning of pages that
+        // stay mapped as long as `self`. The kernel and this process access them
         // atomically.
         let (consumed, produced) = unsafe {
             (
@@ -244,8 +242,8 @@ impl Reader {
             if at >= produced.load(Ordering::Acquire) {
                 return None;
             }
-            // SAFETY: a record lies in the first of the two mappings of the ring
-            // or goes on in the second; its header is of 8 aligned bytes.
+            // SAFETY: a record lies in the first of the two mappings of the ring, or
+            // continues in the second; its header is 8 aligned bytes.
             let record = unsafe { self.produced.start.add(self.page + (at & self.mask)) };
             // SAFETY: as above; the kernel writes the length last.
             let length = unsafe { record.cast::<AtomicU32>().as_ref() }.load(Ordering::Acquire);
@@ -276,8 +274,8 @@ impl Pages {
     fn of(map: &OwnedFd, offset: usize, bytes: usize, access: ProtFlags) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no
-        // memory that anything refers to.
+        // SAFETY: a new mapping, at an address chosen by the kernel, touches no
+        // memory that is in use.
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, offset) }?;
         Ok(Self { start: start.cast(), bytes })
     }
@@ -286,7 +284,7 @@ impl Pages {
 impl Drop for Pages {
     #[allow(unsafe_code, reason = "munmap")]
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more.
+        // SAFETY: the mapping is ours, and nothing refers to it any longer.
         let result = unsafe { munmap(self.start.cast(), self.bytes.get()) };
         debug_assert!(result.is_ok(), "munmap: {result:?}");
     }

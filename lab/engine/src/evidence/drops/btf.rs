@@ -1,11 +1,11 @@
-//! The kernel's own description of its types, as far as a program needs it
-//! that reads them: where members lie, and what enumerators are called.
+//! BTF, the kernel's description of its own types, as far as a tracing program needs
+//! it: the offsets of members, and the names of enumerators.
 //!
 //! - Documentation/bpf/btf.rst; include/uapi/linux/btf.h
 
 use faultlab_base::error::{Error, Result};
 
-/// Where a running kernel has it, if it was built with CONFIG_DEBUG_INFO_BTF.
+/// The BTF of the running kernel, if it was built with CONFIG_DEBUG_INFO_BTF.
 pub const OF_THE_KERNEL: &str = "/sys/kernel/btf/vmlinux";
 
 // BTF_MAGIC, and enum of BTF_KIND_*.
@@ -26,14 +26,14 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// How deep types lie in each other at most; deeper, they go round in circles.
+/// The maximum nesting of types; deeper nesting means a cycle.
 const DEPTH: u32 = 16;
 
 /// The types of a kernel.
 #[derive(Debug)]
 pub struct Btf {
     bytes: Vec<u8>,
-    /// Where each type begins; that of number 0, which is void, stands for none.
+    /// The offset of each type; the entry for number 0, which is void, is unused.
     types: Vec<usize>,
     strings: usize,
 }
@@ -43,21 +43,21 @@ pub struct Btf {
 struct Type {
     name: u32,
     kind: u32,
-    /// How many members, enumerators or parameters follow.
+    /// The number of members, enumerators or parameters that follow.
     members: usize,
-    /// The members' offsets share their words with the sizes of bit fields.
+    /// The members' offsets share their words with bit-field sizes.
     has_bit_fields: bool,
-    /// The type that this one is another name for.
+    /// The type that this one refers to.
     is: u32,
-    /// Where what follows begins.
+    /// The offset of the data that follows.
     body: usize,
 }
 
 impl Btf {
-    /// Reads the description in `bytes`.
+    /// Parses BTF.
     ///
     /// # Errors
-    /// Where they are no BTF of this machine's byte order.
+    /// If `bytes` are not BTF in this machine's byte order.
     pub fn parse(bytes: Vec<u8>) -> Result<Self> {
         let wrong = || Error::Lab("the kernel's description of its types (BTF) is not understood".into());
         let mut btf = Self { bytes, types: vec![0], strings: 0 };
@@ -115,15 +115,15 @@ impl Btf {
         std::str::from_utf8(name.split(|&b| b == 0).next()?).ok()
     }
 
-    /// The type of this kind and name, the first of several.
+    /// The first type of this kind and name.
     fn find(&self, kind: u32, name: &str) -> Option<Type> {
         let types = self.types[1..].iter().filter_map(|&at| self.at(at));
         types.into_iter().find(|one| one.kind == kind && self.name(one.name) == Some(name))
     }
 
-    /// Where a member lies in a structure, in bytes, as C's offsetof says:
-    /// `offset("net", "ns.inum")`. Members of unnamed structures and unions are
-    /// those of what they are in.
+    /// The offset of a member in a structure, in bytes, like C's offsetof:
+    /// `offset("net", "ns.inum")`. Members of unnamed structures and unions belong to
+    /// the enclosing structure.
     #[must_use]
     pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
         let mut inside = self.find(STRUCT, structure)?;
@@ -136,7 +136,7 @@ impl Btf {
         Some(offset)
     }
 
-    /// A member's offset in bytes, and the number of its type.
+    /// A member's offset in bytes, and its type number.
     fn member(&self, inside: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
         if depth == 0 || !matches!(inside.kind, STRUCT | UNION) {
             return None;
@@ -156,7 +156,7 @@ impl Btf {
         })
     }
 
-    /// A type without its other names and qualifiers.
+    /// A type without typedefs and qualifiers.
     fn resolved(&self, number: u32) -> Option<Type> {
         let mut one = self.of(number)?;
         for _ in 0..DEPTH {
@@ -168,8 +168,8 @@ impl Btf {
         None
     }
 
-    /// The values of an enumeration and what they are called; none where there
-    /// is no such enumeration.
+    /// The values of an enumeration and their names; empty if there is no such
+    /// enumeration.
     #[must_use]
     pub fn enumerators(&self, name: &str) -> Vec<(u32, &str)> {
         let Some(one) = self.find(ENUM, name) else { return vec![] };
@@ -187,8 +187,8 @@ mod tests {
 
     use super::*;
 
-    /// Makes BTF of types, each its words, and of names, of which the offsets
-    /// are the sums of the lengths before.
+    /// Builds BTF from types, given as words, and from names. A name's offset is the
+    /// sum of the lengths of the names before it.
     fn made(types: &[u32], names: &str) -> Vec<u8> {
         let length = |n: usize| u32::try_from(n).unwrap();
         let bytes = length(4 * types.len());
@@ -215,7 +215,7 @@ mod tests {
             // 3: ns_t, 4: const ns_t
             vec![at("ns_t"), TYPEDEF << 24, 2],
             vec![0, CONST << 24, 3],
-            // 5: the union, 6: struct net, whose offsets have sizes of bit fields
+            // 5: the union, 6: struct net, whose offsets include bit-field sizes
             vec![0, UNION << 24 | 1, 8, at("ns"), 4, 0],
             vec![at("net"), 1 << 31 | STRUCT << 24 | 2, 16, at("a"), 1, 0, 0, 5, 64],
             vec![at("why"), ENUM << 24 | 2, 4, at("NO"), 0, at("YES"), 7],

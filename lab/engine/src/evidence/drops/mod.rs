@@ -1,15 +1,15 @@
-//! The packets that the kernel dropped, where in its code, and why: what the
-//! tracepoint skb:kfree_skb says, with the packet.
+//! Packets that the kernel dropped, with the function and the reason: what the
+//! tracepoint skb:kfree_skb reports, and the start of the packet.
 //!
-//! A program of BPF notes them in a ring that nobody is woken up for. It may be
-//! attached by one who has CAP_BPF and CAP_PERFMON on the machine, which asks
-//! for nothing later: a process that has them attaches it and then leaves the
-//! machine's namespaces. It is gone when its last descriptor is closed.
+//! A BPF program writes them to a ring, and wakes no reader. Attaching it takes
+//! CAP_BPF and CAP_PERFMON on the machine; later steps need no privilege. A process
+//! that has them attaches the program and then leaves the machine's namespaces. The
+//! program is removed when its last descriptor is closed.
 //!
-//! Kernels have reasons since Linux 5.17 (c504e5c2f964, "net: skb: introduce
-//! kfree_skb_reason()"), most of them since 6.0.
+//! The kernel has recorded drop reasons since Linux 5.17 (c504e5c2f964, "net: skb:
+//! introduce kfree_skb_reason()"), most of them since 6.0.
 //!
-//! - include/net/dropreason-core.h, what each means
+//! - include/net/dropreason-core.h, the meanings of the reasons
 //! - include/trace/events/skb.h; kernel/trace/bpf_trace.c
 
 mod bpf;
@@ -31,9 +31,9 @@ use faultlab_net::wire::segment::Header;
 use program::{Maps, Offsets, note};
 
 const PLACE: &str = "drop reasons";
-/// Notes of 216 bytes: some 4,800 packets.
+/// Room for some 4,800 records of 216 bytes.
 const RING: u32 = 1 << 20;
-/// What the names of reasons begin with.
+/// The common prefix of the names of reasons.
 const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// What drops packets of one user namespace, until it is dropped.
@@ -46,12 +46,12 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Has the kernel note what it drops. Nothing is noted before
+    /// Has the kernel record dropped packets. Nothing is recorded before
     /// [`Attached::here`].
     ///
     /// # Errors
-    /// [`Error::Missing`] where the kernel has no drop reasons, does not
-    /// describe its types, or does not let this process look.
+    /// [`Error::Missing`] if the kernel has no drop reasons, has no BTF, or denies
+    /// this process access.
     pub fn attach() -> Result<Self> {
         let described = fs::read(btf::OF_THE_KERNEL).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::missing(
@@ -77,12 +77,11 @@ impl Attached {
         Ok(Self { notes, settings, reasons, _program: program })
     }
 
-    /// Reads from now on what is dropped in the network namespaces of the user
-    /// namespace that this process is in.
+    /// Reads from now on what is dropped in the network namespaces of this process's
+    /// user namespace.
     ///
     /// # Errors
-    /// Where the kernel does not allow it: up to 5.18 it does not in a user
-    /// namespace.
+    /// If the kernel does not allow it: up to 5.18, it does not in a user namespace.
     pub fn here(self) -> Result<SharedDrops> {
         let own = fs::metadata("/proc/self/ns/user").map_err(|e| Error::kernel(PLACE, "stat ns/user", e))?;
         let mut settings = [0; 16];
@@ -94,7 +93,7 @@ impl Attached {
     }
 }
 
-/// Why the kernel does not let this process look.
+/// Why the kernel denies this process access.
 fn refused(tried: &'static str, error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM) => Error::missing(
@@ -105,7 +104,7 @@ fn refused(tried: &'static str, error: io::Error) -> Error {
     }
 }
 
-/// What the kernel drops, as all arms of a worker share it.
+/// The dropped packets, shared by all arms of a worker.
 #[derive(Debug, Default)]
 pub struct SharedDrops(Option<RefCell<Reading>>);
 
@@ -113,19 +112,19 @@ pub struct SharedDrops(Option<RefCell<Reading>>);
 struct Reading {
     reader: Reader,
     attached: Attached,
-    /// What was read and not taken, by the number of its namespace.
+    /// The records read and not yet taken, with the number of their namespace.
     noted: Vec<(u64, Dropped)>,
-    /// How many had no room when it was last asked.
+    /// The number of lost records, as of the last request.
     lost: u64,
 }
 
 impl SharedDrops {
-    /// What was dropped in a namespace `since` then, of CLOCK_MONOTONIC, and since
-    /// it was last asked for, in the order in which it was. Another namespace may
+    /// The packets dropped in a namespace since `since`, in CLOCK_MONOTONIC time, and
+    /// since the last call, in order. `since` matters because another namespace may
     /// have had its number before.
     ///
     /// # Errors
-    /// Where the namespace's number cannot be had.
+    /// If the namespace's number cannot be read.
     pub fn take(&self, namespace: &Namespace, since: Duration) -> Result<Vec<Dropped>> {
         let Some(reading) = &self.0 else { return Ok(vec![]) };
         let Reading { reader, attached, noted, .. } = &mut *reading.borrow_mut();
@@ -138,23 +137,23 @@ impl SharedDrops {
         Ok(Vec::into_iter(taken).map(|(_, dropped)| dropped).filter(|d| d.at >= since).collect())
     }
 
-    /// Forgets what nobody has asked for: what was dropped by namespaces that are
-    /// no hosts.
+    /// Discards the records that were never requested: those of namespaces that are
+    /// not hosts.
     pub fn forget(&self) {
         if let Some(reading) = &self.0 {
             let Reading { reader, noted, .. } = &mut *reading.borrow_mut();
             while reader.next().is_some() {}
             noted.clear();
         }
-        // Nor does anybody ask how many of those had no room.
+        // The number of lost records of those namespaces is not of interest either.
         let _ = self.lost();
     }
 
-    /// How many more were dropped for which the ring had no room, since it was
-    /// last asked.
+    /// How many more packets were dropped without room for them in the ring, since
+    /// the last call.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// If the kernel call fails.
     pub fn lost(&self) -> Result<u64> {
         let Some(reading) = &self.0 else { return Ok(0) };
         let mut reading = reading.borrow_mut();
@@ -165,7 +164,7 @@ impl SharedDrops {
     }
 }
 
-/// A note, and the number of the network namespace that it is from.
+/// A decoded record, with the number of its network namespace.
 fn decode(note: &[u8], reasons: &[(u32, String)]) -> Option<(u64, Dropped)> {
     let note: &[u8; note::LENGTH] = note.try_into().ok()?;
     let word = |at: usize| u32::from_ne_bytes(note[at..at + 4].try_into().expect("four bytes"));

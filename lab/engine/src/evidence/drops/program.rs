@@ -1,6 +1,6 @@
-//! The program that the kernel runs for each packet that it drops: it notes
-//! whose, where and why, and copies the packet's first bytes. What is for another
-//! host is none of its business.
+//! The program that the kernel runs for each packet that it drops. It records the
+//! namespace, the function and the reason, and copies the start of the packet. It
+//! ignores packets for other hosts.
 //!
 //! - Documentation/bpf/standardization/instruction-set.rst
 //! - include/trace/events/skb.h, kfree_skb; include/net/dropreason-core.h
@@ -14,13 +14,13 @@
 
 use super::btf::Btf;
 
-/// How long the name of a function may be, with its module and a zero.
+/// The maximum length of a function's name, with its module and a zero byte.
 pub(super) const NAME: usize = 64;
-/// How much of a packet is kept, from its network header on: the longest
-/// headers of IPv4 and TCP.
+/// How much of a packet is kept, starting at its network header: the longest IPv4 and
+/// TCP headers.
 pub(super) const PACKET: usize = 120;
 
-/// Where in the note each part lies.
+/// The offset of each field of a record.
 pub(super) mod note {
     /// CLOCK_MONOTONIC in nanoseconds, 8 bytes.
     pub const AT: usize = 0;
@@ -32,16 +32,16 @@ pub(super) mod note {
     pub const NAMESPACE: usize = 20;
     /// The EtherType in network byte order, 2 bytes.
     pub const PROTOCOL: usize = 24;
-    /// The caller's name, ended by a zero.
+    /// The caller's name, terminated by a zero byte.
     pub const FUNCTION: usize = 32;
     /// The packet.
     pub const PACKET: usize = FUNCTION + super::NAME;
-    /// How long a note is.
+    /// The length of a record.
     pub const LENGTH: usize = PACKET + super::PACKET;
 }
 
-/// What the program has to know of the kernel that it runs on, in bytes from
-/// the beginning of each structure.
+/// What the program must know about the running kernel: member offsets, in bytes from
+/// the start of each structure.
 #[derive(Debug)]
 pub(super) struct Offsets {
     skb_dev: u32,
@@ -54,8 +54,8 @@ pub(super) struct Offsets {
     net_inum: u32,
     net_user_ns: u32,
     user_ns_inum: u32,
-    /// SKB_DROP_REASON_OTHERHOST: whom a frame is not for drops it, as every
-    /// wire's end does. Some kernels do not tell.
+    /// SKB_DROP_REASON_OTHERHOST: a frame was dropped because it is for another host,
+    /// as at the end of every wire. Some kernels do not have it.
     otherhost: Option<u32>,
 }
 
@@ -80,19 +80,19 @@ impl Offsets {
     }
 }
 
-/// The maps that the program uses, as descriptors.
+/// The maps that the program uses, by descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Maps {
-    /// An array of one value: the number of the user namespace whose packets
-    /// are noted, and how many notes had no room, both of 8 bytes.
+    /// A one-element array: the number of the user namespace whose packets are
+    /// recorded, and the number of lost records, 8 bytes each.
     pub settings: i32,
-    /// An array of one value: [`FORMAT`].
+    /// A one-element array: [`FORMAT`].
     pub format: i32,
-    /// The ring of notes.
+    /// The ring of records.
     pub notes: i32,
 }
 
-/// How the kernel spells an address: the name of the function.
+/// The format by which the kernel prints an address as the name of the function.
 pub(super) const FORMAT: [u8; 8] = *b"%ps\0\0\0\0\0";
 
 // enum bpf_func_id
@@ -100,12 +100,12 @@ const KTIME_GET_NS: i32 = 5;
 const PROBE_READ_KERNEL: i32 = 113;
 const RINGBUF_OUTPUT: i32 = 130;
 const SNPRINTF: i32 = 165;
-/// Nobody waits for a note.
+/// A new record wakes no reader.
 const BPF_RB_NO_WAKEUP: i32 = 1;
-/// src of the instruction that loads the address of a map, and of an array's value.
+/// The src of the instruction that loads the address of a map, and of an array's value.
 const BPF_PSEUDO_MAP_FD: u8 = 1;
 const BPF_PSEUDO_MAP_VALUE: u8 = 2;
-/// The low bit of a reference to a dst_entry says that it is not counted: SKB_DST_NOREF.
+/// The low bit of a dst_entry pointer marks an uncounted reference: SKB_DST_NOREF.
 const PTRMASK: i32 = -8;
 
 /// A register: r0 to r10.
@@ -119,19 +119,19 @@ const R5: Register = 5;
 /// The tracepoint's arguments: the packet, the caller, the reason.
 const CONTEXT: Register = 6;
 const SKB: Register = 7;
-/// What was read last.
+/// The last value read.
 const VALUE: Register = 8;
-/// The network namespace; then the offset of the network header.
+/// The network namespace; later the offset of the network header.
 const NET: Register = 9;
 const NETWORK_HEADER: Register = 9;
 /// The end of the stack.
 const STACK: Register = 10;
 
-/// Where the note is on the stack, and what is read on the way to it.
+/// The record's place on the stack, and the scratch space next to it.
 const NOTE: i16 = -(note::LENGTH as i16);
 const SCRATCH: i16 = NOTE - 8;
 
-/// The program for a kernel, in instructions of eight bytes.
+/// The program for a kernel, as instructions of eight bytes.
 pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
     let mut p = Assembler::default();
     let part = |at: usize| NOTE + at as i16;
@@ -140,7 +140,8 @@ pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
     let not_for_it = kernel.otherhost.map(|reason| p.jump(IF, R1, reason as i32));
     p.load(SKB, CONTEXT, 0);
 
-    // Whose it is, its device says. In TCP's hands it has none, and still a route.
+    // The namespace is that of its device. A packet in TCP has no device, but still a
+    // route.
     p.follow(SKB, kernel.skb_dev);
     let has_device = p.jump(IF_NOT, VALUE, 0);
     p.follow(SKB, kernel.skb_refdst);
@@ -158,7 +159,7 @@ pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
     p.load(R1, R1, 0);
     let anothers = p.jump_unless_equal(VALUE, R1);
 
-    // The verifier wants all of a note to be written.
+    // The verifier requires that the whole record is written.
     (0..note::PACKET).step_by(8).for_each(|at| p.store_zero(part(at)));
     p.read(part(note::NAMESPACE), 4, NET, kernel.net_inum);
     p.read(part(note::PROTOCOL), 2, SKB, kernel.skb_protocol);
@@ -203,12 +204,12 @@ pub(super) fn program(kernel: &Offsets, maps: Maps) -> Vec<[u8; 8]> {
 const IF: u8 = 0x15;
 const IF_NOT: u8 = 0x55;
 
-/// Writes instructions by their code, registers, offset and constant:
-/// `struct bpf_insn`.
+/// Emits instructions with their code, registers, offset and constant: `struct
+/// bpf_insn`.
 #[derive(Debug, Default)]
 struct Assembler(Vec<[u8; 8]>);
 
-/// A jump forward to a place that is not known yet.
+/// A forward jump whose target is not known yet.
 #[must_use]
 struct Jump(usize);
 
@@ -257,7 +258,7 @@ impl Assembler {
         self.write(0x7a, (STACK, 0), on_stack, 0);
     }
 
-    /// Adds to memory, while others may.
+    /// Adds to memory atomically.
     fn count(&mut self, at: Register, offset: i16, by: Register) {
         self.write(0xdb, (at, by), offset, 0);
     }
@@ -267,7 +268,7 @@ impl Assembler {
         self.add_constant(to, place.into());
     }
 
-    /// A map, or the address of the value of an array: two instructions.
+    /// Loads a map, or the address of an array's value: two instructions.
     fn map(&mut self, to: Register, pseudo: u8, descriptor: i32) {
         self.write(0x18, (to, pseudo), 0, descriptor);
         self.write(0, (0, 0), 0, 0);
@@ -291,13 +292,13 @@ impl Assembler {
         Jump(self.0.len() - 1)
     }
 
-    /// Lets a jump end here.
+    /// Makes this the target of a jump.
     fn land(&mut self, Jump(at): Jump) {
         let over = (self.0.len() - at - 1) as i16;
         self.0[at][2..4].copy_from_slice(&over.to_ne_bytes());
     }
 
-    /// Reads kernel memory behind a pointer; what cannot be read is zero.
+    /// Reads kernel memory at a pointer; memory that cannot be read is zero.
     fn read(&mut self, to: i16, length: usize, pointer: Register, offset: u32) {
         self.on_stack(R1, to);
         self.set(R2, length as i32);
@@ -306,7 +307,7 @@ impl Assembler {
         self.call(PROBE_READ_KERNEL);
     }
 
-    /// Reads the pointer behind a pointer.
+    /// Reads the pointer stored at a pointer.
     fn follow(&mut self, pointer: Register, offset: u32) {
         self.read(SCRATCH, 8, pointer, offset);
         self.load(VALUE, STACK, SCRATCH);
