@@ -57,7 +57,7 @@ impl Folder {
     /// Opens a directory, which is made where it is missing.
     ///
     /// # Errors
-    /// Where it cannot be made, or a link that another user made leads there. The
+    /// If it cannot be made, or a link that another user made leads there. The
     /// error names the path.
     pub(super) fn make(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| named(path, &error);
@@ -81,7 +81,7 @@ impl Folder {
     /// Writes a file of the directory, in the place of whatever has its name.
     ///
     /// # Errors
-    /// Where it cannot be written; names it, and leaves what was there.
+    /// If it cannot be written; names it, and leaves what was there.
     pub(super) fn write(
         &self,
         name: &str,
@@ -144,7 +144,7 @@ impl Drop for Draft<'_> {
 /// written to; another user's is replaced.
 ///
 /// # Errors
-/// Where it cannot be written; names it.
+/// If it cannot be written; names it.
 pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let failed = |error: io::Error| named(path, &error);
     let name = path.file_name().ok_or_else(|| failed(io::Error::other("it names no file")))?;

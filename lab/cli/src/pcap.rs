@@ -17,7 +17,7 @@ pub(super) fn file(outcome: &Outcome, arm: &str) -> String {
 /// Writes the captures of an outcome into a directory.
 ///
 /// # Errors
-/// Where a file cannot be written; names it.
+/// If a file cannot be written; names it.
 pub(super) fn write(outcome: &Outcome, folder: &Path) -> io::Result<()> {
     for arm in &outcome.arms {
         let Some(capture) = &arm.capture else { continue };

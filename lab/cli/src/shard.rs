@@ -80,7 +80,7 @@ impl Parts {
     /// too.
     ///
     /// # Errors
-    /// Where it is none; a sentence.
+    /// If it is none; a sentence.
     pub(super) fn note(&mut self, part: Part, file: usize, has_outcome: bool) -> Result<bool, String> {
         let Part { index, of, outcomes, matrix } = part;
         if !(1..=of).contains(&index) {

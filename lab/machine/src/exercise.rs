@@ -244,7 +244,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// Plays the probes on the network as it now is, or looks at them again.
     ///
     /// # Errors
-    /// Where they cannot be played.
+    /// If they cannot be played.
     async fn check(&mut self) -> Result<Verdict> {
         let played = if self.looks() {
             self.run.recheck().await;

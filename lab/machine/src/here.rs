@@ -82,7 +82,7 @@ impl Here {
     /// Runs a scenario, telling the name of each arm that ends.
     ///
     /// # Errors
-    /// Where no outcome came: the worker could not start, died, or took longer
+    /// If no outcome came: the worker could not start, died, or took longer
     /// than two minutes.
     pub async fn run(&self, job: Job, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
         match self.ask(Work::Do(job), on_arm).await? {
@@ -97,7 +97,7 @@ impl Here {
     /// where it cannot be confined. Returns the shell's exit status.
     ///
     /// # Errors
-    /// Where the arm could not be played or no shell started.
+    /// If the arm could not be played or no shell started.
     #[allow(clippy::too_many_arguments, reason = "each is one option of the command")]
     pub async fn shell(
         &self,

@@ -127,7 +127,7 @@ pub(super) trait Site {
 /// The runtime of a process that does jobs.
 ///
 /// # Errors
-/// Where the kernel refuses it a descriptor.
+/// If the kernel refuses it a descriptor.
 pub(super) fn runtime(place: &'static str) -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Error::kernel(place, "start the runtime", e))
@@ -145,7 +145,7 @@ impl Job {
     /// Does it and reports it, its end last.
     ///
     /// # Errors
-    /// Where it came to no end.
+    /// If it came to no end.
     pub(super) fn perform(
         &self,
         catalogue: &Catalogue,

@@ -91,7 +91,7 @@ pub(super) fn only_as_init() -> Result<()> {
 /// Mounts /proc, /sys, /dev, /tmp, debugfs and tracefs.
 ///
 /// # Errors
-/// Where the kernel lacks one that nothing works without.
+/// If the kernel lacks one that nothing works without.
 pub fn mount_file_systems() -> Result<()> {
     only_as_init()?;
     for Mount { source, target, kind, optional } in MOUNTS {
@@ -113,7 +113,7 @@ pub fn mount_file_systems() -> Result<()> {
 /// the console: an open terminal is polled several times a second.
 ///
 /// # Errors
-/// Where /dev is not mounted.
+/// If /dev is not mounted.
 pub fn leave_console() -> Result<()> {
     only_as_init()?;
     let open = |path: &str, write: bool| {
@@ -134,7 +134,7 @@ pub fn leave_console() -> Result<()> {
 /// wide as that of whoever sits there. The kernel prints its errors there only.
 ///
 /// # Errors
-/// Where the kernel has no such port.
+/// If the kernel has no such port.
 pub fn take_console(columns: usize) -> Result<OwnedFd> {
     const CONSOLE: &str = "/dev/ttyS0";
     only_as_init()?;
@@ -159,7 +159,7 @@ pub fn take_console(columns: usize) -> Result<OwnedFd> {
 /// farewell.
 ///
 /// # Errors
-/// Where /proc is not mounted.
+/// If /proc is not mounted.
 pub fn silence_console() -> Result<()> {
     only_as_init()?;
     set_console_level("0")
@@ -297,7 +297,7 @@ fn stop_8254() -> Result<()> {
 /// fill_ptr_key_workfn runs every 2 s until that has happened.
 ///
 /// # Errors
-/// Where the process may not (CAP_SYS_ADMIN).
+/// If the process may not (CAP_SYS_ADMIN).
 pub fn seed_randomness(seed: u64) -> Result<()> {
     /// include/uapi/linux/random.h: struct rand_pool_info.
     #[repr(C)]
@@ -336,7 +336,7 @@ fn splitmix(seed: u64) -> [u64; 4] {
 /// Ends the guest. With `-no-reboot` QEMU leaves at the reset, on every board.
 ///
 /// # Errors
-/// Where the process is not a machine's init.
+/// If the process is not a machine's init.
 pub fn power_off() -> Result<std::convert::Infallible> {
     only_as_init()?;
     // SAFETY: reboot(2) takes no pointers. Only the init of a guest gets here,

@@ -19,7 +19,7 @@ const PORT: &str = "/dev/ttyS1";
 /// a second by the 8250 driver, which keeps virtual time from jumping.
 ///
 /// # Errors
-/// Where there is no such port.
+/// If there is no such port.
 pub fn send(frame: &Frame) -> Result<()> {
     let failed = |tried: &'static str| move |e| Error::kernel(PORT, tried, e);
     let errno = |tried: &'static str| move |e: nix::Error| failed(tried)(e.into());

@@ -23,7 +23,7 @@ const THIS: id_t = 0;
 /// are left to it, and none comes in the middle of a system call.
 ///
 /// # Errors
-/// Where the kernel refuses it.
+/// If the kernel refuses it.
 pub fn go_first() -> Result<()> {
     only_as_init()?;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

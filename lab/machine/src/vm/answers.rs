@@ -57,7 +57,7 @@ impl Answers {
     /// The questions to a guest with a kernel of this release.
     ///
     /// # Errors
-    /// Where a job is not to run a scenario of the catalogue.
+    /// If a job is not to run a scenario of the catalogue.
     pub fn new(catalogue: &Catalogue, jobs: &[Job], release: &str, clock: Clock) -> Result<Self> {
         let asked = jobs.iter().map(|job| Asked::of(catalogue, job, clock)).collect::<Result<_>>()?;
         Ok(Self {

@@ -59,7 +59,7 @@ impl Executable {
     /// the ones it was started with.
     ///
     /// # Errors
-    /// Where /proc cannot be read, or a mapped file is gone from its path (an
+    /// If /proc cannot be read, or a mapped file is gone from its path (an
     /// upgrade of the C library under the running process).
     pub fn running() -> Result<Self> {
         let read = |path: &Path| {
@@ -106,7 +106,7 @@ impl Executable {
     /// tells and starts nothing (ld.so(8), --list).
     ///
     /// # Errors
-    /// Where it is none, or its loader does not find all.
+    /// If it is none, or its loader does not find all.
     pub fn at(program: &Path) -> Result<Self> {
         let place = program.display().to_string();
         let read = |path: &Path| {

@@ -115,7 +115,7 @@ impl Initramfs {
     /// The archive, uncompressed.
     ///
     /// # Errors
-    /// Where a file is too large for the format (4 GiB).
+    /// If a file is too large for the format (4 GiB).
     pub fn build(&self) -> Result<Vec<u8>> {
         let mut archive = Vec::new();
         let failed = |e| Error::kernel("initramfs", "write the archive", e);

@@ -50,7 +50,7 @@ impl Qemu {
     /// QEMU ends with this thread, whatever ends the thread.
     ///
     /// # Errors
-    /// Where QEMU cannot be started. What goes wrong in the guest is no error
+    /// If QEMU cannot be started. What goes wrong in the guest is no error
     /// but a [`GuestEnd`].
     pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut OnFrame<'_>) -> Result<GuestEnd> {
         let kvm = self.clock == GuestClock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);

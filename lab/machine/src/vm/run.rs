@@ -91,7 +91,7 @@ impl Vm {
     /// scenario of the catalogue.
     ///
     /// # Errors
-    /// Where the guest cannot be started at all.
+    /// If the guest cannot be started at all.
     pub async fn run(
         &self,
         catalogue: &Catalogue,

@@ -45,7 +45,7 @@ impl Asked {
     /// What a job asks for.
     ///
     /// # Errors
-    /// Where it is not to run a scenario of the catalogue.
+    /// If it is not to run a scenario of the catalogue.
     pub fn of(catalogue: &Catalogue, job: &Job, clock: Clock) -> Result<Self> {
         let Job::Run { scenario, only, set, without_cause, looks } = job else {
             return Err(Error::Lab("a guest that answers runs scenarios".to_owned()));
