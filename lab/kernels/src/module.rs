@@ -57,7 +57,8 @@ impl Module {
                 .filter(|name| !name.is_empty())
                 .map(module_name)
                 .collect(),
-            // Other softdeps name aliases, which are not resolved here.
+            // softdep names that are not module names are aliases, which are not
+            // resolved here.
             softdep_pre: values("softdep")
                 .iter()
                 .flat_map(softdep_pre)
