@@ -1,13 +1,13 @@
 //! The available kernels.
 //!
 //! - `store`: the entries, each an `entry` under `sums`; `add`: adds one from its
-//! `source`, with `progress`: from a `suite` through `apt` and its `mirror` (each
-//! runs a `command`), from a `package` (an `ar` archive), from an `image`.
+//!   `source`, with `progress`: from a `suite` through `apt` and its `mirror` (each
+//!   runs a `command`), from a `package` (an `ar` archive), from an `image`.
 //! - `beneath`: checked names of untrusted files, and `directory`: opens them;
-//! `limits`: bounds on untrusted input.
+//!   `limits`: bounds on untrusted input.
 //! - `kernel_image`: a kernel that can be run; `modules`: its modules;
-//! `load_order`: which of them to load, and in which order; `module`: a module's
-//! own metadata; `vmlinux`: the kernel inside its bzImage.
+//!   `load_order`: which of them to load, and in which order; `module`: a module's
+//!   own metadata; `vmlinux`: the kernel inside its bzImage.
 
 mod add;
 mod apt;
