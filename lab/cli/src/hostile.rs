@@ -122,8 +122,8 @@ fn options(words: &[&str], catalogue: &Catalogue) -> Options {
     Typed::try_parse_from(words).unwrap().run.options(catalogue).unwrap()
 }
 
-/// Checks for terminal control characters, and for lines that begin with the
-/// hostile text.
+/// Checks that a text has no terminal control characters, and no line that the
+/// hostile text starts.
 fn is_harmless(format: &str, text: &str) {
     let raw: Vec<char> = text.chars().filter(|letter| *letter != '\n' && !is_plain(*letter)).collect();
     assert!(raw.is_empty(), "{format}: {raw:?}");

@@ -9,7 +9,7 @@ use std::fs;
 /// container managers take, and below those that systemd calls foreign.
 const FIRST: u32 = 0x7000_0000;
 
-/// The size of a range: as many ids as Linux distributions give to a user.
+/// The size of a range: as large as the range that Linux distributions use for users.
 const COUNT: u32 = 0x1_0000;
 
 /// The number of ranges: workers should not share one.
