@@ -1,4 +1,4 @@
-//! The commands of an exercise: this program, started under their names.
+//! The commands of an exercise: this program, run under their names.
 
 use std::process::ExitCode;
 

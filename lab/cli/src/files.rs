@@ -1,10 +1,10 @@
-//! The files that a run writes: captures, reports, consoles.
+//! The files that a run writes: captures, reports, console logs.
 //!
-//! A run may be root's, and its directory one that others write to. So a file is
-//! made beside its place, under a name that nobody can know, and renamed: a link
-//! or a FIFO that stands there is replaced and never followed. What was typed is
-//! followed, but not through a link that another user made (the kernel's
-//! fs.protected_symlinks, which not every machine has on).
+//! A run may be root's, with an output directory that others can write to. So each
+//! file is created beside its target under an unpredictable name, and renamed: a
+//! link or a FIFO at the target is replaced, never followed. Paths given by the
+//! user are followed, but not through another user's link (the kernel's
+//! fs.protected_symlinks, which not every machine enables).
 //!
 //! Reading: open(2), O_EXCL and O_NOFOLLOW; proc_sys_fs(5), protected_symlinks.
 
@@ -23,10 +23,10 @@ use sha2::{Digest, Sha256};
 
 use faultlab_base::limits;
 
-/// A name, or a part of one: letters, digits, `.`, `_` and `-`, with no dot at its
-/// beginning. `:` becomes `_`, as `debian:sid` is a kernel's usual name. Where
-/// anything else had to go, what stays is followed by a hash of the whole: two
-/// names stay two.
+/// A file name, or a part of one: letters, digits, `.`, `_` and `-`, without a
+/// leading dot. `:` becomes `_`, because kernels have names such as `debian:sid`.
+/// If any other character was dropped, a hash of the whole text is appended, so
+/// distinct texts have distinct names.
 pub(super) fn name(text: &str) -> String {
     let kept = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     let plain = |letter: char| letter != '_' && (kept(letter) || letter == ':');
@@ -39,14 +39,14 @@ pub(super) fn name(text: &str) -> String {
     format!("{start}_{}", hash(text))
 }
 
-/// 16 hexadecimal digits that tell texts apart.
+/// 16 hexadecimal digits that identify a text.
 pub(super) fn hash(text: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(text).into();
     let (first, _) = digest.split_first_chunk().expect("it has 32 bytes");
     format!("{:016x}", u64::from_be_bytes(*first))
 }
 
-/// A directory to write files into.
+/// A directory to write to.
 #[derive(Debug)]
 pub(super) struct Folder {
     directory: OwnedFd,
@@ -54,16 +54,16 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens a directory, which is made where it is missing.
+    /// Opens a directory, creating it if needed.
     ///
     /// # Errors
-    /// Where it cannot be made, or a link that another user made leads there. The
+    /// If it cannot be created, or the path leads through another user's link. The
     /// error names the path.
     pub(super) fn make(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| named(path, &error);
         trusted(path)?;
         fs::create_dir_all(path).map_err(named)?;
-        // Who made a link meanwhile is told of it.
+        // Reports a link that was created meanwhile.
         trusted(path)?;
         Self::open(path)
     }
@@ -78,10 +78,10 @@ impl Folder {
         Ok(Self { directory, path: path.to_owned() })
     }
 
-    /// Writes a file of the directory, in the place of whatever has its name.
+    /// Writes a file in the directory, replacing whatever has its name.
     ///
     /// # Errors
-    /// Where it cannot be written; names it, and leaves what was there.
+    /// If it cannot be written. The error names it, and the old file stays.
     pub(super) fn write(
         &self,
         name: &str,
@@ -106,7 +106,7 @@ impl Folder {
     }
 }
 
-/// A file that has not got its name yet.
+/// A file that is not renamed to its final name yet.
 #[derive(Debug)]
 struct Draft<'a> {
     folder: &'a Folder,
@@ -139,12 +139,12 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Writes the file that was typed, in the place of what is there. A device, a FIFO
-/// (`/dev/stdout`, `>(command)`) or a link of the user's own or of root's is
+/// Writes the file that the user named, replacing an existing one. A device, a FIFO
+/// (`/dev/stdout`, `>(command)`), or a link that belongs to the user or to root is
 /// written to; another user's is replaced.
 ///
 /// # Errors
-/// Where it cannot be written; names it.
+/// If it cannot be written. The error names it.
 pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let failed = |error: io::Error| named(path, &error);
     let name = path.file_name().ok_or_else(|| failed(io::Error::other("it names no file")))?;
@@ -162,7 +162,7 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result
     {
         let kind = end.file_type();
         let special = kind.is_char_device() || kind.is_block_device() || kind.is_fifo() || kind.is_socket();
-        // /dev/stdout may be a file, which others have open.
+        // /dev/stdout may be a regular file that other processes have open.
         if special || path.starts_with("/dev") || path.starts_with("/proc") {
             return into(path, OFlag::empty(), fill).map_err(failed);
         }
@@ -178,7 +178,7 @@ fn split(path: &Path) -> Option<(&Path, &Path)> {
     Some((path.parent()?, Path::new(path.file_name()?)))
 }
 
-/// Writes into what is there and is no file of a directory.
+/// Writes to an existing target that is not a file of a directory.
 fn into(path: &Path, flags: OFlag, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let flags = flags | OFlag::O_NOCTTY;
     let mut out = BufWriter::new(File::options().append(true).custom_flags(flags.bits()).open(path)?);
@@ -186,12 +186,12 @@ fn into(path: &Path, flags: OFlag, fill: impl FnOnce(&mut dyn Write) -> io::Resu
     out.flush()
 }
 
-/// Whether a link of this user may be followed: one's own, and root's.
+/// Whether this user's links may be followed: one's own, and root's.
 fn is_ours(user: u32) -> bool {
     user == geteuid().as_raw() || user == 0
 }
 
-/// Refuses a path that a link of another user is part of.
+/// Refuses a path that contains another user's link.
 fn trusted(path: &Path) -> io::Result<()> {
     let link = |part: &&Path| part.symlink_metadata().is_ok_and(|m| m.is_symlink() && !is_ours(m.uid()));
     match path.ancestors().find(link) {
@@ -221,14 +221,14 @@ mod tests {
         out.write_all(b"words")
     }
 
-    /// A directory that everybody writes to.
+    /// A world-writable directory with the sticky bit.
     fn sticky() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         folder
     }
 
-    /// The names of a directory's files.
+    /// The names of the files in a directory.
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

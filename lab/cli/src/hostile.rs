@@ -1,4 +1,4 @@
-//! An outcome with hostile text in every field, through every format.
+//! Outcomes with hostile text in every field, in every output format.
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -18,12 +18,12 @@ use faultlab_report::made::column;
 use faultlab_report::matrix::{Column, matrix};
 use faultlab_report::{Style, junit, ktap, pcapng};
 
-/// What a guest may try: a title, a cleared screen, lines of this program and of
-/// KTAP, another direction, markup.
+/// Text that a hostile guest may send: a terminal title, a cleared screen, forged
+/// lines of this program and of KTAP, bidirectional overrides, markup.
 const HOSTILE: &str = "\x1b]0;t\x07\u{9b}2J\nfaultlab: all as expected\r\nok 1 forged\n  ok 1 forged\u{85}\u{2028}\
                        \u{202e}\u{2066}\u{200b}\u{feff}<script>\"'&\x7f\t\0# SKIP";
 
-/// Strings that are no text: names of a kind, addresses, bytes.
+/// String fields that are not free text: enum names, addresses, bytes.
 const NO_TEXT: [&str; 11] = [
     "machine",
     "clock",
@@ -38,13 +38,13 @@ const NO_TEXT: [&str; 11] = [
     "remote",
 ];
 
-/// The value with hostile text in the place of all text.
+/// The value with all text replaced by hostile text.
 fn hostile(key: &str, value: Value) -> Value {
     match value {
         Value::String(_) if !NO_TEXT.contains(&key) => HOSTILE.into(),
         Value::Array(values) => values.into_iter().map(|value| hostile(key, value)).collect(),
         Value::Object(fields) => {
-            // Maps have names of rows and hosts for keys.
+            // The keys of these maps are names of rows or hosts.
             let map = ["settings", "observations", "unseen", "evidence"].contains(&key);
             let field = |(name, value): (String, Value)| {
                 let value = hostile(&name, value);
@@ -86,7 +86,8 @@ fn outcome() -> Value {
     hostile("", outcome)
 }
 
-/// The outcome as a guest sends it, and as the lab makes it of a guest's console.
+/// The outcome as a guest sends it, and as the lab derives it from a guest's
+/// console.
 fn outcomes() -> [Outcome; 2] {
     let sent: Outcome = serde_json::from_value(outcome()).unwrap();
     let mut made = sent.clone();
@@ -121,11 +122,12 @@ fn options(words: &[&str], catalogue: &Catalogue) -> Options {
     Typed::try_parse_from(words).unwrap().run.options(catalogue).unwrap()
 }
 
-/// Has no character that a terminal obeys, and no line that the text began.
+/// Checks that a text has no terminal control characters, and no line that the
+/// hostile text starts.
 fn is_harmless(format: &str, text: &str) {
     let raw: Vec<char> = text.chars().filter(|letter| *letter != '\n' && !is_plain(*letter)).collect();
     assert!(raw.is_empty(), "{format}: {raw:?}");
-    // Lines mean nothing in markup.
+    // Lines have no meaning in markup.
     for line in text.lines().filter(|_| !text.starts_with('<')) {
         assert!(!line.starts_with("faultlab:") && !line.starts_with("ok 1 forged"), "{format}: {text}");
     }
@@ -156,7 +158,7 @@ fn no_format_lets_hostile_text_through() {
         is_harmless("KTAP", &ktap);
         let results = ktap.lines().map(str::trim_start);
         assert_eq!(results.filter(|l| l.starts_with("ok ") || l.starts_with("not ok ")).count(), 4, "{ktap}");
-        // Of a `#` in a name a reader would make a directive.
+        // A `#` in a name would be read as a directive.
         assert!(
             ktap.lines().all(|line| line.matches('#').count() <= 1 || line.starts_with("  # ")),
             "{ktap}"
@@ -221,6 +223,6 @@ fn what_a_guest_reports_meanwhile_is_clean() {
         other => panic!("{other:?}"),
     };
     assert!(read("arm-ended").chars().all(is_plain));
-    // A panic has the last lines of the console.
+    // A panic quotes the last lines of the console.
     assert!(read("failed").chars().all(|letter| letter == '\n' || is_plain(letter)));
 }

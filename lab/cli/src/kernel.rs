@@ -84,8 +84,8 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
     ))?)
 }
 
-/// An entry as it may be printed: its files may have been changed, and its names
-/// are a package's.
+/// An entry that is safe to print: its files may have been changed, and its names
+/// come from a package.
 fn clean(mut entry: Entry) -> Entry {
     let Entry { id, release, version, source, modules: _, sums } = &mut entry;
     [id, release, sums].into_iter().chain(version).chain(source).for_each(text::clean_line);

@@ -1,4 +1,4 @@
-//! `--ladder`: the packets of arms in the terminal.
+//! `--ladder`: draws the packets of arms in the terminal.
 
 use super::options::Options;
 use faultlab_model::outcome::Outcome;
@@ -8,7 +8,7 @@ use faultlab_report::html::{ByArm, Drawn};
 use faultlab_report::ladder::Ladder;
 use faultlab_report::lanes::Lanes;
 
-/// Draws the captures of an outcome, and takes them out of it.
+/// Draws the captures of an outcome, and removes them from it.
 pub(super) fn take(outcome: &mut Outcome) -> ByArm {
     let drawn = |arm: &mut faultlab_model::outcome::ArmOutcome| {
         let capture = arm.capture.take()?;
@@ -17,7 +17,7 @@ pub(super) fn take(outcome: &mut Outcome) -> ByArm {
     outcome.arms.iter_mut().filter_map(drawn).collect()
 }
 
-/// The ladders of control and fault, or of the arms that were asked for.
+/// The ladders of control and fault, or of the requested arms.
 pub(super) fn text(outcome: &Outcome, drawn: &ByArm, options: &Options, style: Style) -> String {
     let mut text = String::new();
     for arm in &outcome.arms {

@@ -100,7 +100,7 @@ enum Stop {
     Usage(String),
     /// The lab could not run: status 69 (EX_UNAVAILABLE of sysexits.h).
     Lab(Error),
-    /// `git bisect run` asked, and cannot be told: status 125.
+    /// `git bisect run` asked, and there is no answer: status 125.
     CannotTell(String),
     /// Standard output or a file could not be written: status 74 (EX_IOERR of
     /// sysexits.h).
@@ -110,8 +110,8 @@ enum Stop {
 }
 
 impl Stop {
-    /// The same for `git bisect run`, to which every status from 1 to 127 but
-    /// 125 means a bad kernel.
+    /// The same for `git bisect run`, which treats every status from 1 to 127
+    /// except 125 as a bad kernel.
     fn for_bisect(self) -> Self {
         match self {
             Self::Usage(sentence) => Self::CannotTell(sentence),
@@ -140,7 +140,7 @@ impl From<Error> for Stop {
     }
 }
 
-/// The whole program, but for its scenarios.
+/// The whole program, except for its scenarios.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
     if guest::asked() {
@@ -163,7 +163,7 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         Ok(status) => return status,
         Err(Stop::Usage(sentence)) => (2, sentence),
         Err(Stop::Lab(error)) => (69, error.to_string()),
-        // `faultlab run | head` ends as quietly as a program that SIGPIPE ends.
+        // `faultlab run | head` ends quietly, as if by SIGPIPE.
         Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::from(128 + Signal::SIGPIPE as u8);
         }
@@ -175,20 +175,20 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Prints what clap answers to these arguments: what is wrong with them, or the
-/// help that they ask for.
+/// Prints clap's answer to these arguments: an error, or the requested help.
 fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
-    // clap says again what was typed: it is to say it of what can be printed.
+    // clap repeats the arguments: pass it printable ones only.
     let clean: Vec<_> = arguments.iter().map(|argument| text::line(argument).into_owned()).collect();
     match Arguments::try_parse_from(&clean) {
-        // Where nobody reads it, the status still says it.
+        // If the message cannot be printed, the exit status still reports the
+        // error.
         Err(cleaned) => drop(cleaned.print()),
         Ok(_) => terminal::say(&error.to_string()),
     }
     let bisecting = arguments.iter().any(|a| a == "--bisect" || a.starts_with("--bisect="));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
-        // `git bisect run` would mark the commit bad.
+        // `git bisect run` would otherwise mark the commit bad.
         _ if bisecting => ExitCode::from(125),
         _ => ExitCode::from(2),
     }
@@ -221,7 +221,7 @@ fn on_runtime<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop>
     runtime.block_on(work)
 }
 
-/// The program that is started again as a worker: this one.
+/// The program to start as a worker: this one.
 fn executable() -> Result<PathBuf, Stop> {
     let found = std::env::current_exe();
     found.map_err(|e| Stop::Lab(Error::kernel("faultlab", "find its own executable by /proc/self/exe", e)))
@@ -239,7 +239,7 @@ fn completions(shell: Shell) -> io::Result<()> {
     terminal::print_bytes(&script)
 }
 
-/// The page: as wide as the terminal, in colour where that is wanted.
+/// The page style: the terminal's width, and colour if wanted.
 fn style() -> Style {
     let terminal = io::stdout().is_terminal();
     let width = match terminal_size::terminal_size() {

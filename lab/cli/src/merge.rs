@@ -1,4 +1,4 @@
-//! `faultlab merge`: shards' results back into one matrix.
+//! `faultlab merge`: combines the results of shards into one matrix.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, FileType};
@@ -44,11 +44,11 @@ pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Resul
         return Err(incomplete("there is nothing to merge: no shard has an outcome".to_owned()));
     }
     let mut columns = merged.columns;
-    // The order in which a person counts: 5.10 before 6.1, 6.9 before 6.12.
+    // Numeric order: 5.10 before 6.1, 6.9 before 6.12.
     columns.sort_by_cached_key(|c| c.outcomes.first().map(|o| numbers(&o.kernel)));
     let row = |o: &Outcome| catalogue.scenarios.iter().position(|s| s.card.name == o.scenario);
     for column in &mut columns {
-        // What this catalogue does not know comes last.
+        // Scenarios that this catalogue does not have come last.
         column.outcomes.sort_by_key(|o| row(o).unwrap_or(usize::MAX));
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
@@ -57,20 +57,20 @@ pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Resul
     Ok(ExitCode::from(u8::from(tally.failed(false))))
 }
 
-/// A line of `run --json`, or the line of a shard that has no outcome.
+/// A line of `run --json`, or the line of a shard without outcomes.
 #[derive(Debug, Deserialize)]
 struct Tag {
     shard: Option<Part>,
     scenario: Option<serde::de::IgnoredAny>,
 }
 
-/// What was read so far.
+/// The results read so far.
 #[derive(Debug, Default)]
 struct Merged {
     columns: Vec<Column>,
-    /// Where a kernel's column is.
+    /// The index of each kernel's column.
     places: HashMap<String, usize>,
-    /// The outcomes that are there, by column and scenario.
+    /// The known outcomes, by column and scenario.
     known: HashSet<(usize, String)>,
     scenarios: HashSet<String>,
     parts: Parts,
@@ -78,13 +78,13 @@ struct Merged {
 }
 
 impl Merged {
-    /// Reads a file, and says how many lines it has that are not blank.
+    /// Reads a file and returns its number of non-blank lines.
     fn read(&mut self, number: usize, path: &Path) -> Result<usize, String> {
         let mut file = BufReader::new(open(path)?);
         let (mut line, mut lines) = (vec![], 0);
         for count in 1.. {
             line.clear();
-            // One byte more than may be there shows that it is too long.
+            // One byte more than the limit shows that a line is too long.
             let most = limits::JSON_LINE as u64 + 1;
             let read = file.by_ref().take(most).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
             if read == 0 {
@@ -113,7 +113,7 @@ impl Merged {
             return Ok(());
         }
         let outcome: Outcome = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-        // As `run` heads the column of the whole matrix.
+        // The heading that `run` uses in the whole matrix.
         let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
         let at = *self.places.entry(kernel.clone()).or_insert_with(|| {
             self.columns.push(Column { kernel: kernel.clone(), outcomes: vec![] });
@@ -137,7 +137,7 @@ impl Merged {
     }
 }
 
-/// Opens a file, and nothing else: no device has an end, and a FIFO may have no
+/// Opens a regular file and nothing else: a device may have no end, and a FIFO no
 /// writer.
 fn open(path: &Path) -> Result<File, String> {
     let regular = |kind: FileType| if kind.is_file() { Ok(()) } else { Err(no_file(kind)) };
@@ -145,7 +145,7 @@ fn open(path: &Path) -> Result<File, String> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path);
     let file = file.map_err(|e| e.to_string())?;
-    // It may have become another meanwhile.
+    // The file may have been replaced meanwhile.
     regular(file.metadata().map_err(|e| e.to_string())?.file_type())?;
     Ok(file)
 }

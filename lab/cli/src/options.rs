@@ -1,4 +1,4 @@
-//! The arguments of `run`: as they are typed, and as they are used.
+//! The arguments of `run`: as given, and as used.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use faultlab_machine::job::Job;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock};
 
-/// A scenario mostly waits for the kernel's timers, so several run on one
-/// processor as fast as one.
+/// A scenario mostly waits for kernel timers, so several on one processor take no
+/// longer than one.
 const JOBS: u16 = 8;
 
 /// What can be typed.
@@ -95,17 +95,17 @@ pub enum Bad {
 }
 
 impl Bad {
-    /// What `git bisect run` takes: 0 good, 1 bad, 125 cannot be told.
+    /// The exit status for `git bisect run`: 0 good, 1 bad, 125 undecided.
     ///
-    /// CaptureOptions at what the fault arm met and not at what is expected of the
-    /// version: in the middle of a bisection the version says little.
+    /// Looks at what the fault arm met, not at what is expected of the version: in
+    /// the middle of a bisection the version says little.
     #[must_use]
     pub fn status(self, outcomes: &[&Outcome]) -> u8 {
         let shown = |outcome: &&Outcome| match outcome.verdict {
             Verdict::Reproduced => Some(true),
             Verdict::Immune => Some(false),
             Verdict::NotApplicable => None,
-            // A healthy control and a fault that made no difference.
+            // The control is healthy, and the fault made no difference.
             Verdict::Failed => outcome.fault().and_then(|f| f.symptom).filter(|_| outcome.control_is_healthy),
         };
         let shown: Option<Vec<bool>> = outcomes.iter().map(shown).collect();
@@ -116,7 +116,7 @@ impl Bad {
     }
 }
 
-/// How results are written.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Tables.
@@ -127,51 +127,51 @@ pub enum Format {
     Ktap,
 }
 
-/// What is to be done.
+/// The checked arguments.
 #[derive(Debug)]
 pub struct Options {
     /// The scenarios, in the order of the catalogue.
     pub scenarios: Vec<&'static Scenario>,
-    /// The kernels to boot; none for the running one.
+    /// The kernels to boot; empty for the running one.
     pub kernels: Vec<String>,
-    /// Which clock their timers follow.
+    /// The clock of their timers.
     pub clock: Clock,
-    /// Where their randomness begins.
+    /// The seed of their randomness.
     pub seed: u64,
-    /// Variants and remedies to narrow to.
+    /// The variants and remedies to narrow the run to.
     pub only: Vec<String>,
-    /// What was set.
+    /// The settings given.
     pub set: BTreeMap<String, String>,
-    /// Whether the fault arms are given the network and the conduct of the control.
+    /// Whether the fault arms get the network and the behaviour of the control.
     pub without_cause: bool,
-    /// How many scenarios run side by side on the running kernel.
+    /// How many scenarios run in parallel on the running kernel.
     pub jobs: usize,
-    /// How many guests run side by side.
+    /// How many guests run in parallel.
     pub guests: usize,
     /// The part of the matrix to run.
     pub shard: Option<Shard>,
-    /// How results are written.
+    /// The output format.
     pub format: Format,
-    /// Where a JUnit report goes.
+    /// Where to write a JUnit report.
     pub junit: Option<PathBuf>,
-    /// Where captures go.
+    /// Where to write captures.
     pub pcap: Option<PathBuf>,
-    /// What becomes of what is seen of arms; none where nobody is to look on.
+    /// What to capture; `None` disables captures.
     pub looks: Option<CaptureOptions>,
-    /// Whether ladders are printed.
+    /// Whether to print ladders.
     pub ladder: bool,
-    /// Where a report goes.
+    /// Where to write a report.
     pub report: Option<PathBuf>,
-    /// Where the consoles of guests go.
+    /// Where to write the console logs of guests.
     pub console: Option<PathBuf>,
-    /// What is bad, where the exit status is for `git bisect run`.
+    /// What counts as bad, if the exit status is for `git bisect run`.
     pub bisect: Option<Bad>,
-    /// Whether what cannot run is a failure (FAULTLAB_REQUIRE_ALL=1).
+    /// Whether a scenario that cannot run is a failure (FAULTLAB_REQUIRE_ALL=1).
     pub require_all: bool,
 }
 
 impl Options {
-    /// What a worker or a guest is asked to do for a scenario.
+    /// The job of a worker or a guest for a scenario.
     #[must_use]
     pub fn job(&self, scenario: &Scenario) -> Job {
         Job::Run {
@@ -183,7 +183,7 @@ impl Options {
         }
     }
 
-    /// The part of the matrix that is run, where not all of it is.
+    /// The part of the matrix to run; `None` for all of it.
     pub(super) fn part(&self) -> Option<Part> {
         let cells = self.scenarios.len() * self.kernels.len().max(1);
         let asked = (
@@ -195,7 +195,7 @@ impl Options {
         Some(Part::of(self.shard?, cells, &format!("{asked:?}")))
     }
 
-    /// What was set that a scenario knows.
+    /// The given settings that a scenario has.
     #[must_use]
     pub fn set_for(&self, scenario: &Scenario) -> BTreeMap<String, String> {
         let known = |key: &str| scenario.settings.iter().any(|s| s.key == key);
@@ -204,10 +204,10 @@ impl Options {
 }
 
 impl Run {
-    /// Checks everything that was typed, before anything runs.
+    /// Checks all arguments before anything runs.
     ///
     /// # Errors
-    /// One sentence that names what is wrong and what would be right.
+    /// One sentence that names what is wrong and what would be valid.
     pub fn options(self, catalogue: &Catalogue) -> Result<Options, String> {
         let scenarios: Vec<&'static Scenario> = if self.scenarios.is_empty() {
             catalogue.scenarios.iter().collect()

@@ -1,4 +1,4 @@
-//! Captures, a file for each arm.
+//! Writes captures, one file per arm.
 
 use std::io;
 use std::path::Path;
@@ -7,8 +7,8 @@ use super::files::{self, Folder};
 use faultlab_model::outcome::Outcome;
 use faultlab_report::pcapng;
 
-/// The file of an arm: `SCENARIO.ARM.pcapng`, after the kernel's name where it
-/// has one.
+/// The file name of an arm: `SCENARIO.ARM.pcapng`, prefixed with the kernel's name
+/// if it has one.
 pub(super) fn file(outcome: &Outcome, arm: &str) -> String {
     let kernel = outcome.kernel_id.as_ref().map(|id| files::name(id) + ".").unwrap_or_default();
     format!("{kernel}{}.{}.pcapng", files::name(&outcome.scenario), files::name(arm))
@@ -17,7 +17,7 @@ pub(super) fn file(outcome: &Outcome, arm: &str) -> String {
 /// Writes the captures of an outcome into a directory.
 ///
 /// # Errors
-/// Where a file cannot be written; names it.
+/// If a file cannot be written. The error names it.
 pub(super) fn write(outcome: &Outcome, folder: &Path) -> io::Result<()> {
     for arm in &outcome.arms {
         let Some(capture) = &arm.capture else { continue };

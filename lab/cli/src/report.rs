@@ -34,7 +34,7 @@ pub(super) fn write(
     Ok(directory.write("index.html", |out| out.write_all(html::html(&page).as_bytes()))?)
 }
 
-/// The command line that shows an outcome again.
+/// The command line that reproduces an outcome.
 pub(super) fn command(options: &Options, outcome: &Outcome) -> String {
     let mut words = vec!["faultlab".to_owned(), "run".to_owned(), outcome.scenario.clone()];
     if let Some(id) = &outcome.kernel_id {
@@ -60,7 +60,7 @@ pub(super) fn command(options: &Options, outcome: &Outcome) -> String {
     words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// The way from one folder to another, both of which are there.
+/// The relative path from one folder to another; both must exist.
 fn relative(from: &Path, to: &Path) -> PathBuf {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (from, to) = (real(from), real(to));

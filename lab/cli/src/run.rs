@@ -1,5 +1,5 @@
-//! `faultlab run`: scenarios here or on kernels of their own, and what is
-//! said of them.
+//! `faultlab run`: runs scenarios on the running kernel or on kernels in virtual
+//! machines, and prints the results.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
@@ -21,15 +21,15 @@ use faultlab_report::matrix::{self, Column};
 use faultlab_report::progress::Display;
 use faultlab_report::{Style, junit, ktap, table};
 
-/// Runs what was asked for, unless a signal comes first.
+/// Runs what was requested, unless a signal arrives first.
 pub(super) fn run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let bisecting = raw.bisect.is_some();
     let run = || checked_and_run(catalogue, raw, style);
     if bisecting { for_bisect(run) } else { run() }
 }
 
-/// Runs for `git bisect run`, which takes the status of a panic, 101, for a bad
-/// kernel.
+/// Runs for `git bisect run`, which would take 101, the status of a panic, for a
+/// bad kernel.
 fn for_bisect(run: impl FnOnce() -> Result<ExitCode, Stop>) -> Result<ExitCode, Stop> {
     let done = catch_unwind(AssertUnwindSafe(run));
     let done = done.unwrap_or_else(|_| Err(Stop::CannotTell("the lab panicked".to_owned())));
@@ -41,10 +41,10 @@ fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Re
     terminal::is_open()?;
     super::on_runtime(async {
         tokio::select! {
-            // A run that always has something to do does not keep a signal waiting.
+            // A run that is always ready must not delay a signal.
             biased;
-            // Dropping the run kills its workers and guests, and with them all
-            // they made.
+            // Dropping the run kills its workers and guests, and everything they
+            // made.
             stop = stopped() => Err(stop),
             done = run_all(catalogue, &options, style) => done,
         }
@@ -79,7 +79,7 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         if let Some(folder) = &options.pcap {
             column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
         }
-        // Frames are many, and the drawings of them small.
+        // Frames take much memory, their drawings little.
         let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
         let text = told(catalogue, options, part.as_ref(), &column.outcomes, &drawn, style);
         let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
@@ -109,7 +109,7 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         }
         Format::Ktap => print(&display, &ktap::ktap(&columns))?,
         Format::Json => {
-            // A shard that has nothing to do says which it is all the same.
+            // A shard without outcomes still reports which shard it is.
             if let Some(part) = part.as_ref().filter(|_| outcomes.is_empty()) {
                 let line = text::json(&Line { outcome: None, shard: Some(part) });
                 print(&display, &(line + "\n"))?;
@@ -129,16 +129,16 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     })
 }
 
-/// The column as it may be told. An outcome that was read is clean; what the lab
-/// says of a guest that failed has the guest's words too, and a kernel may have
-/// been named on the command line.
+/// The column, safe to print. Outcomes that were read are clean already. But the
+/// lab's error about a failed guest quotes the guest, and a kernel's name may come
+/// from the command line.
 pub(super) fn cleaned(mut column: Column) -> Column {
     text::clean_cell(&mut column.kernel);
     column.outcomes.iter_mut().for_each(Outcome::clean);
     column
 }
 
-/// A line of JSON: an outcome, and which shard it is of.
+/// A line of JSON: an outcome, and the shard that it belongs to.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -147,7 +147,7 @@ struct Line<'a> {
     shard: Option<&'a Part>,
 }
 
-/// What is said of outcomes when they come.
+/// Prints the outcomes as they arrive.
 pub(super) fn told(
     catalogue: &Catalogue,
     options: &Options,
@@ -194,7 +194,7 @@ fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
     written
 }
 
-/// How many of which verdict.
+/// The number of outcomes by verdict.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     all: usize,

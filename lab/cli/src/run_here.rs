@@ -16,8 +16,8 @@ use faultlab_net::kernel::Kernel;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
 
-/// Runs the scenarios, as many side by side as asked for, and hands each
-/// outcome on in the order of the catalogue.
+/// Runs the scenarios, as many in parallel as requested, and passes each outcome on
+/// in the order of the catalogue.
 pub(super) async fn run(
     options: &Options,
     display: &RefCell<Display>,
@@ -41,8 +41,8 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// One scenario, from whether it can run here to its outcome; none where the
-/// machine has no more of something.
+/// Checks whether a scenario can run here, and returns its outcome. Fails if the
+/// machine has run out of a resource.
 async fn one(
     scenario: &'static Scenario,
     options: &Options,
@@ -74,7 +74,7 @@ async fn one(
     })
 }
 
-/// Why one of these needs is not met, if one is not.
+/// Why one of these needs is not met; `None` if all are.
 pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<String> {
     let needed = |a: &&Ability| !a.optional && needs.iter().any(|n| n.to_string() == a.need);
     abilities.iter().filter(needed).find_map(|a| a.missing.clone())

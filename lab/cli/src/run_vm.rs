@@ -1,4 +1,4 @@
-//! `faultlab run --kernel`: scenarios on kernels of their own.
+//! `faultlab run --kernel`: scenarios on kernels in virtual machines.
 
 use std::cell::RefCell;
 
@@ -18,8 +18,8 @@ use faultlab_model::scenario::Clock;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
 
-/// Makes the kernels ready that were asked for: whatever is wrong with one is
-/// told before any is booted.
+/// Prepares the requested kernels: an error in any of them is reported before the
+/// first one boots.
 pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
     let mut found: Vec<KernelImage> = vec![];
     for name in &options.kernels {
@@ -29,8 +29,8 @@ pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
     Ok(found.into_iter().map(ready).collect::<Result<_>>()?)
 }
 
-/// Runs the scenarios on every kernel, as many guests side by side as asked
-/// for, and hands each column on in the order of the kernels.
+/// Runs the scenarios on every kernel, as many guests in parallel as requested, and
+/// passes each column on in the order of the kernels.
 pub(super) async fn run(
     catalogue: &Catalogue,
     machines: &[Vm],
@@ -41,7 +41,7 @@ pub(super) async fn run(
     let column = |(number, vm)| column(catalogue, vm, number, options, display);
     let columns = machines.iter().enumerate().map(column);
     let mut columns = stream::iter(columns).buffered(options.guests);
-    // As long as no kernel has booted there is nothing to tell but why.
+    // Until a kernel has booted, the only thing to report is why none has.
     let (mut held, mut why, mut one_booted) = (vec![], None, false);
     while let Some(column) = columns.next().await {
         let (column, never_booted) = column?;
@@ -58,8 +58,7 @@ pub(super) async fn run(
     }
 }
 
-/// All that is asked of one kernel; and, where it never came to run anything,
-/// why.
+/// The outcomes of one kernel, and why it failed if it never ran a scenario.
 async fn column(
     catalogue: &Catalogue,
     vm: &Vm,
@@ -81,7 +80,7 @@ async fn column(
     let mut console = String::new();
     let mut never_booted = None;
     while !left.is_empty() {
-        // A scenario that may wedge its kernel has a guest of its own.
+        // A scenario that may wedge its kernel gets its own guest.
         let together = left.iter().position(|s| s.needs_own_guest).map_or(left.len(), |at| at.max(1));
         let batch: Vec<_> = left[..together].to_vec();
         let jobs = batch.iter().map(|s| options.job(s)).collect();
@@ -99,8 +98,8 @@ async fn column(
         column.outcomes.extend(run.outcomes);
         left.drain(..done);
         let Some(failure) = run.failure.filter(|_| done < together) else { continue };
-        // A kernel that does not boot will not do so for the next scenario. Of
-        // what a guest died later the others know nothing: they go on.
+        // A kernel that does not boot will not boot for the next scenario either.
+        // If a guest dies later, the other scenarios are not affected: they go on.
         let lost = if run.booted { 1 } else { left.len() };
         for scenario in left.drain(..lost) {
             display.borrow_mut().note(&Progress::PartEnded { of: &id, part: scenario.card.name });
@@ -113,7 +112,7 @@ async fn column(
     if let Some(folder) = &options.console {
         let file = files::name(&id) + ".log";
         let written = Folder::make(folder).and_then(|folder| {
-            // What the guest printed, as it printed it.
+            // The guest's output, unmodified.
             folder.write(&file, |out| out.write_all(console.as_bytes()))
         });
         written.map_err(|e| Error::kernel("the console", "write it", e))?;

@@ -1,4 +1,4 @@
-//! A part of a matrix, and whether all parts are there.
+//! A part of a matrix, and a check that no part is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,29 +22,29 @@ impl Shard {
         }
     }
 
-    /// Whether the n-th outcome of the matrix belongs to it.
+    /// Whether the n-th outcome of the matrix belongs to this part.
     #[must_use]
     pub fn has(self, n: usize) -> bool {
         n % self.count == self.index - 1
     }
 }
 
-/// What a line of `run --json` says of its shard.
+/// The shard of a line of `run --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
-    /// Which it is, from 1 on.
+    /// Its index, from 1 on.
     index: usize,
-    /// Of how many.
+    /// The number of shards.
     of: usize,
-    /// How many outcomes it has.
+    /// The number of its outcomes.
     outcomes: usize,
-    /// Of which matrix: a hash of all that was asked for. Two runs of shards may be
-    /// merged into one matrix.
+    /// The matrix it belongs to: a hash of everything that was requested. Files of
+    /// several runs may be merged.
     matrix: String,
 }
 
 impl Part {
-    /// A shard of the matrix of so many cells that is asked for in these words.
+    /// A shard of the matrix of `cells` cells that `asked` describes.
     pub(super) fn of(shard: Shard, cells: usize, asked: &str) -> Self {
         Self {
             index: shard.index,
@@ -55,32 +55,31 @@ impl Part {
     }
 }
 
-/// The shards of files.
+/// The shards found in the files.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// By matrix, how many its shards are, and which of them.
+    /// By matrix, number of shards and index.
     all: BTreeMap<(String, usize, usize), Found>,
 }
 
-/// What was found of a shard.
+/// One shard that was found.
 #[derive(Debug)]
 struct Found {
-    /// The file that it is in.
+    /// The file that has it.
     file: usize,
-    /// How many outcomes it has there, and how many it was to have.
+    /// How many outcomes it has in that file, and how many it should have.
     outcomes: usize,
     expected: usize,
-    /// Whether it is in another file too.
+    /// Whether another file has it too.
     doubled: bool,
 }
 
 impl Parts {
-    /// Takes note of the shard of a line, and whether the line has an outcome.
-    /// Says whether the line is to be taken: not if the shard is in another file
-    /// too.
+    /// Records the shard of a line, and whether the line has an outcome. Returns
+    /// whether to use the line: not if another file has the shard too.
     ///
     /// # Errors
-    /// Where it is none; a sentence.
+    /// If the shard is invalid; a sentence.
     pub(super) fn note(&mut self, part: Part, file: usize, has_outcome: bool) -> Result<bool, String> {
         let Part { index, of, outcomes, matrix } = part;
         if !(1..=of).contains(&index) {
@@ -96,12 +95,12 @@ impl Parts {
         Ok(true)
     }
 
-    /// Whether every shard is there, once and with all its outcomes.
+    /// Checks that every shard is there, once and with all its outcomes.
     ///
     /// # Errors
-    /// Names those that are not; a sentence.
+    /// The shards that are missing or incomplete; a sentence.
     pub(super) fn complete(&self) -> Result<(), String> {
-        /// As many missing ones are named.
+        /// At most this many missing shards are named.
         const NAMED: usize = 20;
         let mut wrong = vec![];
         let mut left_out = 0;
@@ -109,7 +108,7 @@ impl Parts {
         for (matrix, of) in matrices {
             let key = |index| (matrix.to_owned(), of, index);
             let here = self.all.range(key(0)..=key(of)).count();
-            // There may be no end to what a file says.
+            // The numbers in a file are untrusted and may be huge.
             let indices = (1..=of).take(here + NAMED + 1);
             let missing: Vec<_> = indices.filter(|index| !self.all.contains_key(&key(*index))).collect();
             wrong.extend(missing.iter().take(NAMED).map(|index| format!("shard {index}/{of} is missing")));
@@ -162,7 +161,7 @@ mod tests {
             parts.complete().unwrap_err(),
             "shard 3/3 is missing; shard 1/3 is there twice; shard 2/3 has 1 of its 2 outcomes"
         );
-        // A shard may have nothing to do.
+        // A shard may have no outcomes.
         assert!(parts.note(part("m", 3, 3, 0), 2, false).unwrap());
         parts.note(part("m", 2, 3, 2), 1, true).unwrap();
         assert_eq!(parts.complete().unwrap_err(), "shard 1/3 is there twice");
@@ -172,7 +171,7 @@ mod tests {
             assert!(parts.note(part("m", index, 3, 1), 0, true).unwrap());
         }
         assert_eq!(parts.complete(), Ok(()));
-        // Another run, whose shards are as many.
+        // Another run, with the same number of shards.
         parts.note(part("n", 2, 3, 1), 3, true).unwrap();
         assert_eq!(parts.complete().unwrap_err(), "shard 1/3 is missing; shard 3/3 is missing");
         assert!(parts.note(part("n", 0, 3, 1), 3, true).is_err());

@@ -99,7 +99,7 @@ async fn beside(
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
 }
 
-/// A shell in a guest of that kernel.
+/// Runs a shell in a guest of that kernel.
 fn in_guest(
     scenario: &Scenario,
     raw: &Shell,

@@ -1,4 +1,4 @@
-//! How a kernel comes into the store: from a suite, from packages, from an
+//! How a kernel is added to the store: from a suite, from packages, or from an
 //! image.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,13 +23,12 @@ use super::store::Store;
 use super::suite;
 use faultlab_base::error::{Error, Result};
 
-/// Adds a kernel to the store, or brings the one of that name up to date.
-/// Nothing of it is left if that fails: at once or, if this process is killed,
-/// when the store is next opened.
+/// Adds a kernel to the store, or updates the one of that name. A failed add leaves
+/// nothing behind: what a killed process left is removed when the store is next
+/// opened.
 ///
 /// # Errors
-/// One sentence that says what was wrong with the source, or that the disk is
-/// full.
+/// One sentence: what is wrong with the source, or that the disk is full.
 pub fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
     prepare(store, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
         Some(full @ (Errno::ENOSPC | Errno::EDQUOT)) => {
@@ -151,11 +150,11 @@ fn unpack(files: &[PathBuf], prepared: &Directory, progress: &mut dyn FnMut(Prog
     }
 }
 
-/// What a guest cannot do without; arch/x86 and drivers/tty/serial/8250/Kconfig.
+/// Options that a guest needs; arch/x86 and drivers/tty/serial/8250/Kconfig.
 const CONFIGURED: [(&str, &str); 2] =
     [("CONFIG_SERIAL_8250_CONSOLE", "console on a serial port"), ("CONFIG_BLK_DEV_INITRD", "initramfs")];
 
-/// Checks what a package tells of the configuration, if it does.
+/// Checks the kernel configuration, if the package has one.
 fn check_configuration(what: &str, prepared: &Directory) -> Result<()> {
     let config = match prepared.read(&BeneathPath::known("config"), LIST_MAX) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -1,8 +1,8 @@
 //! The machine's apt, in a private state directory.
 //!
-//! Mirrors, keys and proxies are those that the machine is configured with;
-//! lists, caches and packages lie in a directory of our own, and no hook of
-//! the machine's configuration runs. Works without privileges.
+//! Mirrors, keys and proxies are the ones that the machine is configured with.
+//! Lists, caches and packages go to a private directory, and none of the machine's
+//! hooks run. Works without privileges.
 //!
 //! Reading: apt.conf(5), sources.list(5), apt-get(8), apt-cache(8).
 
@@ -29,8 +29,7 @@ impl Apt {
     /// Prepares apt for `suite` in the empty directory `dir`.
     ///
     /// # Errors
-    /// Where there is no apt, or its configuration names no mirror of the
-    /// distribution.
+    /// If apt is missing, or its configuration has no mirror of the distribution.
     pub fn prepare(dir: &Path, suite: &Suite) -> Result<Self> {
         let mirror = Mirror::of(suite)?;
         let apt = Self { dir: dir.to_owned(), suite: suite.clone() };
@@ -87,7 +86,7 @@ Acquire::Languages "none";
     /// Fetches the suite's lists and checks their signatures.
     ///
     /// # Errors
-    /// One sentence with what apt objected to.
+    /// One sentence with apt's error.
     pub fn update(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         progress(Progress::Step(format!("reading the package lists of {}", self.suite.name)));
         let partial = self.dir.join("state/lists/partial");
@@ -99,10 +98,10 @@ Acquire::Languages "none";
         self.run(self.apt("apt-get", &["update", "-q"]), &mut look).map(drop)
     }
 
-    /// What the suite has of kernels; after [`Apt::update`].
+    /// The kernel packages of the suite; call [`Apt::update`] first.
     ///
     /// # Errors
-    /// One sentence with what apt objected to.
+    /// One sentence with apt's error.
     pub fn records(&self) -> Result<Vec<Record>> {
         let names = self.run(self.apt("apt-cache", &["pkgnames", "linux-"]), &mut || ())?;
         let names: Vec<_> = names.lines().filter(|name| suite::is_kernel_package(name)).collect();
@@ -117,7 +116,7 @@ Acquire::Languages "none";
     /// Downloads packages; apt checks them against the signed lists.
     ///
     /// # Errors
-    /// One sentence with what apt objected to.
+    /// One sentence with apt's error.
     pub fn download(&self, packages: &[&Record], progress: &mut dyn FnMut(Progress)) -> Result<Vec<PathBuf>> {
         progress(Progress::Step(format!("fetching {}", packages[0].name)));
         let total = packages.iter().fold(0, |total: u64, package| total.saturating_add(package.size));
@@ -168,8 +167,8 @@ Acquire::Languages "none";
     }
 }
 
-/// The first thing that apt calls an error, without its mark; before it a
-/// missing key, which apt only warns of.
+/// The first line that apt marks as an error, without the mark. A missing key comes
+/// first: apt only warns about it.
 fn objection(stderr: &str) -> String {
     let marked = |mark: &str| stderr.lines().find_map(|line| line.strip_prefix(mark)).map(str::trim);
     if let Some(key) = stderr.lines().find(|line| line.contains("NO_PUBKEY")) {
@@ -180,8 +179,8 @@ fn objection(stderr: &str) -> String {
     line.unwrap_or("it failed without a word").to_owned()
 }
 
-/// The largest size at which each file was seen: what has been fetched, also
-/// after a finished file was moved or unpacked.
+/// The largest size observed of each file. It counts as fetched even after a
+/// finished file was moved or unpacked.
 #[derive(Default)]
 struct Seen(HashMap<std::ffi::OsString, u64>);
 

@@ -1,4 +1,4 @@
-//! The ar archive that a Debian package is.
+//! The ar archive format of Debian packages.
 //!
 //! Reading: deb(5), ar(5).
 
@@ -16,10 +16,10 @@ pub(super) struct Member {
     pub(super) size: u64,
 }
 
-/// Leaves `file` at the first byte of the member that holds the data.
+/// Positions `file` at the first byte of the data member.
 ///
 /// # Errors
-/// A clause: the file is no package, is cut short or damaged.
+/// A clause: the file is not a package, is truncated or damaged.
 pub(super) fn find_data(file: &mut (impl Read + Seek)) -> Result<Member, String> {
     let failed = |e: io::Error| format!("cannot be read: {e}");
     let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
@@ -56,7 +56,7 @@ pub(super) fn find_data(file: &mut (impl Read + Seek)) -> Result<Member, String>
     }
 }
 
-/// A member's name in an error; as Debug shows it where it is an odd one.
+/// A member's name for an error message; in Debug form if it is unusual.
 pub(super) fn shown(name: &str) -> String {
     if name.bytes().all(|byte| byte.is_ascii_graphic()) { name.to_owned() } else { format!("{name:?}") }
 }

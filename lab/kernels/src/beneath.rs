@@ -1,5 +1,4 @@
-//! Names from outside: of files in packages, in directories of modules, in
-//! the store.
+//! Untrusted names: of files in packages, in module directories, in the store.
 //!
 //! A name is checked once, here, and rebuilt from what was checked. A
 //! [`Directory`](super::directory::Directory) takes no other.
@@ -8,25 +7,25 @@ use std::fmt;
 
 use super::limits::Size;
 
-/// A quarter of Linux's PATH_MAX: the path of the store has room before it.
+/// A quarter of Linux's PATH_MAX, which leaves room for the path of the store.
 const PATH_MAX: usize = 1024;
 /// include/uapi/linux/limits.h: NAME_MAX.
 const NAME_MAX: usize = 255;
-/// A module lies 10 directories deep at most.
+/// Modules lie at most 10 directories deep.
 const DEPTH_MAX: usize = 32;
 /// include/uapi/linux/utsname.h: __NEW_UTS_LEN, what `uname -r` can print.
 const RELEASE_MAX: usize = 64;
-/// How much of a name is shown that is no good.
+/// How much of an invalid name is shown.
 const SHOWN_MAX: usize = 100;
 
-/// A relative path of plain names: no `..`, nothing empty, only ASCII that
-/// prints. It cannot be made but by [`BeneathPath::parse`] and from another one.
+/// A relative path of plain names: no `..`, no empty names, printable ASCII only.
+/// It can only be made by [`BeneathPath::parse`] or from another path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BeneathPath(String);
 
 impl BeneathPath {
-    /// Checks a path. Empty names and `.` are left out, as every kernel does:
-    /// `./a//b` and `/a/b` are `a/b`.
+    /// Checks a path. Like the kernel, it ignores empty names and `.`: `./a//b` and
+    /// `/a/b` are `a/b`.
     ///
     /// # Errors
     /// A clause that says what is wrong with it.
@@ -49,7 +48,7 @@ impl BeneathPath {
         if path.len() > PATH_MAX {
             return Err(format!("is longer than {}", Size(PATH_MAX as u64)));
         }
-        // sha256sum(1) writes a backslash in a way of its own.
+        // sha256sum(1) escapes backslashes.
         match String::from_utf8(path) {
             Ok(path) if path.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\') => {
                 Ok(Self(path))
@@ -58,7 +57,7 @@ impl BeneathPath {
         }
     }
 
-    /// A path that is written in this program.
+    /// A path that is hard-coded in this program.
     pub(super) fn known(path: &'static str) -> Self {
         Self::parse(path.as_bytes()).expect("the program's own names are plain")
     }
@@ -72,13 +71,13 @@ impl BeneathPath {
         self.0.split('/').collect()
     }
 
-    /// The path without its first `count` names; none if no name is left.
+    /// The path without its first `count` names; `None` if no name is left.
     pub(super) fn without_first(&self, count: usize) -> Option<Self> {
         let left: Vec<_> = self.0.split('/').skip(count).collect();
         (!left.is_empty()).then(|| Self(left.join("/")))
     }
 
-    /// The path in a directory of the program's own naming.
+    /// The path below a directory that this program named.
     pub(super) fn under(&self, directory: &'static str) -> Self {
         Self(format!("{}/{}", Self::known(directory).0, self.0))
     }
@@ -97,23 +96,23 @@ pub(super) fn is_release(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._~".contains(c))
 }
 
-/// Whether a module can have this name, `-` replaced: scripts/Makefile.lib,
-/// name-fix. Some are called after a part that has a dot.
+/// Whether a module can have this name, with `-` replaced: scripts/Makefile.lib,
+/// name-fix. Some are named after a part whose name has a dot.
 pub(super) fn is_module_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= NAME_MAX
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.+,".contains(c))
 }
 
-/// Whether a text is one line that is shown as it is: no control characters,
-/// and none that are invisible or change the direction of others.
+/// Whether a text is a single line that displays as written: no control characters,
+/// no invisible ones, and none that change the text direction.
 pub(super) fn is_one_line(text: &str) -> bool {
-    // What Debug escapes, but for the marks of its own.
+    // The characters that Debug escapes, except quotes and backslash.
     let text: String = text.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect();
     text.escape_debug().eq(text.chars())
 }
 
-/// A name that is no good, quoted and cut short for an error.
+/// An invalid name, quoted and shortened for an error message.
 pub(super) fn quoted(raw: &[u8]) -> String {
     let raw = &raw[..raw.len().min(SHOWN_MAX * 4)];
     let text: String = String::from_utf8_lossy(raw).chars().take(SHOWN_MAX).collect();

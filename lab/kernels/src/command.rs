@@ -1,4 +1,4 @@
-//! A program of this machine, run to its end.
+//! Runs a program of this machine to its end.
 
 use std::io;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use super::limits::{OUTPUT_MAX, Size};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// How often the caller may look at what the program has done so far.
+/// How often the caller may check on the program's progress.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What a program printed, and whether it succeeded.
@@ -22,11 +22,11 @@ pub(super) struct Output {
     pub(super) stderr: String,
 }
 
-/// Runs a program, which is killed when this thread ends, and calls `look`
-/// every now and then while it runs and once after its end.
+/// Runs a program, which is killed when this thread ends. Calls `look` periodically
+/// while it runs and once after it has ended.
 ///
 /// # Errors
-/// Where the program is missing, does not start, or prints too much.
+/// If the program is missing, does not start, or prints too much.
 pub(super) fn run(command: Command, look: &mut dyn FnMut()) -> Result<Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -48,7 +48,8 @@ async fn run_to_end(mut command: Command, look: &mut dyn FnMut()) -> Result<Outp
         });
     }
     let mut child = command.spawn().map_err(|e| {
-        // EACCES too may say only that PATH leads where this user may not look.
+        // EACCES may only mean that PATH has a directory that this user may not
+        // search.
         if programs::named(&program).next().is_none() {
             Error::missing(program.clone(), "without apt, add the .deb files or the image itself")
         } else {
@@ -71,7 +72,7 @@ async fn run_to_end(mut command: Command, look: &mut dyn FnMut()) -> Result<Outp
     Ok(Output { success: status.success(), stdout, stderr })
 }
 
-/// All that comes out of a pipe of this program.
+/// Everything that the program writes to a pipe.
 async fn all_of(program: &str, pipe: Option<impl AsyncRead + Unpin>) -> Result<String> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {

@@ -1,9 +1,8 @@
-//! A directory whose files are reached by checked names, and by nothing else.
+//! A directory whose files can only be opened by checked names.
 //!
-//! Each name of a path is opened in the directory before it, without
-//! following a symbolic link, so that no path leads out, whoever renames or
-//! links what meanwhile. A regular file is expected: nothing waits for the
-//! other end of a FIFO.
+//! Each name of a path is opened in its parent directory without following symbolic
+//! links, so no path leads out, even if others rename or link files meanwhile. Only
+//! regular files are opened: nothing blocks on a FIFO.
 //!
 //! This is openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS, name by
 //! name, on kernels before 5.6 too.
@@ -27,7 +26,7 @@ use super::limits::read_at_most;
 
 /// How deep directories are searched: a build tree has 15 levels.
 const SEARCH_DEPTH: usize = 64;
-/// How many names are looked at: a build tree with all of its objects has 300,000.
+/// How many names are examined: a build tree with all of its objects has 300,000.
 const SEARCH_MAX: usize = 4_000_000;
 
 /// An open directory.
@@ -41,14 +40,14 @@ impl Directory {
     /// Opens a directory that the user or this program names.
     ///
     /// # Errors
-    /// Where it cannot be opened, or is no directory.
+    /// If it cannot be opened, or is no directory.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let fd = nix::fcntl::open(path, flags, Mode::empty())?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// By which path it was opened, to be shown.
+    /// The path it was opened by, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -56,7 +55,7 @@ impl Directory {
     /// Opens the directory at `path` in this one.
     ///
     /// # Errors
-    /// Where it cannot be opened, or any of its names is no directory.
+    /// If it cannot be opened, or any of its names is no directory.
     pub(super) fn directory(&self, path: &BeneathPath) -> io::Result<Self> {
         let names = path.names();
         let fd = self.descend(names.iter().map(OsStr::new), false)?;
@@ -66,7 +65,7 @@ impl Directory {
     /// Opens the regular file at `path`, to be read.
     ///
     /// # Errors
-    /// Where it cannot be opened, or is no regular file.
+    /// If it cannot be opened, or is no regular file.
     pub(super) fn file(&self, path: &BeneathPath) -> io::Result<File> {
         let (parent, name) = self.parent(path, false)?;
         // A device may act as soon as it is opened.
@@ -86,11 +85,11 @@ impl Directory {
         read_at_most(self.file(path)?, max)
     }
 
-    /// Makes a new file at `path`, and the directories above it. Another file
-    /// of that name is removed first; it is not written to.
+    /// Creates a file at `path`, and its parent directories. An existing file is
+    /// removed first, never written to.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be made.
     pub(super) fn create(&self, path: &BeneathPath) -> io::Result<File> {
         let (parent, name) = self.parent(path, true)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -105,11 +104,11 @@ impl Directory {
         Ok(File::from(fd))
     }
 
-    /// The regular files in this directory, and in those in it, that `wanted`
-    /// picks by their names, sorted. Symbolic links are not followed.
+    /// The regular files in this directory and below whose names match `wanted`,
+    /// sorted. Symbolic links are not followed.
     ///
     /// # Errors
-    /// Where a directory cannot be read, a picked file has a name that is no
+    /// If a directory cannot be read, a picked file has a name that is no
     /// [`BeneathPath`], or there are more than `max`.
     pub(super) fn files(&self, wanted: impl Fn(&str) -> bool, max: usize) -> io::Result<Vec<BeneathPath>> {
         let mut found = Vec::new();
@@ -117,7 +116,7 @@ impl Directory {
         let mut directories = vec![PathBuf::new()];
         while let Some(directory) = directories.pop() {
             let fd = self.descend(directory.iter(), false)?;
-            // Dir takes a descriptor and its position for itself.
+            // Dir needs a descriptor, and a file position, of its own.
             let mut dir = Dir::from_fd(fd)?;
             let entries = dir.iter().collect::<Result<Vec<_>, _>>()?;
             left = left.checked_sub(entries.len()).ok_or_else(|| {
@@ -128,7 +127,7 @@ impl Directory {
                 let path = directory.join(name);
                 let kind = match entry.file_type() {
                     Some(kind) => Some(kind),
-                    // Some file systems do not tell.
+                    // Some file systems do not report the type.
                     None => kind(fstatat(&dir, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode),
                 };
                 if kind == Some(Type::Directory) && name != "." && name != ".." {
@@ -152,15 +151,16 @@ impl Directory {
         Ok(found)
     }
 
-    /// The directory in which the file at `path` is, or is to be, and its name.
+    /// The directory that holds, or will hold, the file at `path`, and the file's
+    /// name.
     fn parent<'a>(&self, path: &'a BeneathPath, make: bool) -> io::Result<(OwnedFd, &'a str)> {
         let mut names = path.names();
         let name = names.pop().expect("a path has a name");
         Ok((self.descend(names.iter().map(OsStr::new), make)?, name))
     }
 
-    /// Opens one directory after the other, making those that are not there
-    /// if `make` is set. None of the names may be `..`.
+    /// Opens one directory after the other; creates missing ones if `make` is set.
+    /// None of the names may be `..`.
     fn descend<'a>(&self, names: impl Iterator<Item = &'a OsStr>, make: bool) -> io::Result<OwnedFd> {
         let flags =
             OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -187,11 +187,11 @@ impl Directory {
     }
 }
 
-/// Opens a regular file that the user names, to be read. Links are followed:
-/// /vmlinuz is one.
+/// Opens a regular file named by the user for reading. Links are followed: /vmlinuz
+/// is one.
 ///
 /// # Errors
-/// Where it cannot be opened, or is no regular file.
+/// If it cannot be opened, or is no regular file.
 pub(super) fn regular_file(path: &Path) -> io::Result<File> {
     check_regular(nix::sys::stat::stat(path)?.st_mode)?;
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -255,7 +255,7 @@ mod tests {
         let error = opened.file(&path("veth.ko")).unwrap_err().to_string();
         assert_eq!(error, "it is a symbolic link and no regular file");
         assert!(opened.files(|_| true, 9).unwrap().is_empty());
-        // What is made takes the link's place.
+        // The new file replaces the link.
         opened.create(&path("veth.ko")).unwrap().write_all(b"new").unwrap();
         assert_eq!(fs::read(inside.join("veth.ko")).unwrap(), b"new");
         assert_eq!(fs::read(outside.join("veth.ko")).unwrap(), b"the host's");

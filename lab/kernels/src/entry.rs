@@ -1,4 +1,4 @@
-//! What the store knows of a kernel: entry.json.
+//! The metadata of a kernel in the store: entry.json.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use super::beneath::{is_one_line, is_release, quoted};
 use super::limits::{ENTRY_MAX, Size};
 use super::sums::is_sha256;
 
-/// What is known of a kernel in the store.
+/// The metadata of a kernel in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name in the store: `debian:bookworm`, or the release.
     pub id: String,
     /// As `uname -r` prints it.
     pub release: String,
-    /// The version of the distribution's package, where it came from a suite.
+    /// The version of the distribution's package, if it came from a suite.
     pub version: Option<String>,
     /// What was added: a suite, or the files' names.
     pub source: Vec<String>,
@@ -24,11 +24,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads the entry.json of the entry `id`. Others may have written it: no
-    /// field holds what a terminal would obey, or what no kernel is called.
+    /// Reads the entry.json of the entry `id`. It is untrusted: no field may hold
+    /// terminal control characters or an impossible kernel name.
     ///
     /// # Errors
-    /// A clause: which field is no good.
+    /// A clause: which field is invalid.
     pub(super) fn parse(id: &str, bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() as u64 > ENTRY_MAX {
             return Err(format!("is larger than {}", Size(ENTRY_MAX)));

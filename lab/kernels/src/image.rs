@@ -1,4 +1,4 @@
-//! A kernel image: what a bzImage says it is.
+//! A kernel image, as described by its bzImage header.
 //!
 //! Reading: Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 
@@ -14,7 +14,7 @@ use faultlab_base::error::{Error, Result};
 /// The longest real-mode part: 1 boot sector and at most 255 setup sectors.
 const SETUP_MAX: u64 = 256 * 512;
 
-/// A kernel image that was recognised.
+/// A recognised kernel image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// The release, as `uname -r` prints it.
@@ -22,18 +22,19 @@ pub struct Image {
 }
 
 impl Image {
-    /// Recognises the bzImage at `path`, and that all of it is there.
+    /// Checks that `path` is a complete bzImage.
     ///
     /// # Errors
-    /// One sentence: the file cannot be read, is no bzImage, is cut short, is
-    /// larger than a guest's memory, or carries no version.
+    /// One sentence: the file cannot be read, is not a bzImage, is truncated, is
+    /// larger than a guest's memory, or has no version.
     pub fn open(path: &Path) -> Result<Self> {
         let read = regular_file(path).and_then(Self::read);
         read.map_err(|e| Error::kernel("kernel image", format!("read {}", path.display()), e))?
             .map_err(|why| Error::Lab(format!("{} is no bzImage: {why}", path.display())))
     }
 
-    /// Recognises the bzImage in an open file; says why it is none.
+    /// Recognises the bzImage in an open file; otherwise says what is wrong with
+    /// it.
     pub(super) fn read(mut file: File) -> io::Result<std::result::Result<Self, String>> {
         let length = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
@@ -95,7 +96,7 @@ impl Image {
 pub(crate) mod tests {
     use super::*;
 
-    /// The smallest thing that passes for a bzImage.
+    /// The smallest image that is accepted as a bzImage.
     pub(crate) fn bzimage(release: &str) -> Vec<u8> {
         let mut image = vec![0; 0x400 + 32];
         image[0x1f1] = 1;

@@ -24,19 +24,19 @@ pub struct KernelImage {
     pub release: String,
     /// The bzImage.
     pub image: PathBuf,
-    /// Where its modules lie, if it has any.
+    /// The directory of its modules, if it has any.
     pub(super) modules_dir: Option<Arc<Directory>>,
-    /// The entry of the store that it is, with the checksums of its files.
+    /// Its entry in the store, with the checksums of its files.
     pub(super) stored: Option<(Arc<Directory>, Arc<Sums>)>,
 }
 
 impl KernelImage {
-    /// A kernel that is in no store, just built perhaps. Without a directory
-    /// of modules, those beside the image are taken: of an installed kernel,
-    /// /lib/modules/RELEASE; of a kernel's build tree, the tree.
+    /// A kernel outside the store, perhaps just built. Without a directory of
+    /// modules, the ones beside the image are used: /lib/modules/RELEASE for an
+    /// installed kernel, the whole tree for a kernel's build tree.
     ///
     /// # Errors
-    /// Where the image is none, or `modules` is no directory.
+    /// If the image is invalid, or `modules` is not a directory.
     pub fn from_image(image: &Path, modules: Option<&Path>) -> Result<Self> {
         let release = Image::open(image)?.release;
         let modules_dir = match modules {
@@ -52,10 +52,10 @@ impl KernelImage {
         })
     }
 
-    /// Reads its bzImage, which is checked where it is the store's.
+    /// Reads its bzImage. An image of the store is verified.
     ///
     /// # Errors
-    /// Where it cannot be read, or is not what was added.
+    /// If it cannot be read, or has changed since it was added.
     pub fn read_image(&self) -> Result<Vec<u8>> {
         let failed = |e| Error::kernel("kernel image", format!("read {}", self.image.display()), e);
         let Some((entry, sums)) = &self.stored else {
@@ -67,11 +67,11 @@ impl KernelImage {
         Ok(bytes)
     }
 
-    /// An index of its modules, empty where it has none. Files of the store
-    /// are checked when they are read.
+    /// An index of its modules, empty if it has none. Files of the store are
+    /// verified when they are read.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn modules(&self) -> Result<Modules> {
         let sums = self.stored.as_ref().map(|(_, sums)| sums.clone());
         match &self.modules_dir {
@@ -81,9 +81,9 @@ impl KernelImage {
     }
 }
 
-/// Where under `dir` the modules of `release` lie: `dir` may be that
-/// directory, /lib/modules, or a root into which they were installed. A link
-/// in `dir` is not followed; `dir` itself may be one.
+/// Finds the modules of `release` under `dir`, which may be the directory itself,
+/// /lib/modules, or an installation root. Links in `dir` are not followed; `dir`
+/// itself may be one.
 pub(super) fn modules_of(dir: &Path, release: &str) -> Result<Directory> {
     let failed = |e: io::Error| Error::kernel("kernel modules", format!("read {}", dir.display()), e);
     let opened = Directory::open(dir).map_err(failed)?;
@@ -97,7 +97,7 @@ pub(super) fn modules_of(dir: &Path, release: &str) -> Result<Directory> {
     Ok(opened)
 }
 
-/// Where the modules of an image lie that was not copied away from them.
+/// Finds the modules of an image that still lies beside them.
 pub(super) fn modules_beside(image: &Path, release: &str) -> Option<Directory> {
     let image = image.canonicalize().ok()?;
     let dir = image.parent()?;

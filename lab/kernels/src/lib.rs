@@ -1,14 +1,13 @@
-//! The kernels at hand.
+//! The available kernels.
 //!
-//! - `store`: the entries, each an `entry` under `sums`; `add`: how one gets
-//!   there from its `source`, with `progress`: from a `suite` through `apt` and
-//!   its `mirror` (each runs a `command`), from a `package` (an `ar` archive),
-//!   from an `image`.
-//! - `beneath`: a name from outside, and `directory`: where it is opened;
-//!   `limits`: how much of what is from outside is taken in.
-//! - `kernel_image`: one that can be run; `modules`: all that it has; `load_order`:
-//!   which of them to load, and in which order; `module`: what one says of
-//!   itself; `vmlinux`: the kernel out of its bzImage.
+//! - `store`: the entries, each an `entry` under `sums`; `add`: adds one from its
+//!   `source`, with `progress`: from a `suite` through `apt` and its `mirror` (each
+//!   runs a `command`), from a `package` (an `ar` archive), from an `image`.
+//! - `beneath`: checked names of untrusted files, and `directory`: opens them;
+//!   `limits`: bounds on untrusted input.
+//! - `kernel_image`: a kernel that can be run; `modules`: its modules;
+//!   `load_order`: which of them to load, and in which order; `module`: a module's
+//!   own metadata; `vmlinux`: the kernel inside its bzImage.
 
 mod add;
 mod apt;

@@ -1,8 +1,8 @@
-//! How much of a package, an image, a module or a store is taken in.
+//! Limits on the size of packages, images, modules and the store.
 //!
-//! Packages and images come from anywhere, and a few kilobytes can unpack to
-//! any size. Every read into memory and every write to the store ends at one
-//! of these limits, with an error that names the file and the limit.
+//! Packages and images are untrusted, and a few kilobytes can unpack to any size.
+//! Every read into memory and every write to the store is bounded by one of these
+//! limits; the error names the file and the limit.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,12 +11,12 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A guest's memory is 256 MiB: what is larger cannot be loaded there.
+/// A guest has 256 MiB of memory: anything larger cannot be loaded there.
 const GUEST_MEMORY: u64 = 256 * MIB;
 
-/// A bzImage. Those of distributions have 5 to 20 MiB.
+/// A bzImage. Those of distributions are 5 to 20 MiB in size.
 pub(super) const IMAGE_MAX: u64 = GUEST_MEMORY;
-/// The vmlinux in a bzImage. Those of distributions have 30 to 80 MiB.
+/// The vmlinux in a bzImage. Those of distributions are 30 to 80 MiB in size.
 pub(super) const VMLINUX_MAX: u64 = GUEST_MEMORY;
 /// A module's file in the store. amdgpu.ko with its debugging information, the
 /// largest, has about 400 MiB.
@@ -28,24 +28,25 @@ pub(super) const LOADED_MODULE_MAX: u64 = GUEST_MEMORY / 2;
 pub(super) const LOADED_MODULES_MAX: u64 = GUEST_MEMORY;
 /// A module's .modinfo. One with thousands of aliases has 100 KiB.
 pub(super) const MODINFO_MAX: usize = 1 << 20;
-/// The modules that one needs: i915.ko, with the most, needs 30.
+/// The dependencies of one module: i915.ko has the most, 30.
 pub(super) const NEEDS_MAX: usize = 1024;
-/// A text of a kernel's build: config has 300 KiB, modules.builtin.modinfo less.
+/// A text file of a kernel's build: config is 300 KiB, modules.builtin.modinfo
+/// less.
 pub(super) const LIST_MAX: u64 = 16 * MIB;
 /// The modules and lists of one kernel. Debian's general kernel has 4,500, an
 /// allmodconfig build 10,000.
 pub(super) const MODULES_MAX: usize = 20_000;
-/// What a package unpacks to, of interest or not; all packages of one kernel
-/// together. All modules of a distribution with debugging information have
-/// about 6 GiB.
+/// The unpacked size of all packages of one kernel, files that are skipped
+/// included. All modules of a distribution with debugging information take about 6
+/// GiB.
 pub(super) const UNPACKED_MAX: u64 = 8 * GIB;
 /// The members of a kernel's packages. Debian's largest have 6,000.
 pub(super) const MEMBERS_MAX: u64 = 100_000;
-/// The headers before one member of a package: its name and those of its owner
-/// and of a link's target. Linux allows names of 4 KiB (PATH_MAX).
+/// The headers of one member of a package: its name, its owner's names and a link's
+/// target. Linux limits names to 4 KiB (PATH_MAX).
 pub(super) const HEADERS_MAX: u64 = 64 * KIB;
-/// The memory of a decoder, KiB. The largest dictionary of `xz -9` is 64 MiB,
-/// the largest window of `zstd --ultra` is 128 MiB.
+/// A decoder's memory, KiB. The largest dictionary of `xz -9` is 64 MiB, the
+/// largest window of `zstd --ultra` is 128 MiB.
 pub(super) const DECODER_MAX_KIB: u32 = 129 << 10;
 /// zstd's window, a power of two: 128 MiB.
 pub(super) const WINDOW_LOG_MAX: u32 = 27;
@@ -53,7 +54,7 @@ pub(super) const WINDOW_LOG_MAX: u32 = 27;
 pub(super) const ENTRY_MAX: u64 = 64 * KIB;
 /// SHA256SUMS: `MODULES_MAX` lines of a checksum and a path, 200 bytes each, are 4 MiB.
 pub(super) const SUMS_MAX: u64 = 32 * MIB;
-/// What apt prints. apt-cache shows 1 KiB of each package.
+/// The output of apt. apt-cache shows 1 KiB per package.
 pub(super) const OUTPUT_MAX: usize = 64 << 20;
 
 /// A size in the largest unit that divides it: `256 MiB`.
@@ -69,15 +70,15 @@ impl fmt::Display for Size {
     }
 }
 
-/// The error for what is larger than `max`.
+/// The error for input larger than `max`.
 pub(super) fn too_large(max: u64) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {}", Size(max)))
 }
 
-/// Reads to the end, which must come within `max` bytes.
+/// Reads to the end of at most `max` bytes of input.
 ///
 /// # Errors
-/// Where it does not, or cannot be read.
+/// If there is more, or a read fails.
 pub(super) fn read_at_most(from: impl Read, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -92,7 +93,7 @@ pub(super) fn xz<R: Read>(packed: R) -> lzma_rust2::XzReader<R> {
 /// A decoder of zstd whose memory is bounded.
 ///
 /// # Errors
-/// Where zstd has no memory for it.
+/// If zstd runs out of memory.
 pub(super) fn zstd<'a, R: io::BufRead>(packed: R) -> io::Result<zstd::stream::read::Decoder<'a, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
     decoder.window_log_max(WINDOW_LOG_MAX)?;

@@ -8,14 +8,14 @@ use super::module::{Module, module_name};
 use super::modules::Modules;
 use faultlab_base::error::{Error, Result};
 
-/// A module that is wanted, under any of its names: the first that the
-/// kernel has is taken. A module that was merged into another one in some
-/// version has that one as its last name.
+/// A wanted module, under any of its names: the first one that the kernel has is
+/// used. If some version merged the module into another one, the last name is that
+/// of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted(pub &'static [&'static str]);
 
-/// What the lab's networks, probes and evidence use, from kernel 4.4 on. A
-/// kernel may have any of them built in, or lack it; [`LoadOrder`] says.
+/// The modules that the lab's networks, probes and evidence use, from kernel 4.4
+/// on. A kernel may have any of them built in, or lack it; [`LoadOrder`] tells.
 pub const WANTED: &[Wanted] = &[
     Wanted(&["af_packet"]),
     Wanted(&["veth"]),
@@ -44,19 +44,18 @@ pub const WANTED: &[Wanted] = &[
     Wanted(&["sch_netem"]),
 ];
 
-/// What came of a list of wanted modules.
+/// Where the wanted modules were found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LoadOrder {
     /// To load, in this order.
     pub modules: Vec<Module>,
     /// Part of the kernel image.
     pub built_in: Vec<String>,
-    /// Neither: built in perhaps, where the kernel came without
-    /// modules.builtin, or not there at all.
+    /// Neither: missing, or built in if the kernel came without modules.builtin.
     pub absent: Vec<Wanted>,
 }
 
-/// A module whose own needs are being put in order.
+/// A module whose dependencies are being ordered.
 #[derive(Debug)]
 struct Open {
     module: Module,
@@ -65,25 +64,25 @@ struct Open {
 
 #[derive(Debug)]
 enum Need {
-    /// Taken where it is there.
+    /// Loaded if available.
     Soft(String),
     Hard(String),
 }
 
-/// What has been read.
+/// The modules read so far.
 #[derive(Debug)]
 struct Seen {
     names: BTreeSet<String>,
-    /// How many bytes more a guest has room for.
+    /// How many more bytes fit into a guest.
     room: u64,
 }
 
 impl Modules {
-    /// Puts the wanted modules, and all that they depend on, in load order.
+    /// Puts the wanted modules, and all their dependencies, in load order.
     ///
     /// # Errors
-    /// As [`Modules::read`]; or a module depends on one that is not there, or
-    /// all of them are too large for a guest.
+    /// As [`Modules::read`]; also if a dependency is missing, or the modules
+    /// together are too large for a guest.
     pub fn load_order(&self, wanted: &[Wanted]) -> Result<LoadOrder> {
         let mut order = LoadOrder::default();
         let mut seen = Seen { names: BTreeSet::new(), room: LOADED_MODULES_MAX };
@@ -101,8 +100,8 @@ impl Modules {
         Ok(order)
     }
 
-    /// Puts `name` into `order`, after all that it needs. However long a chain
-    /// of needs is, it takes no stack; one that leads back to itself ends there.
+    /// Appends `name` to `order`, after its dependencies. It does not recurse, so
+    /// long chains take no stack; a cycle ends where it closes.
     fn visit(&self, name: &str, seen: &mut Seen, order: &mut Vec<Module>) -> Result<()> {
         let mut open: Vec<Open> = self.enter(name, seen)?.into_iter().collect();
         while let Some(last) = open.last_mut() {
@@ -125,8 +124,8 @@ impl Modules {
         Ok(())
     }
 
-    /// Reads a module, with what it needs; `None` where it was read before or
-    /// has no file.
+    /// Reads a module and its dependencies; `None` if it was read before or has no
+    /// file.
     fn enter(&self, name: &str, seen: &mut Seen) -> Result<Option<Open>> {
         if !seen.names.insert(name.to_owned()) {
             return Ok(None);
@@ -139,7 +138,8 @@ impl Modules {
                 self.release
             ))
         })?;
-        // Some name an algorithm: crc32c is an alias of crc32c_generic.
+        // Some dependencies name an algorithm: crc32c is an alias of
+        // crc32c_generic.
         let soft = module.softdep_pre.iter().flat_map(|name| [name.clone(), format!("{name}_generic")]);
         let hard = module.depends.iter().cloned().map(Need::Hard);
         let needs: Vec<_> = soft.map(Need::Soft).chain(hard).collect();
@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn a_long_chain_of_needs_takes_no_stack() {
-        // Under the limit of modules, and more than the stack of a thread
-        // holds calls for.
+        // Below the limit of modules, but too deep for recursion on a thread's
+        // stack.
         const LENGTH: usize = 19_000;
         let dir = tempfile::tempdir().unwrap();
         for number in 0..LENGTH {
@@ -222,7 +222,7 @@ mod tests {
         }
         let modules = open(dir.path());
         let visit = || modules.load_order(&[Wanted(&["m0"])]).unwrap();
-        // A tenth of what a test's thread has.
+        // A tenth of a test thread's stack.
         let small = std::thread::Builder::new().stack_size(256 << 10);
         let order = std::thread::scope(|scope| small.spawn_scoped(scope, visit).unwrap().join().unwrap());
         let (first, last) = (&order.modules[0].name, &order.modules[LENGTH - 1].name);

@@ -29,10 +29,10 @@ struct Named {
 }
 
 impl Mirror {
-    /// The machine's own mirror for `suite`.
+    /// The machine's configured mirror for `suite`.
     ///
     /// # Errors
-    /// Where there is no apt, or its sources name no such mirror.
+    /// If apt is missing, or its sources have no such mirror.
     pub(super) fn of(suite: &Suite) -> Result<Self> {
         let mut targets = Command::new("apt-get");
         targets.args([
@@ -60,8 +60,8 @@ impl Mirror {
     }
 }
 
-/// The texts of the sources files, by the shell variables that apt-config
-/// prints: LIST='/etc/apt/sources.list' and PARTS='/etc/apt/sources.list.d/'.
+/// The contents of the sources files, whose locations apt-config prints as shell
+/// variables: LIST='/etc/apt/sources.list' and PARTS='/etc/apt/sources.list.d/'.
 fn sources(variables: &str) -> Vec<String> {
     let variable = |name: &str| {
         let value = variables.lines().find_map(|line| line.strip_prefix(name))?;
@@ -74,11 +74,11 @@ fn sources(variables: &str) -> Vec<String> {
     variable("LIST=").into_iter().chain(files).filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// Finds the first Debian mirror. Where the lists have been fetched, apt
-/// prints who their origin is; before, as in a fresh container, the key or
-/// the end of the path tells.
+/// Finds the first Debian mirror. Once the lists have been fetched, apt prints
+/// their origin; before, as in a fresh container, the key or the end of the path
+/// identifies the mirror.
 fn find(targets: &str, named: &[Named], security: bool) -> Option<Mirror> {
-    // Up to Debian 10 the suite was called buster/updates.
+    // Up to Debian 10 the suite was named buster/updates.
     let of_security = |suite: &str| suite.ends_with("-security") || suite.ends_with("/updates");
     let by_origin = targets.lines().find_map(|line| {
         let mut fields = line.split('\t');
@@ -104,7 +104,7 @@ fn same_uri(a: &str, b: &str) -> bool {
     a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
-/// Reads a sources file of either format.
+/// Parses a sources file of either format.
 fn parse(text: &str) -> Vec<Named> {
     let lines = text.lines().filter_map(parse_line);
     let stanzas =

@@ -1,4 +1,4 @@
-//! A kernel module: what it says of itself.
+//! A kernel module and its metadata.
 //!
 //! Reading: include/linux/module.h (MODULE_INFO, MODULE_SOFTDEP),
 //! scripts/mod/modpost.c (add_depends, `name=`).
@@ -16,19 +16,19 @@ use super::limits::{self, DECODER_MAX_KIB, MODINFO_MAX, NEEDS_MAX, Size, read_at
 pub struct Module {
     /// Its name, with underscores.
     pub name: String,
-    /// What must be loaded before it.
+    /// Modules that must be loaded first.
     pub depends: Vec<String>,
-    /// What had better be loaded before it, where it is there.
+    /// Modules to load first if they are available.
     pub softdep_pre: Vec<String>,
-    /// The release it was built for; empty where it does not say.
+    /// The release it was built for; empty if it has none.
     pub release: String,
     /// The ELF file, as finit_module(2) takes it.
     pub bytes: Vec<u8>,
 }
 
 impl Module {
-    /// Reads what the ELF file `bytes` says of itself; `name` is its name if
-    /// it does not say (before 4.13).
+    /// Reads the metadata of the ELF file `bytes`; `name` is the fallback for
+    /// modules without a name (before 4.13).
     pub(super) fn parse(name: &str, bytes: Vec<u8>) -> std::result::Result<Self, String> {
         let info = modinfo(&bytes).map_err(|why| format!("it is damaged: {why}"))?;
         let values = |key: &str| -> Vec<String> {
@@ -57,7 +57,8 @@ impl Module {
                 .filter(|name| !name.is_empty())
                 .map(module_name)
                 .collect(),
-            // The others are aliases, which nothing here resolves.
+            // softdep names that are not module names are aliases, which are not
+            // resolved here.
             softdep_pre: values("softdep")
                 .iter()
                 .flat_map(softdep_pre)
@@ -102,17 +103,17 @@ fn modinfo(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
         .collect())
 }
 
-/// A module's name from a path, a file name or a name: `-` is `_`.
+/// A module's name from a path, a file name or a name, with `-` replaced by `_`.
 pub(super) fn module_name(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.split(".ko").next().unwrap_or(name).replace('-', "_")
 }
 
-/// Undoes the packing that a module's first bytes tell.
+/// Decompresses a module; its first bytes tell the format.
 ///
 /// # Errors
-/// A clause: it is damaged, packed in another way, or unpacks to more than
-/// `max` bytes.
+/// A clause: it is damaged, in an unknown format, or unpacks to more than `max`
+/// bytes.
 pub(super) fn unpack(bytes: Vec<u8>, max: u64) -> std::result::Result<Vec<u8>, String> {
     let failed = |e: io::Error| match e.kind() {
         ErrorKind::FileTooLarge => format!("it unpacks to more than {}", Size(max)),
@@ -203,7 +204,7 @@ pub(super) mod tests {
         assert_eq!(softdep, ["crc32c"]);
         let needs = format!("depends={}", "a,".repeat(NEEDS_MAX + 1));
         assert_eq!(parse(&[&needs]).unwrap_err(), "it names more than 1024 modules that it needs");
-        // Each value is a string of its own: 24 times its size.
+        // Each value is a separate string: 24 times its size.
         let filler = "x\0".repeat(MODINFO_MAX / 2);
         assert_eq!(parse(&[&filler]).unwrap_err(), "it is damaged: its .modinfo is larger than 1 MiB");
     }

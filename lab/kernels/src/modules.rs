@@ -1,8 +1,7 @@
 //! The modules of a kernel.
 //!
-//! A directory of modules is read without modules.dep (Debian's packages
-//! have none): each module says in its `.modinfo` section what it is called
-//! and what it depends on.
+//! Modules are read without modules.dep, which Debian's packages lack: the
+//! `.modinfo` section of each module has its name and dependencies.
 //!
 //! Reading: Documentation/kbuild/kbuild.rst (modules.builtin).
 
@@ -32,7 +31,7 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Those of a kernel that has none.
+    /// The modules of a kernel that has none.
     #[must_use]
     pub fn none(release: &str) -> Self {
         Self {
@@ -44,12 +43,12 @@ impl Modules {
         }
     }
 
-    /// Indexes the modules under `dir`, for a kernel of `release`. With
-    /// `sums`, those of the store's entry in which it is `modules`, each is
-    /// checked when read.
+    /// Indexes the modules under `dir`, for a kernel of `release`. With `sums`, the
+    /// checksums of the store's entry that has them in `modules`, each module is
+    /// verified when read.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// If the directory cannot be read.
     pub(super) fn open(dir: Arc<Directory>, release: &str, sums: Option<Arc<Sums>>) -> Result<Self> {
         let paths = files(&dir)?;
         let mut modules = Self { dir: Some(dir), sums, ..Self::none(release) };
@@ -75,7 +74,7 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Whether the kernel says that this is part of its image.
+    /// Whether the kernel has this module built in.
     #[must_use]
     pub fn is_built_in(&self, name: &str) -> bool {
         self.built_in.contains(&module_name(name))
@@ -90,8 +89,8 @@ impl Modules {
     /// Reads and unpacks a module; `None` where there is no file for it.
     ///
     /// # Errors
-    /// One sentence: it cannot be read, was changed since it was added, is
-    /// damaged, too large for a guest, or was built for another kernel.
+    /// One sentence: it cannot be read, has changed since it was added, is damaged,
+    /// too large for a guest, or was built for another kernel.
     pub fn read(&self, name: &str) -> Result<Option<Module>> {
         let Some(path) = self.files.get(&module_name(name)) else { return Ok(None) };
         let wrong = |why: String| Error::Lab(format!("module {}: {why}", self.shown(path)));
@@ -122,8 +121,8 @@ impl Modules {
     }
 }
 
-/// The modules, and lists of what is built in, under `dir`, sorted, relative
-/// to it. Symbolic links (`build`, `source`) are not followed.
+/// The modules, and lists of built-in ones, under `dir`, sorted, as relative paths.
+/// Symbolic links (`build`, `source`) are not followed.
 pub(super) fn files(dir: &Directory) -> Result<Vec<BeneathPath>> {
     dir.files(is_of_modules, MODULES_MAX)
         .map_err(|e| Error::kernel("kernel modules", format!("read {}", dir.path().display()), e))
@@ -133,7 +132,7 @@ fn is_of_modules(name: &str) -> bool {
     is_module(name) || name.starts_with("modules.builtin")
 }
 
-/// How many modules there are under `modules` of `entry`; none if it is not there.
+/// The number of modules under `modules` of `entry`; 0 if it does not exist.
 pub(super) fn count(entry: &Directory) -> io::Result<usize> {
     match entry.directory(&BeneathPath::known(MODULES)) {
         Ok(dir) => Ok(dir.files(is_module, MODULES_MAX)?.len()),
@@ -187,7 +186,7 @@ pub(super) mod tests {
         nix::unistd::mkfifo(&dir.path().join("c.ko"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let modules = open(dir.path());
         assert_eq!(["a", "b", "c"].map(|name| modules.has(name)), [true, false, false]);
-        // What takes a module's place after it was found.
+        // These replace the module after it was found.
         fs::remove_file(dir.path().join("a.ko")).unwrap();
         symlink(outside.path().join("b.ko"), dir.path().join("a.ko")).unwrap();
         let error = modules.read("a").unwrap_err().to_string();

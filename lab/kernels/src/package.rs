@@ -1,12 +1,11 @@
 //! A Debian package of a kernel, unpacked without dpkg.
 //!
 //! Reading: deb(5), tar(5). A .deb is an ar archive of `debian-binary`,
-//! `control.tar.*` and `data.tar.*`; the last one is a tar archive under xz,
-//! zstd or nothing.
+//! `control.tar.*` and `data.tar.*`; the last one is a tar archive, compressed with
+//! xz or zstd or not at all.
 //!
-//! A package may come from anywhere. The names of its members are
-//! [`BeneathPath`]s before anything is made of them, and its sizes have the
-//! limits of [`limits`](super::limits).
+//! Packages are untrusted. Member names become [`BeneathPath`]s before any file is
+//! created, and sizes are bounded by [`limits`](super::limits).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -19,7 +18,7 @@ use super::directory::{Directory, regular_file};
 use super::limits::{self, Size};
 use faultlab_base::error::{Error, Result};
 
-/// What a package, or several, held of a kernel.
+/// The kernel files found in one or more packages.
 #[derive(Debug)]
 pub(super) struct Contents {
     /// The releases of the images found.
@@ -29,7 +28,7 @@ pub(super) struct Contents {
     left: Left,
 }
 
-/// What a kernel's packages may still hold.
+/// The remaining budget of a kernel's packages.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     /// Bytes, unpacked.
@@ -57,17 +56,18 @@ enum Place {
         release: String,
         path: BeneathPath,
     },
-    /// modules.builtin and its like.
+    /// modules.builtin and similar lists.
     List {
         path: BeneathPath,
     },
 }
 
 impl Place {
-    /// Sorts a path of a package's data archive; `None` is of no interest.
+    /// Classifies a path of a package's data archive; `None` if it is of no
+    /// interest.
     ///
     /// # Errors
-    /// A clause: it is of a kernel, and of none that can be.
+    /// A clause: it is a kernel's file with an impossible release or name.
     fn of(path: &BeneathPath) -> std::result::Result<Option<Self>, String> {
         let release = |text: &str| {
             let wrong = || format!("is of no kernel: {} is no release", quoted(text.as_bytes()));
@@ -97,7 +97,7 @@ impl Place {
         }))
     }
 
-    /// Where it lies in an entry.
+    /// Its path in an entry.
     fn target(&self) -> BeneathPath {
         match self {
             Self::Image { .. } => BeneathPath::known("kernel"),
@@ -106,7 +106,7 @@ impl Place {
         }
     }
 
-    /// How large it may be, in bytes.
+    /// Its maximum size, in bytes.
     fn max(&self) -> u64 {
         match self {
             Self::Image { .. } => limits::IMAGE_MAX,
@@ -116,25 +116,24 @@ impl Place {
     }
 }
 
-/// Whether a file name is that of a kernel module, packed or not.
+/// Whether a file name is that of a kernel module, compressed or not.
 pub(super) fn is_module(name: &str) -> bool {
     [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().any(|end| name.ends_with(end))
 }
 
-/// Whether a name that is no good was meant for a kernel's file.
+/// Whether an invalid name was meant for a kernel's file.
 fn is_of_kernel(raw: &[u8]) -> bool {
     let has = |part: &[u8]| raw.windows(part.len()).any(|window| window == part);
     has(b"lib/modules/") || has(b"boot/")
 }
 
-/// Unpacks the kernel, its modules and its configuration from the package at
-/// `deb` into `entry`, and adds to `found` what there was. `read` is told how
-/// many bytes of the package have been read so far.
+/// Unpacks the kernel, its modules and its configuration from the package at `deb`
+/// into `entry`, and records them in `found`. `read` is called with the number of
+/// bytes of the package read so far.
 ///
 /// # Errors
-/// One sentence: the file is no package, is cut short or damaged, has a member
-/// with a bad name or of a size that no kernel has; or `entry` could not be
-/// written to.
+/// One sentence: the file is not a package, is truncated or damaged, has a member
+/// with an invalid name or an excessive size; or `entry` could not be written to.
 pub(super) fn unpack(
     deb: &Path,
     entry: &Directory,
@@ -170,7 +169,7 @@ pub(super) fn unpack(
 enum Failed {
     Reading(io::Error),
     Writing(io::Error),
-    /// A clause: what the package holds.
+    /// A clause: why the package is refused.
     Refused(String),
 }
 
@@ -202,7 +201,7 @@ fn read_members(
             _ => None,
         };
         let Some(place) = place else {
-            // What is skipped counts too: it has to be unpacked.
+            // Skipped members count too: they have to be unpacked.
             io::copy(&mut member, &mut io::sink()).map_err(Failed::Reading)?;
             continue;
         };
@@ -237,14 +236,14 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> std::result::Result<(), Fa
     }
 }
 
-/// How much of an archive may still be read, and of the headers before its
-/// next member: the reader of tar keeps those in memory.
+/// How much of an archive may still be read, and how much of the headers before its
+/// next member, which the tar reader keeps in memory.
 struct Meter {
     bytes: Cell<u64>,
     headers: Cell<u64>,
     /// The last member's name, for an error.
     member: RefCell<Vec<u8>>,
-    /// What was too much, a clause.
+    /// The limit that was exceeded, a clause.
     over: Cell<Option<String>>,
 }
 
@@ -267,7 +266,7 @@ impl Meter {
         *self.member.borrow_mut() = name.to_vec();
     }
 
-    /// Takes account of `n` bytes that were read.
+    /// Accounts for `n` bytes that were read.
     fn take(&self, n: u64) -> io::Result<()> {
         let (bytes, headers) = (self.bytes.get().checked_sub(n), self.headers.get().checked_sub(n));
         if let (Some(bytes), Some(headers)) = (bytes, headers) {
@@ -288,7 +287,7 @@ impl Meter {
     }
 }
 
-/// A reader that ends with an error where too much is read.
+/// A reader that fails when a limit is exceeded.
 struct Metered<'a, R> {
     inner: R,
     meter: &'a Meter,
@@ -302,7 +301,7 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// A reader that tells how far it has come.
+/// A reader that reports its position.
 struct Counted<'a, R> {
     inner: R,
     count: u64,

@@ -1,16 +1,16 @@
-//! How far adding a kernel has come.
+//! The progress of adding a kernel.
 
-/// How far adding a kernel has come. The rate is for the reader to work out,
-/// by the clock at which it is told.
+/// The progress of adding a kernel. Readers compute the rate themselves, from the
+/// time of each report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The next step begins: a clause such as `fetching linux-image-...`.
     Step(String),
-    /// Of this step, so many bytes are done.
+    /// Bytes of this step that are done.
     Bytes {
         /// Bytes so far.
         done: u64,
-        /// Bytes in all, where that is known.
+        /// Total bytes, if known.
         total: Option<u64>,
     },
 }

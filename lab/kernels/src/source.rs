@@ -17,17 +17,17 @@ pub enum Source {
     Image {
         /// The bzImage.
         image: PathBuf,
-        /// Its modules; those beside the image where it is `None`.
+        /// Its modules; `None` for the ones beside the image.
         modules: Option<PathBuf>,
     },
 }
 
 impl Source {
-    /// Tells what the words of a command line mean: `debian:SUITE`, package
-    /// files, or one bzImage with perhaps its modules.
+    /// Interprets the words of a command line: `debian:SUITE`, package files, or
+    /// one bzImage, optionally with its modules.
     ///
     /// # Errors
-    /// Where the words do not go together.
+    /// If the words do not fit together.
     pub fn parse(words: &[String], modules: Option<&Path>) -> Result<Self> {
         let is_deb = |word: &String| Path::new(word).extension().is_some_and(|end| end == "deb");
         let lone_modules =

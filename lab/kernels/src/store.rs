@@ -1,4 +1,4 @@
-//! The kernels at hand.
+//! The store of kernels.
 //!
 //! ```text
 //! $XDG_CACHE_HOME/faultlab/kernels/
@@ -11,12 +11,12 @@
 //!   .adding-4711-0/   of a process that is adding or removing one, or that died of it
 //! ```
 //!
-//! An entry appears by one rename(2), whole or not at all. Every process
-//! holds a flock(2) on its own temporary directory, so what a dead one left
-//! is known and swept by the next.
+//! An entry appears by one rename(2), complete or not at all. Every process holds a
+//! flock(2) on its own temporary directory, so the leftovers of dead processes are
+//! recognised and swept by the next one.
 //!
-//! Others may write to the store: what lies there is an [`Entry`] only after
-//! it was checked, and files are opened beneath the store, no links followed.
+//! Others may write to the store: its content is only an [`Entry`] once it was
+//! checked, and files are opened beneath the store without following links.
 
 use std::env;
 use std::fs::{self, File};
@@ -39,13 +39,13 @@ use super::modules::MODULES;
 use super::sums::{Sums, sha256};
 use faultlab_base::error::{Error, Result};
 
-/// The file that says what an entry is.
+/// The file with the metadata of an entry.
 const ENTRY: &str = "entry.json";
 /// The file with the checksums of all the others.
 const SUMS: &str = "SHA256SUMS";
-/// How long an entry's name may be: include/uapi/linux/limits.h, NAME_MAX.
+/// The maximum length of an entry's name: include/uapi/linux/limits.h, NAME_MAX.
 const ID_MAX: usize = 255;
-/// What the names of temporary directories begin with.
+/// The prefix of temporary directories.
 const TEMPORARY: &str = ".adding-";
 
 /// The store of kernels, a directory.
@@ -55,11 +55,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// The user's store: $XDG_CACHE_HOME/faultlab/kernels, or the same under
-    /// ~/.cache. Made if it is not there; what dead processes left is swept.
+    /// The user's store: $XDG_CACHE_HOME/faultlab/kernels, or
+    /// ~/.cache/faultlab/kernels. Creates it if needed, and sweeps the leftovers of
+    /// dead processes.
     ///
     /// # Errors
-    /// Where neither XDG_CACHE_HOME nor HOME is an absolute path, or the
+    /// If neither XDG_CACHE_HOME nor HOME is an absolute path, or the
     /// directory cannot be made.
     pub fn open() -> Result<Self> {
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -77,7 +78,7 @@ impl Store {
     /// A store at `root`.
     ///
     /// # Errors
-    /// Where the directory cannot be made.
+    /// If the directory cannot be made.
     pub fn at(root: impl Into<PathBuf>) -> Result<Self> {
         let store = Self { root: root.into() };
         fs::DirBuilder::new()
@@ -85,7 +86,7 @@ impl Store {
             .mode(0o755)
             .create(&store.root)
             .map_err(|e| store.failed("make the directory", e))?;
-        // A store that others may only read needs no sweeping by us.
+        // A read-only store is left to its owner to sweep.
         if let Ok(lock) = store.lock() {
             store.sweep(&lock);
         }
@@ -98,21 +99,20 @@ impl Store {
         &self.root
     }
 
-    /// All entries, by name. What is no entry is left out: [`Store::invalid`]
-    /// has it.
+    /// All valid entries, by name. [`Store::invalid`] has the others.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>> {
         let mut entries = self.scan()?.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
         entries.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(entries)
     }
 
-    /// What lies in the store and is no entry: each an error that says why.
+    /// The invalid entries of the store: each an error that says why.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn invalid(&self) -> Result<Vec<Error>> {
         let mut errors = self.scan()?.into_iter().filter_map(Result::err).collect::<Vec<_>>();
         errors.sort_by_key(Error::to_string);
@@ -127,7 +127,7 @@ impl Store {
                 continue;
             }
             match name.to_str().filter(|id| is_id(id)) {
-                // A directory without entry.json is not of this program.
+                // A directory without entry.json is not this program's.
                 Some(id) => found.extend(self.read_entry(id).transpose()),
                 None => found.push(Err(Error::Lab(format!(
                     "{}: {} is no name of a kernel; remove the file",
@@ -145,7 +145,7 @@ impl Store {
         self.read_entry(id).ok().flatten()
     }
 
-    /// The entry of this name; none where nothing is there.
+    /// The entry of this name; `None` if nothing has it.
     fn read_entry(&self, id: &str) -> Result<Option<Entry>> {
         let bytes = self.open_entry(id).and_then(|dir| dir.read(&BeneathPath::known(ENTRY), ENTRY_MAX));
         let why = match bytes {
@@ -169,8 +169,8 @@ impl Store {
         Directory::open(&self.root)?.directory(&path)
     }
 
-    /// The kernel that a user names: one of the user's store, or the path of a
-    /// bzImage, for which there need be no store.
+    /// The kernel named by the user: an entry of the user's store, or the path of a
+    /// bzImage, which needs no store.
     ///
     /// # Errors
     /// As [`Store::open`], [`Store::get`] and [`KernelImage::from_image`].
@@ -183,11 +183,11 @@ impl Store {
         }
     }
 
-    /// The kernel of this name, its image checked against what was added. Its
-    /// modules are checked when they are read.
+    /// The kernel of this name, with its image verified. Modules are verified when
+    /// they are read.
     ///
     /// # Errors
-    /// Where there is none, or it was changed.
+    /// If there is none, or its image has changed.
     pub fn get(&self, id: &str) -> Result<KernelImage> {
         let Some(entry) = self.read_entry(id)? else { return Err(self.unknown(id)) };
         let failed = |what: &str| {
@@ -220,18 +220,18 @@ impl Store {
         })
     }
 
-    /// Whether there is an entry of this name with every file as it was added.
+    /// Whether an entry of this name exists with every file unchanged.
     pub(super) fn is_intact(&self, id: &str) -> bool {
         let kernel = self.get(id);
         kernel.is_ok_and(|kernel| kernel.stored.is_some_and(|(dir, sums)| sums.hold(&dir)))
     }
 
-    /// Removes the kernel of this name: at once for others, then its files. It
-    /// needs no space on the disk for that. What lies in a kernel's place and
-    /// is none is removed too.
+    /// Removes the kernel of this name: it disappears for others at once, then its
+    /// files are deleted. This needs no disk space. An invalid entry of that name
+    /// is removed too.
     ///
     /// # Errors
-    /// Where there is nothing, or it cannot be removed.
+    /// If there is nothing to remove, or it cannot be removed.
     pub fn remove(&self, id: &str) -> Result<()> {
         let path = self.root.join(id);
         let tried = format!("remove {id}");
@@ -257,14 +257,14 @@ impl Store {
         Error::kernel(self.root.display().to_string(), tried, source)
     }
 
-    /// Keeps other processes from making or sweeping temporaries and from
-    /// publishing while it is held.
+    /// While held, keeps other processes from publishing and from making or
+    /// sweeping temporary directories.
     fn lock(&self) -> Result<Flock<File>> {
         let root = File::open(&self.root).map_err(|e| self.failed("open", e))?;
         Flock::lock(root, FlockArg::LockExclusive).map_err(|(_, e)| self.failed("lock", e.into()))
     }
 
-    /// Removes the temporary directories of processes that are no more.
+    /// Removes the temporary directories of processes that have ended.
     fn sweep(&self, _lock: &Flock<File>) {
         for file in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let path = file.path();
@@ -277,13 +277,13 @@ impl Store {
         }
     }
 
-    /// A directory in which to prepare an entry; gone when it is dropped.
+    /// A temporary directory for preparing an entry; removed when dropped.
     pub(super) fn temporary(&self) -> Result<Temporary> {
         let create = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
         self.put_temporary("make a temporary directory", create)
     }
 
-    /// A temporary directory that `put` puts at the path it is given.
+    /// A temporary directory that `put` creates at the path it is given.
     fn put_temporary(&self, tried: &str, put: impl FnOnce(&Path) -> io::Result<()>) -> Result<Temporary> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let lock = self.lock()?;
@@ -291,7 +291,7 @@ impl Store {
         let path = loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = self.root.join(format!("{TEMPORARY}{}-{number}", process::id()));
-            // In another pid namespace another process has the same number.
+            // A process in another pid namespace may have the same number.
             if path.symlink_metadata().is_err() {
                 break path;
             }
@@ -302,8 +302,8 @@ impl Store {
         Ok(Temporary { path, _alive: alive })
     }
 
-    /// Sums up the files in `prepared`, writes what the entry is, and makes
-    /// it appear. If the same is there already, that one stays.
+    /// Computes the checksums of the files in `prepared`, writes the metadata, and
+    /// publishes the entry. An identical existing entry is kept.
     pub(super) fn publish(&self, prepared: &Path, mut entry: Entry) -> Result<Entry> {
         let id = entry.id.clone();
         if !is_id(&id) {
@@ -316,11 +316,11 @@ impl Store {
             entry.modules = super::modules::count(&dir)?;
             entry.sums = sha256(text.as_bytes());
             let bytes = serde_json::to_vec_pretty(&entry)?;
-            // What could not be read again is not written.
+            // Only write metadata that can be read back.
             Entry::parse(&id, &bytes).map_err(|why| io::Error::other(format!("its {ENTRY} {why}")))?;
             dir.create(&BeneathPath::known(SUMS))?.write_all(text.as_bytes())?;
             dir.create(&BeneathPath::known(ENTRY))?.write_all(&bytes)?;
-            // Thousands of files: one wait for the disk, not one each.
+            // There may be thousands of files: sync once, not per file.
             nix::unistd::syncfs(open_directory(prepared)?)?;
             Ok(entry)
         };
@@ -333,7 +333,7 @@ impl Store {
             Err(e)
                 if matches!(
                     e.raw_os_error().map(Errno::from_raw),
-                    // The last one is of a file in an entry's place.
+                    // ENOTDIR: a file has the entry's name.
                     Some(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR)
                 ) =>
             {
@@ -346,20 +346,20 @@ impl Store {
     }
 }
 
-/// Whether an entry can have this name.
+/// Whether this is a valid entry name.
 fn is_id(id: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+-._~:@".contains(c);
     !id.is_empty() && !id.starts_with('.') && id.len() <= ID_MAX && id.chars().all(plain)
 }
 
-/// Opens a directory, and nothing else that lies in its place.
+/// Opens a directory, and nothing else of that name.
 fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Puts `prepared` in the place of an older entry, in one step where the file
-/// system can do that; the older one ends up beside `prepared`.
+/// Replaces an older entry by `prepared`, in one step if the file system supports
+/// that; the older one ends up beside `prepared`.
 fn exchange(prepared: &Path, target: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, prepared, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
         Err(Errno::EINVAL | Errno::ENOSYS) => {
@@ -370,7 +370,7 @@ fn exchange(prepared: &Path, target: &Path) -> io::Result<()> {
     }
 }
 
-/// A directory of this process alone, gone when it is dropped.
+/// A private directory of this process, removed when dropped.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Temporary {

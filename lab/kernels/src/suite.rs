@@ -1,4 +1,4 @@
-//! A suite of a distribution, and which of its packages make up a kernel.
+//! A suite of a distribution, and the packages that make up its kernel.
 //!
 //! Debian's metapackage `linux-image-cloud-amd64` depends on the newest
 //! image of its suite. Up to 6.18 the image holds everything; from 6.19 on
@@ -11,8 +11,8 @@ use std::str::FromStr;
 
 use faultlab_base::error::{Error, Result};
 
-/// How long a suite's or package's name may be, or a version: no mirror has
-/// one half as long, and together they fit into a file's name.
+/// The maximum length of a suite's name, a package's name or a version: no real one
+/// is half as long, and together they fit into a file name.
 const WORD_MAX: usize = 120;
 
 /// `debian:SUITE`, or `debian:SUITE@VERSION` for one build of it.
@@ -20,12 +20,12 @@ const WORD_MAX: usize = 120;
 pub struct Suite {
     /// The suite's name on the mirror: bookworm, trixie-backports, sid.
     pub name: String,
-    /// The version of the package, where it is not simply the newest.
+    /// The version of the package; `None` for the newest.
     pub version: Option<String>,
 }
 
 impl Suite {
-    /// Whether `text` is meant to name a suite and not a file.
+    /// Whether `text` names a suite rather than a file.
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
         text.split_once(':').is_some_and(|(distribution, _)| {
@@ -83,7 +83,7 @@ fn is_package_name(text: &str) -> bool {
     plain(text, "+-.")
 }
 
-/// A package of a suite: what its mirror says of it.
+/// A package of a suite, as its mirror describes it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Its name.
@@ -96,8 +96,8 @@ pub struct Record {
     pub size: u64,
 }
 
-/// Reads the stanzas that `apt-cache show` prints. A mirror may say anything:
-/// a stanza whose name or version is none is left out.
+/// Parses the stanzas that `apt-cache show` prints. The mirror is untrusted:
+/// stanzas with an invalid name or version are skipped.
 #[must_use]
 pub fn parse_records(text: &str) -> Vec<Record> {
     let good = |record: &Record| is_package_name(&record.name) && is_version(&record.version);
@@ -139,12 +139,12 @@ fn of_a_release(name: &str) -> bool {
         && name.splitn(3, '-').nth(2).is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Picks, among the packages of a suite, those that make up its newest
-/// kernel, or the one of `version`: Debian's cloud flavour, which has the
-/// network and little else, before the general one.
+/// Picks the packages of a suite that make up its newest kernel, or the one of
+/// `version`. Debian's cloud flavour, which has networking and little else, is
+/// preferred to the general one.
 ///
 /// # Errors
-/// One sentence, with the versions that the mirror has.
+/// One sentence, with the versions that the mirror offers.
 pub fn choose<'a>(suite: &Suite, records: &'a [Record]) -> Result<Vec<&'a Record>> {
     let named = |name: &str| records.iter().find(|r| r.name == name);
     let image = match &suite.version {
@@ -173,8 +173,8 @@ pub fn choose<'a>(suite: &Suite, records: &'a [Record]) -> Result<Vec<&'a Record
         for name in part.depends.iter().filter(|name| of_a_release(name)) {
             let of_same_build = |r: &&Record| r.name == *name && r.version == image.version;
             let Some(part) = records.iter().find(of_same_build) else {
-                // Of old builds a mirror may have the image and no longer the
-                // configuration, which nothing needs.
+                // For old builds a mirror may have the image but no longer the
+                // configuration, which is not needed.
                 if name.starts_with("linux-base-") {
                     continue;
                 }

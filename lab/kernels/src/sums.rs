@@ -20,20 +20,20 @@ const OTHERS: usize = 2;
 pub(super) struct Sums(BTreeMap<BeneathPath, String>);
 
 impl Sums {
-    /// Sums up every file under `dir`.
+    /// Computes the checksum of every file under `dir`.
     ///
     /// # Errors
-    /// Where a file cannot be read, or has a name that no line can hold.
+    /// If a file cannot be read, or its name does not fit on one line.
     pub(super) fn of(dir: &Directory) -> io::Result<Self> {
         let sum = |path: BeneathPath| Ok((path.clone(), sha256_file(dir.file(&path)?)?));
         let files = dir.files(|_| true, MODULES_MAX + OTHERS)?;
         Ok(Self(files.into_iter().map(sum).collect::<io::Result<_>>()?))
     }
 
-    /// Reads what [`Sums::to_text`] wrote.
+    /// Parses the output of [`Sums::to_text`].
     ///
     /// # Errors
-    /// A clause: which line it did not write.
+    /// A clause: which line is invalid.
     pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
         let line = |line: &str| {
             let (sum, path) = line.split_once("  ").filter(|(sum, _)| is_sha256(sum))?;
@@ -45,7 +45,7 @@ impl Sums {
         Ok(Self(sums.collect::<Result<_, _>>()?))
     }
 
-    /// One line a file, sorted.
+    /// One line per file, sorted.
     #[must_use]
     pub(super) fn to_text(&self) -> String {
         let line = |(path, sum): (&BeneathPath, &String)| format!("{sum}  {path}");
@@ -53,18 +53,18 @@ impl Sums {
         lines.join("\n")
     }
 
-    /// Checks bytes that were read from the file `name` of the entry.
+    /// Verifies bytes that were read from the file `name` of the entry.
     ///
     /// # Errors
-    /// Where they are not those that were added.
+    /// If they have changed since they were added.
     pub(super) fn check(&self, entry: &Path, name: &BeneathPath, bytes: &[u8]) -> Result<()> {
         self.compare(entry, name, &sha256(bytes))
     }
 
-    /// Checks the file `name` of the entry.
+    /// Verifies the file `name` of the entry.
     ///
     /// # Errors
-    /// Where it cannot be read or is not what was added.
+    /// If it cannot be read or has changed since it was added.
     pub(super) fn check_file(&self, entry: &Directory, name: &BeneathPath) -> Result<()> {
         let sum = entry.file(name).and_then(sha256_file).map_err(|e| {
             let path = entry.path().join(name.as_str());
@@ -73,7 +73,7 @@ impl Sums {
         self.compare(entry.path(), name, &sum)
     }
 
-    /// Whether every file of the entry is there and what was added.
+    /// Whether every file of the entry exists and is unchanged.
     #[must_use]
     pub(super) fn hold(&self, entry: &Directory) -> bool {
         let holds = |(name, sum): (&BeneathPath, &String)| {
@@ -99,12 +99,12 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Whether this is what [`sha256`] returns.
+/// Whether this has the form of a [`sha256`] result.
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// No file of an entry is larger than a module: what is, was not added.
+/// No file of an entry is larger than a module: a larger one was not added.
 fn sha256_file(file: File) -> io::Result<String> {
     if file.metadata()?.len() > MODULE_MAX {
         return Err(too_large(MODULE_MAX));
@@ -156,7 +156,7 @@ mod tests {
         let error = sums.check_file(&opened, &kernel).unwrap_err().to_string();
         assert!(error.contains("not what was added"), "{error}");
         assert!(!sums.hold(&opened));
-        // A hole of 1 TiB is not summed up.
+        // A hole of 1 TiB is not read.
         File::options().write(true).open(dir.path().join("kernel")).unwrap().set_len(1 << 40).unwrap();
         let error = sums.check_file(&opened, &kernel).unwrap_err().to_string();
         assert!(error.ends_with("it is larger than 512 MiB"), "{error}");

@@ -1,7 +1,7 @@
-//! The kernel that a bzImage carries, unpacked.
+//! Extracts the kernel from a bzImage.
 //!
-//! A guest that starts from the unpacked kernel, by its PVH entry, need not
-//! unpack it under emulation, which takes as long as half of its boot.
+//! A guest that starts from the unpacked kernel, by its PVH entry, need not unpack
+//! it under emulation, which takes half of its boot time.
 //!
 //! Reading: Documentation/arch/x86/boot.rst, "payload_offset";
 //! xen/include/public/elfnote.h, PHYS32_ENTRY;
@@ -18,13 +18,13 @@ use super::limits::{self, VMLINUX_MAX, read_at_most};
 
 /// xen/include/public/elfnote.h: XEN_ELFNOTE_PHYS32_ENTRY.
 const PHYS32_ENTRY: u64 = 18;
-/// arch/x86/Kconfig: CONFIG_PVH, which separates the entry from Xen, is of
-/// 5.0; before, the note may be there and serve Xen only.
+/// arch/x86/Kconfig: CONFIG_PVH, which made the entry independent of Xen, is new in
+/// 5.0; before, the note may exist but serve only Xen.
 const PVH_SINCE: u32 = 5;
 
-/// The vmlinux in `bzimage`; none where it is packed in a way that is not
-/// known here, is larger than a guest's memory, or was configured without
-/// CONFIG_PVH: the bzImage itself boots then, only later.
+/// The vmlinux in `bzimage`; `None` if its compression is unknown here, it is
+/// larger than a guest's memory, or it was configured without CONFIG_PVH. Then the
+/// bzImage itself is booted, which takes longer.
 #[must_use]
 pub fn unpack(bzimage: &[u8]) -> Option<Vec<u8>> {
     if major_version(bzimage)? < PVH_SINCE {
@@ -52,7 +52,7 @@ fn payload(bzimage: &[u8]) -> Option<&[u8]> {
     if bzimage.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
-    // boot.rst: 0 stands for 4 setup sectors; the boot sector comes on top.
+    // boot.rst: 0 stands for 4 setup sectors; the boot sector is extra.
     let sectors = match bzimage.get(0x1f1)? {
         0 => 4,
         n => usize::from(*n),
@@ -62,19 +62,19 @@ fn payload(bzimage: &[u8]) -> Option<&[u8]> {
 }
 
 fn zstd(packed: &[u8], max: u64) -> Option<Vec<u8>> {
-    // Behind the frame the kernel's build puts the unpacked length.
+    // The kernel's build appends the unpacked length to the frame.
     read_at_most(limits::zstd(packed).ok()?.single_frame(), max).ok()
 }
 
-/// A legacy frame, without end mark. The kernel's build puts the unpacked length
-/// of the whole behind it.
+/// A legacy frame, without end mark. The kernel's build appends the total unpacked
+/// length.
 fn lz4_legacy(packed: &[u8], max: u64) -> Option<Vec<u8>> {
     let (frame, length) = packed.split_last_chunk::<4>()?;
     let unpacked = read_at_most(FrameDecoder::new(frame), max).ok()?;
     (u32::from_le_bytes(*length) as usize == unpacked.len()).then_some(unpacked)
 }
 
-/// Whether this 64-bit ELF file names an entry point for PVH.
+/// Whether this 64-bit ELF file has a PVH entry point.
 fn has_pvh_entry(vmlinux: &[u8]) -> bool {
     let Ok(elf) = ElfBytes::<LittleEndian>::minimal_parse(vmlinux) else { return false };
     let notes = elf.segments().into_iter().flatten().filter(|segment| segment.p_type == PT_NOTE);
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// A legacy frame of these blocks, and the length that they unpack to.
+    /// A legacy frame of these blocks, and their unpacked length.
     fn legacy(blocks: &[&[u8]], length: u32) -> Vec<u8> {
         let mut frame = vec![0x02, 0x21, 0x4c, 0x18];
         for block in blocks {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     proptest! {
-        // A decoder has 8 MiB for a block, zeroed.
+        // A decoder zeroes 8 MiB per block.
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn any_block_is_read_without_panic(bytes: Vec<u8>) {

@@ -1,5 +1,5 @@
-//! What a person in a confined shell has of their own: a directory to be in, a
-//! home, an environment that leads nowhere else.
+//! The surroundings of a person in a confined shell: a working directory, a home,
+//! and an environment that refers to nothing outside.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use std::{env, fs};
 use nix::unistd::{AccessFlags, access};
 use tokio::process::Command;
 
-/// Where everybody may write.
+/// A directory that everybody may write to.
 const PRIVATE: &str = "/tmp";
 
-/// Variables that name services and directories outside, which are not here.
+/// Variables that name services and directories outside of the shell's namespaces.
 const OUTSIDE: [&str; 6] =
     ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK", "TMPDIR", "WAYLAND_DISPLAY", "DISPLAY"];
 
-/// What a confined shell begins with.
+/// The initial surroundings of a confined shell.
 #[derive(Debug)]
 pub(super) struct Belongings {
-    /// Another directory than the current one, which is not here.
+    /// A replacement for the current directory, if that is out of reach.
     directory: Option<&'static Path>,
-    /// Another home than the user's, which may not be read.
+    /// A replacement for the user's home, if that may not be read.
     home: Option<&'static Path>,
 }
 
 impl Belongings {
-    /// CaptureOptions at what there is in this mount namespace and for these ids.
+    /// Looks at what is reachable in this mount namespace and with these ids.
     pub(super) fn look() -> Self {
         let may_enter = |place: &Path| access(place, AccessFlags::R_OK | AccessFlags::X_OK).is_ok();
         let here = env::current_dir().ok().filter(|place| may_enter(place) && is_here(place));
@@ -34,7 +34,7 @@ impl Belongings {
         Self { directory: here.is_none().then_some(private), home: home.is_none().then_some(private) }
     }
 
-    /// Gives them to a shell.
+    /// Applies them to a shell.
     pub(super) fn give(&self, command: &mut Command) {
         for variable in OUTSIDE {
             command.env_remove(variable);
@@ -47,7 +47,7 @@ impl Belongings {
         }
     }
 
-    /// What a person is told of them.
+    /// The explanation for the person at the shell.
     pub(super) fn told(&self) -> String {
         let mut told =
             "This machine's files are read-only here; /tmp and /run are yours and end with the shell."
@@ -64,8 +64,8 @@ impl Belongings {
     }
 }
 
-/// Whether the current directory is what has its name: another file system may
-/// be in front of it by now.
+/// Whether the current directory is still what its name refers to: another file
+/// system may have been mounted over it.
 fn is_here(place: &Path) -> bool {
     let of = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let here = of(Path::new("."));

@@ -1,7 +1,7 @@
-//! What this machine can do, found out by doing it.
+//! Probes what this machine can do.
 //!
-//! A user namespace can be made and still be powerless, so nothing here looks
-//! at a version or at a file: every ability is tried.
+//! A user namespace may be created and still be powerless, so no version or file is
+//! consulted: every ability is tried.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,26 +20,26 @@ use faultlab_net::topology::rule::Rule;
 use faultlab_net::topology::{Family, Topology};
 use faultlab_net::wire::policy::Pass;
 
-/// Something a scenario may need, and whether it is here.
+/// An ability that a scenario may need, and whether the machine has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ability {
     /// What was tried.
     pub name: String,
-    /// The scenarios' word for it, as [`Need`] displays it.
+    /// The name that scenarios use for it, as [`Need`] displays it.
     pub need: String,
-    /// Whether scenarios can go on without it.
+    /// Whether scenarios can run without it.
     pub optional: bool,
-    /// Why it is not here and the way out; none where it works.
+    /// Why it is missing and how to fix that; `None` if it works.
     pub missing: Option<String>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tries everything. `opened` is what opening the kernel's log met, and asking
-/// what it drops.
+/// Tries every ability. `opened` is the result of opening the kernel log and the
+/// source of drop reasons.
 ///
 /// # Errors
-/// [`Error::Exhausted`]: then nothing is known of any ability.
+/// [`Error::Exhausted`]; nothing is known about any ability then.
 pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     let mut abilities = vec![];
     let mut add = |need: Need, name: &str, result: Result<()>| {
@@ -50,7 +50,7 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
         abilities.push(Ability {
             name: name.to_owned(),
             need: need.to_string(),
-            // What is IPv6 names what it lacks itself.
+            // Scenarios that use IPv6 report its absence themselves.
             optional: matches!(need, Need::KernelLog | Need::Ipv6),
             missing,
         });
@@ -73,8 +73,7 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     Ok(abilities)
 }
 
-/// An error in the terms of the machine: what forbids it, or what the kernel
-/// lacks.
+/// An error in terms of the machine: what forbids it, or what the kernel lacks.
 fn explain(need: Need, error: &Error) -> String {
     match (error, error.errno()) {
         (Error::Missing(missing), _) => missing.to_string(),

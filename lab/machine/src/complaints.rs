@@ -1,4 +1,4 @@
-//! What a worker says on standard error: nothing, but for a panic.
+//! A worker's standard error, which is empty unless it panics.
 
 use std::collections::VecDeque;
 
@@ -7,13 +7,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 use faultlab_base::terminal::PANICKED;
 use faultlab_base::text;
 
-/// As many of the last lines are kept.
+/// The number of last lines kept.
 const LAST: usize = 10;
-/// As many bytes of a line are kept.
+/// The number of bytes kept of a line.
 const LINE: usize = 4096;
 
-/// A panic's sentence and the last lines. A backtrace (`RUST_BACKTRACE=1`) is
-/// longer than that, and comes after the sentence.
+/// The panic message and the last lines. A backtrace (`RUST_BACKTRACE=1`) is longer
+/// than that, and follows the message.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     panic: Option<String>,
@@ -55,7 +55,7 @@ impl Complaints {
         }
     }
 
-    /// How the sentence ends that tells of the worker's end.
+    /// The end of the sentence that reports the worker's end.
     pub(super) fn said(self) -> String {
         match (self.panic, Vec::from(self.last)) {
             (Some(panic), _) => format!("and said: {panic}"),

@@ -1,11 +1,11 @@
-//! The life of a worker apart from the machine: its users are not the machine's,
-//! and its files are read-only.
+//! Isolates a worker from the machine: its users are not the machine's, and its
+//! files are read-only.
 //!
-//! Two processes make it. The first one stays outside, gives ids to the second
-//! and waits for it. The second makes a mount namespace as the machine's root,
-//! or as root of a user namespace, and goes into a user namespace below with a
-//! copy of it: there every mount is locked, so that root there can neither take
-//! one away nor write to it, nor mount a /proc without these mounts.
+//! Two processes do this. The first stays outside, gives ids to the second and
+//! waits for it. The second creates a mount namespace as the machine's root, or as
+//! root of a user namespace. Then it enters a nested user namespace with a copy of
+//! that mount namespace, in which every mount is locked: root there can neither
+//! unmount nor write to one, nor mount a /proc without these mounts.
 //!
 //! Reading list: user_namespaces(7), mount_namespaces(7), capabilities(7).
 
@@ -30,29 +30,29 @@ use faultlab_net::isolation::{
     why_not,
 };
 
-/// What is in the namespaces of a worker.
+/// Who uses the namespaces of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// This program alone.
+    /// This program only.
     Worker,
-    /// A person with a shell, too.
+    /// Also a person with a shell.
     Person,
-    /// A person who accepted to act as root of the machine.
+    /// A person who accepted to act as the machine's root.
     Unconfined,
 }
 
-/// Moves this process, which must have one thread, into fresh namespaces in
+/// Moves this process, which must be single-threaded, into fresh namespaces in
 /// which it cannot change the machine, as
-/// [`isolate`](faultlab_net::isolation::isolate) does, and makes the machine's files
-/// read-only there.
+/// [`isolate`](faultlab_net::isolation::isolate) does, and makes the machine's
+/// files read-only there.
 ///
 /// Without user namespaces ([`Privilege::Root`]) a worker keeps the capabilities
-/// that networks need, of which CAP_SYS_ADMIN reaches beyond its namespaces: the
-/// caller starts nothing there that is not this program.
+/// that networks need. One of them, CAP_SYS_ADMIN, reaches beyond its namespaces:
+/// the caller must not start any other program there.
 ///
 /// # Errors
-/// [`Error::Missing`] with the cause and the way out where the machine does not
-/// allow it.
+/// [`Error::Missing`] with the cause and a way out if the machine does not allow
+/// it.
 pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
     live_as_child_of(parent)?;
     raise_open_files();
@@ -62,7 +62,8 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
     let unused = (privilege == Privilege::UserNamespace && geteuid().is_root())
         .then(|| Ids::unused(getpid().as_raw().cast_unsigned()))
         .flatten();
-    // Root in a container may lack the capability to do it without.
+    // Root in a container may lack the capability to do this without a user
+    // namespace.
     let unused = unused.filter(|_| unshare(CloneFlags::CLONE_NEWPID).is_ok());
     let inner = match (privilege, unused) {
         (Privilege::Root, _) => {
@@ -85,7 +86,7 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
         }
     };
     let mut outside = first_process(|child, mut inside| {
-        // It says when there is a user namespace to give ids to.
+        // Wait until the user namespace exists, then give it ids.
         if let Some(ids) = inner
             && let Ok(()) = inside.read_exact(&mut [0])
         {
@@ -118,10 +119,10 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
     if privilege == Privilege::Root && room != Room::Unconfined {
         drop_capabilities()?;
     }
-    // What changes ids or capabilities clears it.
+    // Changing ids or capabilities clears it.
     die_with_parent()?;
     parent_lives(&outside)?;
-    // Closed with this process, it tells the other one nothing more.
+    // It closes when this process ends; nothing more is sent on it.
     std::mem::forget(outside);
     Ok(())
 }
@@ -132,8 +133,8 @@ fn map(process: &str, ids: Ids) -> std::io::Result<()> {
     fs::write(format!("/proc/{process}/gid_map"), ids.groups.line())
 }
 
-/// Has the process outside give ids to this one's user namespace, and becomes
-/// root in it.
+/// Asks the process outside to give ids to this process's user namespace, and
+/// becomes root in it.
 fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
     let failed = |tried: &str, e: std::io::Error| powerless(Error::kernel("user namespace", tried, e));
     let mut errno = [0; size_of::<i32>()];
@@ -149,7 +150,7 @@ fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
             setgroups(&[])?;
             setresgid(group, group, group)?;
             setresuid(user, user, user)?;
-            // Else its files in /proc are the machine's root's.
+            // Otherwise its files in /proc belong to the machine's root.
             set_dumpable(true)
         };
         become_root().map_err(|e: Errno| failed("become its root", e.into()))?;
@@ -157,8 +158,9 @@ fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// What networks need of root of the machine, where there is no user namespace:
-/// setns(2) and mounts, interfaces and rules, packet sockets, ports below 1024.
+/// The capabilities of the machine's root that networks need without a user
+/// namespace: setns(2) and mounts, interfaces and rules, packet sockets, ports
+/// below 1024.
 const KEPT: [Capability; 4] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_NET_ADMIN,
@@ -178,16 +180,16 @@ fn drop_capabilities() -> Result<()> {
     caps::set(None, CapSet::Permitted, &kept).map_err(failed)
 }
 
-/// Joins a new session keyring: whoever has that of the user who started this
-/// process may change the keys in it, whatever the ids.
+/// Joins a new session keyring: a process that shares the keyring of the user who
+/// started it may change the keys in it, whatever its ids.
 fn leave_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     let no_name = std::ptr::null::<libc::c_char>();
-    // SAFETY: numbers, and a null that stands for no name.
+    // SAFETY: numbers, and a null pointer that stands for no name.
     #[allow(unsafe_code, reason = "keyctl(2) has no wrapper; see SAFETY")]
     let done = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
     match Errno::result(done) {
-        // A kernel without keys, and a seccomp profile that forbids all of it.
+        // The kernel has no keys, or a seccomp profile forbids the call.
         Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(Errno::EDQUOT) => Err(Error::Exhausted(
             "worker: join a session keyring: this user may have no more keys; raise kernel.keys.maxkeys"

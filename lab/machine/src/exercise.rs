@@ -1,8 +1,8 @@
-//! An exercise: a trainee in a shell looks for the cause of a fault, and asks for
-//! hints and for a verdict by commands on the shell's PATH.
+//! An exercise: a trainee in a shell looks for the cause of a fault, and requests
+//! hints and a verdict with commands on the shell's PATH.
 //!
-//! The commands are this program under their names. They ask the worker by a
-//! socket beside them, and it answers in lines of JSON.
+//! The commands are this program under other names. They send requests to the
+//! worker over a socket beside them, and it answers in lines of JSON.
 
 use std::convert::Infallible;
 use std::io::{self, BufRead, Write};
@@ -24,24 +24,24 @@ use faultlab_model::scenario::{Ground, Recheck, Shows};
 use faultlab_report::standing::Tools;
 use faultlab_report::{Style, exercise as report};
 
-/// Where the commands are, and the socket.
+/// The directory of the commands and the socket.
 pub(super) const PLACE: &str = "/run/faultlab";
 const SOCKET: &str = "/run/faultlab/.worker";
 
-/// What a trainee can ask for.
+/// The requests of a trainee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExerciseCommand {
     /// The next hint.
     Hint,
-    /// The probes again, on the network as it now is.
+    /// Play the probes again, on the network in its current state.
     Check,
-    /// The story.
+    /// The whole story.
     Solution,
 }
 
 impl ExerciseCommand {
-    /// All of them.
+    /// All requests.
     pub const ALL: [Self; 3] = [Self::Hint, Self::Check, Self::Solution];
 
     /// The name of its command.
@@ -54,7 +54,7 @@ impl ExerciseCommand {
         }
     }
 
-    /// The command that a program was started as.
+    /// The command that the program was started as, by its name.
     #[must_use]
     pub fn asked(program: &str) -> Option<Self> {
         let name = Path::new(program).file_name()?;
@@ -62,28 +62,29 @@ impl ExerciseCommand {
     }
 }
 
-/// What a command asks the worker.
+/// A request to the worker.
 #[derive(Debug, Serialize, Deserialize)]
 struct Question {
     command: ExerciseCommand,
     style: Style,
 }
 
-/// What the worker answers, one a line.
+/// The worker's answers, one per line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Answer {
-    /// For the trainee to read.
+    /// Text for the trainee.
     Text(String),
-    /// The command's exit status; the last.
+    /// The command's exit status; always the last answer.
     Done(u8),
 }
 
-/// Asks the worker of the shell around this process, tells its answer as it
-/// comes, and returns the exit status: for a check 1 where the fault is there.
+/// Sends a request to the worker of the surrounding shell, passes its answers to
+/// `tell` as they arrive, and returns the exit status: for a check, 1 if the fault
+/// is still there.
 ///
 /// # Errors
-/// [`Error::Lab`] outside of an exercise; what `tell` fails with.
+/// [`Error::Lab`] outside of an exercise; any error of `tell`.
 pub fn ask<E: From<Error>>(
     command: ExerciseCommand,
     style: Style,
@@ -109,10 +110,10 @@ pub fn ask<E: From<Error>>(
     Err(Error::Lab("the exercise has ended".into()).into())
 }
 
-/// Asks whether a kernel has something to find.
+/// Checks that the fault shows on this kernel.
 ///
 /// # Errors
-/// [`Error::Lab`] where it does not show the fault.
+/// [`Error::Lab`] if it does not.
 pub fn has_something(scenario: &Scenario, ground: &Ground) -> Result<()> {
     match scenario.era(ground).filter(|era| era.shows == Shows::Immune) {
         Some(era) => Err(Error::Lab(format!(
@@ -123,16 +124,15 @@ pub fn has_something(scenario: &Scenario, ground: &Ground) -> Result<()> {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 struct Verdict {
-    /// Whether the probes met in the symptom's row what they meet in a healthy
-    /// network.
+    /// Whether the symptom's row is the same as in a healthy network.
     solved: bool,
-    /// What they met.
+    /// What the probes met.
     met: String,
 }
 
-/// An exercise under way.
+/// An exercise in progress.
 pub(super) struct Exercise<'s, 'a> {
     scenario: &'s Scenario,
     run: &'s ArmRun<'a>,
@@ -145,12 +145,12 @@ pub(super) struct Exercise<'s, 'a> {
 }
 
 impl<'s, 'a> Exercise<'s, 'a> {
-    /// Makes an exercise of a fault arm that was just played, or whose play
-    /// stays, and puts the commands where only this mount namespace has them.
+    /// Makes an exercise of a fault arm that was just played, or whose play goes
+    /// on, and installs the commands where only this mount namespace has them.
     ///
     /// # Errors
-    /// [`Error::Lab`] where the probes met nothing, or what the trainee does could
-    /// not be checked.
+    /// [`Error::Lab`] if the probes met nothing, or nothing the trainee does could
+    /// be checked.
     pub(super) fn begin(scenario: &'s Scenario, run: &'s ArmRun<'a>, stays: bool) -> Result<Self> {
         let takes = run.elapsed();
         if cured(scenario, run) {
@@ -164,14 +164,14 @@ impl<'s, 'a> Exercise<'s, 'a> {
         Ok(Self { scenario, run, commands, takes, hints: 0, attempts: 0, solved: false })
     }
 
-    /// What a trainee reads first.
+    /// The text that a trainee reads first.
     pub(super) fn greeting(&self, tools: Tools, style: Style) -> String {
         let topology = self.run.network().topology();
         let met = self.run.observed();
         report::greeting(self.scenario, self.run.ground(), topology, &met, tools, style)
     }
 
-    /// What a trainee reads last.
+    /// The text that a trainee reads last.
     pub(super) fn farewell(&self, style: Style) -> String {
         let name = self.scenario.card.name;
         let left = format!("Left unsolved, {}. `faultlab show {name}` tells the story.", self.tally());
@@ -183,7 +183,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
         loop {
             let (command, _) =
                 self.commands.accept().await.map_err(|e| Error::kernel("exercise", "accept", e))?;
-            // A command that was interrupted hears no answer.
+            // An interrupted command does not read its answer.
             let _ = self.answer(BufReader::new(command)).await;
         }
     }
@@ -204,7 +204,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
                     format!("The probes are played again; the first time it took {takes} s.")
                 };
                 say(&mut asker, format!("{begun}\n")).await?;
-                // Before 6.0 a TIME_WAIT cannot be ended from outside.
+                // Before 6.0 a TIME_WAIT socket cannot be destroyed from outside.
                 if !self.looks() && !self.run.ground().kernel.at_least(6, 0) {
                     say(&mut asker, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
                         .await?;
@@ -212,7 +212,8 @@ impl<'s, 'a> Exercise<'s, 'a> {
                 let mut gone = [0];
                 let verdict = tokio::select! {
                     verdict = self.check() => verdict,
-                    // It says nothing more: it was interrupted.
+                    // The command sends nothing more, so this means that it was
+                    // interrupted.
                     _ = tokio::io::AsyncReadExt::read(&mut asker, &mut gone) => return Ok(()),
                 };
                 let told = match verdict {
@@ -241,10 +242,11 @@ impl<'s, 'a> Exercise<'s, 'a> {
         style.hanging(&format!("Hint {} of {}: ", self.hints, hints.len()), "  ", hint)
     }
 
-    /// Plays the probes on the network as it now is, or looks at them again.
+    /// Plays the probes on the network in its current state, or looks at the
+    /// running ones again.
     ///
     /// # Errors
-    /// Where they cannot be played.
+    /// If they cannot be played.
     async fn check(&mut self) -> Result<Verdict> {
         let played = if self.looks() {
             self.run.recheck().await;
@@ -255,7 +257,8 @@ impl<'s, 'a> Exercise<'s, 'a> {
         };
         let seen = self.run.observed();
         Ok(match played {
-            // What failed behind the symptom leaned on what the trainee took away.
+            // What failed after the symptom depended on something that the trainee
+            // removed.
             Err(error) if seen.get(self.scenario.symptom.row).is_none() => {
                 Verdict { solved: false, met: format!("the probes did not come to their end: {error}") }
             }
@@ -265,7 +268,8 @@ impl<'s, 'a> Exercise<'s, 'a> {
         })
     }
 
-    /// Whether its play stays; else it is played again.
+    /// Whether the play goes on and is only looked at again; otherwise it is
+    /// repeated.
     fn looks(&self) -> bool {
         self.scenario.recheck == Recheck::Look
     }
@@ -276,7 +280,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     }
 }
 
-/// Whether the probes met in the symptom's row what they meet in a healthy network.
+/// Whether the symptom's row is the same as in a healthy network.
 fn cured(scenario: &Scenario, run: &ArmRun<'_>) -> bool {
     run.observed().get(scenario.symptom.row).is_some_and(|cell| cell == scenario.symptom.healthy)
 }
@@ -284,7 +288,7 @@ fn cured(scenario: &Scenario, run: &ArmRun<'_>) -> bool {
 fn install() -> io::Result<UnixListener> {
     let place = Path::new(PLACE);
     names::make(place)?;
-    // In a guest, and where nothing is confined, it is at its own path only.
+    // In a guest, and without confinement, the program is only at its own path.
     let own = Path::new(mounts::PROGRAM);
     let program = if own.exists() { own.to_path_buf() } else { std::env::current_exe()? };
     for command in ExerciseCommand::ALL {

@@ -1,4 +1,4 @@
-//! The running kernel, in namespaces that a worker process makes for itself.
+//! Runs scenarios on the running kernel, in a worker's own namespaces.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -40,14 +40,14 @@ pub struct Checked {
 }
 
 impl Here {
-    /// Finds out with which privileges this machine lets scenarios run, and
-    /// what it can do: in a user namespace if that has power, else as root.
+    /// Determines which privileges scenarios run with on this machine, and what it
+    /// can do: in a user namespace if that has power, otherwise as root.
     ///
-    /// `executable` is a program that hands its arguments to
+    /// `executable` is a program that passes its arguments to
     /// [`worker`](super::worker), by default this one.
     ///
     /// # Errors
-    /// [`Error::Missing`] where it cannot work, with the cause and the way out.
+    /// [`Error::Missing`] if it cannot work, with the cause and a way out.
     pub async fn find(executable: &Path) -> Result<Checked> {
         let rootless = Self { executable: executable.into(), privilege: Privilege::UserNamespace };
         let found = rootless.check().await;
@@ -66,7 +66,7 @@ impl Here {
         Ok(Checked { here: rootless, abilities: found? })
     }
 
-    /// With which privileges scenarios run.
+    /// The privileges that scenarios run with.
     #[must_use]
     pub fn privilege(&self) -> Privilege {
         self.privilege
@@ -79,10 +79,10 @@ impl Here {
         }
     }
 
-    /// Runs a scenario, telling the name of each arm that ends.
+    /// Runs a scenario, and reports the name of each arm that ends.
     ///
     /// # Errors
-    /// Where no outcome came: the worker could not start, died, or took longer
+    /// If there is no outcome: the worker could not start, died, or took longer
     /// than two minutes.
     pub async fn run(&self, job: Job, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
         match self.ask(Work::Do(job), on_arm).await? {
@@ -91,13 +91,12 @@ impl Here {
         }
     }
 
-    /// Plays an arm and starts a shell beside its network, on this process's
-    /// own standard input, output and error; as an exercise it keeps the cause
-    /// secret, and `unconfined` accepts a shell that acts as root of the machine
-    /// where it cannot be confined. Returns the shell's exit status.
-    ///
+    /// Plays an arm and starts a shell beside its network, on this process's own
+    /// standard input, output and error, and returns the shell's exit status. An
+    /// exercise keeps the cause secret. `unconfined` accepts a shell that acts as
+    /// the machine's root if it cannot be confined.
     /// # Errors
-    /// Where the arm could not be played or no shell started.
+    /// If the arm could not be played or no shell started.
     #[allow(clippy::too_many_arguments, reason = "each is one option of the command")]
     pub async fn shell(
         &self,
@@ -136,8 +135,8 @@ impl Here {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C at a terminal reaches the whole process group: the worker
-            // is ended by its starter, who knows how.
+            // Ctrl-C at a terminal signals the whole process group, but the worker
+            // must be ended by its starter.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -154,7 +153,7 @@ impl Here {
         let process = child.id();
         let continued = Cell::new(false);
         let mut followed = pin!(follow(&mut child, on_arm, &continued));
-        // A worker that was stopped has its time again when it goes on.
+        // A worker that was stopped gets a new deadline when it continues.
         loop {
             if let Ok(result) = timeout(BUDGET, &mut followed).await {
                 return result;
@@ -171,8 +170,7 @@ impl Here {
     }
 }
 
-/// Whether a worker is stopped: the process with this id, or the one that it
-/// started.
+/// Whether a worker is stopped: the process with this id, or its child.
 fn is_stopped(process: u32) -> bool {
     let read =
         |process: &str, file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
@@ -185,7 +183,7 @@ fn is_stopped(process: u32) -> bool {
     [process.as_str()].into_iter().chain(children.split_whitespace()).any(stopped)
 }
 
-/// Reads a worker's reports until its end, and notes whether it was stopped.
+/// Reads a worker's reports until it ends, and records whether it was stopped.
 async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cell<bool>) -> Result<Report> {
     let mut reports = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let listen = Complaints::read(BufReader::new(child.stderr.take().expect("stderr is piped")));

@@ -1,32 +1,31 @@
-//! Which ids of the machine a worker's users are outside of its user namespace.
+//! The ids outside of its user namespace that a worker's users are mapped to.
 //!
 //! Reading list: user_namespaces(7), "User and group ID mappings"; systemd's
 //! UIDS-GIDS.md, the table of ranges that other programs use.
 
 use std::fs;
 
-/// The first id of the ranges that nothing on a usual machine uses: it lies
-/// above what container managers take and below the ids that systemd calls
-/// foreign.
+/// The start of the ranges that nothing on a usual machine uses: above the ids that
+/// container managers take, and below those that systemd calls foreign.
 const FIRST: u32 = 0x7000_0000;
 
-/// How many ids a range has: those that Linux distributions give to users.
+/// The size of a range: as large as the range that Linux distributions use for users.
 const COUNT: u32 = 0x1_0000;
 
-/// How many ranges there are, so that workers do not share one.
+/// The number of ranges: workers should not share one.
 const RANGES: u32 = 0x0ffd;
 
-/// Ids from 0 on in a user namespace, and what they are outside of it.
+/// A mapping of ids, from 0 on, of a user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
-    /// What 0 is.
+    /// The id outside that 0 maps to.
     pub outside: u32,
-    /// How many there are.
+    /// The number of ids.
     pub count: u32,
 }
 
 impl Range {
-    /// One id, which is 0 inside.
+    /// A single id, which is 0 inside.
     pub(super) const fn single(outside: u32) -> Self {
         Self { outside, count: 1 }
     }
@@ -46,15 +45,15 @@ pub(super) struct Ids {
 
 impl Ids {
     /// Ids that nothing on this machine uses, for a worker of root with this
-    /// process id. None where root has no other id than its own.
+    /// process id. `None` if root has no other id than its own.
     pub(super) fn unused(process: u32) -> Option<Self> {
         let of = |file: &str| unused(&fs::read_to_string(file).ok()?, process);
         Some(Self { users: of("/proc/self/uid_map")?, groups: of("/proc/self/gid_map")? })
     }
 }
 
-/// A range of ids that a user namespace with this map has and does not use. In
-/// a container that has no such range it is the last id alone.
+/// An unused range of ids of a user namespace with this map. In a container without
+/// such a range it is only the last id.
 fn unused(map: &str, process: u32) -> Option<Range> {
     let extents: Vec<(u32, u32)> = map.lines().filter_map(extent).collect();
     let range = Range { outside: FIRST + process % RANGES * COUNT, count: COUNT };
@@ -66,7 +65,7 @@ fn unused(map: &str, process: u32) -> Option<Range> {
     (last > 0).then_some(Range::single(last))
 }
 
-/// The first and the last id of a line of uid_map. The last of all is no id.
+/// The first and the last id of a line of uid_map. The very last id is not valid.
 fn extent(line: &str) -> Option<(u32, u32)> {
     let mut numbers = line.split_whitespace().map(str::parse::<u32>);
     let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);

@@ -1,6 +1,6 @@
-//! What is asked of a worker and of a guest's init, what both report, and how
-//! they do it. They differ in how they are apart from the machine, and in where
-//! their reports go (`Site`).
+//! The jobs of a worker and of a guest's init, their reports, and how a job is
+//! done. The two differ in how they are isolated from the machine, and in where
+//! they send reports (`Site`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ use faultlab_model::outcome::{Machine, Outcome, Verdict};
 use faultlab_model::scenario::{Clock, Ground};
 use faultlab_net::kernel::Kernel;
 
-/// What a worker or a guest does.
+/// A job of a worker or a guest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Job {
@@ -33,14 +33,13 @@ pub enum Job {
     Run {
         /// Its name.
         scenario: String,
-        /// Variants and remedies to narrow to.
+        /// The variants and remedies to narrow the run to.
         only: Vec<String>,
-        /// Settings that were given.
+        /// The settings given.
         set: BTreeMap<String, String>,
-        /// Gives the fault arm the network and the conduct of the control.
+        /// Whether the fault arm gets the network and the behaviour of the control.
         without_cause: bool,
-        /// What becomes of what is seen beside what probes meet; none where
-        /// nobody is to look on.
+        /// What to capture; `None` disables captures.
         looks: Option<CaptureOptions>,
     },
     /// Plays one arm and starts a shell beside it.
@@ -49,47 +48,47 @@ pub enum Job {
         scenario: String,
         /// The arm's.
         arm: String,
-        /// Settings that were given.
+        /// The settings given.
         set: BTreeMap<String, String>,
         /// How the shell is started.
         options: ShellOptions,
     },
 }
 
-/// What a worker or a guest reports.
+/// A report of a worker or a guest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
-    /// A guest's init runs.
+    /// A guest's init is running.
     Booted {
-        /// Of which kernel.
+        /// The kernel's release.
         #[serde(deserialize_with = "text::line_from")]
         release: String,
     },
     /// An arm of a scenario has ended.
     ArmEnded(#[serde(deserialize_with = "text::line_from")] String),
-    /// An arm was played, and the shell beside it begins.
+    /// An arm was played, and the shell beside it starts.
     ShellBegins,
     /// What the machine can do.
     Abilities(Vec<Ability>),
-    /// The end of a scenario.
+    /// The outcome of a scenario.
     Outcome(Box<Outcome>),
-    /// The end of a shell, and its exit status.
+    /// A shell has ended with this exit status.
     Left(u8),
-    /// Nothing can run: a named thing is missing.
+    /// Nothing can run: something is missing.
     Missing {
-        /// The thing.
+        /// What is missing.
         #[serde(deserialize_with = "text::line_from")]
         what: String,
         /// How to get it.
         #[serde(deserialize_with = "text::line_from")]
         way_out: String,
     },
-    /// Nothing can run: the machine has no more of something.
+    /// Nothing can run: the machine has run out of a resource.
     Exhausted(#[serde(deserialize_with = "text::lines_from")] String),
     /// Nothing can run: the lab failed.
     Failed(#[serde(deserialize_with = "text::lines_from")] String),
-    /// The worker was stopped, and goes on.
+    /// The worker was stopped, and has continued.
     Continued,
 }
 
@@ -103,38 +102,39 @@ impl From<Error> for Report {
     }
 }
 
-/// Where jobs are done: a worker, or a guest.
+/// The place where a job is done: a worker, or a guest.
 pub(super) trait Site {
-    /// What it is.
+    /// The kind of machine.
     fn machine(&self) -> Machine;
 
-    /// Which clock the kernel's timers follow.
+    /// The clock that the kernel's timers follow.
     fn clock(&self) -> Clock;
 
     /// Sends a report.
     fn report(&self, report: &Report) -> Result<()>;
 
-    /// Where a shell reads and writes.
+    /// The input and output of a shell.
     fn streams(&self, options: &ShellOptions) -> Result<Streams>;
 
-    /// Whether a shell is kept from changing the machine, and is told so.
+    /// Whether shells are kept from changing the machine, which is then explained
+    /// to the user.
     fn confines(&self) -> bool;
 
-    /// Takes note that the shell has been left.
+    /// Records that the shell has ended.
     fn shell_left(&self) -> Result<()>;
 }
 
 /// The runtime of a process that does jobs.
 ///
 /// # Errors
-/// Where the kernel refuses it a descriptor.
+/// If the kernel refuses a descriptor.
 pub(super) fn runtime(place: &'static str) -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Error::kernel(place, "start the runtime", e))
 }
 
 impl Job {
-    /// Whether what the kernel drops is to be seen.
+    /// Whether to capture drop reasons.
     pub(super) fn asks_why(&self) -> bool {
         match self {
             Self::Run { looks, .. } => looks.is_some_and(|looks| looks.captures || looks.explains),
@@ -142,10 +142,10 @@ impl Job {
         }
     }
 
-    /// Does it and reports it, its end last.
+    /// Does the job and reports it; the end of the job is the last report.
     ///
     /// # Errors
-    /// Where it came to no end.
+    /// If it cannot be completed.
     pub(super) fn perform(
         &self,
         catalogue: &Catalogue,
@@ -161,7 +161,7 @@ impl Job {
                 let machine = site.machine();
                 let order = Order { machine, only, without_cause: *without_cause, looks: *looks };
                 let outcome = match run(catalogue, scenario, &ground, order, voice, site, runtime) {
-                    // Of a guest's own memory the next scenario may have enough.
+                    // A guest's own memory may suffice for the next scenario.
                     Err(error) if machine == Machine::Vm => {
                         Outcome::on_ground(scenario, &ground, machine, Verdict::Failed, error.to_string())
                     }
@@ -178,9 +178,9 @@ impl Job {
     }
 }
 
-/// Runs a scenario; once more where the process was stopped meanwhile and the
-/// outcome is not as expected: the kernel's timers went on while nobody answered
-/// them.
+/// Runs a scenario, and repeats it if the process was stopped meanwhile and the
+/// outcome is not as expected: the kernel's timers went on while the process could
+/// not react.
 fn run(
     catalogue: &Catalogue,
     scenario: &Scenario,
@@ -190,11 +190,12 @@ fn run(
     site: &dyn Site,
     runtime: &Runtime,
 ) -> Result<Outcome> {
-    // Arms that are played again have been reported.
+    // Arms that are played again have been reported already.
     let reported = RefCell::new(BTreeSet::new());
     let on_arm = |arm: &str| {
         if reported.borrow_mut().insert(arm.to_owned()) {
-            // Who hears nothing of an arm hears of the outcome, or is gone.
+            // If this report is lost, the outcome still follows, or the reader is
+            // gone.
             let _ = site.report(&Report::ArmEnded(arm.to_owned()));
         }
     };
@@ -219,7 +220,7 @@ fn run(
     }
 }
 
-/// Plays an arm, and has a shell beside its network. Returns the shell's exit
+/// Plays an arm, and starts a shell beside its network. Returns the shell's exit
 /// status.
 async fn sit(
     scenario: &Scenario,

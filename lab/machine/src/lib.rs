@@ -1,14 +1,14 @@
-//! Where a scenario runs.
+//! The machines on which scenarios run.
 //!
-//! - `job`: what is asked, what is reported, and how it is done; the same in a
-//!   `worker` and in a `guest`.
+//! - `job`: the jobs, the reports, and how a job is done; the same in a `worker`
+//!   and in a `guest`.
 //! - `here`: the running kernel, on which a `worker` does the job in namespaces
 //!   of its own (`confinement`, with `ids`, `mounts`, `tmpfs` and `syscalls`);
 //!   `check`: what this machine can do.
 //! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
-//!   what the two have agreed on.
+//!   shared by both.
 //! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
-//!   its own `belongings`; `exercise`: what it answers a trainee.
+//!   its own `belongings`; `exercise`: answers a trainee's requests.
 
 mod belongings;
 pub mod check;

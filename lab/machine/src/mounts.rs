@@ -1,9 +1,8 @@
-//! What a worker and its shell see of the machine's files: all of them, none of
-//! them to write.
+//! The machine's files as a worker and its shell see them: all of them, read-only.
 //!
 //! Reading list: mount_setattr(2); mount_namespaces(7), "Restrictions on mount
-//! namespaces": mounts that come from a more privileged mount namespace are
-//! locked, so that nobody inside can take them away or make them writable.
+//! namespaces": mounts that come from a more privileged mount namespace are locked,
+//! so that they can neither be unmounted nor made writable inside.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,19 +21,19 @@ use super::tmpfs::{Owner, WRAPPERS, bind, cover_run, descriptor, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// This program, where a shell finds it: its own path may lead through
-/// directories that only the machine's root may enter.
+/// The path of this program for a shell: its own path may contain directories that
+/// only the machine's root may enter.
 pub(super) const PROGRAM: &str = "/run/.faultlab/faultlab";
 
-/// Makes every file system of this mount namespace read-only, and mounts the
-/// /proc of this pid namespace, of which /proc/sys/net is writable.
+/// Makes every file system of this mount namespace read-only, and mounts the /proc
+/// of this pid namespace, in which /proc/sys/net is writable.
 pub(super) fn read_only() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("make / private"))?;
     all_read_only().map_err(failed("make / read-only"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // A container that covers parts of /proc forbids this. Then the outer /proc
-    // stays, in which /proc/thread-self is still right.
+    // stays, in which /proc/thread-self is still correct.
     if mount(Some("proc"), "/proc", Some("proc"), flags, none).is_err() {
         set_read_only(Path::new("/proc"), false).map_err(failed("make /proc writable"))?;
     }
@@ -47,9 +46,9 @@ pub(super) fn read_only() -> Result<()> {
     Ok(())
 }
 
-/// Adds what a person needs to write: /tmp, /var/tmp, /dev/shm and /run, empty
-/// but for what /run has of the machine, and a /dev without the machine's disks.
-/// With `one_id` no program can change its user there.
+/// Adds what a person needs to write to: /tmp, /var/tmp, /dev/shm and /run, empty
+/// except for parts of the machine's /run, and a /dev without the machine's disks.
+/// With `one_id` programs cannot change their user there.
 pub(super) fn for_a_person(owner: Owner, one_id: bool) -> Result<()> {
     let program = std::env::current_exe().map_err(failed("find this program"))?;
     let program = File::open(program).map_err(failed("open this program"))?;
@@ -60,7 +59,7 @@ pub(super) fn for_a_person(owner: Owner, one_id: bool) -> Result<()> {
         wrap_tcpdump().map_err(failed(&format!("make {WRAPPERS}")))?;
     }
     for place in ["/tmp", "/var/tmp"] {
-        // Not every system has the second.
+        // Not every system has the second one.
         if Path::new(place).is_dir() {
             tmpfs(Path::new(place), owner, "1777").map_err(failed(&format!("make {place}")))?;
         }
@@ -72,8 +71,8 @@ fn failed<E: Into<io::Error>>(tried: &str) -> impl FnOnce(E) -> Error {
     move |error| Error::kernel("mount namespace", tried, error)
 }
 
-/// Has this program at [`PROGRAM`]: itself, or a copy where only its owner may
-/// start it.
+/// Installs this program at [`PROGRAM`]: itself, or a copy if only its owner may
+/// execute it.
 fn install(program: &File) -> io::Result<()> {
     let everyone = program.metadata()?.permissions().mode() & 0o005 == 0o005;
     let own = descriptor(program);
@@ -85,7 +84,7 @@ fn install(program: &File) -> io::Result<()> {
     fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))
 }
 
-/// Has tcpdump stay root: it wants to become a user that there is not here.
+/// Makes tcpdump stay root: it would switch to a user that does not exist here.
 fn wrap_tcpdump() -> io::Result<()> {
     let Some(tcpdump) = programs::named("tcpdump").next() else { return Ok(()) };
     let quoted = tcpdump.to_string_lossy().replace('\'', r"'\''");
@@ -94,7 +93,7 @@ fn wrap_tcpdump() -> io::Result<()> {
     fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))
 }
 
-/// The devices that programs need, and none that is a part of the machine.
+/// The devices that programs need; none of them is the machine's hardware.
 const DEVICES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "kmsg"];
 
 /// drivers/net/tun.c: TUN_MINOR, of the misc devices.
@@ -104,8 +103,8 @@ fn devices(owner: Owner) -> io::Result<()> {
     let dev = Path::new("/dev");
     let before = File::open(dev)?;
     let of_machine = descriptor(&before);
-    // Only root of the machine makes devices, and they work on no mount with
-    // MS_NODEV.
+    // Only the machine's root may create devices, and they do not work on mounts
+    // with MS_NODEV.
     let options = format!("mode=755,uid={},gid={}", owner.user, owner.group);
     mount(Some("tmpfs"), dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options.as_str()))?;
     for name in DEVICES {
@@ -121,8 +120,8 @@ fn devices(owner: Owner) -> io::Result<()> {
     let (old, tun) = (of_machine.join("net/tun"), dev.join("net/tun"));
     if old.exists() {
         let everyone = Mode::from_bits_truncate(0o666);
-        // Where root alone may open it, here it is for whoever root is here: what
-        // it makes is in the namespaces of its user.
+        // Even if only root may open it on the machine, the local root may open it
+        // here: what it creates belongs to that user's namespaces.
         if mknod(&tun, SFlag::S_IFCHR, everyone, makedev(TUN.0, TUN.1)).is_ok() {
             fs::set_permissions(&tun, fs::Permissions::from_mode(0o666))?;
         } else {
@@ -147,8 +146,8 @@ fn devices(owner: Owner) -> io::Result<()> {
 fn all_read_only() -> io::Result<()> {
     let attributes =
         libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: a path that ends with a zero, and a structure with its size; the
-    // kernel writes to neither.
+    // SAFETY: a NUL-terminated path, and a structure with its size; the kernel
+    // writes to neither.
     #[allow(unsafe_code, reason = "mount_setattr(2) has no wrapper; see SAFETY")]
     let done = unsafe {
         libc::syscall(
@@ -162,14 +161,14 @@ fn all_read_only() -> io::Result<()> {
     };
     match Errno::result(done) {
         Ok(_) => Ok(()),
-        // Before Linux 5.12 there is no such call, and a seccomp profile that
-        // does not know it forbids it.
+        // The call is new in Linux 5.12, and a seccomp profile that does not know
+        // it forbids it.
         Err(Errno::ENOSYS | Errno::EPERM) => each_read_only(),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The same, one by one.
+/// The same, mount by mount.
 fn each_read_only() -> io::Result<()> {
     let all = fs::read("/proc/self/mountinfo")?;
     for place in all.split(|byte| *byte == b'\n').filter_map(mount_point) {
@@ -187,7 +186,7 @@ fn set_read_only(place: &Path, read_only: bool) -> nix::Result<()> {
     let now = statvfs(place)?.flags();
     let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
     flags.set(MsFlags::MS_RDONLY, read_only);
-    // What is not said again is taken away, which nobody may do in a user
+    // Flags that are not repeated would be cleared, which is not allowed in a user
     // namespace.
     for (is, stays) in [
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
@@ -202,7 +201,7 @@ fn set_read_only(place: &Path, read_only: bool) -> nix::Result<()> {
     mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
 }
 
-/// The place of a line of /proc/self/mountinfo, proc(5): its fifth word, in
+/// The mount point of a line of /proc/self/mountinfo, proc(5): its fifth field, in
 /// which a space is `\040`.
 fn mount_point(line: &[u8]) -> Option<PathBuf> {
     let word = line.split(|byte| *byte == b' ').nth(4)?;

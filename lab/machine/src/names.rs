@@ -1,5 +1,5 @@
-//! Names below /run that one worker and its shell see and nobody else: of hosts,
-//! for `ip netns`, and a directory for what a shell finds on its PATH.
+//! Names below /run that only one worker and its shell see: the hosts' names for
+//! `ip netns`, and a directory for the commands on a shell's PATH.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,4 @@
-//! An arm that is played for a shell, which goes on where its fault stands.
+//! An arm that is played for a shell. It may go on while its fault lasts.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
 use faultlab_model::scenario::Ground;
 
-/// How long a scenario, or one arm of it, may take before it is given up.
+/// How long a scenario, or one of its arms, may take.
 pub(super) const BUDGET: Duration = Duration::from_secs(120);
 
-/// An arm that was played, or stays where its fault stands.
+/// An arm that was played, or whose play goes on while its fault lasts.
 pub(super) struct Played<'s> {
     pub(super) scenario: &'s Scenario,
     pub(super) run: &'s ArmRun<'s>,
-    /// The rest of a play that stays.
+    /// The rest of a play that goes on.
     pub(super) rest: Option<Play<'s>>,
 }
 
 impl<'s> Played<'s> {
-    /// Sets up an arm that a shell will be beside.
+    /// Sets up an arm for a shell beside it.
     pub(super) async fn run<'a>(
         scenario: &Scenario,
         ground: &'a Ground,
@@ -49,7 +49,7 @@ impl<'s> Played<'s> {
         Ok(Self { scenario, run, rest: stays.then_some(play) })
     }
 
-    /// Goes on with it for ever.
+    /// Continues it for ever.
     pub(super) async fn go_on(rest: Option<Play<'s>>) -> Result<Infallible> {
         if let Some(rest) = rest {
             rest.await?;

@@ -1,5 +1,5 @@
-//! A shell beside an arm's network: the arm is played, and nothing is torn
-//! down before the shell is left.
+//! A shell beside an arm's network: the arm is played, and nothing is torn down
+//! before the shell ends.
 //!
 //! The hosts get names for `ip netns` (`names`), in a mount namespace that only
 //! this worker and its shell are in.
@@ -28,52 +28,52 @@ use faultlab_base::programs;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
 
-/// Which of the tools that look into a network are here.
+/// The available tools for inspecting a network.
 fn tools() -> Tools {
     let is_here =
         |name: &str| programs::named(name).next().is_some_and(|program| !programs::is_busybox(&program));
     Tools { ip: is_here("ip"), ss: is_here("ss"), tcpdump: is_here("tcpdump"), nft: is_here("nft") }
 }
 
-/// What bash runs before it prompts: says where one is, also where a start-up
-/// file has made another prompt than that of the environment.
+/// Runs in bash before each prompt: names the current place, even if a start-up
+/// file has replaced the prompt from the environment.
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
 
 /// How a shell is started.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ShellOptions {
-    /// Whether the shell takes the terminal: its starter had it.
+    /// Whether to make the shell the terminal's foreground: its starter was.
     pub foreground: bool,
     /// How wide the terminal is, and whether it has colours.
     pub style: Style,
-    /// Whether the cause is kept secret: who sits there is to find it.
+    /// Whether to keep the cause secret, for the user to find.
     pub exercise: bool,
 }
 
-/// Where a shell reads and writes, to be its descriptors 0, 1 and 2.
+/// The input and output of a shell: its descriptors 0, 1 and 2.
 #[derive(Debug)]
 pub(super) struct Streams([OwnedFd; 3]);
 
 impl Streams {
-    /// Those that a worker inherited.
+    /// The streams that a worker inherited.
     pub(super) fn inherited(descriptors: [RawFd; 3]) -> Self {
-        // SAFETY: the starter made these three for this process to have, and
-        // nothing else in it knows of them.
+        // SAFETY: the starter made these three descriptors for this process, and
+        // nothing else in it uses them.
         #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
         Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// A terminal, three times.
+    /// The same terminal for all three.
     pub(super) fn of(terminal: OwnedFd) -> Result<Self> {
         let again = || terminal.try_clone().map_err(|e| Error::kernel("shell", "dup", e));
         Ok(Self([again()?, again()?, terminal]))
     }
 }
 
-/// Starts a shell beside an arm that was played, and waits for its end. Returns
-/// the shell's exit status, for one that a signal ended 128 and its number. One
-/// that is `confined` is told what it can write to.
+/// Starts a shell beside an arm that was played, and waits for it to end. Returns
+/// the shell's exit status, or 128 plus the signal's number. A `confined` shell is
+/// told what it can write to.
 pub(super) async fn beside(
     played: Played<'_>,
     streams: Streams,
@@ -96,7 +96,7 @@ pub(super) async fn beside(
     let belongings = confined.then(Belongings::look);
     let limits = belongings.as_ref().map(|b| options.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
-    // Where nobody reads it, the shell still works.
+    // If nobody reads this, the shell still works.
     let _ = from_background(|| screen.write_all((told + &limits).as_bytes()));
 
     let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);
@@ -116,7 +116,8 @@ pub(super) async fn beside(
         belongings.give(&mut command);
     }
     if !options.style.colour {
-        // A guest's console is a terminal, whatever shows it.
+        // A guest's console is a terminal, even if its output is shown without
+        // colour.
         command.env("NO_COLOR", "1");
     }
     if options.foreground {
@@ -134,7 +135,7 @@ pub(super) async fn beside(
             None => std::future::pending().await,
         }
     };
-    // The runtime goes on meanwhile: wires carry their frames.
+    // The runtime keeps running meanwhile: wires carry their frames.
     let status = tokio::select! {
         status = child.wait() => status,
         failed = serve => match failed? {},
@@ -151,7 +152,7 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The commands of an exercise are before all others.
+/// The commands of an exercise come before all others.
 fn path(exercise: bool) -> OsString {
     let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
     if Path::new(tmpfs::WRAPPERS).exists() {
@@ -161,21 +162,21 @@ fn path(exercise: bool) -> OsString {
     path
 }
 
-/// The terminal, while other processes may have it.
+/// A terminal while other processes use it.
 #[must_use = "it is given back when this is dropped"]
 #[derive(Debug)]
 pub(super) struct Terminal(Option<(OwnedFd, Termios)>);
 
 impl Terminal {
-    /// Remembers the terminal behind a descriptor, and its modes, if this process
-    /// is in its foreground.
+    /// Saves the terminal behind a descriptor, and its modes, if this process is in
+    /// the foreground.
     pub(super) fn of(descriptor: &OwnedFd) -> Self {
         let ours = tcgetpgrp(descriptor).is_ok_and(|group| group == getpgrp());
         let remembered = || Some((descriptor.try_clone().ok()?, tcgetattr(descriptor).ok()?));
         Self(ours.then(remembered).flatten())
     }
 
-    /// Whether this process had it.
+    /// Whether this process was in its foreground.
     pub(super) fn is_ours(&self) -> bool {
         self.0.is_some()
     }
@@ -184,21 +185,21 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         if let Some((terminal, modes)) = &self.0 {
-            // A terminal that hung up is nobody's. A shell that is killed while it
-            // reads key by key leaves a terminal that does not show what is typed.
+            // A terminal that was hung up fails here. A shell that is killed while
+            // it reads key by key leaves a terminal without echo.
             let _ = take_terminal(terminal.as_fd(), getpgrp());
             let _ = from_background(|| Ok(tcsetattr(terminal, SetArg::TCSANOW, modes)?));
         }
     }
 }
 
-/// Makes a process group the foreground of a terminal.
+/// Makes a process group the terminal's foreground.
 fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
     from_background(|| Ok(tcsetpgrp(terminal, group)?))
 }
 
-/// Does with a terminal what the kernel would stop a process in its background
-/// for, by SIGTTOU.
+/// Performs an operation on a terminal for which the kernel would stop a background
+/// process with SIGTTOU.
 fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTTOU);

@@ -1,4 +1,4 @@
-//! Whether this process was stopped meanwhile.
+//! Detects that this process was stopped.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use faultlab_base::error::{Error, Result};
 pub(super) struct Stops(Cell<bool>);
 
 impl Stops {
-    /// Takes note of each stop, and calls `on_continued` after it.
+    /// Records each stop, and calls `on_continued` after it.
     pub(super) async fn watch(&self, on_continued: &dyn Fn()) -> Result<Infallible> {
         let kind = SignalKind::from_raw(Signal::SIGCONT as i32);
         let mut continued = signal(kind).map_err(|e| Error::kernel("worker", "await SIGCONT", e))?;
@@ -24,7 +24,7 @@ impl Stops {
         std::future::pending().await
     }
 
-    /// Whether there was one since this was last asked.
+    /// Whether there was a stop since the last call.
     pub(super) fn taken(&self) -> bool {
         self.0.take()
     }

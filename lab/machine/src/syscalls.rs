@@ -1,8 +1,8 @@
-//! System calls that a shell does not make: it does not type on the terminal that
-//! it was started from.
+//! Blocks the system calls with which a shell could type on the terminal that it
+//! was started from.
 //!
-//! A program can put characters into its terminal's input, to be read by
-//! whoever reads there next: the shell of the user who started this one.
+//! A program can insert characters into its terminal's input, where the next reader
+//! gets them: the shell of the user who started this one.
 //!
 //! Reading list: ioctl_tty(2), TIOCSTI and TIOCLINUX; seccomp(2).
 
@@ -13,15 +13,14 @@ use nix::libc::{self, sock_filter};
 
 use faultlab_base::error::{Error, Result};
 
-/// The numbers of ioctl(2): that of this architecture, of the 32-bit one beside
-/// it, and of x32.
+/// The numbers of ioctl(2): on this architecture, its 32-bit counterpart, and x32.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
 const IOCTL: [u32; 3] = [libc::SYS_ioctl as u32, 54, 0x4000_0202];
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
 const SETGROUPS: u32 = libc::SYS_setgroups as u32;
 
-/// What is refused: to type, and to paste on a virtual console.
+/// The forbidden requests: typing, and pasting on a virtual console.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::unnecessary_cast,
@@ -29,12 +28,12 @@ const SETGROUPS: u32 = libc::SYS_setgroups as u32;
 )]
 const REFUSED: [u32; 2] = [libc::TIOCSTI as u32, 0x541c];
 
-/// Refuses both, with EPERM, to this process and to all that it starts. It
-/// needs CAP_SYS_ADMIN in its user namespace.
+/// Refuses both, with EPERM, to this process and all its children. Needs
+/// CAP_SYS_ADMIN in its user namespace.
 ///
-/// With `one_id` setgroups(2) does nothing and succeeds: where a user namespace
-/// was made without privileges it always fails, and programs that make sure of
-/// being root give up.
+/// With `one_id` setgroups(2) does nothing and succeeds: in a user namespace that
+/// was created without privileges it always fails, and some programs that want to
+/// be root give up then.
 pub(super) fn filter(one_id: bool) -> Result<()> {
     let number = u32::try_from(offset_of!(libc::seccomp_data, nr)).expect("a small number");
     let request = offset_of!(libc::seccomp_data, args) + 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
@@ -58,7 +57,7 @@ pub(super) fn filter(one_id: bool) -> Result<()> {
     ];
     let length = program.len().try_into().expect("a short program");
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the program is there during the call, and the kernel only reads it.
+    // SAFETY: the program outlives the call, and the kernel only reads it.
     #[allow(unsafe_code, reason = "prctl(2) with a seccomp filter has no wrapper; see SAFETY")]
     let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     match Errno::result(done) {

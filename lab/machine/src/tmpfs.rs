@@ -1,4 +1,4 @@
-//! File systems in memory, which only one worker and its shell see.
+//! In-memory file systems that only one worker and its shell see.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,14 +10,14 @@ use nix::mount::{MsFlags, mount};
 
 use faultlab_net::network::namespace::of_this_thread;
 
-/// Programs that are started otherwise here than outside.
+/// Wrappers for programs that need other options here than outside.
 pub(super) const WRAPPERS: &str = "/run/.faultlab/bin";
 
-/// What /run of the machine is not brought along: sockets of the user's own
-/// services, the names of its network namespaces, and what is made here.
+/// The parts of the machine's /run that are left out: sockets of the user's own
+/// services, the names of its network namespaces, and the paths made here.
 const LEFT: [&str; 4] = ["user", "netns", "faultlab", ".faultlab"];
 
-/// Who owns what can be written: an id of this user namespace.
+/// The owner of writable files: ids of this user namespace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub user: u32,
@@ -36,21 +36,21 @@ pub(super) fn tmpfs(on: &Path, owner: Owner, mode: &str) -> nix::Result<()> {
     mount(Some("tmpfs"), on, Some("tmpfs"), flags, Some(options.as_str()))
 }
 
-/// Mounts what is at one place at another one, too, with all below it.
+/// Bind-mounts a file or a directory tree to another place.
 pub(super) fn bind(what: &Path, to: &Path) -> nix::Result<()> {
     mount(Some(what), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
 }
 
-/// Puts a tmpfs over /run with what /run has in it: a directory that is made
-/// there is on no disk, and nobody else sees it. With an owner it is theirs to
-/// write to, and the directories for names and commands are in it.
+/// Mounts a tmpfs over /run and brings along what /run has: directories made there
+/// are on no disk, and nobody else sees them. With an owner, it belongs to that
+/// owner, and has the directories for names and commands.
 pub(super) fn cover_run(owner: Option<Owner>) -> io::Result<()> {
     let run = Path::new("/run");
     let before = File::open(run)?;
     tmpfs(run, owner.unwrap_or(Owner::ROOT), "755")?;
     for entry in fs::read_dir(descriptor(&before))?.flatten() {
         let (old, new, kind) = (entry.path(), run.join(entry.file_name()), entry.file_type()?);
-        // A service that listens on a socket acts outside for who speaks to it.
+        // A service that listens on a socket acts outside on behalf of its clients.
         let is_left = kind.is_socket() || LEFT.iter().any(|left| entry.file_name() == *left);
         if owner.is_some() && is_left {
             continue;
@@ -64,7 +64,7 @@ pub(super) fn cover_run(owner: Option<Owner>) -> io::Result<()> {
         } else {
             File::create(&new)?;
         }
-        // What cannot be bound is empty: a shell can do without.
+        // If it cannot be bound it stays empty: a shell can do without.
         let _ = bind(&old, &new);
     }
     if owner.is_some() {
@@ -75,7 +75,7 @@ pub(super) fn cover_run(owner: Option<Owner>) -> io::Result<()> {
     Ok(())
 }
 
-/// The path of an open file.
+/// A path that refers to an open file.
 pub(super) fn descriptor(file: &impl AsFd) -> PathBuf {
     of_this_thread(&format!("fd/{}", file.as_fd().as_raw_fd()))
 }

@@ -1,5 +1,5 @@
-//! The process that does one job: this program again, told what to do on
-//! standard input, reporting on standard output in lines of JSON.
+//! The process that does one job: this program, started again with a request on
+//! standard input. It reports on standard output in lines of JSON.
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -23,40 +23,40 @@ use faultlab_model::scenario::Clock;
 use faultlab_net::isolation::{Privilege, forbidden};
 use faultlab_net::network::namespace::close_all_but;
 
-/// The word that makes the program a worker, before any other argument. It is
-/// followed by the process id of the starter.
+/// The first argument that makes the program a worker. It is followed by the
+/// process id of the starter.
 pub const WORD: &str = "__worker";
 
-/// What a worker is told.
+/// A request to a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Request {
-    /// With which privileges.
+    /// The privileges to run with.
     pub privilege: Privilege,
     /// What to do.
     pub work: Work,
 }
 
-/// What a worker does.
+/// The kinds of work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Work {
-    /// Tries what this machine can do.
+    /// Check what this machine can do.
     Check,
-    /// Does a job that needs nothing of the starter's.
+    /// Do a job that needs nothing from the starter.
     Do(Job),
-    /// Does a job that starts a shell.
+    /// Do a job that starts a shell.
     Sit {
         /// The job.
         job: Job,
-        /// Descriptors that the worker inherits, to be the shell's 0, 1 and 2.
+        /// Descriptors that the worker inherits, for the shell's 0, 1 and 2.
         descriptors: [RawFd; 3],
-        /// Whether it may act as root of the machine where it cannot be confined.
+        /// Whether it may act as the machine's root if it cannot be confined.
         unconfined: bool,
     },
 }
 
 impl Work {
-    /// Whether what the kernel drops is to be seen.
+    /// Whether to capture drop reasons.
     fn asks_why(&self) -> bool {
         match self {
             Self::Check => true,
@@ -64,10 +64,10 @@ impl Work {
         }
     }
 
-    /// What is to be in the worker's namespaces.
+    /// Who uses the worker's namespaces.
     ///
     /// # Errors
-    /// [`Error::Lab`] where a shell cannot be confined and nobody accepted that.
+    /// [`Error::Lab`] if a shell cannot be confined and nobody accepted that.
     fn room(&self, privilege: Privilege) -> Result<Room> {
         match self {
             Self::Check | Self::Do(_) => Ok(Room::Worker),
@@ -81,7 +81,7 @@ impl Work {
         }
     }
 
-    /// The descriptors that the worker inherits beside its first three.
+    /// The descriptors that the worker inherits, besides its first three.
     fn descriptors(&self) -> &[RawFd] {
         match self {
             Self::Check | Self::Do(_) => &[],
@@ -90,7 +90,7 @@ impl Work {
     }
 }
 
-/// Whether these arguments make the program a worker, and whose.
+/// Whether these arguments make the program a worker, and the starter's process id.
 #[must_use]
 pub fn asked(arguments: &[String]) -> Option<Pid> {
     match arguments {
@@ -99,12 +99,12 @@ pub fn asked(arguments: &[String]) -> Option<Pid> {
     }
 }
 
-/// The life of a worker.
+/// The main function of a worker.
 #[must_use]
 pub fn main(catalogue: &Catalogue, parent: Pid) -> ExitCode {
     terminal::tell_panics();
     let done = work(catalogue, parent).or_else(|error| report(&error.into()));
-    // The starter may be gone; then the kernel ends this process too.
+    // If the starter is gone, the kernel ends this process too.
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -119,10 +119,10 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     io::stdin().read_to_string(&mut text).map_err(|e| Error::kernel("worker", "read the request", e))?;
     let request: Request =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("worker: the request: {e}")))?;
-    // What the starter's starter left open is no way out.
+    // Descriptors that leaked from the starter's parent must not be a way out.
     close_all_but(&[&[0, 1, 2], request.work.descriptors()].concat());
     let room = request.work.room(request.privilege)?;
-    // With the privileges that this process still has.
+    // Needs the privileges that this process still has.
     let opened = Opened::open(request.work.asks_why());
     confine(request.privilege, parent, room)?;
     let runtime = job::runtime("worker")?;
@@ -138,7 +138,7 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     job.perform(catalogue, &opened.listen(), &worker, &runtime)
 }
 
-/// This process, in namespaces of its own.
+/// This process, in its own namespaces.
 struct Worker {
     streams: Cell<Option<Streams>>,
     room: Room,

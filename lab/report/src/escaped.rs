@@ -1,13 +1,13 @@
-//! Text inside of HTML, SVG and XML.
+//! Text in HTML, SVG and XML.
 
 use std::fmt::{self, Write};
 
 use faultlab_base::text::is_plain;
 
-/// Displays text so that it is text in an element and in a quoted attribute.
+/// Displays text escaped for an element or a quoted attribute.
 ///
-/// Characters that XML 1.0 does not have, and those that are not seen as what they
-/// are, become U+FFFD.
+/// Characters that XML 1.0 forbids, and invisible or misleading ones, become
+/// U+FFFD.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 

@@ -1,5 +1,5 @@
-//! What an exercise says: the symptom and the network, then a hint at a time,
-//! what an attempt met, and in the end the story.
+//! The texts of an exercise: the symptom and the network, the hints one by one,
+//! what an attempt met, and finally the story.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, ArmKind, Fault, Ground, Recheck};
 use faultlab_net::topology::Topology;
 
-/// Where a setting is that no namespace has to itself.
+/// The place of a setting that is not per namespace.
 const WHOLE_KERNEL: &str = "the whole kernel";
 
-/// The symptom, the network without what was set up on it, and the commands;
-/// nothing of the cause.
+/// The symptom, the network as it was before the fault's setup, and the commands.
+/// Does not reveal the cause.
 #[must_use]
 pub fn greeting(
     scenario: &Fault,
@@ -58,7 +58,7 @@ pub fn greeting(
         + " `exit` ends the shell and the network.\n"
 }
 
-/// The symptom's cell beside that of a healthy network.
+/// The symptom's cell compared with that of a healthy network.
 #[must_use]
 pub fn symptom(scenario: &Fault, met: &Map<String>) -> String {
     let (row, healthy) = (scenario.symptom.row, scenario.symptom.healthy);
@@ -66,7 +66,7 @@ pub fn symptom(scenario: &Fault, met: &Map<String>) -> String {
     format!("{row}: {cell} (in a healthy network: {healthy})")
 }
 
-/// The hints, each of them nearer: family and place, function, cause, remedies.
+/// The hints, from vague to specific: family and place, function, cause, remedies.
 #[must_use]
 pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
     let card = &scenario.card;
@@ -102,8 +102,8 @@ pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
     ]
 }
 
-/// The nodes that are not alike in the networks of the fault, of the control and
-/// of the remedies.
+/// The nodes that differ between the networks of the fault, the control and the
+/// remedies.
 fn places(scenario: &Fault, ground: &Ground) -> Vec<String> {
     let arms = scenario.arms_on(ground, &[]);
     let others = arms.iter().filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
@@ -111,14 +111,14 @@ fn places(scenario: &Fault, ground: &Ground) -> Vec<String> {
     nodes.into_iter().collect()
 }
 
-/// The nodes of the fault's network that an arm's has otherwise, and the kernel
-/// where what is set for all of it differs.
+/// The nodes that differ between the fault's network and an arm's, and the kernel
+/// if a kernel-wide setting differs.
 fn changed(arms: &[Arm], arm: &Arm) -> Vec<String> {
     let fault = arms.iter().find(|a| a.kind == ArmKind::Fault);
     fault.map_or(vec![], |fault| differing(&fault.network, &arm.network))
 }
 
-/// The nodes whose rules, sysctls or routes are not the same in two networks.
+/// The nodes whose rules, sysctls or routes differ between two networks.
 fn differing(one: &Topology, other: &Topology) -> Vec<String> {
     let changed = one.nodes.iter().filter(|node| !other.nodes.contains(node));
     let mut places: Vec<_> = changed.map(|node| node.name.clone()).collect();
@@ -128,7 +128,7 @@ fn differing(one: &Topology, other: &Topology) -> Vec<String> {
     places
 }
 
-/// Why it happens and what ends it.
+/// Why it happens and what cures it.
 #[must_use]
 pub fn solution(scenario: &Fault, style: Style) -> String {
     let card = &scenario.card;

@@ -1,4 +1,4 @@
-//! Outcomes as a JUnit report: a kernel is a suite, a scenario a case.
+//! Outcomes as a JUnit report: a suite per kernel, a case per scenario.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use faultlab_model::outcome::{Outcome, Verdict};
 /// Writes the outcomes as XML.
 ///
 /// # Errors
-/// None that the writer has ever met; it returns them all the same.
+/// Errors of the writer, none of which are expected.
 pub fn junit(columns: &[Column]) -> io::Result<String> {
     let mut report = Report::new("faultlab");
     for column in columns {
@@ -24,7 +24,7 @@ pub fn junit(columns: &[Column]) -> io::Result<String> {
     report.to_string().map_err(io::Error::other)
 }
 
-/// Text without what XML 1.0 forbids.
+/// Text without the characters that XML 1.0 forbids.
 fn plain(text: &str) -> String {
     text::lines(text).into_owned()
 }
@@ -48,7 +48,7 @@ fn case(kernel: &str, outcome: &Outcome) -> TestCase {
     };
     let mut case = TestCase::new(&*text::line(&outcome.scenario), status);
     case.set_classname(kernel);
-    // There may be no end to what an outcome says of its seconds.
+    // The seconds of an outcome are untrusted and may be infinite.
     case.set_time(Duration::try_from_secs_f64(outcome.seconds.wall).unwrap_or_default());
     case
 }

@@ -1,5 +1,5 @@
-//! Outcomes as KTAP, version 1 (Documentation/dev-tools/ktap.rst): a kernel is
-//! a test with scenarios as subtests.
+//! Outcomes as KTAP, version 1 (Documentation/dev-tools/ktap.rst): a test per
+//! kernel, with the scenarios as subtests.
 
 use std::fmt::Write;
 
@@ -37,12 +37,12 @@ fn line(number: usize, outcome: &Outcome) -> String {
     format!("{ok} {number} {}{directive}", name(&outcome.scenario))
 }
 
-/// A test's name is of one line and has no `#`, which begins its directive.
+/// A test's name is a single line without `#`, which would start a directive.
 fn name(text: &str) -> String {
     text::line(&text.replace(['#', '\n'], "_")).into_owned()
 }
 
-/// What is said of a test, on its line.
+/// The description on a test's line.
 fn sentence(text: &str) -> String {
     text::line(&text.replace('\n', " ")).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Conntrack's entries over the time of an arm: a lane each, in its states.
+//! Conntrack's entries over the time of an arm: one lane each, divided into states.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use faultlab_net::capture::{Capture, Happened, Tracked};
 /// How many lanes are drawn.
 const LANES: usize = 12;
 
-/// The plot: its width, where time begins and how wide it is, and what a lane
-/// takes with its name above.
+/// The plot: its width, where its time axis begins and how long it is, and the
+/// height of a lane including its name.
 const WIDTH: usize = 700;
 const FIRST: usize = 8;
 const TIME: u32 = 684;
 const LANE: usize = 40;
-/// A character of the names of states, at most.
+/// The maximum width of a character in the names of states.
 const LETTER: f64 = 7.0;
 
-/// What was heard of conntrack's entries in an arm.
+/// The conntrack events captured in an arm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lanes {
     all: Vec<Lane>,
     events: Vec<Tracked>,
     /// How long the arm took.
     until: Duration,
-    /// Whether there was more than was kept.
+    /// Whether there were more events than were kept.
     more: bool,
 }
 
@@ -34,13 +34,13 @@ pub struct Lanes {
 struct Lane {
     key: (String, u32),
     flow: String,
-    /// Since when it was in which state.
+    /// The states and when each began.
     states: Vec<(Duration, String)>,
     gone: Option<Duration>,
 }
 
 impl Lanes {
-    /// The lanes of a capture; none where nothing was heard.
+    /// The lanes of a capture; `None` if it has no conntrack events.
     #[must_use]
     pub fn of(capture: &Capture) -> Option<Self> {
         let mut lanes: Vec<Lane> = vec![];
@@ -54,7 +54,7 @@ impl Lanes {
                         lane.states.push((event.at, event.state.clone()));
                     }
                 }
-                // What was there before is not known to have begun.
+                // An entry that existed before has no known beginning.
                 (_, None) => lanes.push(Lane {
                     key,
                     flow: event.flow.clone(),
@@ -67,7 +67,7 @@ impl Lanes {
         (!lanes.is_empty()).then_some(Self { all: lanes, events, until: capture.until, more })
     }
 
-    /// One sentence for those who do not see the plot.
+    /// A text alternative for the plot, in one sentence.
     #[must_use]
     pub fn summary(&self) -> String {
         let entries = |n: usize| if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") };
@@ -85,7 +85,7 @@ impl Lanes {
         text
     }
 
-    /// The events, a line each.
+    /// The events, one per line.
     #[must_use]
     pub fn lines(&self) -> String {
         let mut text = String::new();
@@ -102,8 +102,8 @@ impl Lanes {
         text
     }
 
-    /// The plot as an `<svg>` element of an HTML page, in the colour of the text
-    /// around it and, where the page has it, the custom property `--bad`.
+    /// The plot as an `<svg>` element of an HTML page, in the colour of the
+    /// surrounding text and, if the page defines it, the custom property `--bad`.
     #[must_use]
     pub fn svg(&self, title: &str) -> String {
         let drawn = self.all.len().min(LANES);
@@ -166,7 +166,8 @@ impl Lanes {
         }
     }
 
-    /// When the plot begins: until the first event there is nothing to see.
+    /// The start of the plot: the first event, before which there is nothing to
+    /// show.
     fn begun(&self) -> Duration {
         self.events.first().map_or(Duration::ZERO, |event| event.at)
     }
@@ -175,7 +176,7 @@ impl Lanes {
         self.until.saturating_sub(self.begun())
     }
 
-    /// Where a time stands.
+    /// The position of a time.
     fn place(&self, at: Duration) -> f64 {
         let (after, length) = (at.saturating_sub(self.begun()), self.length());
         let part = if length.is_zero() { 0.0 } else { after.as_secs_f64() / length.as_secs_f64() };
@@ -183,7 +184,7 @@ impl Lanes {
     }
 }
 
-/// A time as a person reads it beside one of such a length.
+/// A time for people to read, with a precision that suits a period of this length.
 fn time(at: Duration, of: Duration) -> String {
     let seconds = at.as_secs_f64();
     match of.as_millis() {
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn nothing_heard_is_nothing_drawn() {
         assert_eq!(Lanes::of(&Capture { tracked: vec![], ..capture() }), None);
-        // An arm that took no time.
+        // An arm that took no time at all.
         let svg = Lanes::of(&Capture { until: Duration::ZERO, ..capture() }).unwrap().svg("");
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }

@@ -1,4 +1,4 @@
-//! How outcomes are told.
+//! How outcomes are presented.
 
 pub mod escaped;
 pub mod exercise;

@@ -11,7 +11,7 @@ use faultlab_model::outcome::{Outcome, Verdict};
 /// The outcomes of one kernel.
 #[derive(Debug, Clone)]
 pub struct Column {
-    /// The kernel, as it was asked for.
+    /// The kernel, as requested.
     pub kernel: String,
     /// Its outcomes.
     pub outcomes: Vec<Outcome>,
@@ -23,7 +23,7 @@ impl Column {
     }
 }
 
-/// The matrix and, under it, the changes.
+/// The matrix, followed by the changes.
 #[must_use]
 pub fn matrix(columns: &[Column], style: Style) -> String {
     let scenarios = scenarios(columns);
@@ -73,7 +73,7 @@ fn cell(outcome: &Outcome) -> String {
     text
 }
 
-/// The scenarios of all columns, each once.
+/// The scenarios of all columns, without duplicates.
 #[must_use]
 pub fn scenarios(columns: &[Column]) -> Vec<&str> {
     let mut known = HashSet::new();
@@ -81,7 +81,7 @@ pub fn scenarios(columns: &[Column]) -> Vec<&str> {
     names.filter(|name| known.insert(*name)).collect()
 }
 
-/// What a scenario showed on one kernel and not on its neighbour.
+/// How a scenario differs between neighbouring kernels.
 #[derive(Debug, Clone)]
 pub struct Change<'a> {
     /// The kernels, the earlier column first.
@@ -94,7 +94,7 @@ pub struct Change<'a> {
     pub cells: Vec<Cells<'a>>,
 }
 
-/// Cells of a row that differ in the same way.
+/// Cells of a row that changed in the same way.
 #[derive(Debug, Clone)]
 pub struct Cells<'a> {
     /// The row.
@@ -118,7 +118,7 @@ impl fmt::Display for Change<'_> {
     }
 }
 
-/// What changed from each kernel to the next, scenario by scenario.
+/// The changes from each kernel to the next, scenario by scenario.
 #[must_use]
 pub fn changes(columns: &[Column]) -> Vec<Change<'_>> {
     let mut found = vec![];

@@ -1,4 +1,4 @@
-//! Outcomes from outside, drawn.
+//! Rendering of untrusted outcomes.
 
 use faultlab_model::made::outcome;
 use faultlab_model::outcome::{Outcome, Verdict};

@@ -1,5 +1,5 @@
-//! A capture as a pcapng file: one interface per end of a link, nanoseconds,
-//! and in comments what the capture proves of its frames.
+//! A capture as a pcapng file: one interface per end of a link, nanosecond
+//! timestamps, and comments with what the capture proves about a frame.
 //!
 //! Reading: draft-ietf-opsawg-pcapng, "PCAP Now Generic (pcapng) Capture File
 //! Format".
@@ -31,14 +31,14 @@ const PACKET_FLAGS: u16 = 2;
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// Writes a capture. `about` says in the section's comment what it is of.
+/// Writes a capture. `about` goes into the section's comment and describes it.
 ///
 /// # Errors
-/// What the writer fails with.
+/// Errors of the writer.
 pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut section = Block::new(SECTION);
     section.bytes(&BYTE_ORDER.to_le_bytes());
-    // Version 1.0, and a length that is not told.
+    // Version 1.0, and an unspecified section length.
     section.bytes(&[1, 0, 0, 0]);
     section.bytes(&u64::MAX.to_le_bytes());
     section.option(COMMENT, about.as_bytes());
@@ -51,7 +51,7 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
     for end in &capture.ends {
         let mut interface = Block::new(INTERFACE);
         interface.bytes(&ETHERNET.to_le_bytes());
-        // Two reserved bytes, and no limit to the length of frames.
+        // Two reserved bytes, and no snapshot length.
         interface.bytes(&[0; 6]);
         let name = format!("{} {}", end.host, end.interface);
         interface.option(INTERFACE_NAME, name.as_bytes());
@@ -60,7 +60,7 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
                 std::iter::once(name).chain(end.addresses.iter().map(ToString::to_string)).collect();
             interface.option(INTERFACE_DESCRIPTION, words.join(", ").as_bytes());
         }
-        // Nanoseconds: 10 to the power of minus 9.
+        // Nanoseconds: 10^-9.
         interface.option(INTERFACE_RESOLUTION, &[9]);
         interface.end(out)?;
     }
@@ -86,7 +86,7 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
     Ok(())
 }
 
-/// A block: its type, its length, what it holds, and its length again.
+/// A block: type, length, content, and the length again.
 struct Block {
     kind: u32,
     body: Vec<u8>,
@@ -101,7 +101,7 @@ impl Block {
         self.body.extend(bytes);
     }
 
-    /// Everything starts at a multiple of four bytes.
+    /// Pads to a multiple of four bytes.
     fn pad(&mut self) {
         self.body.resize(self.body.len().next_multiple_of(4), 0);
     }

@@ -1,7 +1,7 @@
-//! What is under way, for a person at a terminal.
+//! A progress display for terminals.
 //!
-//! Progress is data; this is one reader of it, and it writes to standard
-//! error only where that is a terminal.
+//! Progress is data; this is one of its readers. It writes to standard error only
+//! if that is a terminal.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use faultlab_base::text;
 
-/// Something that has happened.
+/// A progress event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// The machine is being tried out.
+    /// The machine is being checked.
     Checking,
-    /// It has been.
+    /// The check has ended.
     CheckingEnded,
-    /// A scenario has begun, or a kernel's scenarios have.
+    /// A scenario has begun, or the scenarios of a kernel have.
     Begun {
         /// The scenario's or the kernel's name.
         name: &'a str,
@@ -35,12 +35,12 @@ pub enum Progress<'a> {
     Ended(&'a str),
 }
 
-/// What is counted.
+/// The unit of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parts {
-    /// So many arms of a scenario.
+    /// The number of arms of a scenario.
     Arms(usize),
-    /// So many scenarios on a kernel.
+    /// The number of scenarios on a kernel.
     Scenarios(usize),
 }
 
@@ -51,7 +51,7 @@ impl Parts {
         }
     }
 
-    /// How a bar shows them.
+    /// The template of a progress bar.
     fn template(self) -> &'static str {
         match self {
             Self::Arms(_) => "{spinner} {prefix}  {pos}/{len} arms  {elapsed}  {msg}",
@@ -78,7 +78,7 @@ impl Display {
         Self { bars: MultiProgress::with_draw_target(target), shown, running: HashMap::new() }
     }
 
-    /// Takes note of what has happened.
+    /// Records an event.
     pub fn note(&mut self, progress: &Progress<'_>) {
         if !self.shown {
             return;

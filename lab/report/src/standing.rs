@@ -1,15 +1,16 @@
-//! What a shell is greeted with: the network that stands around it.
+//! The greeting of a shell: the network around it.
 
 use super::Style;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Fault};
 use faultlab_net::topology::{Kind, Topology};
 
-/// What there is to look around with; where it is not, busybox's tools are named.
+/// The tools that are available; busybox's tools are suggested instead of missing
+/// ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a program that is there or not")]
 pub struct Tools {
-    /// iproute2's ip, which knows netns.
+    /// iproute2's ip, which supports netns.
     pub ip: bool,
     /// iproute2's ss.
     pub ss: bool,
@@ -19,7 +20,7 @@ pub struct Tools {
     pub nft: bool,
 }
 
-/// The symptom, the network, what the probes met, and what to try; neither
+/// The symptom, the network, what the probes met, and what to try. Reveals neither
 /// cause nor cure.
 #[must_use]
 pub fn standing(
@@ -47,7 +48,7 @@ pub fn standing(
         + "`exit` ends the shell and the network.\n"
 }
 
-/// Commands that say something here.
+/// Commands that are informative in this network.
 pub(super) fn tries(topology: &Topology, tools: Tools) -> String {
     let of = |kind: Kind| topology.nodes.iter().filter(move |n| n.kind == kind).map(|n| n.name.as_str());
     let enter = if tools.ip { "ip netns exec " } else { "nsenter --net=/run/netns/" };

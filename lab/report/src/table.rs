@@ -1,4 +1,4 @@
-//! An outcome as a person reads it.
+//! An outcome as text for people.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use faultlab_base::text;
 use faultlab_model::outcome::{ArmOutcome, Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock, Fault};
 
-/// How wide, and whether in colour.
+/// The page width, and whether to use colour.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Style {
-    /// Columns of the terminal or the page.
+    /// The columns of the terminal or the page.
     pub width: usize,
     /// Whether escape sequences may be written.
     pub colour: bool,
@@ -26,7 +26,7 @@ const GREEN: Ansi = AnsiColor::Green.on_default();
 const YELLOW: Ansi = AnsiColor::Yellow.on_default();
 
 impl Style {
-    /// The text in a style, where colour is wanted. It is [`text::lines`].
+    /// The text in a style, if colour is enabled. The text must be [`text::lines`].
     #[must_use]
     pub fn paint(self, style: Ansi, text: &str) -> String {
         let text = &*text::lines(text);
@@ -45,19 +45,19 @@ impl Style {
         self.paint(DIM, text)
     }
 
-    /// A heading and what is below it.
+    /// A heading and its body.
     #[must_use]
     pub fn part(self, heading: &str, body: &str) -> String {
         format!("{}\n{body}", self.bold(heading))
     }
 
-    /// Text as wide as the page, every line indented.
+    /// Text wrapped to the page, every line indented.
     #[must_use]
     pub fn paragraph(self, indent: &str, text: &str) -> String {
         self.hanging(indent, indent, text)
     }
 
-    /// The same with another indent for the first line. The text is
+    /// The same, with another indent for the first line. The text must be
     /// [`text::lines`], and none of its lines begins at the margin.
     #[must_use]
     pub fn hanging(self, first: &str, indent: &str, text: &str) -> String {
@@ -72,7 +72,7 @@ impl Style {
     }
 }
 
-/// The verdict in a word or two.
+/// The verdict in one or two words.
 #[must_use]
 pub fn verdict(outcome: &Outcome, style: Style) -> String {
     let colour = match (outcome.verdict, outcome.expected) {
@@ -83,14 +83,14 @@ pub fn verdict(outcome: &Outcome, style: Style) -> String {
     let mut text = style.paint(colour, &outcome.verdict.to_string());
     match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) | (Verdict::Failed, false) => {}
-        // Without its cause a fault has to fail.
+        // Without its cause, a fault is expected to fail.
         (_, true) => text.push_str(", as expected"),
         (_, false) => text.push_str(", NOT as expected"),
     }
     text
 }
 
-/// The whole outcome: heading, table, and what explains it.
+/// The whole outcome: heading, table, and explanations.
 #[must_use]
 pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     let mut text = String::new();
@@ -104,7 +104,7 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     if let Some(reason) = &outcome.reason {
         text.push_str(&style.paragraph("  ", reason));
     }
-    // What cured it needs no explanation.
+    // Arms that were cured need no explanation.
     for arm in outcome.arms.iter().filter(|a| a.symptom == Some(true)) {
         for sentence in &arm.because {
             text.push_str(&style.hanging(&format!("  {}: ", arm.name), "    ", sentence));
@@ -115,9 +115,8 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     text
 }
 
-/// Why each arm met what the control did not, where that was asked for or the
-/// outcome is not as expected: the reason, and what bears it out where the
-/// symptom was met.
+/// Why each arm differs from the control, if that was requested or the outcome is
+/// not as expected: the reason, with evidence if the symptom was met.
 #[must_use]
 pub fn why(outcome: &Outcome, style: Style) -> String {
     let mut text = String::new();
@@ -131,7 +130,7 @@ pub fn why(outcome: &Outcome, style: Style) -> String {
     text
 }
 
-/// What the captures of arms miss, those that miss the same together.
+/// What the captures of arms lack; arms that lack the same share a line.
 fn unwatched(outcome: &Outcome, style: Style) -> String {
     let mut told: Vec<(&str, Vec<&str>)> = vec![];
     for arm in &outcome.arms {
@@ -147,7 +146,7 @@ fn unwatched(outcome: &Outcome, style: Style) -> String {
     told.into_iter().map(line).collect()
 }
 
-/// Where it ran, on what, and with which settings.
+/// Where it ran, on which kernel, and with which settings.
 fn facts(outcome: &Outcome) -> String {
     let mut facts = vec![format!("{}: Linux {}", outcome.machine, outcome.kernel)];
     if outcome.clock == Clock::Virtual {
@@ -170,8 +169,8 @@ fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
     rows.map(|row| (star(row), outcome.arms.iter().map(|a| cell(a, row)).collect())).collect()
 }
 
-/// The table: observations down, arms across; the other way round where that
-/// is too wide for the page.
+/// The table: one row per observation, one column per arm; transposed if that is
+/// too wide for the page.
 #[must_use]
 pub fn table(outcome: &Outcome, style: Style) -> String {
     let rows = rows_of(outcome);
@@ -223,7 +222,7 @@ fn down(rows: &[(String, Vec<String>)], arms: &[&str], page: usize) -> String {
     indented(table)
 }
 
-/// Colours the names of the arms by what they met, and the symptom's name.
+/// Colours the symptom's name, and the names of the arms by what they met.
 fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
     if !style.colour {
         return line.to_owned();

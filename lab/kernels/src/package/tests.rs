@@ -1,4 +1,4 @@
-//! Packages that are whole, and those that nobody should unpack.
+//! Well-formed packages, and hostile ones.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
@@ -45,7 +45,7 @@ fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
     ar("data.tar", &tar(&files))
 }
 
-/// A directory with an entry in it, and one beside it that is not to be touched.
+/// A directory with an entry in it, and a neighbour that must not be touched.
 struct Place {
     dir: tempfile::TempDir,
 }
@@ -231,7 +231,7 @@ fn a_cut_package_says_so() {
     }
 }
 
-/// A package of holes: this header, then `size` bytes of nothing.
+/// A package of holes: this header, then `size` zero bytes.
 fn sparse(place: &Place, header_of: &[u8], size: u64) -> PathBuf {
     let deb = place.dir.path().join("sparse.deb");
     let mut file = File::create(&deb).unwrap();
@@ -290,7 +290,7 @@ fn what_a_package_unpacks_to_is_bounded() {
     fs::write(&deb, ar("data.tar.zst", &bytes)).unwrap();
     let error = place.unpack_file(&deb, &mut small(1 << 19, 9, 9)).unwrap_err().to_string();
     assert!(error.contains("unpacks to more than 8 GiB") && error.contains("\"usr/share/doc/x\""), "{error}");
-    // Two packages of one kernel share what is left.
+    // Two packages of one kernel share the budget.
     let mut found = small(3 << 19, 9, 9);
     place.unpack_file(&deb, &mut found).unwrap();
     assert!(place.unpack_file(&deb, &mut found).is_err());
@@ -330,7 +330,7 @@ fn what_is_no_file_is_no_package() {
     assert!(error.ends_with("it is a FIFO and no regular file"), "{error}");
 }
 
-/// Gives every header its checksum, so that what else it says is read.
+/// Gives every header a valid checksum, so that its other fields are read.
 fn sum_up(tar: &mut [u8]) {
     for block in tar.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
         block[148..156].fill(b' ');

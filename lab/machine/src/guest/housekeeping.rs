@@ -1,22 +1,24 @@
-//! What init does in a guest before the first scenario, and at the end.
+//! The work of a guest's init before the first scenario, and at the end.
 //!
-//! In virtual time every wake-up of an idle guest costs some 80 us of the
-//! host's CPU, and five days have room for many. What is stopped here, and on
-//! the kernel command line (see `vm::command_line`), was found with the events
-//! timer:timer_expire_entry, timer:hrtimer_expire_entry and
+//! In virtual time every wake-up of an idle guest costs some 80 us of the host's
+//! CPU time, and there is room for many in five days. The wake-ups stopped here,
+//! and on the kernel command line (see `vm::command_line`), were found with the
+//! events timer:timer_expire_entry, timer:hrtimer_expire_entry and
 //! workqueue:workqueue_execute_start on 5.10, 6.1, 6.12, 6.18 and 7.2, and by
-//! counting what QEMU executes.
+//! counting the instructions that QEMU executes.
 //!
-//! What remains, of five days with a scenario's namespaces on 6.12: 70,000
-//! interrupts, two or three for each of 25,000 times that a timer had work.
+//! What remains in five days with a scenario's namespaces on 6.12: 70,000
+//! interrupts, two or three for each of the 25,000 times that a timer had work to
+//! do.
 //! - crng_reseed and conntrack's gc_worker, each every 60 s;
 //! - the local APIC, which cannot sleep longer than 2^31 * 16 ns = 34.4 s;
 //! - after work, the first idle sleep goes on with the tick (seen on 6.12 and
 //!   7.2; cpuidle.off=1 does not change it).
 //!
 //! neigh_periodic_work (every 15 s) and check_lifetime (every 120 s) are
-//! deferrable: they wake nobody, but run when somebody is awake. check_lifetime
-//! is one for each namespace in 7.2: 106,000 runs there, 3,700 on 6.12.
+//! deferrable: they do not wake the guest, but run when it is awake. In 7.2 there
+//! is one check_lifetime per namespace: it ran 106,000 times there, 3,700 times on
+//! 6.12.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -27,7 +29,7 @@ use nix::mount::{MsFlags, mount};
 
 use faultlab_base::error::{Error, Result};
 
-/// The place of a guest's init in messages.
+/// How messages name a guest's init.
 const INIT: &str = "init";
 
 /// A file system that the kernel provides.
@@ -35,7 +37,7 @@ struct Mount {
     source: &'static str,
     target: &'static str,
     kind: &'static str,
-    /// Whether a kernel may lack it.
+    /// Whether kernels may lack it.
     optional: bool,
 }
 
@@ -49,41 +51,42 @@ const MOUNTS: [Mount; 6] = [
     Mount { source: "tracefs", target: "/sys/kernel/tracing", kind: "tracefs", optional: true },
 ];
 
-/// A file of the kernel that says how often it wakes up by itself.
+/// A kernel setting that controls periodic wake-ups.
 struct Knob {
     path: &'static str,
     value: &'static str,
 }
 
 const KNOBS: [Knob; 10] = [
-    // khungtaskd, every 120 s; all kernels. Virtual days look like a hang to it.
+    // khungtaskd, every 120 s; all kernels. It mistakes virtual days for a hang.
     Knob { path: "/proc/sys/kernel/hung_task_timeout_secs", value: "0" },
-    // vmstat_update and vmstat_shepherd, every second; all kernels. Seconds,
-    // times HZ in an int: 2,000,000 * 1000 is still one.
+    // vmstat_update and vmstat_shepherd, every second; all kernels. In seconds,
+    // multiplied by HZ in an int: 2,000,000 * 1000 still fits.
     Knob { path: "/proc/sys/vm/stat_interval", value: "2000000" },
     // wb_workfn, every 5 s where anything was ever dirty; all kernels.
     Knob { path: "/proc/sys/vm/dirty_writeback_centisecs", value: "0" },
-    // kcompactd0, every 500 ms; from 5.9, where the command line did not keep
-    // the thread from starting.
+    // kcompactd0, every 500 ms; from 5.9, if the command line did not keep the
+    // thread from starting.
     Knob { path: "/proc/sys/vm/compaction_proactiveness", value: "0" },
-    // dl_task_timer and inactive_task_timer, up to once a second and run of a
-    // thread; from 6.12. No task here is of a real-time class.
+    // dl_task_timer and inactive_task_timer, up to once a second while a thread
+    // runs; from 6.12. No task here has a real-time class.
     Knob { path: "/sys/kernel/debug/sched/fair_server/cpu0/runtime", value: "0" },
     // The same for sched_ext's tasks; from 6.19.
     Knob { path: "/sys/kernel/debug/sched/ext_server/cpu0/runtime", value: "0" },
-    // neigh_managed_work, every 5 s that somebody is awake; from 5.16. It asks
-    // after neighbours that a user declared managed, of which there are none.
-    // Milliseconds, times HZ in an int.
+    // neigh_managed_work, every 5 s while the guest is awake; from 5.16. It probes
+    // neighbours that a user declared managed, of which there are none. In
+    // milliseconds, multiplied by HZ in an int.
     Knob { path: "/proc/sys/net/ipv4/neigh/default/interval_probe_time_ms", value: "2000000" },
     Knob { path: "/proc/sys/net/ipv6/neigh/default/interval_probe_time_ms", value: "2000000" },
-    // gc_worker, every 60 s, walks through 2048 buckets in 256 MiB. How many
-    // entries there may be (nf_conntrack_max) stays as it is.
+    // gc_worker, every 60 s, walks through 2048 buckets with 256 MiB of memory. The
+    // maximum number of entries (nf_conntrack_max) is not changed.
     Knob { path: "/sys/module/nf_conntrack/parameters/hashsize", value: "512" },
     // mce_timer_fn, every 300 s; all kernels with CONFIG_X86_MCE.
     Knob { path: "/sys/devices/system/machinecheck/machinecheck0/check_interval", value: "0" },
 ];
 
-/// Nothing here may ever happen to the machine that starts the guests.
+/// Fails unless this is a guest's init: the machine that runs the guests must never
+/// be changed like this.
 pub(super) fn only_as_init() -> Result<()> {
     if std::process::id() == 1 { Ok(()) } else { Err(Error::Lab("this process is not init".to_owned())) }
 }
@@ -91,7 +94,7 @@ pub(super) fn only_as_init() -> Result<()> {
 /// Mounts /proc, /sys, /dev, /tmp, debugfs and tracefs.
 ///
 /// # Errors
-/// Where the kernel lacks one that nothing works without.
+/// If the kernel lacks a required one.
 pub fn mount_file_systems() -> Result<()> {
     only_as_init()?;
     for Mount { source, target, kind, optional } in MOUNTS {
@@ -100,7 +103,7 @@ pub fn mount_file_systems() -> Result<()> {
             made.and_then(|()| Ok(mount(Some(source), target, Some(kind), MsFlags::empty(), None::<&str>)?));
         match mounted {
             Ok(()) => {}
-            // The kernel mounts devtmpfs itself where it was so configured.
+            // A kernel may be configured to mount devtmpfs itself.
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
             Err(_) if optional => {}
             Err(e) => return Err(Error::kernel(INIT, format!("mount {kind} on {target}"), e)),
@@ -109,11 +112,11 @@ pub fn mount_file_systems() -> Result<()> {
     Ok(())
 }
 
-/// Makes standard output and error lines of the kernel log, and lets go of
-/// the console: an open terminal is polled several times a second.
+/// Redirects standard output and error to the kernel log, and closes the console:
+/// an open terminal is polled several times a second.
 ///
 /// # Errors
-/// Where /dev is not mounted.
+/// If /dev is not mounted.
 pub fn leave_console() -> Result<()> {
     only_as_init()?;
     let open = |path: &str, write: bool| {
@@ -130,16 +133,16 @@ pub fn leave_console() -> Result<()> {
         .map_err(|e| Error::kernel(INIT, "dup2", e))
 }
 
-/// Makes the console the terminal of this process, for a shell to take it, as
-/// wide as that of whoever sits there. The kernel prints its errors there only.
+/// Makes the console the controlling terminal of this process, for a shell to take
+/// over, as wide as the user's own. The kernel prints only errors there.
 ///
 /// # Errors
-/// Where the kernel has no such port.
+/// If the kernel has no such port.
 pub fn take_console(columns: usize) -> Result<OwnedFd> {
     const CONSOLE: &str = "/dev/ttyS0";
     only_as_init()?;
     let failed = |tried: &'static str| move |e| Error::kernel(INIT, format!("{tried} {CONSOLE}"), e);
-    // A leader of a session has the first terminal that it opens.
+    // A session leader acquires the first terminal that it opens.
     nix::unistd::setsid().map_err(|e| Error::kernel(INIT, "setsid", e))?;
     let console = File::options().read(true).write(true).open(CONSOLE).map_err(failed("open"))?;
     let ws_col = u16::try_from(columns).unwrap_or(u16::MAX);
@@ -150,16 +153,15 @@ pub fn take_console(columns: usize) -> Result<OwnedFd> {
     if result != 0 {
         return Err(failed("TIOCSWINSZ of")(io::Error::last_os_error()));
     }
-    // What is worse than a warning.
+    // Messages more severe than a warning.
     set_console_level("4")?;
     Ok(console.into())
 }
 
-/// Keeps the kernel from printing on the console, to which a person has said
-/// farewell.
+/// Keeps the kernel from printing on the console after the farewell to the user.
 ///
 /// # Errors
-/// Where /proc is not mounted.
+/// If /proc is not mounted.
 pub fn silence_console() -> Result<()> {
     only_as_init()?;
     set_console_level("0")
@@ -170,19 +172,20 @@ fn set_console_level(level: &str) -> Result<()> {
     fs::write("/proc/sys/kernel/printk", level).map_err(|e| Error::kernel(INIT, "write kernel.printk", e))
 }
 
-/// Loads modules in this order. One that is there already is no error.
+/// Loads modules in this order. A module that is already loaded is not an error.
 ///
-/// A module's signature is cut off first: to verify one takes as long as half
-/// a boot under emulation, and this kernel serves one process. A kernel that
-/// insists (CONFIG_MODULE_SIG_FORCE) is given the signature after all.
+/// A module's signature is cut off first: verifying one takes half of a boot's time
+/// under emulation, and this kernel serves one process only. If the kernel requires
+/// signatures (CONFIG_MODULE_SIG_FORCE), the module is loaded with its signature
+/// after all.
 ///
 /// # Errors
-/// The module that failed and the kernel's errno.
+/// The module that failed, with the kernel's errno.
 pub fn load_modules<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<()> {
     only_as_init()?;
     for path in files {
         let path = path.as_ref();
-        // The archive numbers them in their order.
+        // The archive numbers them in load order.
         let file = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = file.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches('-');
         let failed = |e| Error::kernel(INIT, format!("load the module {name}"), e);
@@ -215,8 +218,7 @@ fn load_module(path: &Path) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Cuts the signature off a module's file and returns it; none where there is
-/// none.
+/// Cuts the signature off a module's file and returns it; `None` if it has none.
 fn cut_signature(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
@@ -239,7 +241,7 @@ fn cut_signature(path: &Path) -> io::Result<Option<Vec<u8>>> {
 const TRAILER: usize = 12 + SIGNED.len();
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
-/// How many bytes at a module's end are its signature, by its last ones.
+/// The length of the signature at a module's end, from the last bytes of the file.
 fn signature_length(tail: &[u8; TRAILER]) -> Option<u64> {
     let (header, mark) = tail.split_at(12);
     // __be32 sig_len is the structure's last field.
@@ -247,17 +249,17 @@ fn signature_length(tail: &[u8; TRAILER]) -> Option<u64> {
     (mark == SIGNED).then_some(u64::from(length) + TRAILER as u64)
 }
 
-/// Stops what wakes an idle guest.
+/// Stops the periodic wake-ups of an idle guest.
 ///
 /// # Errors
-/// A knob that exists and does not take its value.
+/// A knob that exists and rejects its value.
 pub fn quiet() -> Result<()> {
     only_as_init()?;
     stop_8254()?;
     for Knob { path, value } in KNOBS {
         match fs::write(path, value) {
             Ok(()) => {}
-            // Another kernel, another set of knobs.
+            // Other kernels have other knobs.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::kernel(INIT, format!("write {value} to {path}"), e)),
         }
@@ -265,8 +267,8 @@ pub fn quiet() -> Result<()> {
     Ok(())
 }
 
-/// Stops the 8254 timer that the firmware left running: a kernel that
-/// calibrates without it never does, and QEMU then wakes 18 times a second.
+/// Stops the 8254 timer that the firmware left running: a kernel that does not
+/// calibrate with it never stops it, and QEMU then wakes up 18 times a second.
 fn stop_8254() -> Result<()> {
     /// Intel 8254 data sheet: the control word register, and counter 0.
     const CONTROL: u16 = 0x43;
@@ -278,8 +280,8 @@ fn stop_8254() -> Result<()> {
     if result != 0 {
         return Err(Error::kernel(INIT, "ioperm of the 8254", io::Error::last_os_error()));
     }
-    // Counter 0, low byte then high byte, mode 0 ("interrupt on terminal
-    // count"): it counts once, to 65536, and then keeps still.
+    // Counter 0, low byte then high byte, mode 0 ("interrupt on terminal count"):
+    // it counts once, to 65536, and then stops.
     for (port, byte) in [(CONTROL, 0x30u8), (COUNTER, 0), (COUNTER, 0)] {
         // SAFETY: ioperm above allowed the port. The instruction touches no
         // memory, and nothing in the kernel uses the timer any more.
@@ -291,13 +293,13 @@ fn stop_8254() -> Result<()> {
     Ok(())
 }
 
-/// Fills the kernel's randomness from a seed and declares it good.
+/// Seeds the kernel's random number generator and credits the entropy.
 ///
-/// Without it getrandom(2) has to make up entropy first, and on 6.1
-/// fill_ptr_key_workfn runs every 2 s until that has happened.
+/// Otherwise getrandom(2) has to gather entropy first, and on 6.1
+/// fill_ptr_key_workfn runs every 2 s until that is done.
 ///
 /// # Errors
-/// Where the process may not (CAP_SYS_ADMIN).
+/// If the process lacks CAP_SYS_ADMIN.
 pub fn seed_randomness(seed: u64) -> Result<()> {
     /// include/uapi/linux/random.h: struct rand_pool_info.
     #[repr(C)]
@@ -320,8 +322,8 @@ pub fn seed_randomness(seed: u64) -> Result<()> {
     if result == 0 { Ok(()) } else { Err(failed(io::Error::last_os_error())) }
 }
 
-/// Four words from one. Steele, Lea, Flood: "Fast Splittable Pseudorandom
-/// Number Generators", 2014; neighbouring seeds give unlike words.
+/// Derives four words from one. Steele, Lea, Flood: "Fast Splittable Pseudorandom
+/// Number Generators", 2014; neighbouring seeds give unrelated words.
 fn splitmix(seed: u64) -> [u64; 4] {
     let mut state = seed;
     std::array::from_fn(|_| {
@@ -333,10 +335,10 @@ fn splitmix(seed: u64) -> [u64; 4] {
     })
 }
 
-/// Ends the guest. With `-no-reboot` QEMU leaves at the reset, on every board.
+/// Ends the guest. With `-no-reboot` QEMU exits at the reset, on every board.
 ///
 /// # Errors
-/// Where the process is not a machine's init.
+/// If the process is not init.
 pub fn power_off() -> Result<std::convert::Infallible> {
     only_as_init()?;
     // SAFETY: reboot(2) takes no pointers. Only the init of a guest gets here,
@@ -370,7 +372,7 @@ mod tests {
         assert_eq!(cut_signature(&path).unwrap(), Some(signature.clone()));
         assert_eq!(fs::read(&path).unwrap(), b"module");
         assert_eq!(cut_signature(&path).unwrap(), None);
-        // One that claims to be longer than the file is none.
+        // A signature that claims to be longer than the file is not one.
         fs::write(&path, &signature[4..]).unwrap();
         assert_eq!(cut_signature(&path).unwrap(), None);
     }

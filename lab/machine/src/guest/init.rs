@@ -1,5 +1,5 @@
-//! The life of a guest's init: this program again, as the first process of a
-//! kernel that nothing else runs on.
+//! The main function of a guest's init: this program, run as the first process of a
+//! kernel with nothing else on it.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn asked() -> bool {
     std::process::id() == 1 && Path::new(ORDERS).exists()
 }
 
-/// The life of a guest's init. It ends with the machine's.
+/// Runs as a guest's init until the guest is powered off.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
     if let Err(error) = work(catalogue) {
@@ -54,7 +54,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     housekeeping::load_modules(modules.lines().map(|name| Path::new(MODULES).join(name)))?;
     housekeeping::quiet()?;
     priority::go_first()?;
-    // Nothing else runs on this kernel: its own settings are the lab's.
+    // Nothing else runs on this kernel, so its global settings are the lab's.
     sysctl::own_the_kernel();
     report(&Report::Booted { release: Kernel::running().release })?;
 
@@ -70,12 +70,12 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     Ok(())
 }
 
-/// Lets the kernel free the networks of a scenario before the next begins.
+/// Lets the kernel free a scenario's networks before the next scenario begins.
 fn settle() {
     std::thread::sleep(Duration::from_secs(1));
 }
 
-/// This kernel, which is the lab's alone.
+/// This kernel, which only the lab uses.
 struct Guest {
     clock: Clock,
 }

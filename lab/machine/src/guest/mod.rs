@@ -1,10 +1,10 @@
-//! This program as the init of a guest, the first process of a kernel that
-//! nothing else runs on. The machine around it is `vm`; the two share the
-//! `protocol` and nothing else.
+//! This program as the init of a guest, the first process of a kernel with nothing
+//! else on it. `vm` is the machine around it; the two share the `protocol` and
+//! nothing else.
 //!
-//! - `init`: its life; `housekeeping`: what it does before the first job, and at
-//!   the end; `priority`: whose turn it is; `tools`: what a shell has in hand.
-//! - `line`: how its reports leave the guest.
+//! - `init`: its main function; `housekeeping`: its work before the first job, and
+//!   at the end; `priority`: CPU scheduling; `tools`: the tools of a shell.
+//! - `line`: sends its reports out of the guest.
 
 pub mod housekeeping;
 pub mod init;

@@ -1,4 +1,4 @@
-//! Whose turn it is in a guest, which has one processor.
+//! CPU scheduling in a guest, which has one processor.
 //!
 //! Reading: sched(7), "The nice value" and "Resetting scheduling policy for
 //! child processes"; kernel/softirq.c: `invoke_softirq`, `wakeup_softirqd`.
@@ -15,15 +15,15 @@ const NICEST: c_int = -20;
 /// The calling thread.
 const THIS: id_t = 0;
 
-/// Gives this thread, which carries the frames of wires, the processor before the
-/// kernel's workers and the lab's other threads: each has some milliseconds at a
-/// time otherwise. What it starts is as nice as usual.
+/// Gives this thread, which carries the frames of wires, priority over the kernel's
+/// workers and the lab's other threads, which would otherwise run for some
+/// milliseconds at a time. Its children have the usual nice value.
 ///
-/// The kernel's softirqs stay its equals. As long as ksoftirqd has any to do, all
-/// are left to it, and none comes in the middle of a system call.
+/// The kernel's softirqs keep the same priority. While ksoftirqd has work to do,
+/// all softirqs are left to it, and none interrupts a system call.
 ///
 /// # Errors
-/// Where the kernel refuses it.
+/// If the kernel refuses.
 pub fn go_first() -> Result<()> {
     only_as_init()?;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

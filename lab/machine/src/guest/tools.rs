@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use crate::protocol::BUSYBOX;
 use faultlab_base::error::{Error, Result};
 
-/// Where the links are.
+/// The directory of the links.
 const LINKS: &str = "/bin";
 
-/// Gives the guest's shell busybox's tools: links by the names that it knows.
+/// Installs busybox's tools for the guest's shell: a link for each of its applets.
 pub(super) fn install() -> Result<()> {
     let failed = |e| Error::kernel("init", format!("{BUSYBOX} --install"), e);
     let mut command = Command::new(Path::new(BUSYBOX));

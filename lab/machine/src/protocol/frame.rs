@@ -1,37 +1,36 @@
-//! The framed, checksummed form of what goes over the second serial port.
+//! The frames on the second serial port, with checksums.
 //!
 //! ```text
 //! 01 'F' 'L' 02 | kind | length (4, LE) | crc of the 5 before (4, LE) | body | crc of the body (4, LE)
 //! ```
 //!
-//! A serial line has no errors of its own, but a kernel or a firmware may
-//! write to it. A reader that finds anything else than a frame skips a byte
-//! and looks again, so noise costs the frame that it hit and no other. The
-//! head has a checksum of its own: without it, noise that looks like a head
-//! would make the reader wait for bytes that never come.
+//! A serial line does not corrupt data itself, but a kernel or a firmware may write
+//! to it. A reader that does not find a frame skips a byte and looks again, so
+//! noise costs only the frame that it hit. The head has its own checksum: without
+//! it, noise that looks like a head would make the reader wait for bytes that never
+//! come.
 //!
-//! A guest is not trusted: heads that are right before bodies that are not would
-//! have every byte hashed again for each of them. The reader works in vain for
-//! [`VAIN_MAX`] bytes and then reads no more, so its work is linear in what it
-//! is sent.
+//! A guest is not trusted: a stream of valid heads with invalid bodies would have
+//! every byte hashed again for each head. The reader wastes at most [`VAIN_MAX`]
+//! bytes and then stops reading, so its work is linear in the size of its input.
 
-/// What every frame opens with; no text contains it.
+/// The first bytes of every frame; they do not occur in text.
 const MAGIC: [u8; 4] = [0x01, b'F', b'L', 0x02];
 
 /// Magic, kind, length and their checksum.
 const HEAD: usize = 4 + 1 + 4 + 4;
 
-/// The longest body, 16 MiB: more than a capture of any scenario.
+/// The maximum length of a body, 16 MiB: more than a capture of any scenario.
 pub const BODY_MAX: usize = 16 << 20;
 
-/// How many bytes may be skipped as noise, or hashed for a body whose checksum
-/// is wrong: a few frames of the greatest length.
+/// How many bytes may be skipped as noise, or hashed for a body with a wrong
+/// checksum: a few frames of maximum length.
 pub const VAIN_MAX: u64 = 4 * BODY_MAX as u64;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the body is; the two ends agree on it, this file does not care.
+    /// The kind of body, opaque to this module.
     pub kind: u8,
     /// The message.
     pub body: Vec<u8>,
@@ -64,7 +63,7 @@ impl Frame {
 
 /// Finds the frames in a stream of bytes.
 ///
-/// Holds no more than the bytes of one frame and those that were pushed last.
+/// Holds at most the bytes of one frame and the last piece that was pushed.
 #[derive(Debug, Default)]
 pub struct Decoder {
     bytes: Vec<u8>,
@@ -75,18 +74,18 @@ pub struct Decoder {
     hashed_in_vain: u64,
 }
 
-/// What the bytes at one place are.
+/// What was found at a position.
 enum Found {
     Frame(Frame, usize),
-    /// Perhaps the start of a frame: more bytes will tell.
+    /// Possibly the start of a frame: more bytes are needed.
     Unfinished,
     Noise,
-    /// A head, and a body of this length that its checksum does not fit.
+    /// A head, and a body of this length with a wrong checksum.
     Broken(usize),
 }
 
 impl Decoder {
-    /// A reader of a stream that has not begun.
+    /// A decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -101,18 +100,18 @@ impl Decoder {
         self.take(false)
     }
 
-    /// The stream has ended: looks for whole frames behind one that was cut.
+    /// Ends the stream: looks for complete frames after a truncated one.
     pub fn finish(&mut self) -> Vec<Frame> {
         self.take(true)
     }
 
-    /// How many bytes were no part of a whole frame.
+    /// The number of bytes that did not belong to a complete frame.
     #[must_use]
     pub fn noise(&self) -> u64 {
         self.noise
     }
 
-    /// Whether there was so much noise that it reads no more.
+    /// Whether there was so much noise that reading has stopped.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.noise + self.hashed_in_vain > VAIN_MAX
@@ -138,15 +137,15 @@ impl Decoder {
             self.bytes = Vec::new();
             self.at = 0;
         } else if self.at * 2 >= self.bytes.len() {
-            // What is left is moved to the front only where it is less than what
-            // goes: each byte pays for the move of one.
+            // The rest is moved to the front only if it is shorter than what is
+            // removed: each byte pays for one move.
             self.bytes.drain(..self.at);
             self.at = 0;
         }
         frames
     }
 
-    /// What the bytes that are left, of which there are some, start with.
+    /// Looks for a frame at the start of the remaining bytes, which are not empty.
     fn find(&mut self) -> Found {
         let bytes = &self.bytes[self.at..];
         let known = bytes.len().min(MAGIC.len());
@@ -228,14 +227,14 @@ mod tests {
         prop::collection::vec((noise, frame.prop_map(|(kind, body)| Frame { kind, body })), 0..8)
     }
 
-    /// A head whose checksum is right, before nothing.
+    /// A valid head without a body.
     fn head(length: usize) -> Vec<u8> {
         let mut wire = Frame::new(1, vec![0; length]).encode();
         wire.truncate(HEAD);
         wire
     }
 
-    /// How much was hashed of a stream, and the most that was held of it.
+    /// How many bytes of a stream were hashed, and the most that were held at once.
     fn work(wire: &[u8], piece: usize) -> (u64, usize) {
         let mut decoder = Decoder::new();
         let mut held = 0;
@@ -247,15 +246,16 @@ mod tests {
         (decoder.hashed, held)
     }
 
-    /// What may be hashed of so many bytes: a frame's head and body once, four
-    /// bytes of noise with the head that they may be, and the rest in vain.
+    /// The limit of hashed bytes for an input of this size: a frame's head and body
+    /// once, four bytes of noise with the head that they may start, and the waste
+    /// allowed.
     fn work_max(sent: usize) -> u64 {
         2 * sent as u64 + VAIN_MAX + BODY_MAX as u64
     }
 
     #[test]
     fn heads_back_to_back_are_not_each_hashed_to_the_end() {
-        // 17 MiB, in which every head claims 64 KiB: 85 GiB if all are believed.
+        // 17 MiB, in which every head claims 64 KiB: 85 GiB if all are hashed.
         let wire = head(64 << 10).repeat((17 << 20) / HEAD);
         let (hashed, held) = work(&wire, 4096);
         assert!(hashed <= work_max(wire.len()), "{hashed} bytes were hashed");
@@ -304,7 +304,8 @@ mod tests {
         fn no_stream_is_more_than_linear_work(wire in hostile(), piece in 1usize..5000) {
             let (hashed, held) = work(&wire, piece);
             prop_assert!(hashed <= work_max(wire.len()), "{hashed} of {}", wire.len());
-            // A body waits with what came before it, in a vector that may have doubled.
+            // A body waits together with the bytes before it, in a vector that may
+            // have doubled.
             prop_assert!(held <= 4 * ((1 << 16) + 5000), "{held}");
         }
     }

@@ -1,5 +1,5 @@
-//! What a guest and the machine around it have agreed on: where the initramfs
-//! has what, and how reports go over the second serial port.
+//! The conventions shared by a guest and the machine around it: paths in the
+//! initramfs, and the reports on the second serial port.
 
 pub mod frame;
 
@@ -10,24 +10,24 @@ use faultlab_model::scenario::Clock;
 
 pub use frame::{Decoder, Frame};
 
-/// Where the initramfs has the orders.
+/// The path of the orders in the initramfs.
 pub const ORDERS: &str = "/orders.json";
 /// The kind of a frame whose body is a [`Report`](crate::job::Report) in JSON.
 pub const REPORT: u8 = 1;
-/// Where the guest finds its modules: `NNN-NAME.ko`, and [`MODULE_LIST`].
+/// The directory of the guest's modules: `NNN-NAME.ko`, and [`MODULE_LIST`].
 pub const MODULES: &str = "/modules";
-/// The modules' file names in load order, one a line.
+/// The file names of the modules in load order, one per line.
 pub const MODULE_LIST: &str = "/modules/order";
-/// Where the guest has busybox, for a shell.
+/// The path of busybox in the guest, for a shell.
 pub const BUSYBOX: &str = "/bin/busybox";
 
-/// What a guest is told.
+/// The orders of a guest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Orders {
-    /// What it does, one after the other.
+    /// Its jobs, in order.
     pub jobs: Vec<Job>,
-    /// Which clock its timers follow.
+    /// The clock that its timers follow.
     pub clock: Clock,
-    /// Where its randomness begins.
+    /// The seed of its randomness.
     pub seed: u64,
 }

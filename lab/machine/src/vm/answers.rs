@@ -1,9 +1,8 @@
-//! What a guest answers, held against what it was asked.
+//! Checks a guest's answers against the questions.
 //!
-//! A guest is not trusted. Of what it reports only the answer to the next
-//! question is taken: that its init runs, then for each task in order the arms
-//! that end and one outcome. Anything else is refused in one sentence, which
-//! ends the guest.
+//! A guest is not trusted. Only the answer to the next question is accepted: that
+//! its init runs, then for each task, in order, the arms that end and one outcome.
+//! Anything else is refused with one sentence, and ends the guest.
 
 use std::collections::VecDeque;
 
@@ -18,20 +17,20 @@ use faultlab_engine::perform::Snapshots;
 use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;
 
-/// The longest report that is no outcome with captures. An outcome without any
-/// takes some 40 kB.
+/// The maximum size of a report, except for outcomes with captures. An outcome
+/// without captures takes some 40 kB.
 pub(super) const SMALL: usize = 1 << 20;
-/// The most bytes of all outcomes of a guest.
+/// The maximum size of all outcomes of a guest.
 const ALL_MAX: usize = 4 * BODY_MAX;
-/// The most characters of a guest's words that a sentence quotes.
+/// The maximum number of characters that a sentence quotes from a guest.
 const QUOTED: usize = 60;
-/// The most characters of a sentence of a guest's.
+/// The maximum number of characters of a sentence from a guest.
 const SENTENCE: usize = 4096;
 
-/// What a guest may answer.
+/// A valid answer of a guest.
 #[derive(Debug)]
 pub enum Answer {
-    /// Its init runs.
+    /// Its init is running.
     Booted,
     /// An arm of the next task has ended.
     Arm(&'static str),
@@ -41,7 +40,7 @@ pub enum Answer {
     GaveUp(Error),
 }
 
-/// The questions to a guest, and how far it has answered them.
+/// The questions to a guest, and how many it has answered.
 #[derive(Debug)]
 pub struct Answers {
     asked: VecDeque<Asked>,
@@ -57,7 +56,7 @@ impl Answers {
     /// The questions to a guest with a kernel of this release.
     ///
     /// # Errors
-    /// Where a job is not to run a scenario of the catalogue.
+    /// If a job does not run a scenario of the catalogue.
     pub fn new(catalogue: &Catalogue, jobs: &[Job], release: &str, clock: Clock) -> Result<Self> {
         let asked = jobs.iter().map(|job| Asked::of(catalogue, job, clock)).collect::<Result<_>>()?;
         Ok(Self {
@@ -71,7 +70,7 @@ impl Answers {
         })
     }
 
-    /// Takes what the guest reports next.
+    /// Takes the guest's next report.
     ///
     /// # Errors
     /// What is wrong with it, a clause about the guest.
@@ -131,12 +130,12 @@ impl Answers {
     }
 }
 
-/// What a guest says it lacks.
+/// The error for something that a guest reports as missing.
 pub(super) fn missing(what: &str, way_out: &str) -> Error {
     Error::missing(short(what, SENTENCE), short(way_out, SENTENCE))
 }
 
-/// Why a guest says that it failed.
+/// The error for a guest that reports a failure.
 pub(super) fn failed(sentence: &str) -> Error {
     Error::Lab(short(sentence, SENTENCE))
 }
@@ -145,10 +144,10 @@ fn refused<T>(why: impl Into<String>) -> Result<T> {
     Err(Error::Lab(why.into()))
 }
 
-/// The report in a frame of so many bytes at most.
+/// Decodes a frame of at most `most` bytes.
 ///
 /// # Errors
-/// Why there is none, a clause about the guest.
+/// Why it is not a report, a clause about the guest.
 pub(super) fn read(frame: &Frame, most: usize) -> Result<Report> {
     if frame.kind != REPORT {
         return refused(format!("it sent a frame of unknown kind {}", frame.kind));
@@ -160,7 +159,7 @@ pub(super) fn read(frame: &Frame, most: usize) -> Result<Report> {
         .map_err(|e| Error::Lab(format!("it sent what is no report: {}", short(&e.to_string(), 2 * QUOTED))))
 }
 
-/// A report as a sentence names it.
+/// The name of a report in a sentence.
 pub(super) fn name(report: &Report) -> String {
     match report {
         Report::Booted { .. } => "that it has booted".to_owned(),

@@ -1,9 +1,9 @@
-//! How long a guest may take, and on which clock.
+//! The time limits of a guest, and the clocks that measure them.
 //!
-//! In virtual time a guest's clock is the instructions that QEMU has executed,
-//! so its budgets are processor time of QEMU: on a busy machine it computes as
-//! long as on an idle one, and only waits longer for the processor. A guest
-//! that follows the wall's clock has budgets on the wall's clock.
+//! In virtual time a guest's clock counts the instructions that QEMU has executed,
+//! so its budgets are QEMU's processor time: on a busy machine it computes as long
+//! as on an idle one, and only waits longer for the processor. A guest on the wall
+//! clock has wall-clock budgets.
 //!
 //! Reading: clock_getcpuclockid(3); proc(5), /proc/PID/stat.
 
@@ -14,19 +14,19 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
-/// How long a guest in virtual time may use next to no processor time. Its time
-/// never waits: whatever sleeps there, QEMU goes on to the next timer at once.
+/// How long a guest in virtual time may use almost no processor time. Virtual time
+/// never waits: when everything sleeps, QEMU jumps to the next timer.
 const STILL: Duration = Duration::from_secs(60);
-/// What is next to no processor time: a 240th of the time, less than a guest
-/// gets beside 200 busy processes.
+/// What counts as almost no processor time: a 240th of the period, less than a
+/// guest gets beside 200 busy processes.
 const MOVED: Duration = Duration::from_millis(250);
-/// What QEMU needs to boot a kernel at least. Of a process with less the time
-/// says nothing: a script perhaps, whose child is QEMU.
+/// The minimum time that QEMU needs to boot a kernel. A process that used less is
+/// not judged: it may be a script whose child is QEMU.
 const BOOTS: Duration = Duration::from_secs(1);
-/// How often the processor time is looked at.
+/// How often to check the processor time.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What a guest's time is measured by.
+/// The clock for a guest's budgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// QEMU's processor time.
@@ -35,12 +35,12 @@ pub enum Measure {
     Wall,
 }
 
-/// Time that a guest has spent.
+/// The time that a guest has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
-    /// How much.
+    /// The amount.
     pub time: Duration,
-    /// On which clock.
+    /// The clock that measured it.
     pub measure: Measure,
 }
 
@@ -59,29 +59,29 @@ impl fmt::Display for Spent {
 pub(super) struct Budgets {
     /// From one frame to the next.
     pub frame: Duration,
-    /// In all.
+    /// In total.
     pub all: Duration,
 }
 
-/// Why a guest's time is up.
+/// Why a guest has run out of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
-    /// Its last frame is too long ago.
+    /// Its last frame was too long ago.
     Silent(Spent),
-    /// It has taken too long in all.
+    /// It took too long in total.
     InAll(Spent),
-    /// It neither computes nor ends.
+    /// It neither uses the processor nor ends.
     Still(Spent),
 }
 
-/// Two clocks at one time.
+/// Readings of both clocks at the same moment.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     wall: Instant,
     processor: Duration,
 }
 
-/// The time that one QEMU takes.
+/// Measures the time that one QEMU takes.
 #[derive(Debug)]
 pub(super) struct Watch {
     clock: Option<ClockId>,
@@ -89,12 +89,12 @@ pub(super) struct Watch {
     begun: Reading,
     /// At the last frame.
     heard: Reading,
-    /// When it had last used processor time to speak of.
+    /// When it last used a noticeable amount of processor time.
     moved: Reading,
 }
 
 impl Watch {
-    /// Watches a process that has just begun.
+    /// Watches a process that has just started.
     pub fn on(process: Option<u32>, measure: Measure) -> Self {
         let pid = process.and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let clock = pid.and_then(|pid| ClockId::pid_cpu_clock_id(pid).ok());
@@ -102,19 +102,19 @@ impl Watch {
         Self { clock, measure, begun, heard: begun, moved: begun }
     }
 
-    /// A frame has come.
+    /// Records that a frame has arrived.
     pub fn heard(&mut self) {
         self.heard = self.read();
         self.moved = self.heard;
     }
 
-    /// Whether its time is up.
+    /// Whether the guest is out of time, and why.
     pub fn over(&mut self, budgets: Budgets) -> Option<Over> {
         let now = self.read();
         self.over_at(now, budgets)
     }
 
-    /// How long to wait before it is looked at again.
+    /// How long to wait before the next check.
     pub fn look_in(&self, budgets: Budgets) -> Duration {
         let left = budgets.frame.saturating_sub(self.since(self.heard, self.read()));
         left.clamp(Duration::from_millis(10), LOOK)
@@ -147,7 +147,7 @@ impl Watch {
     }
 
     fn read(&self) -> Reading {
-        // A process that has ended uses no more.
+        // A process that has ended uses no more processor time.
         let processor = self.clock.and_then(|clock| clock.now().ok()).map(Duration::from);
         Reading { wall: Instant::now(), processor: processor.unwrap_or(self.moved.processor) }
     }
@@ -159,7 +159,7 @@ mod tests {
 
     const BUDGETS: Budgets = Budgets { frame: Duration::from_secs(900), all: Duration::from_secs(2000) };
 
-    /// A watch, and readings of it so many seconds after its start.
+    /// A watch, and readings of it a number of seconds after its start.
     fn watch(measure: Measure) -> (Watch, impl Fn(u64, u64) -> Reading) {
         let watch = Watch::on(None, measure);
         let begun = watch.begun;
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_guest_that_waits_for_the_processor_is_not_silent() {
         let (mut watch, at) = watch(Measure::Processor);
-        // Beside 24 others, as long as they need for 400 s of an idle machine.
+        // Beside 24 others, for as long as 400 s on an idle machine take.
         for minute in 0..=160 {
             assert_eq!(watch.over_at(at(minute * 60, minute * 60 / 24), BUDGETS), None, "{minute}");
         }

@@ -1,4 +1,4 @@
-//! The command lines of a guest: QEMU's and the kernel's.
+//! The command lines of QEMU and of the guest's kernel.
 //!
 //! A guest has no network, no disk and no root file system. Its kernel prints
 //! on the first serial port, init reports on the second. Nothing is written
@@ -13,45 +13,45 @@ use super::qemu::{Accelerator, Board, GuestClock, LaunchMode, Qemu};
 use super::serial_console::SerialConsole;
 use super::tsc::host_tsc_khz;
 
-/// `-icount shift=3`: an instruction takes 2^3 ns, 125 million a second. One
-/// instruction in 2 ns (shift=1) makes the kernel spin four times as often
-/// through the 100 ms in which it calibrates its local APIC.
+/// `-icount shift=3`: an instruction takes 2^3 ns, 125 million a second. At 2 ns
+/// per instruction (shift=1) the kernel executes four times as many instructions in
+/// the 100 ms in which it calibrates its local APIC.
 ///
-/// The recording, which nobody keeps, makes QEMU's main loop and its processor
-/// take turns (replay_mutex_lock in accel/tcg/tcg-accel-ops-icount.c). Without
-/// it the main loop may find the processor halted before the instructions of
-/// its last slice are counted, and moves the clock on by so much too far: after
-/// days of virtual time, one run in five ended some microseconds later.
+/// The recording, which is discarded, makes QEMU's main loop and its emulated
+/// processor take turns (replay_mutex_lock in accel/tcg/tcg-accel-ops-icount.c).
+/// Otherwise the main loop may find the processor halted before the instructions of
+/// its last slice are counted, and advance the clock too far by as much: after days
+/// of virtual time, one run in five ended some microseconds later.
 const ICOUNT: &str = "shift=3,sleep=off,align=off,rr=record,rrfile=/dev/null";
 
-/// Under instruction counting QEMU's time stamp counter counts virtual ns.
+/// With instruction counting, QEMU's time stamp counter counts virtual ns.
 const VIRTUAL_TSC_KHZ: u64 = 1_000_000;
 
-/// With less than `max` (no ARAT) a guest never stops its tick.
+/// With a lesser model than `max` (no ARAT) a guest never stops its tick.
 ///
-/// QEMU 7.2 leaves the low half of an operand in EFLAGS after CMPXCHG16B
-/// (seen: `EFLAGS: 0f3077c2` beside `RDI: ffff88800f307780`). Where a timer
-/// interrupts just then, IRET takes bit 8 for TF, and the guest dies of a
-/// trap in the middle of `__kmalloc`. A kernel that is told of no CX16 does
-/// without the instruction.
+/// QEMU 7.2 leaves the low half of an operand in EFLAGS after CMPXCHG16B (observed:
+/// `EFLAGS: 0f3077c2` beside `RDI: ffff88800f307780`). If a timer interrupts just
+/// then, IRET takes bit 8 for TF, and the guest dies of a trap in the middle of
+/// `__kmalloc`. A kernel without CX16 does not use the instruction.
 ///
 /// Every repetition of a string instruction costs as much as an instruction:
-/// without ERMS a kernel clears and copies by eight bytes at a time.
+/// without ERMS a kernel clears and copies eight bytes at a time.
 const TCG_CPU: &str = "max,-cx16,-erms";
 
-/// What a guest's kernel does not do as it boots. A kernel that has no such
-/// function does not mind.
+/// Initcalls that a guest's kernel skips at boot. Kernels without such a function
+/// ignore its name.
 const NOT_CALLED: [&str; 5] = [
-    // The self tests of the jitter RNG, a second of every boot since 6.x, and
-    // of a key derivation function.
+    // The self tests of the jitter RNG, which take a second of every boot since
+    // 6.x, and of a key derivation function.
     "jent_mod_init",
     "crypto_kdf108_init",
-    // kcompactd0: two wake-ups a second on 5.10, whatever its sysctl says.
+    // kcompactd0: two wake-ups a second on 5.10, regardless of its sysctl.
     "kcompactd_init",
-    // Puts numbers for names into the formats of all trace events, which
-    // programs read to print events: 100 million instructions.
+    // Replaces enum names by numbers in the formats of all trace events, for
+    // programs that print events: 100 million instructions.
     "trace_eval_init",
-    // Looks up the name of all that can be traced: 100 million, from 6.1.
+    // Looks up the names of all traceable functions: 100 million instructions, from
+    // 6.1.
     "ftrace_check_for_weak_functions",
 ];
 
@@ -61,12 +61,12 @@ impl Qemu {
     pub fn kernel_command_line(&self, mode: LaunchMode, extra: &str) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
-            // A triple fault: the one reset that all boards understand.
+            // A triple fault is the only reset that all boards understand.
             "reboot=t panic=-1".to_owned(),
-            // Of no use in a guest that lives for seconds, and slow to emulate.
+            // Useless in a guest that lives for seconds, and slow to emulate.
             "nokaslr mitigations=off cryptomgr.notests nowatchdog audit=0 transparent_hugepage=never"
                 .to_owned(),
-            // No page is cleared twice, and no security module has a say.
+            // No page is cleared twice, and no security module is active.
             "init_on_alloc=0 lsm=capability".to_owned(),
             format!("initcall_blacklist={}", NOT_CALLED.join(",")),
             // psi_avgs_work and flush_memcg_stats_dwork: every 2 s.
@@ -78,10 +78,10 @@ impl Qemu {
             (_, Accelerator::Kvm) => {}
             (GuestClock::Virtual { seed }, _) => {
                 words.push(format!("tsc=reliable tsc_early_khz={VIRTUAL_TSC_KHZ} no_timer_check"));
-                // RDRAND comes from QEMU's -seed. A kernel that trusts it has its
-                // randomness from the start, and does not hash its entropy for
-                // every number that it wants: 80 million instructions.
-                // start_kernel() mixes the command line into the first randomness.
+                // RDRAND comes from QEMU's -seed. A kernel that trusts it has
+                // randomness from the start, and does not hash its entropy for each
+                // random number: 80 million instructions. start_kernel() mixes the
+                // command line into the first randomness.
                 words.push(format!("random.trust_cpu=on random.trust_bootloader=off faultlab.seed={seed}"));
             }
             (GuestClock::Real, Accelerator::Tcg) => {
@@ -104,8 +104,8 @@ impl Qemu {
         words.option(
             "-M",
             match mode.board {
-                // The 8254 and the 8259 are there for kernels that calibrate
-                // with them; init stops the one that ticks.
+                // The 8254 and the 8259 are for kernels that calibrate with them;
+                // init stops the 8254.
                 Board::Microvm => "microvm,x-option-roms=off,rtc=on,pit=on,pic=on",
                 Board::Pc => "pc,usb=off",
             },
@@ -135,7 +135,7 @@ impl Qemu {
         );
         words.option("-chardev", format!("file,id=results,path=/dev/fd/{}", files.results));
         words.option("-serial", "chardev:console");
-        // microvm makes one serial port only by itself; this is COM2 on both boards.
+        // microvm has only one serial port by default; this is COM2 on both boards.
         words.option("-device", "isa-serial,chardev=results,iobase=0x2f8,irq=3");
         let kernel = match (mode.board, files.vmlinux) {
             (Board::Microvm, Some(vmlinux)) => vmlinux,
@@ -148,35 +148,34 @@ impl Qemu {
     }
 }
 
-/// What a guest is made of.
+/// The parts of a guest.
 #[derive(Debug, Clone, Copy)]
 pub struct Guest<'a> {
-    /// A bzImage. It is unpacked here where it can be, which spares the guest
-    /// that work under emulation: a third of its boot.
+    /// A bzImage. If possible it is unpacked here, which saves the guest a third of
+    /// its boot time under emulation.
     pub kernel: &'a [u8],
     /// A cpio archive.
     pub initramfs: &'a [u8],
-    /// What the kernel command line ends with.
+    /// Text to append to the kernel command line.
     pub append: &'a str,
-    /// Who sits at its first serial port, if anybody does.
+    /// The person at its first serial port, if any.
     pub serial: Option<&'a SerialConsole>,
-    /// How many tasks it has, each of which may take its time.
+    /// The number of its tasks, each of which has its own time limit.
     pub tasks: u32,
 }
 
 /// The descriptors that QEMU inherits.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
-    /// Where ttyS0 is written to; a socket, where a person types there.
+    /// Output of ttyS0; a socket if a person types there.
     pub console: RawFd,
-    /// Where ttyS1 is written to.
+    /// Output of ttyS1.
     pub results: RawFd,
-    /// Where the bzImage is read from.
+    /// The bzImage.
     pub kernel: RawFd,
-    /// Where the unpacked kernel is read from; none where it could not be
-    /// unpacked.
+    /// The unpacked kernel; `None` if it could not be unpacked.
     pub vmlinux: Option<RawFd>,
-    /// Where the initramfs is read from.
+    /// The initramfs.
     pub initramfs: RawFd,
 }
 

@@ -1,19 +1,19 @@
-//! What a guest's kernel printed on its first serial port.
+//! The output of a guest's kernel on its first serial port.
 
 use std::collections::VecDeque;
 
-/// Kept from the start of the log: a boot and a long run print less.
+/// Bytes kept from the start of the log: a boot and a long run print less.
 const HEAD_MAX: usize = 4 << 20;
-/// Kept from the end of a log that is longer.
+/// Bytes kept from the end of a longer log.
 const TAIL_MAX: usize = 64 << 10;
 
-/// The most characters of a line that is quoted.
+/// The maximum number of characters of a quoted line.
 const LINE_MAX: usize = 1000;
 
 /// kernel/panic.c: "Kernel panic - not syncing: %s".
 const PANIC: &str = "Kernel panic - not syncing";
 
-/// A console log that cannot grow without bound.
+/// A console log of bounded size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Console {
     head: Vec<u8>,
@@ -22,7 +22,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes what was printed next.
+    /// Appends output.
     pub fn push(&mut self, bytes: &[u8]) {
         let room = HEAD_MAX - self.head.len();
         let (head, tail) = bytes.split_at(room.min(bytes.len()));
@@ -39,7 +39,7 @@ impl Console {
         self.head.is_empty()
     }
 
-    /// The log. Where it was too long, a line says how much was left out.
+    /// The log. If it was too long, a line says how much was left out.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.head).into_owned();
@@ -51,13 +51,13 @@ impl Console {
         text.replace('\r', "")
     }
 
-    /// The last `count` lines that are not blank.
+    /// The last `count` non-blank lines.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> Vec<String> {
         last(self.text().lines(), count)
     }
 
-    /// The last `count` lines up to the kernel's panic.
+    /// The last `count` lines up to the kernel's panic message.
     #[must_use]
     pub fn lines_to_panic(&self, count: usize) -> Vec<String> {
         let text = self.text();
@@ -65,7 +65,7 @@ impl Console {
         last(text.lines().take(end), count)
     }
 
-    /// The first line that says why the kernel gave up.
+    /// The first line with the kernel's panic message.
     #[must_use]
     pub fn panic(&self) -> Option<String> {
         let text = self.text();
@@ -74,13 +74,13 @@ impl Console {
     }
 }
 
-/// The last `count` of these lines that are not blank.
+/// The last `count` non-blank ones of these lines.
 fn last<'a>(lines: impl Iterator<Item = &'a str>, count: usize) -> Vec<String> {
     let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|line| quoted(line)).collect()
 }
 
-/// A line as it is quoted: a guest may print one of any length.
+/// A line, shortened for quoting: a guest's lines may have any length.
 fn quoted(line: &str) -> String {
     match line.char_indices().nth(LINE_MAX) {
         Some((end, _)) => format!("{}...", &line[..end]),

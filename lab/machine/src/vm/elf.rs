@@ -14,7 +14,7 @@ use elf::endian::AnyEndian;
 
 use faultlab_base::error::{Error, Result};
 
-/// An executable with all that its dynamic loader will look for.
+/// An executable with everything that its dynamic loader needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
     /// The ELF file.
@@ -22,13 +22,13 @@ pub struct Executable {
     /// The dynamic loader: the path at which the kernel looks for it, and
     /// the file. `None` for a static executable.
     pub interpreter: Option<(PathBuf, Vec<u8>)>,
-    /// The shared objects, by the names by which they ask for each other.
+    /// The shared objects, by the names that refer to them.
     pub libraries: BTreeMap<String, Vec<u8>>,
 }
 
-/// The file without what only a debugger reads: everything behind the last
-/// loaded segment, and the table of sections. An executable with debugging
-/// information is five times as large, in every guest's memory.
+/// The file without the parts that only debuggers read: everything after the last
+/// loaded segment, and the section table. An executable with debugging information
+/// is five times as large, and would fill every guest's memory.
 fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
     /// elf(5): e_shoff of a 64-bit header; e_shnum and e_shstrndx.
     const SECTIONS: [std::ops::Range<usize>; 2] = [0x28..0x30, 0x3c..0x40];
@@ -47,7 +47,7 @@ fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// What an ELF file asks for.
+/// The dependencies of an ELF file.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
     interpreter: Option<PathBuf>,
@@ -55,12 +55,12 @@ struct Needs {
 }
 
 impl Executable {
-    /// This process's own: its libraries are those that it maps, so they are
-    /// the ones it was started with.
+    /// This process's own executable. Its libraries are the mapped files, so they
+    /// are the ones it was started with.
     ///
     /// # Errors
-    /// Where /proc cannot be read, or a mapped file is gone from its path (an
-    /// upgrade of the C library under the running process).
+    /// If /proc cannot be read, or a mapped file is gone from its path (the C
+    /// library was upgraded while the process runs).
     pub fn running() -> Result<Self> {
         let read = |path: &Path| {
             fs::read(path).map_err(|e| Error::kernel("own executable", format!("read {}", path.display()), e))
@@ -102,11 +102,11 @@ impl Executable {
         Ok(Self { bytes: loadable(bytes), interpreter, libraries })
     }
 
-    /// That at a path: its libraries are those that its loader finds, which
-    /// tells and starts nothing (ld.so(8), --list).
+    /// The executable at a path. Its libraries are the ones that its loader lists,
+    /// without running the program (ld.so(8), --list).
     ///
     /// # Errors
-    /// Where it is none, or its loader does not find all.
+    /// If it is not an executable, or its loader does not find all libraries.
     pub fn at(program: &Path) -> Result<Self> {
         let place = program.display().to_string();
         let read = |path: &Path| {
@@ -132,9 +132,9 @@ impl Executable {
     }
 }
 
-/// What a loader lists, `NAME => PATH (ADDRESS)`, by name. It lists itself and
-/// the kernel's vDSO too, with no path of a file. The error is the line of what
-/// it does not find: it may exit with 0 all the same.
+/// The libraries that a loader lists, `NAME => PATH (ADDRESS)`, by name. It also
+/// lists itself and the kernel's vDSO, without a path. The error is the line of a
+/// library that was not found: the loader may still exit with 0.
 fn listed_libraries(list: &str) -> Result<Vec<(String, PathBuf)>, String> {
     let library = |line: &str| {
         let (name, path) = line.trim().split_once(" => ")?;
@@ -174,7 +174,8 @@ impl Needs {
     }
 }
 
-/// The files in /proc/PID/maps, each once: `ADDRESS PERMS OFFSET DEV INODE   PATH`.
+/// The files in /proc/PID/maps, without duplicates: `ADDRESS PERMS OFFSET DEV INODE
+/// PATH`.
 fn mapped_files(maps: &str) -> Vec<PathBuf> {
     let path = |line: &str| line.find('/').map(|at| PathBuf::from(&line[at..]));
     let mut files: Vec<_> = maps.lines().filter_map(path).collect();
@@ -183,8 +184,8 @@ fn mapped_files(maps: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The mapped file that goes by `name`: called so, or the target of a
-/// symbolic link of that name beside it (libz.so.1 -> libz.so.1.3).
+/// The mapped file with this name: its own, or that of a symbolic link beside it
+/// (libz.so.1 -> libz.so.1.3).
 fn find(mapped: &[PathBuf], name: &str) -> Option<PathBuf> {
     let called = mapped.iter().find(|path| path.file_name() == Some(OsStr::new(name)));
     let linked = || {

@@ -1,4 +1,4 @@
-//! How a guest ended, and what it left behind.
+//! How a guest ended, and the data that it left behind.
 
 use std::process::ExitStatus;
 
@@ -6,65 +6,65 @@ use super::budget::Spent;
 use super::console::Console;
 use super::qemu::LaunchMode;
 
-/// How many lines of the console explain a failure.
+/// The number of console lines that explain a failure.
 const LAST_LINES: usize = 10;
 
 /// How a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
-    /// It powered off or rebooted, and QEMU left with 0.
+    /// It powered off or rebooted, and QEMU exited with 0.
     PoweredOff,
     /// Its kernel panicked with this line.
     Panicked(String),
     /// It did not boot in time.
     NeverBooted {
-        /// The time that it had.
+        /// The time allowed.
         waited: Spent,
     },
-    /// It had booted, and reported nothing more in time.
+    /// It booted, but sent no further report in time.
     Hung {
-        /// The time that it had since its last frame.
+        /// The time since its last frame.
         waited: Spent,
     },
-    /// It reported, and had not done all in time.
+    /// It sent reports, but did not complete its tasks in time.
     Late {
-        /// The time that it had.
+        /// The time allowed.
         had: Spent,
     },
-    /// It neither computed nor ended.
+    /// It neither used the processor nor ended.
     Still {
         /// For how long.
         waited: Spent,
     },
-    /// It was ended because of what it sent.
+    /// It was ended because of a report that was refused.
     Refused(String),
     /// QEMU itself failed.
     Died {
-        /// How it left.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it printed.
+        /// Its output.
         said: String,
     },
 }
 
-/// What a guest left behind. What it reported was handed on as it came.
+/// The data that a guest left behind. Its reports were passed on as they arrived.
 #[derive(Debug, Clone)]
 pub struct GuestEnd {
-    /// The mode that it was started in, of several the one that came furthest.
+    /// The mode that it was started in; of several, the one that came furthest.
     pub mode: LaunchMode,
     /// How it ended.
     pub how: ExitReason,
-    /// How many frames it sent.
+    /// The number of frames it sent.
     pub frames: usize,
-    /// Bytes on the second serial port that were part of no frame.
+    /// Bytes on the second serial port that did not belong to a frame.
     pub noise: u64,
-    /// What its kernel printed.
+    /// The output of its kernel.
     pub console: Console,
 }
 
 impl GuestEnd {
-    /// What went wrong, with the last lines of the console; none where the
-    /// guest powered off.
+    /// What went wrong, with the last lines of the console; `None` if the guest
+    /// powered off.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let mode = self.mode;
@@ -89,17 +89,17 @@ impl GuestEnd {
         Some(format!("{what}\n{}", self.last_lines()))
     }
 
-    /// What explains its end: the last lines of the console.
+    /// The last lines of the console, which explain the end.
     pub(super) fn last_lines(&self) -> String {
         let lines = match self.how {
-            // What follows a panic is registers; what led to it comes before.
+            // A panic is followed by registers; the cause comes before it.
             ExitReason::Panicked(_) => self.console.lines_to_panic(LAST_LINES),
             _ => self.console.last_lines(LAST_LINES),
         };
         if lines.is_empty() { "(an empty console)".to_owned() } else { lines.join("\n") }
     }
 
-    /// Whether another mode might do better: nothing was reported yet.
+    /// Whether another mode may do better: nothing was reported yet.
     pub(super) fn never_spoke(&self) -> bool {
         self.frames == 0 && !matches!(self.how, ExitReason::PoweredOff | ExitReason::Refused(_))
     }

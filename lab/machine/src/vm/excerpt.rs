@@ -1,6 +1,6 @@
-//! A guest's words, of which a sentence quotes the start.
+//! Excerpts of a guest's text.
 
-/// The text, or the start of one that is longer.
+/// The text, shortened if it is too long.
 pub(super) fn short(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -1,8 +1,8 @@
-//! The guest's root file system, a cpio archive made in memory.
+//! The guest's root file system, a cpio archive built in memory.
 //!
-//! It holds the running executable as `/init`, the shared objects that it
-//! needs, the modules to load, a console, and mount points; nothing else.
-//! The same contents give the same bytes.
+//! It holds the running executable as `/init`, its shared objects, the modules to
+//! load, a console, and mount points; nothing else. The same contents give the same
+//! bytes.
 //!
 //! Reading: Documentation/driver-api/early-userspace/buffer-format.rst
 //! ("newc"), ld.so(8).
@@ -17,7 +17,7 @@ use crate::protocol::{MODULE_LIST, MODULES};
 use faultlab_base::error::{Error, Result};
 use faultlab_kernels::load_order::LoadOrder;
 
-/// The shared objects lie here, and the directories that a loader looks in
+/// The directory of the shared objects. The directories that a loader searches
 /// without an ld.so.cache are links to it.
 const LIBRARIES: &str = "/lib";
 /// ld.so(8): "/lib, and then /usr/lib. (On some 64-bit architectures, ...
@@ -32,7 +32,7 @@ enum Node {
     Device { mode: u32, major: u32, minor: u32 },
 }
 
-/// A root file system in the making.
+/// A root file system under construction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Initramfs {
     nodes: BTreeMap<String, Node>,
@@ -45,7 +45,7 @@ impl Default for Initramfs {
 }
 
 impl Initramfs {
-    /// One with the mount points and /dev/console only.
+    /// A root file system with only the mount points and /dev/console.
     #[must_use]
     pub fn new() -> Self {
         let mut fs = Self { nodes: BTreeMap::new() };
@@ -58,8 +58,9 @@ impl Initramfs {
         fs
     }
 
-    /// Puts an executable at an absolute path, with the directories above it,
-    /// and makes its shared objects findable: those of one name are everybody's.
+    /// Adds an executable at an absolute path, with its parent directories, and
+    /// makes its shared objects findable. Executables share objects of the same
+    /// name.
     pub fn program(&mut self, path: &str, executable: &Executable) {
         self.file(path, 0o755, executable.bytes.clone());
         let Some((interpreter, _)) = &executable.interpreter else { return };
@@ -72,8 +73,8 @@ impl Initramfs {
         }
     }
 
-    /// Whether the executable's shared objects are those that are here already,
-    /// or have names of their own.
+    /// Whether each of the executable's shared objects is the same as the one
+    /// already here, or has a new name.
     #[must_use]
     pub fn fits(&self, executable: &Executable) -> bool {
         shared_objects(executable).all(|(path, _, bytes)| match self.nodes.get(&path) {
@@ -83,7 +84,7 @@ impl Initramfs {
         })
     }
 
-    /// Puts modules where the guest finds them.
+    /// Adds modules where the guest looks for them.
     pub fn modules(&mut self, order: &LoadOrder) {
         let mut list = String::new();
         for (number, module) in order.modules.iter().enumerate() {
@@ -95,12 +96,12 @@ impl Initramfs {
         self.file(MODULE_LIST, 0o644, list.into_bytes());
     }
 
-    /// Puts a file at an absolute path, with the directories above it.
+    /// Adds a file at an absolute path, with its parent directories.
     pub fn file(&mut self, path: &str, mode: u32, bytes: Vec<u8>) {
         self.put(path, Node::File { mode, bytes });
     }
 
-    /// Makes an empty directory, with those above it.
+    /// Adds an empty directory, with its parents.
     pub fn directory(&mut self, path: &str) {
         self.put(path, Node::Directory);
     }
@@ -115,7 +116,7 @@ impl Initramfs {
     /// The archive, uncompressed.
     ///
     /// # Errors
-    /// Where a file is too large for the format (4 GiB).
+    /// If a file is too large for the format (4 GiB).
     pub fn build(&self) -> Result<Vec<u8>> {
         let mut archive = Vec::new();
         let failed = |e| Error::kernel("initramfs", "write the archive", e);

@@ -1,13 +1,13 @@
-//! A kernel image under QEMU, and what it needs to be one.
+//! Runs a kernel image under QEMU.
 //!
-//! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the
-//!   rate of this machine's `tsc`; `process`: one QEMU from its start to its `end`,
-//!   within its `budget`; `ports`: what comes out of it; `console`: what its kernel
-//!   printed.
-//! - `run`: scenarios on one kernel, or a shell; `answers`: what a guest may say to
-//!   that, `table`: and what of an outcome is believed; `serial_console`: who sits at that,
-//!   `tools`: and with what in hand.
-//! - `elf` and `initramfs`: the running executable as the guest's init, and other programs.
+//! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the rate
+//!   of this machine's `tsc`; `process`: one QEMU from its start to its `end`,
+//!   within its `budget`; `ports`: its output; `console`: what its kernel printed.
+//! - `run`: scenarios on one kernel, or a shell; `answers`: checks a guest's
+//!   reports, and `table` its outcomes; `serial_console`: attaches a person,
+//!   `tools`: the tools that the shell has.
+//! - `elf` and `initramfs`: the running executable as the guest's init, and other
+//!   programs.
 
 pub mod answers;
 pub mod budget;

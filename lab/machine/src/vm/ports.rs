@@ -1,5 +1,5 @@
-//! What comes out of a guest: the bytes of its two serial ports, and what QEMU
-//! complains about. All of it is kept within bounds, and reports are handed on.
+//! The output of a guest: the bytes of its two serial ports, and QEMU's error
+//! messages. All of it is kept within bounds, and reports are passed on.
 
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,21 +19,21 @@ use super::qemu::LaunchMode;
 use crate::protocol::{Decoder, Frame};
 use faultlab_base::error::{Error, Result};
 
-/// A pipe that holds more than a guest prints while this process waits for a
-/// CPU. A serial port whose reader is late shows itself in the guest's time.
+/// A pipe that holds more than a guest prints while this process waits for a CPU. A
+/// slow reader of a serial port affects the guest's timing.
 const PIPE_SIZE: i32 = 1 << 20;
 
-/// What is kept of what QEMU complains about.
+/// How much of QEMU's error messages is kept.
 const SAID_MAX: usize = 64 << 10;
 
-/// How long the pipes of a QEMU that is gone are read: what it wrote last is in
-/// them, and nobody writes more.
+/// How long to read the pipes of a QEMU that has ended: they hold its last output,
+/// and nobody writes more.
 const LEFT_IN_PIPES: Duration = Duration::from_secs(5);
 
-/// Takes a frame as it comes. An error ends the guest, and is why.
+/// Receives frames as they arrive. An error ends the guest, and is the reason.
 pub type OnFrame<'a> = dyn FnMut(&Frame) -> Result<()> + 'a;
 
-/// What came out of the two serial ports so far, and out of QEMU itself.
+/// The output of the two serial ports so far, and of QEMU itself.
 #[derive(Default)]
 pub(super) struct Ports {
     pub console: Console,
@@ -43,10 +43,10 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Hands on the frames that end in these bytes, and says how many did.
+    /// Passes on the frames that end in these bytes, and returns their number.
     ///
     /// # Errors
-    /// Why the guest is to be ended.
+    /// Why the guest must be ended.
     pub fn report(&mut self, bytes: &[u8], on_frame: &mut OnFrame<'_>) -> Result<usize> {
         let frames = self.decoder.push(bytes);
         self.hand_on(&frames, on_frame)
@@ -64,13 +64,13 @@ impl Ports {
         Ok(frames.len())
     }
 
-    /// Takes what QEMU complains about.
+    /// Records error messages of QEMU.
     pub fn complain(&mut self, bytes: &[u8]) {
         let room = SAID_MAX - self.said.len();
         self.said.extend(&bytes[..room.min(bytes.len())]);
     }
 
-    /// How a guest ended whose time was up.
+    /// The end of a guest that has run out of time.
     pub fn overdue(&self, over: Over) -> ExitReason {
         match over {
             Over::Silent(waited) if self.frames == 0 => ExitReason::NeverBooted { waited },
@@ -115,27 +115,27 @@ pub(super) async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8])
         let mut buffer = ReadBuf::new(buffer);
         match Pin::new(&mut *pipe).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(buffer.filled().len()),
-            // The end of the pipe is QEMU's end, and that is waited for.
+            // The end of the pipe means that QEMU ends, which is awaited elsewhere.
             _ => Poll::Pending,
         }
     })
     .await
 }
 
-/// What is left in the pipe of a process that is gone.
+/// The rest of the data in the pipe of a process that has ended.
 pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut rest = Vec::new();
-    // No more fits into it. One that somebody else holds has no end.
+    // A pipe holds no more. One that another process keeps open has no end.
     let most = u64::from(PIPE_SIZE.unsigned_abs());
     let _ = timeout(LEFT_IN_PIPES, pipe.take(most).read_to_end(&mut rest)).await;
     rest
 }
 
-/// The two ends of a serial port: what this process reads, what QEMU opens.
+/// The two ends of a serial port: one for this process to read, one for QEMU.
 pub(super) fn port() -> Result<(Receiver, OwnedFd)> {
     let failed = |tried: &'static str| move |e| Error::kernel("serial port", tried, e);
     let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("pipe2")(e.into()))?;
-    // The size is a wish: a user with many pipes gets the usual 64 KiB.
+    // The size is only requested: a user with many pipes gets the usual 64 KiB.
     let _ = fcntl(into.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
     Ok((Receiver::from_owned_fd(out).map_err(failed("await the pipe"))?, into))
 }

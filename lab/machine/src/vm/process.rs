@@ -1,9 +1,9 @@
 //! One QEMU and its guest, from the start to the end.
 //!
-//! The guest is not trusted: it may print and report what it likes, as fast as
-//! it likes. What it prints is kept within bounds, what it reports is handed on
-//! frame by frame and not kept, and between two reads others of this thread have
-//! their turn, the one that waits for signals among them.
+//! The guest is not trusted: it may print and report anything, at any rate. Its
+//! output is kept within bounds, its reports are passed on frame by frame and not
+//! kept, and between two reads the other tasks of this thread get to run, the
+//! signal handler among them.
 //!
 //! Reading: prctl(2), PR_SET_PDEATHSIG; memfd_create(2).
 
@@ -35,23 +35,23 @@ use super::serial_console::SerialConsole;
 use faultlab_base::error::{Error, Result};
 use faultlab_kernels::vmlinux;
 
-/// How long a guest under KVM may print nothing, seconds of the host's clock.
-/// Where KVM works the first line takes a fraction of one.
+/// How long a guest under KVM may print nothing, in seconds of the host's clock. If
+/// KVM works, the first line appears within a fraction of a second.
 const KVM_SILENCE: Duration = Duration::from_secs(5);
 
-/// Whether a guest under KVM failed to boot in this process. The next one
-/// would too.
+/// Whether a guest under KVM failed to boot in this process. The next one would
+/// fail too.
 static KVM_FAILED: AtomicBool = AtomicBool::new(false);
 
 impl Qemu {
-    /// Runs a guest to its end. Every frame goes to `on_frame` as it comes, which
-    /// may refuse it: that ends the guest.
+    /// Runs a guest to its end. Every frame is passed to `on_frame` as it arrives.
+    /// If that refuses it, the guest is ended.
     ///
-    /// QEMU ends with this thread, whatever ends the thread.
+    /// QEMU ends with this thread, for whatever reason that ends.
     ///
     /// # Errors
-    /// Where QEMU cannot be started. What goes wrong in the guest is no error
-    /// but a [`GuestEnd`].
+    /// If QEMU cannot be started. A failure in the guest is not an error but a
+    /// [`GuestEnd`].
     pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut OnFrame<'_>) -> Result<GuestEnd> {
         let kvm = self.clock == GuestClock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
         let memory = Memory {
@@ -68,7 +68,7 @@ impl Qemu {
             if mode.accelerator == Accelerator::Kvm {
                 KVM_FAILED.store(true, Ordering::Relaxed);
             }
-            // Of ways that all fail, the one that printed something tells most.
+            // If all modes fail, report the one that printed something.
             if best.as_ref().is_none_or(|best| best.console.is_empty() && !end.console.is_empty()) {
                 best = Some(end);
             }
@@ -111,16 +111,17 @@ impl Qemu {
         let mut watch = Watch::on(child.id(), mode.measure(self.clock));
         let how = loop {
             let budgets = self.budgets(mode, guest, &ports);
-            // A person may take any time.
+            // A person has no time limit.
             let sits = guest.serial.is_some_and(SerialConsole::is_attached);
-            // A guest that keeps the ports busy keeps what waits below from its turn.
+            // Checked here: a guest that keeps the ports busy starves the branches
+            // below.
             if let Some(over) = watch.over(budgets).filter(|_| !sits) {
                 child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
                 break ports.overdue(over);
             }
             let (mut printed, mut reported, mut said) = ([0; 4096], [0; 4096], [0; 4096]);
             tokio::select! {
-                // What was reported first is heard first: it may attach the console.
+                // Handle reports first: one may attach the console.
                 biased;
                 n = some(&mut results_out, &mut reported) => {
                     match ports.report(&reported[..n], on_frame) {
@@ -147,7 +148,7 @@ impl Qemu {
                 () = sleep(watch.look_in(budgets)) => {}
             }
         };
-        // QEMU is gone: what it wrote last is still in the pipes.
+        // QEMU has ended: its last output is still in the pipes.
         let last = rest(&mut console_out).await;
         ports.console.push(&last);
         guest.serial.inspect(|console| console.show(&last));
@@ -159,7 +160,7 @@ impl Qemu {
         Ok(ports.end(mode, how, &last, on_frame))
     }
 
-    /// The time that a guest has now.
+    /// The current time limits of a guest.
     fn budgets(&self, mode: LaunchMode, guest: &Guest<'_>, ports: &Ports) -> Budgets {
         let frame = match mode.accelerator {
             _ if ports.frames > 0 => self.frame_budget,
@@ -177,13 +178,14 @@ impl Qemu {
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         // SAFETY: between fork and exec the closure calls prctl, getppid, fcntl,
-        // getcpu and sched_setaffinity only, which are async-signal-safe, and allocates nothing. The
-        // descriptors belong to the caller, who keeps them open until here.
+        // getcpu and sched_setaffinity only, which are async-signal-safe, and
+        // allocates nothing. The descriptors belong to the caller, who keeps them
+        // open until here.
         #[allow(unsafe_code, reason = "the child must ask for its parent's death signal itself")]
         unsafe {
             command.pre_exec(move || {
                 nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-                // The parent may have died before the line above.
+                // The parent may have died before prctl was called.
                 if nix::unistd::getppid() != parent {
                     return Err(nix::Error::ESRCH.into());
                 }
@@ -191,7 +193,7 @@ impl Qemu {
                     let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
                     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
-                // Under KVM each thread may want a processor of its own.
+                // Under KVM threads may use a processor each.
                 if mode.accelerator == Accelerator::Tcg {
                     let _ = stay_here();
                 }
@@ -202,27 +204,27 @@ impl Qemu {
     }
 }
 
-/// Keeps the process on the processor it is on; the scheduler has just put it
-/// on the idlest.
+/// Pins the process to its current processor, which the scheduler has just chosen
+/// as the idlest.
 ///
-/// QEMU's main loop and its emulated processor take turns at every jump of
-/// virtual time, 60,000 times in five days. On two of the host's processors each
-/// turn wakes one that sleeps: a guest that idled for five days took 16 s, and on
-/// one processor 10 s.
+/// QEMU's main loop and its emulated processor take turns at every jump of virtual
+/// time, 60,000 times in five days. On two host processors each turn wakes a
+/// sleeping one: a guest that idled for five days took 16 s, and 10 s on one
+/// processor.
 fn stay_here() -> nix::Result<()> {
     let mut set = CpuSet::new();
     set.set(sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-/// What QEMU reads and no file holds.
+/// QEMU's input files, which exist only in memory.
 struct Memory {
     kernel: File,
     vmlinux: Option<File>,
     initramfs: File,
 }
 
-/// The next keys of a console whose last ones have been pressed.
+/// The next keys of a console, once the last ones were pressed.
 async fn typed(console: Option<&SerialConsole>, typing: &[u8]) -> Vec<u8> {
     match console {
         Some(console) if typing.is_empty() => console.keys().await,
@@ -230,16 +232,16 @@ async fn typed(console: Option<&SerialConsole>, typing: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Presses keys, and says how many the guest's port has taken.
+/// Presses keys, and returns how many the guest's port has accepted.
 async fn press(keyboard: &mut Option<OwnedWriteHalf>, keys: &[u8]) -> usize {
     match keyboard {
-        // Of a guest that is gone its end will tell.
+        // An error means that the guest is gone, which is noticed elsewhere.
         Some(keyboard) if !keys.is_empty() => keyboard.write(keys).await.unwrap_or(keys.len()),
         _ => pending().await,
     }
 }
 
-/// A file that has no name and goes with its last descriptor.
+/// An unnamed file that is freed with its last descriptor.
 fn in_memory(name: &'static str, bytes: &[u8]) -> Result<File> {
     let failed = |tried: &'static str| move |e| Error::kernel(name, tried, e);
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| failed("memfd_create")(e.into()))?;
@@ -248,8 +250,8 @@ fn in_memory(name: &'static str, bytes: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-/// Whether /dev/kvm may be opened, which does not mean that it boots a guest:
-/// only the guest's first frame tells.
+/// Whether /dev/kvm may be opened. That does not mean that it boots a guest: only
+/// the guest's first frame proves it.
 fn kvm_opens() -> bool {
     File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }
@@ -260,9 +262,9 @@ mod tests {
     use super::*;
     use crate::protocol::Frame;
 
-    /// The end of a guest that prints, does this, and then spins as a kernel
-    /// does that waits for a device; in the script `frame` is a frame's file,
-    /// `results` the second serial port.
+    /// The end of a guest that prints, runs `does`, and then spins like a kernel
+    /// that waits for a device; in the script `frame` is a frame's file, `results`
+    /// the second serial port.
     async fn end_of(does: &str, on_frame: &mut OnFrame<'_>) -> GuestEnd {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
@@ -294,7 +296,7 @@ mod tests {
         qemu.run(&guest, on_frame).await.unwrap()
     }
 
-    /// So much processor time.
+    /// This many seconds of processor time.
     fn seconds(seconds: u64) -> Spent {
         Spent { time: Duration::from_secs(seconds), measure: Measure::Processor }
     }
@@ -322,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_without_end_are_not_kept_and_give_no_time() {
-        // One frame a turn, for as long as somebody listens.
+        // One frame per turn, until nobody reads any more.
         let does = "while :; do cat $frame $frame; done > $results";
         let mut left = 1000;
         let refuse = &mut |_: &Frame| {

@@ -1,4 +1,4 @@
-//! QEMU: where it is, and the modes in which it can start a guest.
+//! Finds QEMU, and lists the modes in which it can start a guest.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,30 +11,30 @@ use faultlab_base::programs;
 /// The emulator's name on PATH.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
-/// How to get it.
+/// How to install it.
 const INSTALL: &str =
     "install the package qemu-system-x86 (Debian, Ubuntu, Fedora) or qemu-system-x86_64 (Alpine)";
 
-/// The first version whose microvm has ACPI and whose flags are all used here.
+/// The first version whose microvm has ACPI, and which has all flags used here.
 const VERSION_MIN: (u32, u32) = (5, 2);
 
-/// How long a guest may go without a frame: it sends one when an arm has ended.
-/// Five idle days take 230 s of an idle machine on 4.9. Its conntrack wakes to
-/// collect garbage at least every 16 HZ / 128 jiffies, and so does 4.10's: 3.5
-/// million times in five days. 4.19 wakes every 120 s, and takes seconds.
+/// How long a guest may go without a frame: it sends one whenever an arm has ended.
+/// Five idle days take 230 s of an idle machine on 4.9. Its conntrack wakes up to
+/// collect garbage at least every 16 HZ / 128 jiffies, as does 4.10's: 3.5 million
+/// times in five days. 4.19 wakes up every 120 s, and takes seconds.
 const FRAME_BUDGET: Duration = Duration::from_secs(900);
 
-/// How long a guest may take for a task, whatever it reports meanwhile.
+/// How long a guest may take for a task, no matter what it reports meanwhile.
 const TASK_BUDGET: Duration = Duration::from_secs(1800);
 
 /// How time passes in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestClock {
-    /// Time is instructions, and jumps to the next timer when all sleep. The
-    /// seed is all the randomness that the guest has: the same seed, the same
-    /// bytes.
+    /// Time counts instructions, and jumps to the next timer when everything
+    /// sleeps. The seed is the guest's only randomness: the same seed gives the
+    /// same bytes.
     Virtual {
-        /// Another seed: other ports, hash keys and races.
+        /// Another seed gives other ports, hash keys and races.
         seed: u64,
     },
     /// The host's time.
@@ -44,9 +44,9 @@ pub enum GuestClock {
 /// The board that QEMU emulates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Board {
-    /// No firmware worth the name, no PCI: the fastest to boot.
+    /// Almost no firmware, no PCI: the fastest to boot.
     Microvm,
-    /// The i440FX of 1996, which every kernel knows.
+    /// The i440FX of 1996, which every kernel supports.
     Pc,
 }
 
@@ -69,7 +69,7 @@ pub struct LaunchMode {
 }
 
 impl LaunchMode {
-    /// What the time of a guest is measured by that is started in this mode.
+    /// The clock that measures a guest's time in this mode.
     #[must_use]
     pub fn measure(self, clock: GuestClock) -> Measure {
         match (clock, self.accelerator) {
@@ -92,7 +92,7 @@ impl fmt::Display for LaunchMode {
     }
 }
 
-/// A QEMU that was found, and the guests it shall run.
+/// An installed QEMU, and the settings of its guests.
 #[derive(Debug, Clone)]
 pub struct Qemu {
     program: PathBuf,
@@ -101,30 +101,30 @@ pub struct Qemu {
     pub memory: u32,
     /// How time passes.
     pub clock: GuestClock,
-    /// How long a guest may take from one frame to the next: QEMU's processor
-    /// time in virtual time, else the host's clock.
+    /// How long a guest may take from one frame to the next: QEMU's processor time
+    /// in virtual time, otherwise the host's clock.
     pub frame_budget: Duration,
-    /// How long a guest may take to its first frame, likewise: what hangs as it
-    /// boots is started again, in another mode.
+    /// How long a guest may take until its first frame, measured likewise: a guest
+    /// that hangs at boot is started again, in another mode.
     pub boot_budget: Duration,
-    /// How long a guest may take for each task beside its boot, likewise.
+    /// How long a guest may take for each task, in addition to its boot; likewise.
     pub task_budget: Duration,
 }
 
 impl Qemu {
-    /// CaptureOptions for QEMU on PATH.
+    /// Looks for QEMU on PATH.
     ///
     /// # Errors
-    /// [`Error::Missing`] where there is none, or an old one.
+    /// [`Error::Missing`] if there is none, or it is too old.
     pub fn find() -> Result<Self> {
         let program = programs::named(PROGRAM).next().ok_or_else(|| Error::missing(PROGRAM, INSTALL))?;
         Self::at(program)
     }
 
-    /// Takes this program for QEMU.
+    /// Uses this program as QEMU.
     ///
     /// # Errors
-    /// [`Error::Missing`] where it is an old one.
+    /// [`Error::Missing`] if it is too old.
     pub fn at(program: PathBuf) -> Result<Self> {
         let output = std::process::Command::new(&program)
             .arg("--version")
@@ -151,7 +151,7 @@ impl Qemu {
         })
     }
 
-    /// Where it was found.
+    /// Its path.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
@@ -163,12 +163,12 @@ impl Qemu {
         self.version
     }
 
-    /// The modes to start a guest, best first; the next one is tried when a
-    /// guest did not get as far as its first frame.
+    /// The modes to start a guest in, best first; the next one is tried if a guest
+    /// did not send a frame.
     ///
-    /// Without instruction counting a guest under TCG calibrates its clock
-    /// against one that the host may stop at any time, and one boot in ten
-    /// fails of it: it gets several chances.
+    /// Without instruction counting a guest under TCG calibrates its clock against
+    /// one that the host may stop at any time. One boot in ten fails because of
+    /// that, so it gets several attempts.
     #[must_use]
     pub fn modes(&self, kvm: bool) -> Vec<LaunchMode> {
         let tcg = |board| LaunchMode { board, accelerator: Accelerator::Tcg };
@@ -183,7 +183,7 @@ impl Qemu {
         }
     }
 
-    /// One that is not here.
+    /// A QEMU that does not exist.
     #[cfg(test)]
     pub(super) fn unfound(clock: GuestClock) -> Self {
         Self {

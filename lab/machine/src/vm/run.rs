@@ -1,4 +1,5 @@
-//! Scenarios on one kernel: a guest is booted, told what to do, and listened to.
+//! Runs scenarios on one kernel: boots a guest, gives it jobs, and reads its
+//! reports.
 
 use std::time::Instant;
 
@@ -21,55 +22,55 @@ use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::version_of;
 
-/// What is said of a kernel that says nothing.
+/// The reason for a guest that printed and reported nothing.
 const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
                       (CONFIG_SERIAL_8250=y, CONFIG_SERIAL_8250_CONSOLE=y)";
 
-/// A kernel that is ready to be booted.
+/// A kernel that is ready to boot.
 #[derive(Debug)]
 pub struct Vm {
     qemu: Qemu,
     kernel: KernelImage,
-    /// As its modules are read once: what is replaced or removed while guests
-    /// run makes no odd pair.
+    /// Read once, like its modules: files that are replaced or removed while guests
+    /// run cannot cause a mismatch.
     image: Vec<u8>,
     clock: Clock,
     seed: u64,
     modules: faultlab_kernels::load_order::LoadOrder,
 }
 
-/// What is told of a guest while it runs.
+/// An event of a running guest.
 #[derive(Debug)]
 pub enum GuestEvent<'a> {
-    /// Its init runs.
+    /// Its init is running.
     Booted,
-    /// An arm of the scenario that runs has ended.
+    /// An arm of the current scenario has ended.
     Arm(&'a str),
     /// A scenario has ended.
     Outcome(&'a Outcome),
 }
 
-/// The end of a guest.
+/// The result of a guest.
 #[derive(Debug)]
 pub struct GuestRun {
-    /// The outcomes, in the order of the jobs; fewer than jobs where the
-    /// guest ended early.
+    /// The outcomes, in the order of the jobs; fewer than jobs if the guest ended
+    /// early.
     pub outcomes: Vec<Outcome>,
-    /// Whether its init came to run the first job.
+    /// Whether its init reached the first job.
     pub booted: bool,
     /// Why it ended early, if it did.
     pub failure: Option<Error>,
-    /// What its kernel printed.
+    /// The output of its kernel.
     pub console: Console,
 }
 
 impl Vm {
-    /// Makes a kernel ready: finds QEMU, reads the image, and finds which
-    /// modules to load. What happens to the files later is of no matter.
+    /// Prepares a kernel: finds QEMU, reads the image, and determines which modules
+    /// to load. Later changes of the files have no effect.
     ///
     /// # Errors
-    /// [`Error::Missing`] without a QEMU that is new enough; where the kernel's
-    /// image or modules cannot be read.
+    /// [`Error::Missing`] without a sufficiently new QEMU; other errors if the
+    /// kernel's image or modules cannot be read.
     pub fn new(kernel: KernelImage, clock: Clock, seed: u64) -> Result<Self> {
         let mut qemu = Qemu::find()?;
         qemu.clock = match clock {
@@ -87,11 +88,11 @@ impl Vm {
         &self.kernel
     }
 
-    /// Boots the kernel once and has it do all jobs, each of which runs a
-    /// scenario of the catalogue.
+    /// Boots the kernel once and runs all jobs on it. Each job must run a scenario
+    /// of the catalogue.
     ///
     /// # Errors
-    /// Where the guest cannot be started at all.
+    /// If the guest cannot be started at all.
     pub async fn run(
         &self,
         catalogue: &Catalogue,
@@ -126,7 +127,7 @@ impl Vm {
         };
         let end = self.qemu.run(&guest, &mut hear).await?;
         if matches!(end.how, ExitReason::Refused(_)) {
-            // A guest that goes on after its last answer is not believed in that.
+            // If a guest goes on after its last answer, that answer is not trusted.
             outcomes.truncate(count.saturating_sub(1));
             failure = None;
         }
@@ -141,8 +142,8 @@ impl Vm {
     /// beside its network. Returns the shell's exit status.
     ///
     /// # Errors
-    /// [`Error::Missing`] without a static busybox; where the guest cannot be
-    /// started, or ends before the shell does.
+    /// [`Error::Missing`] without a static busybox; other errors if the guest
+    /// cannot be started, or ends before the shell does.
     pub async fn shell(&self, job: Job) -> Result<u8> {
         let mut root = self.root(vec![job])?;
         tools::add(&mut root)?;
@@ -180,7 +181,7 @@ impl Vm {
         left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
     }
 
-    /// The root file system of a guest that is told to do these.
+    /// The root file system of a guest with these jobs.
     fn root(&self, jobs: Vec<Job>) -> Result<Initramfs> {
         let orders = Orders { jobs, clock: self.clock, seed: self.seed };
         let mut initramfs = Initramfs::new();
@@ -192,10 +193,11 @@ impl Vm {
     }
 
     fn guest<'a>(&'a self, archive: &'a [u8], serial: Option<&'a SerialConsole>, tasks: usize) -> Guest<'a> {
-        // Before 5.0 a kernel hangs on the ACPI of a microvm. Before 5.10 none is told
-        // the rate of its TSC: it measures that, and where a busy machine spoils the
-        // measure it counts loops (calibrate_delay) by ticks, which begin only later.
-        // This is a loop count of 1 GHz at HZ=250: emulated devices do not mind.
+        // Before 5.0 a kernel hangs in the ACPI of a microvm. Before 5.10 no kernel
+        // is given the rate of its TSC: it measures the rate, and if a busy machine
+        // spoils that, it counts loops (calibrate_delay) by ticks, which only start
+        // later. This is a loop count of 1 GHz at HZ=250: emulated devices do not
+        // mind.
         let append = match (version_of(&self.kernel.release), self.clock) {
             ((5, 10..) | (6.., _), _) | ((5, _), Clock::Virtual) => "",
             ((5, _), Clock::Real) => "lpj=4000000",
@@ -206,7 +208,7 @@ impl Vm {
         Guest { kernel: &self.image, initramfs: archive, append, serial, tasks }
     }
 
-    /// The error, with the kernel that it is about.
+    /// The error, with the kernel's name.
     fn of_kernel(&self, error: Error) -> Error {
         match error {
             Error::Missing(missing) => Error::Missing(missing),
@@ -215,7 +217,7 @@ impl Vm {
     }
 }
 
-/// Why a guest ended that had not done all.
+/// Why a guest ended before it was done.
 fn ended(end: &GuestEnd) -> Error {
     Error::Lab(match end.failure() {
         // An init that cannot report ends its machine.

@@ -1,5 +1,5 @@
-//! A guest's first serial port as a console: this process's own standard input
-//! and output, a terminal or not.
+//! A guest's first serial port as a console on this process's own standard input
+//! and output, which need not be a terminal.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,15 +15,15 @@ use nix::unistd::getpid;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// What ends a terminal's input, Ctrl-D.
+/// The end of a terminal's input, Ctrl-D.
 const END: u8 = 0x04;
-/// How often it is pressed. drivers/tty/n_tty.c stores it as NUL where a line is
-/// being gathered; a shell that then begins to read key by key, as readline does,
-/// reads NUL and waits on.
+/// How often it is pressed. While a line is being read, drivers/tty/n_tty.c stores
+/// it as NUL; a shell that then begins to read key by key, as readline does, reads
+/// NUL and waits for more.
 const PRESSED_EVERY: Duration = Duration::from_secs(1);
-/// The one key of a terminal that is not the guest's, Ctrl-]: a guest may hang.
+/// The only key that is not passed to the guest, Ctrl-]: a guest may hang.
 const ESCAPE: u8 = 0x1d;
-/// How many reads of standard input may wait for the guest.
+/// How many reads of standard input may be queued for the guest.
 const AHEAD: usize = 256;
 
 /// The console of a guest, to which a person may be attached.
@@ -35,13 +35,13 @@ pub struct SerialConsole {
 #[derive(Debug)]
 struct Attached {
     keys: Receiver<Vec<u8>>,
-    /// The terminal, where there is one.
+    /// Keeps the terminal in raw mode, if there is one.
     _raw: Option<Raw>,
 }
 
 impl SerialConsole {
-    /// From now on what is typed goes to the guest, Ctrl-C too, and what the
-    /// guest prints is shown. Ctrl-] at a terminal is SIGINT to this process.
+    /// From now on input goes to the guest, including Ctrl-C, and the guest's
+    /// output is shown. Ctrl-] at a terminal sends SIGINT to this process.
     pub fn attach(&self) {
         let (tell, keys) = channel(AHEAD);
         let raw = Raw::begin();
@@ -51,12 +51,12 @@ impl SerialConsole {
         *self.attached.borrow_mut() = Some(Attached { keys, _raw: raw });
     }
 
-    /// Whether somebody has sat down.
+    /// Whether a person is attached.
     pub(super) fn is_attached(&self) -> bool {
         self.attached.borrow().is_some()
     }
 
-    /// The keys that were typed since; without a person, none ever.
+    /// The keys typed since the last call; without a person, waits for ever.
     pub(super) async fn keys(&self) -> Vec<u8> {
         poll_fn(|context| match &mut *self.attached.borrow_mut() {
             Some(attached) => match attached.keys.poll_recv(context) {
@@ -68,35 +68,35 @@ impl SerialConsole {
         .await
     }
 
-    /// Shows what the guest printed.
+    /// Shows output of the guest.
     pub(super) fn show(&self, bytes: &[u8]) {
         if self.attached.borrow().is_some() {
             let mut screen = io::stdout().lock();
-            // Where nobody reads it, the shell still works.
+            // If nobody reads this, the shell still works.
             let _ = screen.write_all(bytes).and_then(|()| screen.flush());
         }
     }
 }
 
-/// Passes on what is typed at a terminal, as long as the guest takes it.
+/// Passes on the keys typed at a terminal, as long as the guest takes them.
 fn pass_on_keys(tell: &Sender<Vec<u8>>) {
     let mut buffer = [0; 1024];
     while let Ok(length @ 1..) = io::stdin().lock().read(&mut buffer) {
         let keys = &buffer[..length];
         if keys.contains(&ESCAPE) {
-            // As Ctrl-C ends what runs on this machine.
+            // Like Ctrl-C for a program on this machine.
             let _ = kill(getpid(), Signal::SIGINT);
             return;
         }
-        // Of a guest that hangs the keys are lost, and Ctrl-] is still seen.
+        // If a guest hangs the keys are lost, but Ctrl-] still works.
         if let Err(TrySendError::Closed(_)) = tell.try_send(keys.to_vec()) {
             return;
         }
     }
 }
 
-/// Passes on a pipe or a file as fast as the guest takes it, and then its end
-/// until the guest has understood.
+/// Passes on a pipe or a file as fast as the guest takes it, and then its end until
+/// the guest has reacted.
 fn pass_on_all(tell: &Sender<Vec<u8>>) {
     let mut buffer = [0; 1024];
     let mut last = b'\n';
@@ -113,7 +113,7 @@ fn pass_on_all(tell: &Sender<Vec<u8>>) {
     }
 }
 
-/// A terminal that passes every key on as it is.
+/// A terminal in raw mode.
 #[derive(Debug)]
 struct Raw {
     terminal: OwnedFd,
@@ -121,7 +121,7 @@ struct Raw {
 }
 
 impl Raw {
-    /// None where standard input is no terminal.
+    /// `None` if standard input is not a terminal.
     fn begin() -> Option<Self> {
         let terminal = io::stdin().as_fd().try_clone_to_owned().ok()?;
         let before = tcgetattr(&terminal).ok()?;
@@ -134,7 +134,7 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // A terminal that hung up is nobody's.
+        // A terminal that was hung up fails here.
         let _ = tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
     }
 }

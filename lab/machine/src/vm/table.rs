@@ -1,5 +1,5 @@
-//! The table that a guest reports, and what the lab makes of it: whatever the
-//! lab knows or can work out by itself is not taken from the guest.
+//! Checks the table that a guest reports: whatever the lab knows or can derive
+//! itself is not taken from the guest.
 
 use std::time::Duration;
 
@@ -13,45 +13,46 @@ use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdic
 use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground};
 use faultlab_net::capture::Capture;
 
-/// The most of everything in an outcome. The catalogue's own need a tenth.
+/// The maximum number of each part of an outcome. The catalogue's own outcomes need
+/// a tenth.
 const ROWS: usize = 200;
 const LINES: usize = 10_000;
 const FRAMES: usize = 30_000;
 const ENDS: usize = 1_000;
-/// The most bytes of a name, of a cell, and of a line.
+/// The maximum size in bytes of a name, of a cell, and of a line.
 const NAME: usize = 200;
 const CELL: usize = 1_000;
 const LINE: usize = 10_000;
-/// The most characters of a reason.
+/// The maximum number of characters of a reason.
 const REASON: usize = 10_000;
-/// The longest time that a guest may have seen pass.
+/// The longest duration that a guest may report.
 const LONG: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// A scenario that a guest was asked for.
+/// A scenario that a guest was asked to run.
 #[derive(Debug)]
 pub(super) struct Asked {
     scenario: &'static Scenario,
     settings: Map<String>,
-    /// The arms that it may play, in the order of the table.
+    /// The arms that it may play, in table order.
     arms: Vec<Arm>,
-    /// Those of which it has not said that they have ended.
+    /// The arms that have not been reported as ended.
     playing: Vec<&'static str>,
     without_cause: bool,
-    /// Whether its outcome brings the frames along.
+    /// Whether its outcome includes the frames.
     pub captures: bool,
 }
 
 impl Asked {
-    /// What a job asks for.
+    /// The scenario of a job.
     ///
     /// # Errors
-    /// Where it is not to run a scenario of the catalogue.
+    /// If it does not run a scenario of the catalogue.
     pub fn of(catalogue: &Catalogue, job: &Job, clock: Clock) -> Result<Self> {
         let Job::Run { scenario, only, set, without_cause, looks } = job else {
             return Err(Error::Lab("a guest that answers runs scenarios".to_owned()));
         };
         let scenario = catalogue.find(scenario).map_err(Error::Lab)?;
-        // Which arms mean something on its kernel, only the guest knows.
+        // Only the guest knows which arms are meaningful on its kernel.
         let essential = |arm: &Arm| matches!(arm.kind, ArmKind::Control | ArmKind::Fault);
         let wanted = |arm: &Arm| only.is_empty() || only.iter().any(|name| name == arm.name);
         let may = |arm: &Arm| essential(arm) || (wanted(arm) && !without_cause);
@@ -71,18 +72,18 @@ impl Asked {
         self.scenario.card.name
     }
 
-    /// Takes note that an arm has ended; none where it is not under way.
+    /// Records that an arm has ended; `None` if it is not being played.
     pub fn end(&mut self, arm: &str) -> Option<&'static str> {
         let at = self.playing.iter().position(|name| *name == arm)?;
         Some(self.playing.remove(at))
     }
 }
 
-/// The outcome as the lab judges it: of the guest's only the cells are taken,
-/// and what explains them.
+/// The outcome as the lab judges it: only the cells, and what explains them, are
+/// taken from the guest.
 ///
 /// # Errors
-/// What shows that it is no answer to what was asked, a clause.
+/// Why it does not answer the question, a clause.
 pub(super) fn checked(
     outcome: Outcome,
     asked: &Asked,
@@ -123,7 +124,7 @@ pub(super) fn checked(
     };
     match (era, judged_here.arms.is_empty(), outcome.verdict) {
         (Some(era), false, _) => judged(&mut judged_here, scenario, era, asked.without_cause, snapshots),
-        // Nothing was played, and the guest alone knows why.
+        // Nothing was played, and only the guest knows why.
         (_, true, verdict @ (Verdict::NotApplicable | Verdict::Failed)) => {
             let reason = outcome.reason.ok_or("it has neither arms nor a reason")?;
             judged_here.verdict = verdict;
@@ -136,8 +137,7 @@ pub(super) fn checked(
     Ok(judged_here)
 }
 
-/// The arms of the table, each of which the lab knows, in the order in which it
-/// knows them.
+/// The arms of the table, all of which the lab must know, in the lab's order.
 fn arms(reported: Vec<ArmOutcome>, asked: &Asked) -> Result<Vec<ArmOutcome>, String> {
     let mut known = asked.arms.iter();
     let mut arms = vec![];
@@ -151,7 +151,7 @@ fn arms(reported: Vec<ArmOutcome>, asked: &Asked) -> Result<Vec<ArmOutcome>, Str
     Ok(arms)
 }
 
-/// Whether an arm is within bounds.
+/// Checks that an arm is within bounds.
 fn check(arm: &ArmOutcome, captures: bool) -> Result<(), String> {
     most("rows", arm.observations.0.len() + arm.unseen.0.len(), ROWS)?;
     for (row, cell) in arm.observations.0.iter().chain(&arm.unseen.0) {
@@ -208,7 +208,7 @@ fn check_capture(capture: &Capture) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether these lines are within bounds.
+/// Checks that these lines are within bounds.
 fn lines(of: &str, lines: &[String]) -> Result<(), String> {
     most(&format!("lines in {of}"), lines.len(), LINES)?;
     let longest = lines.iter().map(String::len).max().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! The tools of a shell in a guest: the static busybox of this machine, and
-//! those of this machine's own that it has not, or not whole.
+//! The tools of a shell in a guest: this machine's static busybox, and programs of
+//! this machine that busybox lacks or implements only in part.
 
 use super::elf::{self, Executable};
 use super::initramfs::Initramfs;
@@ -7,20 +7,20 @@ use crate::protocol::BUSYBOX;
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// What this machine may have, and where the guest finds it first. busybox's
-/// shell would start busybox's `ip`, wherever another is.
+/// Programs to copy from this machine, found before busybox's. busybox's shell
+/// would start busybox's `ip`, even if there is another one.
 const OWN: [&str; 9] = ["bash", "ip", "ss", "tc", "bridge", "nft", "conntrack", "ethtool", "tcpdump"];
 const OWN_TOOLS: &str = "/usr/local/bin";
 
-/// Puts the tools into a guest's root file system.
+/// Adds the tools to a guest's root file system.
 ///
 /// # Errors
 /// [`Error::Missing`] without a static busybox.
 pub(super) fn add(root: &mut Initramfs) -> Result<()> {
     root.file(BUSYBOX, 0o755, busybox()?);
     for name in OWN {
-        // A guest can do without any of them, and not with another C library than
-        // its init's.
+        // A guest can do without any of them, but cannot run one with a C library
+        // other than init's.
         let own = programs::named(name).filter(|program| !programs::is_busybox(program));
         let mut found = own.filter_map(|program| Executable::at(&program).ok());
         if let Some(tool) = found.find(|tool| root.fits(tool)) {
@@ -30,10 +30,10 @@ pub(super) fn add(root: &mut Initramfs) -> Result<()> {
     Ok(())
 }
 
-/// Reads a static busybox from where PATH leads.
+/// Reads a static busybox found on PATH.
 ///
 /// # Errors
-/// [`Error::Missing`] where there is none.
+/// [`Error::Missing`] if there is none.
 pub fn busybox() -> Result<Vec<u8>> {
     let found = programs::BUSYBOX
         .into_iter()

@@ -3,19 +3,20 @@
 use std::time::{Duration, Instant};
 
 /// The rate of this processor's time stamp counter, which a guest under TCG
-/// sees unless instructions are counted.
+/// observes unless instructions are counted.
 pub(super) fn host_tsc_khz() -> u64 {
     let (first, start) = host_tsc();
-    // 20 ms against readings that are good to about a microsecond.
+    // 20 ms are long compared with readings that are accurate to about a
+    // microsecond.
     std::thread::sleep(Duration::from_millis(20));
     let (last, end) = host_tsc();
     let micros = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX);
     (last - first) * 1000 / micros
 }
 
-/// The time stamp counter and the time at which it was read: the best of a
-/// few readings, because a process that loses its CPU between the two reads
-/// a wrong pair.
+/// The time stamp counter and the time at which it was read: the best of a few
+/// readings, because a process that is preempted between the two reads gets a
+/// mismatched pair.
 fn host_tsc() -> (u64, Instant) {
     let read = || {
         let before = Instant::now();

@@ -1,4 +1,4 @@
-//! One arm: its ladder, and what the kernel's own tables said.
+//! One arm: its ladder, and the kernel's own tables.
 
 use std::fmt::Write;
 
@@ -78,7 +78,7 @@ fn entries(text: &mut String, arm: &ArmOutcome, lanes: &Lanes) {
     let _ = writeln!(text, "<pre>{}</pre>\n</div>\n</details>", Escaped(lanes.lines().trim_end()));
 }
 
-/// A path as a relative address, RFC 3986 2.3: a colon would begin a scheme.
+/// A path as a relative address, RFC 3986 2.3: a colon would end a scheme.
 fn address(path: &str) -> String {
     let mut address = String::new();
     for byte in path.bytes() {

@@ -1,6 +1,6 @@
-//! Outcomes as one HTML file that needs nothing else: no network, no script to
-//! be read. The same outcomes give the same bytes, so that nothing of it is of
-//! the clock on the wall.
+//! Outcomes as one self-contained HTML file: it needs no network, and can be read
+//! without scripts. The same outcomes give the same bytes, so nothing in it depends
+//! on the wall clock.
 
 mod arm;
 mod outcome;
@@ -16,32 +16,32 @@ use crate::matrix::{Cells, Change, Column, changes, scenarios};
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::Fault;
 
-/// What is drawn of an arm's capture.
+/// The drawings of an arm's capture.
 #[derive(Debug, Clone)]
 pub struct Drawn {
     /// The frames.
     pub ladder: Ladder,
-    /// Conntrack's entries, where any was heard of.
+    /// Conntrack's entries, if any events were captured.
     pub lanes: Option<Lanes>,
 }
 
-/// The drawings of an outcome by the names of arms.
+/// The drawings of an outcome, by arm name.
 pub type ByArm = BTreeMap<String, Drawn>;
 /// The drawings by kernel and scenario.
 pub type Drawings = BTreeMap<(String, String), ByArm>;
 
-/// What a report is made of.
+/// The inputs of a report.
 #[allow(missing_debug_implementations, reason = "it is made of functions")]
 pub struct Page<'a> {
     /// The outcomes of each kernel.
     pub columns: &'a [Column],
     /// The drawings.
     pub drawings: &'a Drawings,
-    /// The scenario of a name; none where the catalogue does not know it.
+    /// The scenario of a name; `None` if the catalogue does not have it.
     pub scenario: &'a dyn Fn(&str) -> Option<&'a Fault>,
-    /// The command that shows an outcome again.
+    /// The command that reproduces an outcome.
     pub command: &'a dyn Fn(&Outcome) -> String,
-    /// Where the capture of an arm lies, as seen from the report.
+    /// The path of an arm's capture, relative to the report.
     pub pcap: &'a dyn Fn(&Outcome, &str) -> Option<String>,
 }
 
@@ -119,7 +119,7 @@ fn verdict(outcome: &Outcome) -> String {
     format!("<strong class=\"{class}\">{}</strong>{words}", outcome.verdict)
 }
 
-/// Scenarios by kernels, and under it what changed.
+/// The matrix of scenarios by kernels, followed by the changes.
 fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
     text.push_str("<h2 id=\"matrix\">Scenarios by kernels</h2>\n");
     open_wide(text, "Scenarios by kernels");
@@ -145,7 +145,7 @@ fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
     }
 }
 
-/// What changed from one kernel to the next: the two side by side.
+/// The changes from one kernel to the next, side by side.
 fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
     let [old, new] = changes[0].kernels.map(|kernel| Escaped(kernel).to_string());
     let _ = writeln!(text, "<h3>What changed from {old} to {new}</h3>");
@@ -177,7 +177,7 @@ fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
     text.push_str("</table>\n</div>\n");
 }
 
-/// A box that scrolls sideways, by keyboard too.
+/// A box that scrolls sideways, also by keyboard.
 fn open_wide(text: &mut String, label: &str) {
     let _ = writeln!(
         text,

@@ -1,4 +1,4 @@
-//! What a scenario showed on one kernel.
+//! The outcome of a scenario on one kernel.
 
 use std::fmt::Write;
 
@@ -45,7 +45,8 @@ pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, drawn:
     let _ = writeln!(text, "<pre><code>{}</code></pre>\n</div>\n</article>", Escaped(&command));
 }
 
-/// Rows by arms; what differs from the control is marked.
+/// One row per observation, one column per arm; cells that differ from the control
+/// are marked.
 fn table(text: &mut String, outcome: &Outcome) {
     open_wide(text, "Outcome by arm");
     text.push_str(
@@ -94,7 +95,7 @@ fn because(text: &mut String, outcome: &Outcome) {
     text.push_str("</ul>\n");
 }
 
-/// The kernel logs for the machine, and arms run side by side.
+/// The kernel log is per machine, and arms run side by side.
 fn log(text: &mut String, outcome: &Outcome) {
     if outcome.log.is_empty() {
         return;

@@ -8,7 +8,7 @@ use faultlab_model::scenario::{ArmKind, Fault, Ground};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::topology::Topology;
 
-/// How many links a drawing's alternative names.
+/// How many links the text alternative of a drawing names.
 const LINKS: usize = 8;
 
 pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
@@ -38,7 +38,7 @@ pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
     text.push_str("</ul>\n</details>\n");
 }
 
-/// The network in control and fault, once where it is the same.
+/// The networks of control and fault; a single drawing if they are the same.
 fn drawings(scenario: &Fault, outcome: &Outcome) -> Vec<(&'static str, Topology)> {
     let mut kernel = Kernel::running();
     kernel.release.clone_from(&outcome.kernel);

@@ -11,7 +11,7 @@ fn page(columns: &[Column]) -> String {
     })
 }
 
-/// What a name, a log line or a cell may try.
+/// Hostile text in a name, a log line or a cell.
 const EVIL: &str = "<script>alert('x')</script>\"><img src=x>";
 
 #[test]
@@ -37,7 +37,7 @@ fn what_was_named_is_text() {
     for columns in [vec![evil.clone()], vec![evil.clone(), evil]] {
         let html = page(&columns);
         assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)"));
-        // Its own script is the only one, and there is no picture.
+        // The only script is the report's own, and there are no images.
         assert_eq!(html.matches("<script").count(), 1);
         assert!(!html.contains("<img"));
     }

@@ -1,4 +1,4 @@
-//! What stands beside an arrow.
+//! The labels of arrows.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -6,21 +6,21 @@ use std::net::SocketAddr;
 use faultlab_explain::hops::{Packet, What};
 use faultlab_net::wire::segment::{Flags, Header};
 
-/// A difference of sequence numbers beyond which they are of two connections.
+/// Sequence numbers that differ by more than this belong to different connections.
 const FAR: u32 = 1 << 30;
 
-/// What is known of the connections so far.
+/// The state of the connections so far.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
-    /// Where the sequence numbers of a sender begin.
+    /// The initial sequence number of each sender.
     first: HashMap<(SocketAddr, SocketAddr), u32>,
-    /// Addresses that were told of a link in one direction.
+    /// Addresses already shown for a link in one direction.
     told: HashSet<(String, String, (String, String))>,
 }
 
 impl Labels {
-    /// The label of a packet, and its addresses where they are new on the way
-    /// from one host to the other.
+    /// The label of a packet, and its addresses if they are new between these two
+    /// hosts.
     pub(super) fn of(&mut self, packet: &Packet, from: &str, to: &str) -> (String, Option<String>) {
         let label = match &packet.what {
             What::Tcp(header, length) => {
@@ -71,8 +71,8 @@ impl Labels {
         words.join(" ")
     }
 
-    /// Where a sender's numbers begin. What NAT left untranslated is known by
-    /// a sender that has the same port and numbers that are not far.
+    /// A sender's initial sequence number. After NAT the sender is recognised by an
+    /// unchanged port and sequence numbers that are close.
     fn first(&mut self, way: (SocketAddr, SocketAddr), number: u32) -> u32 {
         if let Some(first) = self.first.get(&way) {
             return *first;

@@ -2,8 +2,8 @@
 //! every packet that crosses a link is an arrow.
 //!
 //! Like the time-sequence diagrams of RFC 9293 3.5, and the "flow graph" of
-//! Wireshark; but what crosses a link is one arrow and not two frames, and
-//! what never arrived is a cross.
+//! Wireshark; but a packet that crosses a link is one arrow, not two frames, and a
+//! packet that never arrived is marked with a cross.
 
 mod label;
 mod svg;
@@ -17,31 +17,31 @@ pub use faultlab_explain::hops::Fate;
 use faultlab_explain::verdicts::Verdicts;
 use faultlab_net::capture::{Capture, Carried};
 
-/// How many columns fit a page; hosts with less to say are left out.
+/// How many columns fit on a page; the least busy hosts are left out.
 const HOSTS: usize = 6;
-/// How many rows are drawn: the first and the last of more.
+/// How many rows are drawn at the start and the end of a long ladder.
 const HEAD: usize = 23;
 const TAIL: usize = 17;
-/// How many are drawn from each probe on that the outcome tells of, wherever it
-/// is, and of how many probes.
+/// How many rows are drawn from each probe that the outcome reports, wherever it
+/// is, and for how many probes.
 const AFTER: usize = 6;
 const PROBES: usize = 3;
-/// A silence that is told.
+/// The shortest silence that is shown.
 const SILENCE: Duration = Duration::from_secs(1);
-/// A packet that is longer on its way has the time of its arrival told.
+/// A packet that takes longer than this is labelled with its time of arrival.
 const LATE: Duration = Duration::from_millis(100);
 
-/// A drawing of who said what to whom, and when.
+/// A drawing of the packets of an arm over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ladder {
     /// The columns: hosts and their addresses, in the order of the path.
     pub hosts: Vec<(String, String)>,
-    /// From the first to the last.
+    /// In order of time.
     pub rows: Vec<Row>,
-    /// Hosts that took part and have no column.
+    /// The number of hosts that took part but have no column.
     pub apart: usize,
-    /// Frames that the capture had no room for; where there are any, nothing
-    /// is known to be lost or dropped.
+    /// The number of frames that did not fit into the capture. If it is not zero,
+    /// no packet can be said to be lost or dropped.
     pub unseen: u64,
 }
 
@@ -50,28 +50,28 @@ pub struct Ladder {
 pub enum Row {
     /// A packet that crosses a link.
     Arrow(Arrow),
-    /// Nothing is sent for so long.
+    /// Nothing was sent for this long.
     Silence(Duration),
-    /// So many packets that are not drawn.
+    /// This many packets are not drawn.
     Folded(usize),
 }
 
 /// A packet that crosses a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrow {
-    /// When it left, since the network was there.
+    /// When it left, since the network was set up.
     pub at: Duration,
-    /// The columns; none where it is not known.
+    /// The sender's column; `None` if unknown.
     pub from: Option<usize>,
-    /// The column that it arrived at, or was on its way to.
+    /// The receiver's column, even if the packet never arrived.
     pub to: Option<usize>,
     /// What became of it.
     pub fate: Fate,
     /// Ports, flags, relative numbers.
     pub label: String,
-    /// More to say, a line each: new addresses, a fate, a comment.
+    /// Notes, one per line: new addresses, a fate, a comment.
     pub notes: Vec<String>,
-    /// Whether it is a probe's, and a row of the outcome tells of that.
+    /// Whether it is a probe's packet that a row of the outcome reports.
     pub told: bool,
 }
 
@@ -103,7 +103,7 @@ impl Ladder {
                 rows.push(Row::Silence(silence));
             }
             last = last.max(Some(hop.until()));
-            // Those without a column speak too.
+            // Packets of hosts without a column count too.
             if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
                 continue;
             }
@@ -125,7 +125,7 @@ impl Ladder {
                 Fate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
                 Fate::Made => Some("made by the wire".to_owned()),
             };
-            // The kernel's own words say it better.
+            // The comment from the kernel says it better.
             let told =
                 |fate: &String| hop.comment.as_ref().is_some_and(|words| words.starts_with(fate.as_str()));
             notes.extend(fate.filter(|fate| !told(fate)));
@@ -133,7 +133,8 @@ impl Ladder {
                 notes.push(format!("arrives at {}", seconds(hop.until())));
             }
             notes.extend(hop.changed.clone());
-            // A RST that is made here, and not right upon what it answers.
+            // A RST that this host sent, but not immediately after the packet that
+            // it answers.
             if hop.before.is_none()
                 && let Some(answered) = verdicts[number].reset.and_then(|reset| reset.answers)
                 && let answered = hops[answered].until()
@@ -160,7 +161,7 @@ impl Ladder {
         Self { apart: all - hosts.len(), hosts, rows: folded(rows), unseen: capture.lost }
     }
 
-    /// One sentence for those who do not see the drawing.
+    /// A text alternative for the drawing, in one sentence.
     #[must_use]
     pub fn summary(&self) -> String {
         let arrows =
@@ -190,7 +191,7 @@ fn busy_with(between: &[(Option<&str>, Option<&str>)], host: &str) -> usize {
     between.iter().filter(|(from, to)| *from == Some(host) || *to == Some(host)).count()
 }
 
-/// The first and the last rows of many, and between them the probes.
+/// The first and the last rows of a long ladder, and the probes in between.
 fn folded(rows: Vec<Row>) -> Vec<Row> {
     let count = rows.len();
     if count <= HEAD + TAIL + 1 {
@@ -213,7 +214,7 @@ fn folded(rows: Vec<Row>) -> Vec<Row> {
     kept
 }
 
-/// Seconds to the millisecond, as a person reads them.
+/// Seconds, with milliseconds, for people to read.
 fn seconds(at: Duration) -> String {
     format!("{}.{:03} s", at.as_secs(), at.subsec_millis())
 }

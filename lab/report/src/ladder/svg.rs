@@ -1,32 +1,33 @@
 //! A ladder as SVG, in the colour of the text around it.
 //!
-//! No browser cuts an `<svg>` well where a page of paper ends: a ladder is several,
-//! one right below the other.
+//! Browsers do not split an `<svg>` well at a page break when printing, so a ladder
+//! is several, one right below the other.
 
 use std::fmt::Write;
 
 use super::{Arrow, Fate, Ladder, Row};
 use crate::escaped::Escaped;
 
-/// Where the first column stands, from column to column, and what labels have.
+/// Where the first column is, the distance between columns, and the room for
+/// labels.
 const FIRST: usize = 118;
 const GAP: usize = 125;
 const LABEL: usize = 400;
-/// How many letters of a note have room.
+/// How many characters of a note fit.
 const NOTE: usize = 54;
-/// With how many lines a part is full.
+/// How many lines a part may have.
 const PART: usize = 12;
-/// The height of the names, of a line, and of a character's middle.
+/// The height of the names and of a line, and the middle of a character.
 const TOP: usize = 56;
 const LINE: usize = 17;
 const MIDDLE: usize = 4;
 
 impl Ladder {
-    /// The ladder as `<svg>` elements in one that says to those who do not see them
-    /// what they are.
+    /// The ladder as several `<svg>` elements in one element that carries the text
+    /// alternative.
     ///
-    /// Their colours are the custom properties `--bad` and `--faint` where the
-    /// page has them.
+    /// Their colours are the custom properties `--bad` and `--faint`, if the page
+    /// defines them.
     #[must_use]
     pub fn svg(&self, title: &str) -> String {
         let summary = self.summary();
@@ -47,12 +48,12 @@ impl Ladder {
         svg
     }
 
-    /// Where the last column stands.
+    /// The position of the last column.
     fn last(&self) -> usize {
         place(self.hosts.len().saturating_sub(1))
     }
 
-    /// A part, and the columns through it.
+    /// One part, and the column lines through it.
     fn part(&self, svg: &mut String, height: usize, drawn: impl FnOnce(&mut String)) {
         let width = self.last() + 20 + LABEL;
         let _ = writeln!(
@@ -99,7 +100,7 @@ fn place(column: usize) -> usize {
     FIRST + column * GAP
 }
 
-/// How many lines a row has.
+/// The number of lines that a row takes.
 fn lines(row: &Row) -> usize {
     match row {
         Row::Arrow(arrow) => 1 + notes(arrow).count(),
@@ -107,7 +108,7 @@ fn lines(row: &Row) -> usize {
     }
 }
 
-/// The notes of an arrow, in lines that have room.
+/// The notes of an arrow, wrapped to fit.
 fn notes(arrow: &Arrow) -> impl Iterator<Item = String> {
     let options = textwrap::Options::new(NOTE)
         .subsequent_indent("  ")

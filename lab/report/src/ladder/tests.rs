@@ -22,7 +22,7 @@ fn ends(lines: &[&str]) -> Vec<End> {
     made::linked(lines.iter().map(end).collect())
 }
 
-/// A segment that leaves at one end and arrives at another, a millisecond each.
+/// A segment that leaves at one end and arrives at another a millisecond later.
 fn crossing(
     at: u64,
     from: Option<usize>,
@@ -54,9 +54,9 @@ fn incident() -> Capture {
     let frames = [
         crossing(0, Some(0), Some(1), INSIDE, Flags::SYN, 1000),
         crossing(2, Some(2), Some(3), OUTSIDE, Flags::SYN, 1000),
-        // Silence, and a segment that the NAT drops.
+        // A silence, and a segment that the NAT drops.
         crossing(9000, Some(0), Some(1), INSIDE, Flags::PSH | Flags::ACK, 1001),
-        // One that the wire loses, and one that it makes.
+        // One segment is lost on the wire, one is made by it.
         crossing(9100, Some(0), None, INSIDE, Flags::FIN_ACK, 1006),
         crossing(9200, None, Some(3), OUTSIDE, Flags::RST, 1006),
     ];
@@ -81,10 +81,10 @@ fn what_was_not_seen_is_not_called_lost() {
 fn frames_are_told_what_the_capture_proves() {
     let mut capture = incident();
     let more = [
-        // Sent again, and it leaves as it came.
+        // A retransmission, which leaves unchanged.
         crossing(9300, Some(0), Some(1), INSIDE, Flags::FIN_ACK, 1006),
         crossing(9302, Some(2), Some(3), INSIDE, Flags::FIN_ACK, 1006),
-        // The NAT says that it knows nothing of it.
+        // The NAT answers that it has no such flow.
         crossing(9400, Some(1), Some(0), [INSIDE[1], INSIDE[0]], Flags::RST, 0),
     ];
     capture.frames.extend(more.concat());
@@ -114,7 +114,7 @@ fn the_probes_packets_are_marked() {
         probe(Act::Connects, "client", INSIDE, None),
         probe(Act::Speaks, "client", INSIDE, Some("the first words")),
         probe(Act::Waits, "server", answers, None),
-        // Another's, one that sent nothing, and one that came to no address.
+        // Another host's probe, one that sent nothing, and one without an address.
         probe(Act::Connects, "server", INSIDE, None),
         probe(Act::Speaks, "server", answers, None),
         probe(Act::Connects, "client", ["", INSIDE[1]], None),
@@ -146,7 +146,7 @@ fn a_long_story_is_folded_in_the_middle() {
     assert_eq!(ladder.rows[HEAD], Row::Folded(60));
     assert!(ladder.summary().starts_with("100 packets between nat, server"));
 
-    // Where the outcome tells of a probe it is drawn.
+    // A probe that the outcome reports is drawn.
     let probes = vec![probe(Act::Connects, "nat", OUTSIDE, Some("it connects"))];
     let syn = crossing(505, Some(2), Some(3), OUTSIDE, Flags::SYN, 70);
     let frames = frames().chain(syn).collect();

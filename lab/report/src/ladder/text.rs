@@ -2,15 +2,15 @@
 
 use super::{Arrow, Fate, Ladder, Row};
 
-/// As wide as any terminal.
+/// Fits any terminal.
 const WIDTH: usize = 80;
-/// Where the first column stands: behind the seconds.
+/// Where the first column is: after the seconds.
 const FIRST: usize = 13;
-/// What a label has at least.
+/// The minimum width of a label.
 const LABEL: usize = 32;
 
 impl Ladder {
-    /// The ladder as text of 80 columns.
+    /// The ladder as text, 80 columns wide.
     #[must_use]
     pub fn text(&self) -> String {
         if self.rows.is_empty() {
@@ -33,7 +33,7 @@ impl Ladder {
 }
 
 struct Page {
-    /// From column to column.
+    /// The distance between columns.
     gap: usize,
     columns: usize,
 }
@@ -77,7 +77,7 @@ impl Page {
             line[at] = letter;
         }
         if let (Some(from), Some(to)) = (arrow.from, arrow.to)
-            // Two hosts of one name have one column.
+            // Two hosts of the same name share a column.
             && from != to
         {
             let (mut start, mut end) = (self.place(from), self.place(to));
