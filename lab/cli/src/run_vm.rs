@@ -80,8 +80,7 @@ async fn column(
     let mut console = String::new();
     let mut never_booted = None;
     while !left.is_empty() {
-        // A scenario that may wedge its kernel gets its own guest.
-        let together = left.iter().position(|s| s.needs_own_guest).map_or(left.len(), |at| at.max(1));
+        let together = share_a_guest(left.iter().map(|scenario| scenario.needs_own_guest));
         let batch: Vec<_> = left[..together].to_vec();
         let jobs = batch.iter().map(|s| options.job(s)).collect();
         let mut hear = |event: GuestEvent<'_>| {
@@ -121,6 +120,13 @@ async fn column(
     Ok((column, never_booted))
 }
 
+/// How many of the first scenarios share the next guest, where each says whether
+/// it needs its own: one that may wedge its kernel gets one.
+fn share_a_guest(need_their_own: impl Iterator<Item = bool>) -> usize {
+    let needs: Vec<_> = need_their_own.collect();
+    needs.iter().position(|needs_own| *needs_own).map_or(needs.len(), |at| at.max(1))
+}
+
 fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome {
     let verdict = match error {
         Error::Missing(_) => Verdict::NotApplicable,
@@ -130,5 +136,26 @@ fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome 
     Outcome {
         kernel_id: Some(kernel.id.clone()),
         ..Outcome::without_run(scenario, Machine::Vm, &kernel.release, clock, verdict, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_may_wedge_its_kernel_has_a_guest_of_its_own() {
+        let guests = |mut left: &[bool]| {
+            let mut sizes = vec![];
+            while !left.is_empty() {
+                let together = share_a_guest(left.iter().copied());
+                sizes.push(together);
+                left = &left[together..];
+            }
+            sizes
+        };
+        assert_eq!(guests(&[false, false, true, false, true, true]), [2, 1, 1, 1, 1]);
+        assert_eq!(guests(&[true]), [1]);
+        assert_eq!(guests(&[false; 3]), [3]);
     }
 }

@@ -227,3 +227,70 @@ fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
         outcome.reason = Some(differences.join("; "));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use faultlab_model::made;
+    use faultlab_model::scenario::{Arms, Card, Clock};
+    use faultlab_net::topology::Topology;
+
+    use super::*;
+
+    const ERA: Era = Era::every_kernel("a test");
+
+    fn scenario() -> Scenario {
+        let card = Card {
+            name: "beyond-window",
+            title: "",
+            family: "",
+            saw: "",
+            cause: "",
+            function: "",
+            cure: "",
+            reading: &[],
+        };
+        let arms = |_: &Ground| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
+        Scenario::new(card, ("the connection", "open"), arms, async |_, _| Ok(()))
+    }
+
+    /// The verdict of a table whose fault arm met this, whether it is as expected,
+    /// and the reason.
+    fn verdict(fault: &str, without_cause: bool, reviewed: Snapshots) -> (Verdict, bool, String) {
+        let mut outcome = made::outcome("6.1", Verdict::Failed, fault, false);
+        outcome.era = Some(ERA.name.to_owned());
+        judged(&mut outcome, &scenario(), &ERA, without_cause, reviewed);
+        (outcome.verdict, outcome.expected, outcome.reason.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_table_is_judged_by_difference_and_then_by_its_snapshot() {
+        let none: Snapshots = |_| None;
+        let (judged, expected, reason) = verdict("reset", false, none);
+        assert_eq!((judged, expected), (Verdict::Reproduced, false));
+        assert_eq!(reason, "there is no reviewed snapshot beyond-window@every-kernel");
+        let broken: Snapshots = |_| Some("no snapshot");
+        assert!(verdict("reset", false, broken).2.starts_with("snapshots/beyond-window@every-kernel.snap: "));
+        // Without a difference nothing was reproduced, whatever was reviewed.
+        let (judged, expected, _) = verdict("open", false, none);
+        assert_eq!((judged, expected), (Verdict::Failed, false));
+    }
+
+    #[test]
+    fn without_its_cause_a_fault_must_not_differ() {
+        assert!(verdict("open", true, |_| None).1);
+        assert!(!verdict("reset", true, |_| None).1);
+    }
+
+    #[test]
+    fn the_fault_without_its_cause_has_the_network_and_the_conduct_of_the_control() {
+        let scenario = scenario();
+        let ground =
+            Ground::new(&scenario, faultlab_net::kernel::Kernel::running(), Clock::Real, &BTreeMap::new());
+        let arms = without_cause(&scenario.scripted_on(&ground, &[]));
+        assert_eq!(arms.iter().map(|scripted| scripted.arm.name).collect::<Vec<_>>(), ["control", "fault"]);
+        assert_eq!(arms[0].arm.network, arms[1].arm.network);
+        assert!(arms[1].arm.edits.is_empty());
+    }
+}
