@@ -95,8 +95,8 @@ fn nothing_overflows_and_everything_can_be_read() {
     assert_ne!(back(&mut browser, "light"), back(&mut browser, "dark"));
 }
 
-/// The width of A4 without the margins of the page's style, in CSS pixels: (210
-/// - 2 * 12) mm at 96 pixels per 25.4 mm.
+/// The width of A4 without the margins of the page's style, in CSS pixels:
+/// (210 - 2 * 12) mm at 96 pixels per 25.4 mm.
 const A4: u32 = 703;
 /// The least distance of a heading from the end of the page, in points: the
 /// margin, 15 mm at 72 points per 25.4 mm, the heading and a line below it.
