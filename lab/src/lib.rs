@@ -1,28 +1,32 @@
-//! The engine of faultlab: it builds networks of namespaces, breaks them, and
-//! says what happened. It never names a scenario.
+//! The engine of faultlab: it builds networks of namespaces, causes faults in
+//! them, and reports what happened. It never names a scenario.
+//!
+//! This crate is a facade over the crates of the engine, for authors of
+//! scenarios. Their tests use `faultlab-testkit`. Tests of network code need
+//! `faultlab-net` alone.
 //!
 //! # A map of the code
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`scenario`] | what a fault is: card, arms, eras (pure) |
+//! | [`scenario`] | a fault as a value: card, arms, eras (pure) |
 //! | [`outcome`], [`snapshot`] | the table, the verdict, the comparison (pure) |
-//! | [`capture`], [`hops`] | the frames of an arm, and what became of each packet (pure) |
+//! | [`capture`], [`hops`] | the frames of an arm, and the fate of each packet (pure) |
 //! | [`topology`] | hosts, routers, links and rules as values (pure) |
 //! | [`network`] | a topology made real |
 //! | [`wire`] | a link whose frames pass through this process |
-//! | [`probe`] | what is tried |
-//! | [`evidence`], [`task`] | what is seen |
-//! | [`why`] | what explains it (pure) |
+//! | [`probe`] | probes: connections, flows, blocking calls |
+//! | [`evidence`], [`task`] | observations: counters, sockets, the kernel log, tasks |
+//! | [`why`] | explanations (pure) |
 //! | [`stage`], [`perform`] | one arm while it runs; all arms of a scenario |
-//! | [`machine`] | where it runs, and what can be done there |
-//! | [`report`] | how it is told |
+//! | [`machine`] | where a scenario runs, and what the machine allows |
+//! | [`report`] | output formats |
 //! | [`cli`] | one file per verb |
 //! | [`guide`] | how to write a scenario of your own |
 //!
 //! One thread runs everything, on one tokio runtime. A namespace is a file
-//! descriptor that the thread enters and leaves; a socket stays in the
-//! namespace that it was made in.
+//! descriptor that the thread enters and leaves. A socket stays in the
+//! namespace where it was created.
 
 pub mod guide;
 pub mod prelude;
@@ -37,7 +41,7 @@ pub use faultlab_model::{outcome, recording, snapshot};
 pub use faultlab_net::{capture, conntrack, isolation, kernel, network, packet, tap, topology, wire};
 pub use faultlab_report as report;
 
-/// What a fault is: its card, arms and eras, and the play that shows it.
+/// A fault as a value: its card, arms and eras, and the play that shows it.
 pub mod scenario {
     pub use faultlab_engine::scenario::*;
     pub use faultlab_model::scenario::*;

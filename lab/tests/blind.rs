@@ -1,4 +1,4 @@
-//! A play does not know its arm, so what it observes decides.
+//! A play does not know its arm, so only observations decide.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const CARD: Card = Card {
     reading: &[],
 };
 
-/// Whether the link is to be cut.
+/// Whether the play cuts the link.
 #[derive(Debug, Clone)]
 struct Conduct {
     cut: bool,
@@ -41,7 +41,8 @@ fn arms(edit: impl FnOnce(&mut Setup<Conduct>)) -> Arms<Conduct> {
     Arms::control("the link lives", network, Conduct { cut: false }).fault("the link is cut", edit)
 }
 
-/// Cuts the link where it is told to and the wire `obeys`, and asks the far side.
+/// Cuts the link if the conduct says so and the wire `obeys`, and queries the
+/// far side.
 async fn cut_and_ask(stage: &Stage<'_>, conduct: &Conduct, obeys: bool) -> Result<()> {
     let cut = Rc::new(Cell::new(false));
     let link = Rc::clone(&cut);
@@ -62,7 +63,7 @@ async fn cut_that_fails(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     cut_and_ask(stage, conduct, false).await
 }
 
-/// Fills the symptom's cell with all that a stage says of itself.
+/// Fills the symptom's cell with everything that a stage reveals about itself.
 async fn curious(stage: &Stage<'_>, _: &Conduct) -> Result<()> {
     let failed = stage.until("what never comes", || Err(Error::Lab("refused".into()))).await;
     stage.see("the peer", format!("{stage:?}, {failed:?}, {:?}", stage.ground));
@@ -103,7 +104,7 @@ fn a_cut_that_fails_to_cut_is_not_reproduced() {
     let cut = |_: &Ground| arms(|arm| arm.cut = true);
     let outcome = run(Scenario::new(CARD, ("the peer", "alive"), cut, honest), false);
     assert_eq!(outcome.verdict, Verdict::Reproduced, "{:?}", outcome.reason);
-    // Every arm says what it observed; reports print it where the symptom is.
+    // Every arm reports what it observed; reports print it with the symptom.
     let because: Vec<_> = outcome.arms.iter().flat_map(|arm| &arm.because).collect();
     assert_eq!(because, ["a SYN to the peer met: refused", "a SYN to the peer met: timed out"]);
     nothing_was_reproduced(&run(Scenario::new(CARD, ("the peer", "alive"), cut, cut_that_fails), false));

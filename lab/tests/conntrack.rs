@@ -60,7 +60,7 @@ fn the_entry_of_a_connection() {
         let left = entry.timeout.unwrap();
         assert!((431_990..=432_000).contains(&left.as_secs()), "{entry}");
 
-        // The reply as it arrives: the server's, to the router.
+        // The reply as it arrives: from the server, to the router.
         let peer = v4(server.peer_addr().unwrap());
         assert_eq!(entry.reply, Tuple::tcp((SERVER, 80), peer));
         assert_eq!(peer.0, ROUTER_WAN);
@@ -99,7 +99,7 @@ fn entries_are_listed_as_conntrack_lists_them() {
         let Ok(listing) = listing else {
             leave_out("conntrack is not installed: nothing to compare with");
         };
-        // Spaces are squeezed, and the seconds may have gone on.
+        // Spaces are squeezed, and a second may have passed.
         let timeless = |line: &str| {
             let mut words: Vec<_> =
                 line.split_whitespace().filter(|w| !w.contains("mark=") && !w.contains("use=")).collect();
@@ -173,7 +173,7 @@ fn the_life_of_a_connection_in_events() {
         let last = events.until("DESTROY of the flow", PATIENCE, destroyed).await.unwrap();
         assert!(last.to_string().starts_with("[DESTROY] tcp 6 "), "{last}");
 
-        // What was awaited is in the record too.
+        // The record also contains the awaited event.
         let record = events.take().unwrap();
         assert_eq!(record.first(), Some(&first));
         assert_eq!(record.last(), Some(&last));
@@ -193,7 +193,7 @@ fn an_event_that_does_not_come_has_a_deadline() {
         assert!(matches!(error, Error::Deadline { .. }));
         assert_eq!(error.to_string(), "router: waited 0.02 s for a miracle");
 
-        // Awaited while nothing is there yet.
+        // Wait before the event exists.
         let client = udp(&net.client, CLIENT, 5000);
         let later = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -233,7 +233,7 @@ fn a_recorder_knows_when() {
         assert!(
             Conntrack::of(&net.router).unwrap().delete(&Tuple::udp((CLIENT, 5000), (SERVER, 53))).unwrap()
         );
-        // The last event waits in the socket.
+        // The last event is still in the socket.
         let (heard, more) = recorder.end().unwrap();
         assert!(matches!(heard.as_slice(), [(_, Event::New(_)), (_, Event::Destroy(_))]), "{heard:?}");
         assert!(begun <= heard[0].0 && heard[0].0 < deleted && deleted <= heard[1].0, "{heard:?}");
@@ -252,7 +252,7 @@ fn an_invalid_packet_is_a_change_of_the_statistics() {
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::ICMPV4))
                 .unwrap()
         });
-        // An echo reply that nobody asked for.
+        // An unsolicited echo reply.
         let to = std::net::SocketAddrV4::new(SERVER, 0);
         socket.send_to(&[0, 0, 0xff, 0xff, 0, 0, 0, 0], &to.into()).unwrap();
 
@@ -274,7 +274,8 @@ fn an_invalid_segment_is_spoken_of() {
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::TCP))
                 .unwrap()
         });
-        // A SYN whose checksum is wrong: sequence number 7, five words of headers, window 512.
+        // A SYN with a wrong checksum: sequence number 7, five words of headers,
+        // window 512.
         let header = [0x9c, 0x40, 0, 80, 0, 0, 0, 7, 0, 0, 0, 0, 0x50, 2, 2, 0, 0xde, 0xad, 0, 0];
         socket.send_to(&header, &std::net::SocketAddrV4::new(SERVER, 0).into()).unwrap();
         let said = remarks.take().unwrap();

@@ -1,4 +1,4 @@
-//! The packets that a real kernel drops, and why it says that it does.
+//! The packets that a real kernel drops, and its reasons.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
@@ -13,12 +13,12 @@ use lab::wire::segment::Flags;
 
 faultlab_testkit::tests![faultlab_testkit::isolated::main: a_refused_syn_has_no_socket, a_rule_drops_and_nobody_else, a_note_is_of_its_namespace];
 
-/// Runs `body` on a thread of its own, in a runtime.
+/// Runs `body` on its own thread, in a runtime.
 fn two_hosts() -> Topology {
     Topology::new().host("one").host("other").link("one 10.0.0.1/24", "other 10.0.0.2/24")
 }
 
-/// The SYNs to a port among what was dropped.
+/// The dropped SYNs to a port.
 fn syns(dropped: &[Dropped], port: u16) -> Vec<&Dropped> {
     let is_syn = |d: &&Dropped| d.segment.is_some_and(|(h, _)| h.flags == Flags::SYN && h.dst.port() == port);
     dropped.iter().filter(is_syn).collect()
@@ -36,7 +36,7 @@ fn a_refused_syn_has_no_socket() {
         let syns = syns(&dropped, 81);
         let [syn] = syns[..] else { panic!("{dropped:?}") };
         assert_eq!((syn.reason.as_deref(), syn.function.as_str()), (Some("NO_SOCKET"), "tcp_v4_rcv"));
-        // What was taken is not there any more, nor what was before.
+        // Records that were taken are gone, and so are earlier ones.
         assert_eq!(drops.take(other, begun).unwrap(), []);
         one.enter(|| TcpStream::connect((Ipv4Addr::new(10, 0, 0, 2), 81))).unwrap_err();
         assert_eq!(drops.take(other, now()).unwrap(), []);

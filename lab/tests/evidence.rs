@@ -1,6 +1,6 @@
 //! Counters, sockets, the kernel log, sysctls and token buckets on a real kernel.
 //!
-//! Each test has a thread and network namespaces of its own.
+//! Each test has its own thread and network namespaces.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -34,7 +34,7 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_sleeping_sender_holds_a_device,
 ];
 
-/// Runs `body` on a thread of its own with an empty namespace, in a runtime.
+/// Runs `body` on its own thread with an empty namespace, in a runtime.
 fn on_host<F: Future<Output = ()>>(body: impl FnOnce(Namespace) -> F + Send + 'static) {
     alone_async(|| async { body(applicable(Namespace::new("host"))).await });
 }
@@ -120,7 +120,8 @@ fn sockets_are_listed_with_their_timers() {
         let of_server = |socket: &Socket| socket.remote == ours;
 
         let list = applicable(sockets::sockets(&host));
-        // The server's two have one address, and the listener's remote one is 0.0.0.0.
+        // Both of the server's sockets have the same local address; the listener's
+        // remote address is 0.0.0.0.
         let states: Vec<_> = list.iter().filter(|socket| !of_client(socket)).map(|s| s.state).collect();
         assert_eq!(states, [State::Listen, State::Established]);
         let timer = list.iter().find(|socket| of_client(socket)).and_then(|s| s.timer).expect("a timer");
@@ -191,7 +192,7 @@ fn what_cannot_be_set_is_told() {
             "net.ipv4.no_such_key is missing; host has no such sysctl on this kernel"
         );
         assert_eq!(refused("net.ipv4.ip_local_port_range", "2 1").errno(), Some(libc::EINVAL));
-        // The kernel takes the first word and keeps silent about the second.
+        // The kernel accepts the first word and ignores the second silently.
         assert_eq!(
             refused("net.ipv4.ip_forward", "1 0").to_string(),
             "host: write net.ipv4.ip_forward = 1 0: it reads back as 1"
@@ -237,7 +238,8 @@ fn a_capture_says_what_it_has_no_room_for() {
         let mut capture = tap.end(&network, now()).expect("frames");
         capture.sort();
         let of = |outgoing| capture.frames.iter().filter(|f| f.outgoing == outgoing).count();
-        // As far as it goes, each is seen where it leaves and where it arrives.
+        // Each packet is observed where it leaves and where it arrives, as far as
+        // it gets.
         assert!(of(true) > 0 && of(true) == of(false), "{} and {}", of(true), of(false));
         assert!(capture.lost > 0);
         assert_eq!(capture.frames.len() as u64 + capture.lost, 2 * SENT as u64);
@@ -255,23 +257,23 @@ fn a_token_bucket_needs_an_interface_and_a_rate() {
     });
 }
 
-/// A packet socket whose buffer is full sleeps in sendto(), and the device that
-/// it sends to cannot be freed meanwhile: net/packet/af_packet.c `packet_snd`.
+/// A packet socket with a full buffer sleeps in sendto(). Meanwhile the device
+/// that it sends to cannot be freed: net/packet/af_packet.c `packet_snd`.
 fn a_sleeping_sender_holds_a_device() {
     const HELD: Duration = Duration::from_secs(2);
     on_host(|host| async move {
         let links = Links::of(&host);
         let d1 = links.veth(&host, "d1").await;
         let d2 = links.veth(&host, "d2").await;
-        // 2000 bytes leave at once; the next frame of 1000 would in 1000 s.
+        // 2000 bytes leave at once; the next frame of 1000 would take 1000 s.
         applicable(qdisc::token_bucket(&host, "d1", 1, 2000, 1_000_000));
 
-        // Bound to no device: one that is bound is woken when its device goes.
+        // Not bound to a device: a bound socket is woken when its device goes away.
         let socket = host.enter(|| socket2::Socket::new(libc::AF_PACKET.into(), socket2::Type::RAW, None));
         let socket = socket.expect("packet socket");
-        // The kernel makes it the least there is, SOCK_MIN_SNDBUF.
+        // The kernel raises it to the minimum, SOCK_MIN_SNDBUF.
         socket.set_send_buffer_size(0).expect("SO_SNDBUF");
-        // So that nothing can be held for longer, whatever happens.
+        // A limit on how long anything can be held, whatever happens.
         socket.set_write_timeout(Some(HELD)).expect("SO_SNDTIMEO");
         let full = (0..100).find_map(|_| send_frame(&socket, d1, libc::MSG_DONTWAIT).err()).expect("full");
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
@@ -283,7 +285,7 @@ fn a_sleeping_sender_holds_a_device() {
             send_frame(&socket, d2, 0)
         });
         let stat = format!("/proc/self/task/{}/stat", told.recv().expect("thread id"));
-        // pid (comm) state: S for a sleep that a signal would end.
+        // pid (comm) state: S is a sleep that a signal interrupts.
         while !std::fs::read_to_string(&stat).expect("stat").contains(") S ") {
             assert!(started.elapsed() < HELD, "the sender does not sleep");
             std::thread::yield_now();
@@ -292,20 +294,20 @@ fn a_sleeping_sender_holds_a_device() {
         let waited = started.elapsed();
         let ended = sender.join().expect("sender").expect_err("no room");
         assert_eq!(ended.kind(), io::ErrorKind::WouldBlock);
-        // The kernel looks at least every 250 ms whether the device is free.
+        // The kernel checks at least every 250 ms whether the device is free.
         assert!(waited >= HELD, "{waited:?}");
     });
 }
 
 #[allow(unsafe_code, reason = "a sockaddr_ll is only to be had in raw bytes")]
 fn send_frame(socket: &socket2::Socket, index: u32, flags: i32) -> io::Result<()> {
-    // SAFETY: sockaddr_ll is plain numbers, of which 0 is one.
+    // SAFETY: sockaddr_ll consists of plain integers, for which 0 is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET.unsigned_abs().try_into().expect("a short");
     address.sll_ifindex = index.cast_signed();
     let length = size_of_val(&address).try_into().expect("short");
     let frame = [0_u8; 1000];
-    // SAFETY: both pointers are to live values of the lengths given.
+    // SAFETY: both pointers are to live values of the given lengths.
     let sent = unsafe {
         let address = (&raw const address).cast();
         libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), flags, address, length)

@@ -26,7 +26,8 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_rule_of_another_family_brings_its_table,
 ];
 
-/// Sends a byte each way and returns the client's address as the server sees it.
+/// Sends a byte each way and returns the client's address as the server sees
+/// it.
 fn exchange(
     net: &Routed,
     to: (std::net::Ipv4Addr, u16),
@@ -52,7 +53,7 @@ fn source_nat_takes_ports_of_the_range() {
         assert_eq!(address, ROUTER_WAN);
         assert!((40000..=40003).contains(&port), "{port}");
 
-        // Only the first packet of a flow is shown to a nat chain: one SYN of 60 bytes.
+        // A nat chain sees only the first packet of a flow: one SYN of 60 bytes.
         let counter = firewall.counter("nat").unwrap();
         assert_eq!(counter.to_string(), "nat: packets 1 bytes 60");
     });
@@ -131,13 +132,14 @@ fn invalid_segments_are_counted_and_dropped() {
         let firewall = applicable(Firewall::install(&net.router, &rules));
         let listener = net.listen(80);
         exchange(net, (SERVER, 80), &listener);
-        // Both ends closed a socket with nothing unread: FINs, no RST.
+        // Both ends closed a socket without unread data: FINs, no RST.
         assert_eq!(firewall.counter("invalid").unwrap().packets, 0);
         assert_eq!(firewall.counter("resets").unwrap().packets, 0);
         assert_eq!(firewall.counter("syn").unwrap().packets, 1);
         assert!(firewall.counter("new").unwrap().packets >= 4);
 
-        // net/netfilter/nf_conntrack_proto_icmp.c: an echo reply that nobody asked for is invalid.
+        // net/netfilter/nf_conntrack_proto_icmp.c: an unsolicited echo reply is
+        // invalid.
         send_icmp(net, &[0, 0, 0xff, 0xff, 0, 0, 0, 0]);
         let dropped = firewall.counter("invalid").unwrap();
         assert_eq!(dropped.to_string(), "invalid: packets 1 bytes 28");
@@ -160,7 +162,8 @@ fn notrack_hides_a_flow_from_nat() {
         let server = udp(&net.server, SERVER, 53);
         let client = udp(&net.client, CLIENT, 5000);
         client.send_to(b"?", (SERVER, 53)).unwrap();
-        // Strict reverse path filtering would drop it; the default of a new namespace is the host's.
+        // Strict reverse path filtering would drop it; a new namespace inherits the
+        // host's default.
         let (_, from) = server.recv_from(&mut [0]).unwrap();
         assert_eq!(v4(from), (CLIENT, 5000));
         let packets: Vec<_> = firewall.counters().unwrap().iter().map(|c| c.packets).collect();
@@ -198,7 +201,7 @@ fn a_bad_rule_leaves_nothing() {
         assert_eq!(error.errno(), Some(libc::EOPNOTSUPP), "{error}");
         assert!(error.to_string().starts_with("router: nf_tables batch, rule 2 (wrong): "), "{error}");
 
-        // The same table can be made: nothing of it is there.
+        // The same table can be created: nothing of it exists.
         let mut firewall = applicable(Firewall::install(&net.router, &rules[..1]));
         let error = firewall.append(bad).unwrap_err();
         assert!(error.to_string().starts_with("router: nf_tables batch, rule 2 (wrong): "), "{error}");
@@ -223,7 +226,8 @@ fn nft_prints_what_rules_display() {
         let rules = every_kind();
         let firewall = applicable(Firewall::install(&net.router, &rules));
         let text = listed(net);
-        // nft has spelled the flags in more than one way: those of 1.0.6 are in the unit tests.
+        // nft has printed the flags in more than one way; the unit tests have those
+        // of 1.0.6.
         for rule in firewall.rules().iter().filter(|rule| rule.matches().tcp_flags.is_none()) {
             let line = format!("{rule} comment \"{}\"", rule.name());
             assert!(text.lines().any(|l| l.trim() == line), "{line}\nis not in\n{text}");
@@ -257,7 +261,7 @@ fn nft_prints_what_ipv6_rules_display() {
             assert!(is_in(ip6), "{line}\nis not in\n{ip6}");
             assert_eq!(is_in(ip), rule.family().is_none(), "{line}\n{ip}");
         }
-        // A rule of both tables is one rule.
+        // A rule in both tables counts as one rule.
         let names: Vec<_> = firewall.counters().unwrap().into_iter().map(|counter| counter.rule).collect();
         assert_eq!(names, rules.iter().map(Rule::name).collect::<Vec<_>>());
         firewall.remove("9").unwrap();
@@ -265,7 +269,7 @@ fn nft_prints_what_ipv6_rules_display() {
     });
 }
 
-/// What nft lists on the router.
+/// The output of `nft list` on the router.
 fn listed(net: &Routed) -> String {
     let list = || std::process::Command::new("nft").args(["-y", "list", "ruleset"]).output();
     let Ok(listing) = net.router.enter(list) else {

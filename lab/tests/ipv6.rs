@@ -97,7 +97,7 @@ fn a_masqueraded_connection_is_seen_by_all() {
             "masquerade: packets 1 bytes 80"
         );
 
-        // The entry goes, by tuple and by flush, and its events are told.
+        // The entry is deleted, by tuple and by flush, and its events are reported.
         assert!(conntrack.delete(&original).unwrap());
         assert!(!conntrack.delete(&original).unwrap());
         conntrack.flush().unwrap();
@@ -108,7 +108,7 @@ fn a_masqueraded_connection_is_seen_by_all() {
         let heard: Vec<_> = heard.iter().map(|(_, event)| event).filter(|event| is_of(event)).collect();
         assert!(matches!(heard[..], [Event::New(_), .., Event::Destroy(_)]), "{heard:?}");
 
-        // The capture: every packet of the connection on its whole way.
+        // The capture: every packet of the connection along its whole path.
         let until = now();
         let mut capture = tap.end(&network, until).unwrap();
         let probe = Probe {
@@ -126,11 +126,11 @@ fn a_masqueraded_connection_is_seen_by_all() {
         assert!(all.iter().all(|hop| hop.fate == Fate::Arrived), "{all:?}");
         let translated: Vec<_> =
             all.iter().filter_map(|hop| Some((&all[hop.before?].packet, &hop.packet))).collect();
-        // Half of the hops go on to a second link.
+        // Half of the hops continue on a second link.
         assert_eq!(2 * translated.len(), all.len());
         assert_eq!((translated[0].0.ends(), translated[0].1.ends()), ((own, service), (seen, service)));
         assert_eq!(probed(&capture, &all).len(), 1);
-        // Its lines are folded, beside the columns of the hosts.
+        // Long lines are folded, next to the columns of the hosts.
         let ladder = Ladder::of(&capture).text().replace('│', " ");
         let ladder = ladder.split_whitespace().collect::<Vec<_>>().join(" ");
         for words in [format!("{own} > {service}"), format!("{seen} > {service}"), "SYN".to_owned()] {
@@ -163,7 +163,8 @@ fn both_families_share_a_host() {
             assert_eq!(flow.exchange(Side::Server, PATIENCE).await.unwrap(), Answer::Received);
             let seen = flow.stream(Side::Server).peer_addr().unwrap();
             assert_eq!(seen.ip().to_canonical(), address(nat_address));
-            // Whichever family its socket is of, the addresses are those of the packets.
+            // Whatever the family of its socket, the addresses are those of the
+            // packets.
             let listed = sockets::sockets(server.namespace()).unwrap();
             let here = |s: &&sockets::Socket| s.state == State::Established && s.local == service;
             assert_eq!(listed.iter().filter(here).count(), 1, "{listed:?}");
@@ -229,7 +230,7 @@ fn a_bridge_finds_neighbours() {
                 assert_eq!(flow.exchange(Side::Client, PATIENCE).await.unwrap(), Answer::Received);
             }
         }
-        // Neighbour discovery is not of the probes.
+        // Neighbour discovery does not belong to the probes.
         let capture = tap.end(&network, now()).unwrap();
         let discovery = |bytes: &[u8]| bytes.get(12..14) == Some(&[0x86, 0xdd]) && bytes.get(20) == Some(&58);
         assert!(capture.frames.iter().any(|frame| discovery(&frame.bytes)));
@@ -284,14 +285,14 @@ fn a_wire_shifts_timestamps_and_checks_them() {
             .wire("b 10.0.2.2/24", "nat 10.0.2.1/24")
             .wire("nat 192.0.2.1/24", "server 192.0.2.2/24")
             .rule("nat", Rule::source_nat("nat", [192, 0, 2, 1]).out("server"))
-            // The clocks of a and b are one.
+            // a and b have the same clock.
             .sysctl_where_known("a", "net.ipv4.tcp_timestamps", 2)
             .sysctl_where_known("b", "net.ipv4.tcp_timestamps", 2)
             .in_family(Family::V6);
         let service = Family::V6.socket(([192, 0, 2, 2], 80));
         let network = applicable(Network::build(topology).await);
         let server = network.host("server");
-        // An hour behind, and every segment twice.
+        // An hour behind, and every segment duplicated.
         let slow = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
         let twice = Chain::new().then(slow).then(Duplicate::matching(|_, _| true));
         let first = network.wire("b", "nat", Box::new(twice)).unwrap();
@@ -302,11 +303,11 @@ fn a_wire_shifts_timestamps_and_checks_them() {
         assert_eq!(flow.exchange(Side::Client, PATIENCE).await.unwrap(), Answer::Received);
         flow.close(Side::Client).await.unwrap();
         Flow::open(network.host("a"), service, server, 80).await.unwrap().close(Side::Server).await.unwrap();
-        // The server has seen the clock of a at the address that b has too.
+        // The server has seen a's clock at the address that b also has.
         let met = connect(network.host("b"), 0, service, Duration::from_millis(200)).await.unwrap();
         assert_eq!(met.to_string(), "timed out");
         second.caught_up().await;
-        // Its SYN came twice.
+        // Its SYN arrived twice.
         assert_eq!(handle.counters().paws_passive, 2);
 
         let headers =

@@ -1,5 +1,5 @@
-//! A worker that is stopped and continued plays once more: the kernel's timers
-//! went on while nobody answered them.
+//! A worker that was stopped and continued repeats the play: the kernel's
+//! timers went on while the worker was not running.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,8 +50,8 @@ const CARD: Card = Card {
     reading: &[],
 };
 
-/// The first time, waits until this process was stopped and goes on. Both arms see
-/// 1 then, so that nothing is reproduced.
+/// The first time, waits until this process was stopped and continued. Both
+/// arms then observe 1, so that nothing is reproduced.
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     let started = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -69,8 +69,8 @@ fn or_worker(tests: &[Test]) -> ExitCode {
     reviewed::as_worker(&CATALOGUE).unwrap_or_else(|| harness::run(&Arguments::from_args(), tests, None))
 }
 
-/// What a process is in: its state as proc(5) has it, and whether it handles
-/// SIGCONT.
+/// The status of a process: its state in the notation of proc(5), and whether
+/// it handles SIGCONT.
 fn status(process: u32) -> (String, bool) {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
@@ -81,17 +81,18 @@ fn status(process: u32) -> (String, bool) {
     (field("State:"), handled & 1 << (Signal::SIGCONT as i32 - 1) != 0)
 }
 
-/// The processes that a process has started, whichever thread of it did.
+/// The child processes of a process, of all its threads.
 fn children(process: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let text = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     text.flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Stops what plays below this process and lets it go on, until there is nothing
-/// more to wait for.
+/// Repeatedly stops and continues the processes below this one that play, until
+/// `done`.
 fn stop_and_continue(done: &AtomicBool) {
-    // Longer each time: what is always stopped gets nowhere.
+    // Longer each time: a process that is stopped all the time makes no
+    // progress.
     let mut pause = Duration::from_millis(10);
     while !done.load(Ordering::Relaxed) {
         let workers = children(std::process::id());
@@ -100,7 +101,7 @@ fn stop_and_continue(done: &AtomicBool) {
             let pid = Pid::from_raw(process.cast_signed());
             let begun = Instant::now();
             let _ = kill(pid, Signal::SIGSTOP);
-            // It is gone, or it is stopped.
+            // Wait until it is gone or stopped.
             while Path::new(&format!("/proc/{process}")).exists()
                 && !status(process).0.starts_with(['T', 'Z'])
             {
@@ -131,6 +132,6 @@ fn a_worker_that_was_stopped_plays_once_more() {
         done.store(true, Ordering::Relaxed);
         outcome.expect("an outcome")
     });
-    // By the fault arm of the second play.
+    // Counted by the fault arm in the second play.
     assert_eq!(outcome.verdict, Verdict::Reproduced, "{:?}", outcome.reason);
 }

@@ -54,7 +54,7 @@ fn main() {
         ]
         .map(|trial| trial.with_ignored_flag(!may_mount && !require_all())),
     );
-    // The kernels that the user has; without any, one trial says so.
+    // The user's kernels; without any, one trial says so.
     let entries = Store::open().and_then(|store| store.list()).unwrap_or_default();
     if entries.is_empty() {
         trials.push(
@@ -71,7 +71,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Runs a test in a thread of its own, with an empty directory.
+/// Runs a test on its own thread, with an empty directory.
 fn run(test: fn(&Path)) -> Result<(), Failed> {
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     thread::scope(|scope| scope.spawn(|| test(dir.path())).join()).map_err(|panic| {
@@ -80,7 +80,7 @@ fn run(test: fn(&Path)) -> Result<(), Failed> {
     })
 }
 
-/// The smallest thing that passes for a bzImage, with so much code in it.
+/// The smallest image that passes as a bzImage, with this much code.
 fn bzimage(release: &str, size: u32) -> Vec<u8> {
     let mut image = vec![0; 0x400 + size as usize];
     image[0x1f1] = 1;
@@ -92,7 +92,7 @@ fn bzimage(release: &str, size: u32) -> Vec<u8> {
     image
 }
 
-/// Writes an image and its modules; the source to add them from.
+/// Writes an image and its modules; returns the source to add them from.
 fn source(dir: &Path, release: &str, code: u8) -> Source {
     let (image, modules) = (dir.join(format!("bzImage-{code}")), dir.join("built"));
     let mut bytes = bzimage(release, 4096);
@@ -123,7 +123,7 @@ fn an_image_is_added_once_and_whole(dir: &Path) {
     assert_eq!(steps.len(), 2, "{steps:?}");
     assert_eq!(names(store.root()), ["6.1.0-test"]);
     assert_eq!(names(&store.root().join("6.1.0-test")), ["SHA256SUMS", "entry.json", "kernel", "modules"]);
-    // Again, the same; then the same release, built anew.
+    // Add the same again; then the same release, rebuilt.
     assert_eq!(add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap().sums, first.sums);
     let anew = add(&store, &source(dir, "6.1.0-test", 2), &mut |_| ()).unwrap();
     assert_ne!(anew.sums, first.sums);
@@ -149,7 +149,7 @@ fn a_changed_kernel_is_not_run(dir: &Path) {
     fs::write(entry.join("kernel"), bzimage("6.1.0-test", 4096)).unwrap();
     assert!(found.read_image().unwrap_err().to_string().contains("kernel is not what was added"));
     assert!(store.get("6.1.0-test").unwrap_err().to_string().contains("kernel is not what was added"));
-    // Adding it again repairs it; one changed module too.
+    // Adding it again repairs it; so it does if only one module was changed.
     add(&store, &source(dir, "6.1.0-test", 1), &mut |_| ()).unwrap();
     store.get("6.1.0-test").unwrap();
     fs::write(entry.join("modules/kernel/net/veth.ko"), "changed").unwrap();
@@ -185,7 +185,8 @@ fn many_may_add_at_once(dir: &Path) {
 
 fn a_name_that_is_taken_is_passed_over(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
-    // Of a process of this number in another pid namespace, which lives.
+    // Left by a process with this number in another pid namespace, which is
+    // alive.
     let taken = |number| {
         let path = store.root().join(format!(".adding-{}-{number}", process::id()));
         fs::create_dir(&path).unwrap();
@@ -250,7 +251,7 @@ fn a_package_writes_nothing_outside(dir: &Path) {
     let entry = add(&store, &deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap();
     assert_eq!((entry.id.as_str(), entry.modules), ("6.1.0-x", 1));
     store.remove("6.1.0-x").unwrap();
-    // An add that fails behind it.
+    // Then an add that fails.
     let without_image = &files[1..];
     let error = add(&store, &deb(&dir.join("b.deb"), without_image), &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("without its image"), "{error}");
@@ -286,7 +287,7 @@ fn a_name_that_is_no_good_is_not_added(dir: &Path) {
         error.contains("\"kernel/a\\nb.ko\" has characters other than printable ASCII; rename it"),
         "{error}"
     );
-    // A link of --modules leads nowhere.
+    // A link in --modules leads nowhere.
     fs::remove_file(&odd).unwrap();
     fs::write(dir.join("outside.ko"), "").unwrap();
     symlink(dir.join("outside.ko"), dir.join("built/kernel/outside.ko")).unwrap();
@@ -299,7 +300,7 @@ fn part(entry: &Path, name: &str) -> PathBuf {
     if name.is_empty() { entry.to_owned() } else { entry.join(name) }
 }
 
-/// What may lie where a file was: whoever opens a FIFO waits.
+/// What may be in the place of a file: opening a FIFO blocks.
 fn put_fifo(path: &Path) {
     if path.is_dir() {
         fs::remove_dir_all(path).unwrap();
@@ -326,7 +327,8 @@ fn what_is_no_file_is_never_read(dir: &Path) {
         assert!(replaced.starts_with("modules/") || read.is_err(), "{replaced}");
         assert!(!matches!(read, Ok(Some(_))), "{replaced}");
     }
-    // It is removed, and a dead process's temporary directory that is none does no harm.
+    // It is removed; a dead process's temporary directory that is not a
+    // directory does no harm.
     assert!(entry.metadata().unwrap().file_type().is_fifo());
     store.remove("6.1.0-test").unwrap();
     mkfifo(&store.root().join(".adding-999999-0"), Mode::S_IRWXU).unwrap();
@@ -340,7 +342,7 @@ fn what_is_no_file_is_never_read(dir: &Path) {
         let error = add(&store, &source, &mut |_| ()).unwrap_err().to_string();
         assert!(error.ends_with("it is a FIFO and no regular file"), "{error}");
     }
-    // A directory, and more than any of them holds.
+    // A directory, and a file larger than any limit.
     let added = add(&store, &source, &mut |_| ()).unwrap();
     for (name, sentence) in
         [("entry.json", "64 KiB"), ("SHA256SUMS", "32 MiB"), ("kernel", "is not what was added")]
@@ -367,7 +369,7 @@ fn a_link_in_the_store_is_not_followed(dir: &Path) {
         let read = store.get("6.1.0-test").and_then(|kernel| kernel.modules()?.read("veth"));
         assert!(!matches!(read, Ok(Some(_))), "{name}");
         assert!(name.starts_with("modules/") || read.is_err(), "{name}");
-        // What it leads to stays when the kernel is removed.
+        // Its target stays when the kernel is removed.
         store.remove("6.1.0-test").unwrap();
         assert!(names(store.root()).is_empty(), "{name}");
         if outside.is_dir() { fs::remove_dir_all(&outside) } else { fs::remove_file(&outside) }.unwrap();
@@ -403,7 +405,7 @@ fn a_tampered_entry_is_none_and_says_so(dir: &Path) {
     fs::write(&entry, "[".repeat(60_000)).unwrap();
     assert!(store.list().unwrap().is_empty());
     store.remove("6.1.0-test").unwrap();
-    // Names that no entry has.
+    // Names that no entry can have.
     for name in ["\x1b[2J", "a b", "\u{202e}"] {
         fs::create_dir(store.root().join(name)).unwrap();
     }
@@ -413,8 +415,8 @@ fn a_tampered_entry_is_none_and_says_so(dir: &Path) {
     assert!(store.remove("../store").is_err() && store.remove("..").is_err());
 }
 
-/// Makes a file system with these options, of this thread alone: the machine
-/// sees neither the mount nor the files.
+/// Mounts a file system with these options, in this thread alone: the rest of
+/// the machine sees neither the mount nor the files.
 fn small_disk(root: &Path, options: &str) {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
@@ -461,7 +463,7 @@ fn boot(kernel: &KernelImage) -> Result<(), Failed> {
     if said == expected { Ok(()) } else { Err(format!("{said:#?}\ninstead of {expected:#?}\n{log}").into()) }
 }
 
-/// What the guest's first serial port said.
+/// The output of the guest's first serial port.
 fn qemu(image: &Path, initrd: &Path) -> Result<String, Failed> {
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(["-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on", "-accel", "tcg,thread=single"])
@@ -499,7 +501,8 @@ fn qemu(image: &Path, initrd: &Path) -> Result<String, Failed> {
     log.map_err(|e| e.to_string().into())
 }
 
-/// Life as a guest's init: load the modules, say so, reboot, which ends QEMU.
+/// Runs as a guest's init: loads the modules, reports it, and reboots, which
+/// ends QEMU.
 fn guest() -> ! {
     let order = fs::read_to_string(MODULE_LIST).unwrap_or_default();
     for name in order.lines() {

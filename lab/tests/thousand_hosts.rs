@@ -1,4 +1,4 @@
-//! 1,000 hosts on one bridge, captured as by default, in a process of their own.
+//! 1,000 hosts on one bridge, captured as by default, in their own process.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,14 +12,14 @@ use lab::topology::Topology;
 use lab::wire::now;
 
 faultlab_testkit::tests![faultlab_testkit::isolated::main:
-    // The only one: what is measured is the whole process.
+    // The only test: it measures the whole process.
     a_thousand_hosts_take_less_than_100_mb,
 ];
 
-/// A bridge takes 1023 ports: net/bridge/br_private.h, BR_MAX_PORTS.
+/// A bridge has at most 1023 ports: net/bridge/br_private.h, BR_MAX_PORTS.
 const HOSTS: u32 = 1000;
 
-/// What the process may have resident, in kB: 100 MB.
+/// The limit on the resident set of the process, in kB: 100 MB.
 const RESIDENT_MAX: u64 = 100_000;
 
 fn a_thousand_hosts_take_less_than_100_mb() {
@@ -38,7 +38,7 @@ fn a_thousand_hosts_take_less_than_100_mb() {
     assert!(peak < RESIDENT_MAX, "{HOSTS} hosts made {peak} kB resident, not less than {RESIDENT_MAX} kB");
 }
 
-/// Every second link is given from the bridge's end: either may come first.
+/// Every second link is given from the bridge's end: either end may come first.
 fn behind_a_router() -> Topology {
     let begin = Topology::new().bridge("lan").router("router").link("router 10.0.0.1/16", "lan");
     (1..=HOSTS).fold(begin, |topology, n| {
@@ -48,7 +48,7 @@ fn behind_a_router() -> Topology {
     })
 }
 
-/// The most that was ever resident, in kB: VmHWM of proc_pid_status(5).
+/// The peak resident set, in kB: VmHWM of proc_pid_status(5).
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");

@@ -50,10 +50,10 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 80;
-/// No condition here takes longer, on however slow a machine.
+/// No condition here takes longer, even on a slow machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs `body` on a thread of its own, with a runtime of its own.
+/// Runs `body` on its own thread, with its own runtime.
 fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
     alone_async(|| async { timeout(DEADLINE, body()).await.expect("in time") });
 }
@@ -67,7 +67,7 @@ async fn until(name: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Two hosts, and the namespace in which the wire has its ends.
+/// Two hosts, and the namespace with the wire's ends.
 struct Net {
     a: Namespace,
     b: Namespace,
@@ -76,7 +76,7 @@ struct Net {
 }
 
 impl Net {
-    /// Everything up, and offloads off where a wire needs that.
+    /// Everything up, with offloads off where a wire needs that.
     async fn new() -> Self {
         let net = Self::with_offloads().await;
         offload::switch_off(&net.a, "eth0").unwrap();
@@ -87,9 +87,9 @@ impl Net {
     async fn with_offloads() -> Self {
         let [a, b, lab] = ["a", "b", "lab"].map(|name| applicable(Namespace::new(name)));
         for ns in [&a, &b, &lab] {
-            // Neighbour discovery would mix with the frames that are counted.
+            // Neighbour discovery would mix with the counted frames.
             write_sysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1");
-            // A topology pins it, too: no more under way than a ring holds.
+            // A topology sets it too: no more frames in flight than a ring holds.
             write_sysctl(ns, "net/ipv4/tcp_rmem", "4096 131072 2097152");
         }
         let netlink = connect_netlink(&lab);
@@ -151,7 +151,7 @@ async fn up(netlink: &Handle, name: &str) {
     netlink.link().set(LinkUnspec::new_with_name(name).up().build()).execute().await.unwrap();
 }
 
-/// Writes a sysctl of a namespace, if it has that one.
+/// Writes a sysctl of a namespace, if it exists.
 fn write_sysctl(ns: &Namespace, name: &str, value: &str) {
     match ns.enter(|| std::fs::write(format!("/proc/sys/{name}"), value)) {
         Err(e) if e.kind() != ErrorKind::NotFound => panic!("{name}: {e}"),
@@ -170,7 +170,7 @@ impl Tap {
         Self(socket)
     }
 
-    /// The TCP frames since the last call, with those of the other direction.
+    /// The TCP frames since the last call, in both directions.
     fn frames(&mut self) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut buffer = vec![0; 1 << 16];
@@ -187,7 +187,7 @@ impl Tap {
     }
 }
 
-/// A counter of TcpExt in /proc/net/netstat; zero where the kernel has no such counter.
+/// A counter of TcpExt in /proc/net/netstat; zero if the kernel lacks it.
 fn tcp_ext(ns: &Namespace, name: &str) -> u64 {
     let netstat = ns.enter(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).unwrap();
     let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -204,7 +204,7 @@ fn data(wire: &Wire) -> Vec<Record> {
     wire.frames().into_iter().filter(|record| record.header.is_some() && record.length > 0).collect()
 }
 
-/// Writes to one end what the other reads.
+/// Writes to one end, and reads at the other.
 async fn says(from: &mut TcpStream, to: &mut TcpStream, what: &[u8]) {
     from.write_all(what).await.unwrap();
     let mut heard = vec![0; what.len()];
@@ -220,7 +220,7 @@ fn carries_every_byte() {
         let wire = net.wire(Pass);
         let listener = net.listen();
         let (mut client, mut server) = net.connect(&listener).await;
-        // A length that no segment's is a multiple of.
+        // A length that is not a multiple of any segment's.
         let pattern: Rc<Vec<u8>> =
             Rc::new((0..65521_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
         let sent = pattern.clone();
@@ -320,7 +320,7 @@ fn delays() {
 
 fn shifts_one_timestamp_clock() {
     run(|| async {
-        // An hour at 1000 ticks a second, backwards.
+        // An hour at 1000 ticks per second, backwards.
         let shift = 0_u32.wrapping_sub(3_600_000);
         let net = Net::new().await;
         let wire = net.wire(ShiftTimestampClock::new(Direction::There, shift));
@@ -330,14 +330,14 @@ fn shifts_one_timestamp_clock() {
         for _ in 0..100 {
             says(&mut client, &mut server, b"question").await;
             says(&mut server, &mut client, b"answer").await;
-            // At once: what a socket buffer holds differs from kernel to kernel.
+            // At once: the capacity of a socket buffer varies between kernels.
             from_a.extend(at_a.headers());
             to_b.extend(at_b.headers());
         }
         let syn = |headers: &[Header]| headers.iter().find(|h| h.flags.opens()).unwrap().timestamps.unwrap();
         assert_eq!(syn(&to_b).tsval, syn(&from_a).tsval.wrapping_add(shift));
         assert_eq!(syn(&to_b).tsecr, 0);
-        // What a is told is what a said.
+        // a receives its own timestamps back.
         let said: Vec<_> =
             from_a.iter().filter(|h| h.src.ip() == A).map(|h| h.timestamps.unwrap().tsval).collect();
         let told: Vec<_> =
@@ -390,7 +390,7 @@ fn a_link_is_carried_by_another_when_a_wire_is_gone() {
         assert_eq!(connects().await, "timed out");
         drop(wire);
         assert_eq!(connects().await, "timed out");
-        // From the other side, and without what came meanwhile.
+        // From the other side, and without the frames that came meanwhile.
         let wire = network.wire("b", "a", Box::new(Pass)).unwrap();
         assert_eq!(connects().await, "connected");
         let first = wire.frames().first().and_then(|frame| Some((frame.direction, frame.header?.flags)));
@@ -422,7 +422,7 @@ fn cuts_without_a_word() {
     });
 }
 
-/// The hosts behind port `port` have a clock of their own.
+/// The hosts behind port `port` have their own clock.
 struct BehindPort {
     port: u16,
     clock: ShiftTimestampClock,
@@ -441,8 +441,8 @@ impl Policy for BehindPort {
 fn plays_an_old_server_with_tw_recycle() {
     run(|| async {
         let net = Net::new().await;
-        // One clock for all connections of a, and one that is an hour behind.
-        // Up to 4.9 there is but one; from 4.13 on the sysctl is the namespace's.
+        // One clock for all connections of a, and one that is an hour behind. Up to
+        // 4.9 there is only one; from 4.13 on the sysctl is per namespace.
         write_sysctl(&net.a, "net/ipv4/tcp_timestamps", "2");
         let clock = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
         let (check, handle) = TwRecycle::new(Rule::V4, Direction::There);
@@ -474,7 +474,7 @@ fn plays_an_old_server_with_tw_recycle() {
     });
 }
 
-/// Sends `count` datagrams from a to b while the wire has no turn.
+/// Sends `count` datagrams from a to b while the wire does not run.
 fn burst(net: &Net, count: usize) {
     let socket = net.a.enter(|| std::net::UdpSocket::bind((A, 0))).unwrap();
     (0..count).for_each(|_| assert_eq!(socket.send_to(b"datagram", (B, 9)).unwrap(), 8));

@@ -35,7 +35,7 @@ pub fn scenario() -> Scenario {
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// How far beyond the server's last segment another one follows, in bytes.
+    /// How many bytes beyond the server's last segment the injected one lies.
     stray: Option<u32>,
 }
 

@@ -56,7 +56,7 @@ fn network(ground: &Ground) -> Topology {
 struct Conduct {
     client_closes_its_side: bool,
     keepalive: Option<Side>,
-    /// How often the server pauses in its answer, and for how long.
+    /// The number of pauses in the server's response, and the length of each.
     pauses: u32,
     pause: Duration,
 }

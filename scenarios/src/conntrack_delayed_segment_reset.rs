@@ -1,7 +1,8 @@
 //! "connection reset by peer" on a healthy service: kubernetes/kubernetes#74839.
 //!
-//! The fault delays a segment as networks do: a wire holds it until more than a
-//! window has passed. The variant crafts one, as the Kubernetes test does.
+//! The fault delays a segment, as networks do: a wire holds it until the flow
+//! has advanced by more than a window. The variant crafts a segment, as the
+//! Kubernetes test does.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -36,7 +37,8 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the server's connection", "open"), |_| arms(), play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         .eras([
-            // No feature tells: the behaviour has no switch and no counter.
+            // No feature distinguishes the kernels: the behaviour has no switch and
+            // no counter.
             Era::new("ignored", "6.1 and later", |ground| ground.kernel.at_least(6, 1))
                 .since("6e250dcbff1d ignores a segment below the window, and it stays in its flow")
                 .immune(),
@@ -45,21 +47,21 @@ pub fn scenario() -> Scenario {
         ])
 }
 
-/// A small receive buffer, which a window soon exceeds; up to 4.14 it is one for
-/// all nodes.
+/// A small receive buffer, so that the flow soon exceeds the window. Up to 4.14
+/// the sysctl applies to all nodes.
 fn network() -> Topology {
     let buffer = |t: Topology, node| t.sysctl(node, "net.ipv4.tcp_rmem", "4096 32768 32768");
     ["client", "node", "server"].into_iter().fold(service::network(), buffer)
 }
 
-/// How a segment of the server's comes to arrive below the window.
+/// How one of the server's segments arrives below the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Late {
     /// No segment does.
     Never,
-    /// The wire holds it.
+    /// The wire holds a segment.
     Held,
-    /// It is crafted, this many bytes below the last one.
+    /// A segment is crafted, this many bytes below the last one.
     Crafted(u32),
 }
 
@@ -78,7 +80,8 @@ const MORE_THAN_A_WINDOW: usize = 400_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 async fn play(stage: &Stage<'_>, late: &Late) -> Result<()> {
-    // Once it is set, the next segment with data is held, and no other.
+    // Once `hold` is set, the wire holds the next segment with data, and no
+    // other.
     let holding = Rc::new(Cell::new(false));
     let armed = Rc::clone(&holding);
     let (policy, held) = policy::Hold::matching(move |direction, segment| {

@@ -40,7 +40,7 @@ const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 fn network(ground: &Ground) -> Topology {
     let time = ground.number("keepalive-time");
     service::network()
-        // The server is no router: it drops what the node does not translate.
+        // The server does not forward: it drops what the node does not translate.
         .route("node", "default", "10.0.2.2")
         .sysctl("node", ESTABLISHED, ground.number("established"))
         .sysctl("node", LOOSE, 1)

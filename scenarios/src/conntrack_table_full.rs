@@ -36,7 +36,7 @@ const SETTINGS: &[Setting] = &[
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("a new connection", "connected"), arms, play)
         .needs([Need::Veth, Need::Conntrack, Need::KernelLog, Need::OwnKernel])
-        // nf_conntrack_max is one for the whole kernel.
+        // nf_conntrack_max applies to the whole kernel.
         .sequential(|_| true)
         .settings(SETTINGS)
         .eras([
@@ -54,8 +54,9 @@ fn is_4_10(ground: &Ground) -> bool {
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 
-/// Only the router's table is to fill up: before 4.10 the ends track their own
-/// packets too, so the newcomer shares neither link nor server with the office.
+/// Only the router's table must fill up. Before 4.10 the end hosts also track
+/// their own packets, so the newcomer shares neither a link nor a server with
+/// the office.
 fn network(ground: &Ground) -> Topology {
     Topology::new()
         .hosts(["office", "newcomer"])
@@ -75,8 +76,8 @@ const OFFICE_SERVER: [u8; 4] = [10, 0, 2, 2];
 const NOBODY: [u8; 4] = [10, 0, 2, 99];
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Enough entries that are not ASSURED for one to be near every hash: early_drop
-/// looks at eight buckets, of some 2000 in a guest of 256 MB.
+/// Enough entries that are not ASSURED for one to be near every hash:
+/// early_drop examines eight buckets, of about 2000 in a guest with 256 MB.
 const HALF_OPEN: u16 = 1024;
 
 #[derive(Debug, Clone)]
@@ -143,7 +144,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let counted = [Statistic::Drop, Statistic::EarlyDrop].into_iter().find(grew);
     stage.see("conntrack counts", counted.map_or("nothing".to_owned(), |s| s.to_string()));
     if conduct.unanswered_syns > 0 {
-        // A thousand lines of evidence that say the same.
+        // Omit a thousand identical lines of evidence.
         router.flush()?;
     }
     let logged = stage.logged(Record::conntrack_table_full, Duration::ZERO).await?;

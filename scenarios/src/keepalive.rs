@@ -1,17 +1,18 @@
-//! What the keepalive scenarios have in common.
+//! The common parts of the keepalive scenarios.
 
 use lab::prelude::*;
 
 use crate::actors::KeepaliveSchedule;
 
-/// The kernel's values of a host, from the settings.
+/// The keepalive sysctls of a host, from the settings.
 pub fn kernel_values(network: Topology, host: &str, ground: &Ground) -> Topology {
     ["time", "intvl", "probes"].into_iter().fold(network, |network, key| {
         network.sysctl(host, &format!("net.ipv4.tcp_keepalive_{key}"), ground.number(key))
     })
 }
 
-/// The rule that a time-out follows, or when it came where it follows none.
+/// The rule that explains the time of a timeout, or the time itself if no rule
+/// does.
 pub fn rule(
     schedule: KeepaliveSchedule,
     met: Answer,
@@ -29,7 +30,7 @@ pub fn rule(
     }
 }
 
-/// What a connection met, and which of its probes met it.
+/// The result of a connection, and the keepalive probe that ended it.
 pub fn probe(schedule: KeepaliveSchedule, met: Answer, after: Duration) -> String {
     let (time, intvl) = (schedule.time.as_secs(), schedule.intvl.as_secs());
     match met {

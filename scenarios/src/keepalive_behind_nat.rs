@@ -73,9 +73,9 @@ fn network(ground: &Ground) -> Topology {
 #[derive(Debug, Clone)]
 struct Conduct {
     first: Side,
-    /// Nobody speaks before the client's keepalive has probed.
+    /// Neither side sends before the client's keepalive has probed.
     awaits_probe: bool,
-    /// Who sets TCP_KEEPIDLE.
+    /// The side that sets TCP_KEEPIDLE.
     keepidle: Option<Side>,
 }
 

@@ -1,7 +1,7 @@
 //! "The worker holds a lock for a client whose machine lost power yesterday."
 //!
-//! Keepalive ends the connection at time + probes x intvl: 7200 + 9 x 75 = 7875 s by
-//! default. TCP_USER_TIMEOUT, where it is set, replaces the count of probes.
+//! Keepalive ends the connection after time + probes x intvl: 7200 + 9 x 75 =
+//! 7875 s by default. TCP_USER_TIMEOUT, if set, replaces the probe count.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -55,7 +55,7 @@ fn network(ground: &Ground) -> Topology {
     keepalive::kernel_values(network, "server", ground)
 }
 
-/// Whose values the server's keepalive has.
+/// The source of the server's keepalive values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Values {
     Kernel,
@@ -88,14 +88,14 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    // Only segments are lost: the next hop still answers ARP.
+    // The wire drops only segments: the next hop still answers ARP.
     let cut = Rc::new(Cell::new(false));
     let link = Rc::clone(&cut);
     let wire = stage.wire("client", "server", policy::Discard::matching(move |_, _| link.get()))?;
     let (client, server) = (stage.host("client"), stage.host("server"));
     let mut flow = Flow::open(client, (server.address(), 80), server, 80).await?;
     flow.exchange(Side::Client, PATIENCE).await?;
-    // What is unacknowledged would be retransmitted, and notice.
+    // Retransmissions of unacknowledged data would detect the dead peer.
     flow.settle().await?;
     let app = conduct.keepalive == Some(Values::Application);
     let schedule = KeepaliveSchedule::new(stage.ground, if app { "app-" } else { "" });
@@ -116,7 +116,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (asked, answered) = keepalive_schedule::probes(&wire, Direction::Back).await;
     let counted = stage.counters("server")?.telling();
 
-    // What the server's kernel believes, and whether its peer can be reached.
+    // The state in the server's kernel, and whether its peer is reachable.
     let believes = sockets(server.namespace())?.into_iter().find(|s| s.local.port() == 80);
     let believes = believes.map_or("none".to_owned(), |socket| socket.state.to_string());
     let peer = connect(server, 0, (client.address(), 7), PATIENCE).await?;

@@ -1,4 +1,4 @@
-//! The catalogue of faults: one file each, in the words of the incident.
+//! The catalogue of faults: one file each, described as the users saw it.
 
 pub mod actors;
 mod conntrack_beyond_window_reset;
@@ -91,7 +91,8 @@ mod tests {
         }
     }
 
-    /// A cell that is made of the conduct says what was planted, not what was met.
+    /// A cell derived from the conduct shows what was planted, not what was
+    /// observed.
     #[test]
     fn no_cell_is_made_of_the_conduct() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -32,7 +32,7 @@ const CARD: Card = Card {
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the link of the next dead namespace", "is freed"), |_| arms(), play)
         .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog, Need::OwnKernel])
-        // One thread for the whole kernel.
+        // One thread frees the namespaces of the whole kernel.
         .sequential(|_| true)
         .recheck(Recheck::Look)
         .eras([
@@ -68,7 +68,7 @@ fn arms() -> Arms<Conduct> {
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (node, bridge, device) = (stage.host("node"), stage.host("bridge"), stage.own_device("veth"));
     let failed = |tried: &'static str| move |e| Error::kernel("node", tried, e);
-    // Both pods are made before: up to 4.16 none is made meanwhile.
+    // Create both pods first: up to 4.16 none can be created during the hang.
     let (pod, next) = (Namespace::new("pod")?, Namespace::new("next pod")?);
     link::add_veth(bridge.namespace(), "next", &next, "eth0").map_err(failed("add a veth"))?;
     let mut holder = conduct.hold(node, &device).await?;
@@ -76,7 +76,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     if conduct.tried == Tried::MoveItOut {
         link::move_to(&pod, &device, node.namespace()).map_err(failed("move a link back"))?;
     }
-    // A namespace dies with its last descriptor.
+    // A namespace dies when its last descriptor is closed.
     drop(pod);
     stage.pass(Duration::from_secs(1)).await;
     if conduct.tried == Tried::EndTheHolder {

@@ -1,11 +1,13 @@
 //! A stand-in for a kubelet that has its network set up by CNI plugins.
 //!
-//! Two loops of the kubelet meet in one lock. A teardown takes the pod's lock
-//! and has a child process, the plugin, delete the pod's link. The relist of the
-//! pod lifecycle event generator (pkg/kubelet/pleg/generic.go) asks every second
-//! for the state of the sandboxes, and under the same lock for the address in
-//! each (pkg/kubelet/dockershim/network/plugins.go: TearDownPod and
-//! GetPodNetworkStatus). It asks for all pods; the kubelet, for those that changed.
+//! Two loops of the kubelet contend for one lock. A teardown takes the pod's
+//! lock and has a child process, the plugin, delete the pod's link. Once a
+//! second, the relist of the pod lifecycle event generator
+//! (pkg/kubelet/pleg/generic.go) queries the state of the sandboxes and, under
+//! the same lock, the address in each
+//! (pkg/kubelet/dockershim/network/plugins.go: TearDownPod and
+//! GetPodNetworkStatus). This stand-in queries all pods; the kubelet, only
+//! those that changed.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,9 +21,9 @@ use tokio::sync::Mutex;
 
 /// pkg/kubelet/kubelet.go: plegRelistPeriod.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How soon a process is gone that can be killed.
+/// How soon a process is gone after it was killed, if it can be killed.
 const GRACE: Duration = Duration::from_millis(200);
-/// As good as for ever.
+/// Long enough to count as for ever.
 const EVER: Duration = Duration::from_secs(86_400);
 
 /// The agent of a node.
@@ -43,8 +45,8 @@ struct Pod<'a> {
 }
 
 impl<'a> NodeAgent<'a> {
-    /// An agent with pods, each by the name of its host and of its link on the
-    /// node.
+    /// An agent with pods, each given by the name of its host and the name of its
+    /// link on the node.
     pub fn new(stage: &'a Stage<'a>, pods: &[(&str, &str)]) -> Self {
         let pod = |&(name, link): &(&str, &str)| Pod {
             sandbox: stage.host(name),
@@ -76,47 +78,47 @@ impl<'a> NodeAgent<'a> {
         }
     }
 
-    /// Waits for the ends of two more relists.
+    /// Waits until two more relists have ended.
     ///
     /// # Errors
-    /// Where they do not come.
+    /// If they do not end.
     pub async fn two_relists(&self) -> Result<()> {
         let wanted = self.relists.get() + 2;
         self.stage.until("two more relists", || Ok(self.relists.get() >= wanted)).await
     }
 
-    /// How long ago the last relist began; a second or so in good health.
+    /// The time since the last relist began; about a second on a healthy node.
     pub fn last_active(&self) -> Duration {
         self.stage.elapsed().saturating_sub(self.active.get())
     }
 
-    /// How long the longest relist took, or takes.
+    /// The duration of the longest relist, including one that is still running.
     pub fn longest(&self) -> Duration {
         self.longest.get().max(self.last_active())
     }
 
-    /// Tears a pod's network down. Without a deadline for the plugin it waits as
-    /// long as that takes, and does not reap it. With one it kills and reaps, as
-    /// far as that goes, and gives up: false.
+    /// Tears down a pod's network. Without a deadline it waits for the plugin as
+    /// long as that takes, and does not reap it. With a deadline it kills the
+    /// plugin, reaps it if possible, and gives up: false.
     pub async fn tear_down(&self, pod: usize, deadline: Option<Duration>) -> Result<bool> {
         let pod = &self.pods[pod];
         let _lock = pod.lock.lock().await;
         let child = link::delete_in_child(self.stage.host("node"), &pod.link, c"cni-plugin")?;
         let plugin = Rc::new(child);
-        // The first is the one that is watched.
+        // The first plugin is the one that is observed.
         pod.plugin.borrow_mut().get_or_insert_with(|| Rc::clone(&plugin));
         let mut ended = plugin.ends_within(deadline.unwrap_or(EVER)).await;
         if deadline.is_some() {
             plugin.kill();
             ended |= plugin.ends_within(GRACE).await;
-            // What it met does not matter: to delete what is gone is no error
+            // The result does not matter: deleting a missing link is not an error
             // (CNI specification, DEL).
             plugin.reap();
         }
         Ok(ended)
     }
 
-    /// What a teardown met, in a word; none yet is none.
+    /// The result of a teardown, in a word; `None` if there is none yet.
     pub fn met(teardown: Option<bool>) -> &'static str {
         match teardown {
             None => "waits",
@@ -130,7 +132,7 @@ impl<'a> NodeAgent<'a> {
         self.pods[pod].plugin.borrow().clone()
     }
 
-    /// How a plugin's process is, in a row.
+    /// The state of a plugin's process, as a row shows it.
     pub async fn see_plugin(&self, pod: usize, row: &str) {
         let Some(plugin) = self.plugin(pod) else { return };
         match plugin.at_rest().await {
@@ -139,13 +141,13 @@ impl<'a> NodeAgent<'a> {
         }
     }
 
-    /// The node's condition: not ready when relisting has stood still for
-    /// longer than a threshold.
+    /// The node's condition: not ready if the last relist began longer ago than a
+    /// threshold.
     pub fn node(&self, threshold: Duration) -> &'static str {
         if self.last_active() > threshold { "NotReady" } else { "Ready" }
     }
 
-    /// What the kubelet says of it (pkg/kubelet/pleg/generic.go: Healthy).
+    /// The kubelet's message (pkg/kubelet/pleg/generic.go: Healthy).
     pub fn health(&self, threshold: Duration) -> String {
         let (active, limit) = (go(self.last_active()), go(threshold));
         if self.last_active() > threshold {

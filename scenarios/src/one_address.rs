@@ -1,6 +1,6 @@
-//! What the scenarios have in common in which hosts with timestamp clocks of
-//! their own share one address: the hosts, and the server's check of
-//! tcp_tw_recycle, the kernel's own or the model of it on a wire.
+//! The common parts of the scenarios in which hosts with different timestamp
+//! clocks share one address: the hosts, and the server's check of
+//! tcp_tw_recycle, either the kernel's own or its model on a wire.
 
 use std::cell::Cell;
 
@@ -8,15 +8,15 @@ use lab::prelude::*;
 use lab::scenario::{Shows, Values};
 use lab::wire::tw_recycle::{self, TwRecycle, TwRecycleHandle};
 
-/// Removed in 4.12; up to 4.10 one for all namespaces.
+/// Removed in 4.12; up to 4.10 it applies to all namespaces.
 pub const RECYCLE: &str = "net.ipv4.tcp_tw_recycle";
-/// 2 is 1 without a random offset per connection (4.10 and later).
+/// 2 means 1 without a random offset per connection (4.10 and later).
 pub const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
-/// An hour, in the milliseconds that timestamps count (4.13 and later).
+/// An hour in milliseconds, the unit of timestamps (4.13 and later).
 pub const HOUR: u32 = 3_600_000;
 
-/// Two hosts, host-b behind a wire, that reach the server through a router;
-/// what lies between that and the server is for the scenario to say.
+/// Two hosts, host-b behind a wire, that reach the server through a router. The
+/// scenario adds what lies between the router and the server.
 pub fn two_hosts() -> Topology {
     Topology::new()
         .host("host-a")
@@ -25,12 +25,12 @@ pub fn two_hosts() -> Topology {
         .host("server")
         .link("host-a 10.0.1.2/24", "nat 10.0.1.1/24")
         .wire("host-b 10.0.2.2/24", "nat 10.0.2.1/24")
-        // The clock is the machine's, and host-b's that of the wire.
+        // The clock is the machine's; the wire shifts that of host-b.
         .sysctl_where_known("host-a", TIMESTAMPS, 2)
         .sysctl_where_known("host-b", TIMESTAMPS, 2)
 }
 
-/// Whose check it is, and for how long a stamp counts.
+/// Which check applies, and how long a timestamp stays valid.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "recycle",
@@ -55,8 +55,8 @@ pub const ERAS: &[Era] = &[
         kernels: "4.12 and later",
         since: "4396e46187ca removed the sysctl and the check",
         shows: Shows::Immune,
-        // An older kernel whose sysctl cannot be seen hides it from this
-        // namespace: it needs a machine of its own.
+        // An older kernel whose sysctl is not visible hides it from this namespace:
+        // the scenario needs its own machine.
         recognise: |ground| ground.kernel.at_least(4, 12),
     },
 ];
@@ -65,12 +65,12 @@ fn modelled(ground: &Ground) -> bool {
     ground.word("recycle") != "kernel"
 }
 
-/// Whether there is a check, of whatever kind.
+/// Whether there is a check of any kind.
 pub fn recycles(ground: &Ground) -> bool {
     modelled(ground) || ground.kernel.has_sysctl(RECYCLE)
 }
 
-/// Whether arms must run one after another: the kernel's knob is one for all.
+/// Whether arms must run sequentially, because the kernel's sysctl is global.
 pub fn sequential(ground: &Ground) -> bool {
     !modelled(ground) && ground.kernel.has_sysctl(RECYCLE)
 }
@@ -80,7 +80,7 @@ pub fn knob(ground: &Ground) -> u8 {
     u8::from(!modelled(ground))
 }
 
-/// What the server's administrator does in the incident.
+/// What the server's administrator does during the incident.
 #[derive(Debug, Clone, Copy)]
 pub enum Measure {
     None,
@@ -93,12 +93,12 @@ pub struct Check<'a> {
     stage: &'a Stage<'a>,
     server: &'a Host,
     model: Option<TwRecycleHandle>,
-    /// Whether the kernel's knob is on.
+    /// Whether the kernel's sysctl is on.
     on: Cell<bool>,
 }
 
 impl<'a> Check<'a> {
-    /// Puts the model, or a cable, between a router and the server.
+    /// Puts the model, or a plain cable, between a router and the server.
     pub fn of(stage: &'a Stage<'a>, router: &str, server: &str) -> Result<Self> {
         let rule = match stage.ground.word("recycle") {
             "model-3.10" => tw_recycle::Rule::V3_10,
@@ -117,7 +117,7 @@ impl<'a> Check<'a> {
         Ok(Self { stage, server: stage.host(server), model, on })
     }
 
-    /// Takes a measure on the server.
+    /// Applies a measure on the server.
     pub fn take(&self, measure: Measure) -> Result<()> {
         let (key, off): (_, fn(&TwRecycleHandle)) = match measure {
             Measure::None => return Ok(()),
@@ -129,8 +129,8 @@ impl<'a> Check<'a> {
         sysctl::set_where_known(self.server.namespace(), key, "0")
     }
 
-    /// What happens while `other` has tcp_tw_recycle=0. Where the kernel has one
-    /// knob for all it is off meanwhile; the server keeps its stamps.
+    /// Runs `other` with tcp_tw_recycle=0. If the kernel has one global sysctl, it
+    /// is off meanwhile; the server keeps its timestamps.
     pub async fn sparing<T>(&self, other: &Host, what: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
         sysctl::set_where_known(other.namespace(), RECYCLE, "0")?;
         let happened = what().await;
@@ -140,18 +140,18 @@ impl<'a> Check<'a> {
         happened
     }
 
-    /// When a stamp that is taken now has expired for sure: stamps count whole
-    /// seconds, so it is one more than the window.
+    /// When a timestamp recorded now has certainly expired. Timestamps count whole
+    /// seconds, so this is one second more than the window.
     pub fn expiry(&self) -> Duration {
         self.stage.elapsed() + self.stage.ground.seconds("paws-window") + Duration::from_secs(1)
     }
 
-    /// Lets time pass until `expiry`.
+    /// Waits until `expiry`.
     pub async fn expired(&self, expiry: Duration) {
         self.stage.pass(expiry.saturating_sub(self.stage.elapsed())).await;
     }
 
-    /// Records whether PAWSPassive moved while `client` connected.
+    /// Records whether PAWSPassive increased while `client` connected.
     pub fn see(&self, client: &str) -> Result<()> {
         let (passive, who) = match &self.model {
             Some(model) => {

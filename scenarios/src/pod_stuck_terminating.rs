@@ -34,7 +34,7 @@ const CARD: Card = Card {
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the teardown", "done"), arms, play)
         .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket])
-        // Where one arm stalls the RTNL mutex, the others would stall with it.
+        // If one arm stalls the RTNL mutex, all others stall too.
         .sequential(|ground| ground.clock == Clock::Virtual)
         .recheck(Recheck::Look)
         .settings([
@@ -97,7 +97,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
     })
 }
 
-/// The period of a relist, and what a late one needs besides.
+/// The relist period, plus the slack of a late one.
 const PERIOD: Duration = Duration::from_secs(2);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -110,7 +110,7 @@ async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, 
     let (node, pod_c, threshold) =
         (stage.host("node"), stage.host("pod-c"), stage.ground.seconds("threshold"));
     let mut flow = Flow::open(stage.host("pod-b"), (pod_c.address(), 80), pod_c, 80).await?;
-    // Between two relists: the teardown is to find the pod's lock free.
+    // Between two relists, so that the teardown finds the pod's lock free.
     agent.two_relists().await?;
     let mut hold = match conduct.held {
         Held::Nothing => None,

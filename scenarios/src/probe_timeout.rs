@@ -1,9 +1,9 @@
 //! "Readiness probe failed: context deadline exceeded", on and off, since an
-//! eviction put more load on the node. And then the restarts.
+//! eviction put more load on the node. Then the restarts began.
 //!
-//! No two loads on a CPU are alike, so the agent waits 1.5 s where a busy CPU would
-//! make it wait. Probes, answers and RSTs are a real kernel's; the rules are the
-//! kubelet's.
+//! CPU load is not reproducible, so the agent waits 1.5 s where a busy CPU
+//! would delay it. Probes, answers and RSTs come from a real kernel; the rules
+//! are the kubelet's.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -42,7 +42,8 @@ const CARD: Card = Card {
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("restarts", "0"), |_| arms(), play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
-        // Eight arms at once would be a load of their own, and virtual time is free.
+        // Eight arms at once would be a load of their own. Virtual time costs
+        // nothing.
         .sequential(|ground| ground.clock == Clock::Virtual)
         .settings([
             Setting::seconds("period", "periodSeconds", 2, 10),
@@ -57,7 +58,7 @@ fn network() -> Topology {
         .hosts(["pod", "neighbour"])
         .link("node 10.0.0.1/24", "pod 10.0.0.2/24")
         .link("neighbour 10.0.1.2/24", "node 10.0.1.1/24")
-        // As kube-proxy does for what comes by a service (--masquerade-all).
+        // As kube-proxy does for traffic to a service (--masquerade-all).
         .rule("node", Rule::masquerade("masquerade", "pod"))
         .sysctl_where_known("node", TIMESTAMPS, 2)
         .sysctl_where_known("neighbour", TIMESTAMPS, 2)
@@ -65,13 +66,14 @@ fn network() -> Topology {
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// The probes that meet a busy node.
+    /// The probes that find the node busy.
     busy_at: Vec<u32>,
     /// timeoutSeconds, and failureThreshold of each probe.
     timeout: u64,
     readiness: u32,
     liveness: u32,
-    /// The links carry a neighbour's newer clock, and the check of tcp_tw_recycle.
+    /// The links carry a neighbour's newer timestamps, and the check of
+    /// tcp_tw_recycle.
     tw_recycle: bool,
 }
 
@@ -104,7 +106,7 @@ fn arms() -> Arms<Conduct> {
 }
 
 const AGENT: ([u8; 4], u16) = ([10, 0, 0, 2], 8080);
-/// More than one second and less than five, and than any period.
+/// More than one second, less than five, and shorter than any period.
 const BUSY: Duration = Duration::from_millis(1500);
 /// Two bursts of load, and the probes after them.
 const PERIODS: u32 = 10;
@@ -115,7 +117,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         let timeout = Duration::from_secs(conduct.timeout);
         Spec { period, timeout, failure_threshold, ..Spec::default() }
     };
-    // The neighbour calls in every arm; the check of the server does the harm.
+    // The neighbour connects in every arm; only the server's check does harm.
     if conduct.tw_recycle {
         stage.wire("neighbour", "node", policy::ShiftTimestampClock::new(Direction::There, HOUR))?;
         stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::V4, Direction::There).0)?;

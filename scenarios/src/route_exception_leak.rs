@@ -1,8 +1,8 @@
 //! "unregister_netdevice: waiting for vethX to become free. Usage count = 19",
-//! and nothing holds the device: the kernel has lost count.
+//! and nothing holds the device: the kernel leaked references.
 //!
-//! On one processor the message must arrive during the lookup: from the softirq of
-//! netem's timer. 600 us of delay at 8 ns an instruction are some 75,000
+//! On one processor the message must arrive during the lookup, from the softirq
+//! of netem's timer. 600 us of delay at 8 ns per instruction are about 75,000
 //! instructions, a few rounds of the flood.
 
 use lab::evidence::route_cache;
@@ -53,15 +53,16 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the device is freed", "yes"), |_| arms(), play)
         .needs([Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::OwnKernel])
         .needs_own_guest()
-        // The number of cached routes is one for the whole kernel.
+        // The limit on cached routes applies to the whole kernel.
         .sequential(|_| true)
         .recheck(Recheck::Never)
         .eras(ERAS)
 }
 
 /// The releases that drop the oldest exception, since 67d6d681e15b, and those
-/// that clear it first, since ac1499fcd40f: CVE-2025-68241. No feature tells them
-/// apart. A kernel about which this page is wrong ends as not expected.
+/// that clear it first, since ac1499fcd40f: CVE-2025-68241. No feature
+/// distinguishes them. If this list is wrong about a kernel, the outcome is not
+/// as expected.
 const DROPS: &str = "4.4.284 4.9.283 4.14.247 4.19.207 5.4.146 5.10.65 5.13.17 5.14.4 5.15";
 const CLEARING: &str =
     "6.18 and later, and stable kernels from 5.4.302, 5.10.247, 6.1.159, 6.6.117, 6.12.59 on";
@@ -87,12 +88,12 @@ struct Conduct {
     /// Whether the destinations share a bucket.
     one_bucket: bool,
     flush: bool,
-    /// How long before the device goes.
+    /// How long to wait before the device is deleted.
     wait: Duration,
     end: End,
 }
 
-/// How the device goes, and what is open then.
+/// How the device is deleted, and which sockets are open then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     IsDeleted,
@@ -116,15 +117,15 @@ fn arms() -> Arms<Conduct> {
         .remedy("close-every-socket", "no program has anything open before the delete", |arm| {
             arm.end = End::IsDeletedWithNothingOpen;
         })
-        // Last, because it stops the worker that frees namespaces.
+        // This arm is last, because it stops the worker that frees namespaces.
         .variant("namespace-dies", "the device is not deleted: its namespace dies", |arm| {
             arm.end = End::ItsNamespaceDies;
         })
 }
 
-/// More than a bucket holds: 5 to 10.
+/// More than the capacity of a bucket, 5 to 10.
 const DESTINATIONS: usize = 16;
-/// One in a few hundred comes in the middle of a lookup.
+/// One in a few hundred arrives in the middle of a lookup.
 const MESSAGES: usize = 8192;
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -138,9 +139,10 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let bystander = Namespace::new("bystander")?;
     link::add_veth(at.namespace(), "other", &bystander, "eth0").map_err(failed("add a link"))?;
     let sockets = (Router::new(stage.network(), "router", "pod", "eth0")?, Lookups::new(pod)?);
-    // The message itself leaves a route in the cache, whatever it is about.
+    // The message itself leaves a route in the cache, whatever its destination.
     sockets.0.tell(at.address())?;
-    // Networks of earlier arms go, and with them their cached routes.
+    // Networks of earlier arms are torn down, and their cached routes with
+    // them.
     stage.pass(Duration::from_secs(2)).await;
     let before = route_cache::entries()?;
 
@@ -156,8 +158,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let lost = route_cache::entries()?.saturating_sub(before);
     stage.see("cached routes lost", if lost == 0 { "none" } else { "some" });
 
-    // Both namespaces of a link stay while its delete waits: the other end is
-    // freed after this one.
+    // Both namespaces of a link persist while its delete waits: the other end
+    // is freed after this one.
     let (name, far) = (device.clone(), at.namespace().try_clone()?);
     let mut delete = if conduct.end == End::ItsNamespaceDies {
         let dying = Namespace::new("dying")?;
@@ -174,7 +176,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     stage.see("another namespace is freed", if next { "yes" } else { "no" });
     let freed = match &mut delete {
         Some(delete) => delete.within(Duration::ZERO).await.is_some(),
-        // The worker goes on to the next namespace when it has freed the device.
+        // The worker continues with the next namespace once it has freed the
+        // device.
         None => next,
     };
     stage.see("the device is freed", if freed { "yes" } else { "no" });

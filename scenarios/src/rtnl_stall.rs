@@ -1,5 +1,5 @@
 //! "`ip addr` hangs on the whole machine, and so does everything that touches a
-//! network; the pods that run go on serving."
+//! network. Running pods keep serving."
 //!
 //! The holder sleeps in a copy from its own memory (net/ethtool/ioctl.c:
 //! ethtool_get_strings).
@@ -64,7 +64,7 @@ struct Conduct {
     mutex_is_held: bool,
     holder_ends: bool,
     asks_again: bool,
-    /// Where everything is asked.
+    /// The namespace of the requests.
     at: &'static str,
 }
 

@@ -1,20 +1,20 @@
-//! What the conntrack scenarios have in common: a client, a node that
-//! translates a service address to the server, and the server.
+//! The common parts of the conntrack scenarios: a client, a node that
+//! translates a service address to the server's, and the server.
 
 use lab::prelude::*;
 use lab::wire::Wire;
 use lab::wire::segment::Header;
 
-/// The address that the client knows, as Kubernetes gives them.
+/// The service address, as Kubernetes assigns them.
 pub const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
-/// What it is translated to.
+/// The address that it is translated to.
 pub const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
 
 const BE_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
-/// Whether conntrack picks up a flow in the middle.
+/// Whether conntrack picks up a flow in mid-stream.
 pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
 
-/// The network; the server's link is a wire.
+/// The network. The server's link is a wire.
 pub fn network() -> Topology {
     translated(hosts().wire("node 10.0.2.1/24", "server 10.0.2.2/24"))
 }
@@ -42,7 +42,7 @@ pub async fn open(stage: &Stage<'_>) -> Result<Flow> {
     Flow::open(stage.host("client"), service, stage.host("server"), BACKEND.1).await
 }
 
-/// A remedy that every one of the scenarios tries.
+/// A remedy that all of these scenarios try.
 pub fn drop_invalid<C: Clone>(arms: Arms<C>) -> Arms<C> {
     arms.remedy("drop-invalid", "the node drops INVALID packets in forward", |arm| {
         arm.rule("node", Rule::drop("invalid").ct_state(CtState::INVALID));
@@ -63,8 +63,8 @@ async fn last_of_server(wire: &Wire) -> Result<Header> {
     last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server sent no segment".into()))
 }
 
-/// Injects a segment that the server might send next but for its sequence
-/// number, which is `by` beyond the last one's.
+/// Injects a segment as the server might send it next, except that its sequence
+/// number is `by` beyond the last one.
 pub async fn inject(stage: &Stage<'_>, wire: &Wire, by: u32) -> Result<()> {
     use lab::wire::segment::{Flags, Segment};
     let last = last_of_server(wire).await?;
@@ -74,7 +74,7 @@ pub async fn inject(stage: &Stage<'_>, wire: &Wire, by: u32) -> Result<()> {
     Ok(())
 }
 
-/// An idle connection to which nothing happened is open.
+/// An idle, undisturbed connection remains open.
 pub fn open_or(met: Answer) -> String {
     if met == Answer::Nothing { "open".to_owned() } else { met.to_string() }
 }

@@ -1,20 +1,20 @@
-//! What the scenarios of a device that cannot be freed have in common.
+//! The common parts of the scenarios in which a device cannot be freed.
 
 use lab::evidence::kernel_log::Waiting;
 use lab::prelude::*;
 use lab::probe::Holder;
 
-/// What a healthy kernel needs at most, on a busy machine.
+/// The most that a healthy kernel needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What happens to the device, and what is tried.
+/// What happens to the device, and which remedy is tried.
 #[derive(Debug, Clone)]
 pub struct Conduct {
     pub device_is_held: bool,
     pub tried: Tried,
 }
 
-/// What is tried when a teardown hangs.
+/// What people try when a teardown hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tried {
     Nothing,
@@ -24,7 +24,7 @@ pub enum Tried {
     DeleteThePeer,
 }
 
-/// The arms that all of them have.
+/// The arms common to all of them.
 pub fn arms(network: Topology) -> Arms<Conduct> {
     let base = Conduct { device_is_held: false, tried: Tried::Nothing };
     Arms::control("nothing holds the device", network, base)
@@ -35,20 +35,21 @@ pub fn arms(network: Topology) -> Arms<Conduct> {
 }
 
 impl Conduct {
-    /// The holder of the node's device, where there is to be one; `slow` is another
-    /// device of the node.
+    /// The task that holds the node's device, if there is to be one; `slow` is
+    /// another device of the node.
     pub async fn hold(&self, node: &Host, device: &str) -> Result<Option<Holder>> {
         Ok(if self.device_is_held { Some(Holder::hold(node, device, "slow").await?) } else { None })
     }
 }
 
-/// The cell of something that others do.
+/// The cell for an operation by others.
 pub fn works(done: bool) -> &'static str {
     if done { "works" } else { "waits" }
 }
 
-/// Records the count in the kernel's log message about a device; one that `waits`
-/// is waited for. Returns the message, to be put behind a sentence.
+/// Records the count in the kernel's log message about a device. If the device
+/// `waits`, this waits for the message. Returns the message, to append to a
+/// sentence.
 pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result<String> {
     let line = unregister_netdevice(stage, device, waits).await?;
     if stage.log().readable() {
@@ -59,12 +60,13 @@ pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result
     Ok(line.map_or(String::new(), |line| format!("; the kernel: {line}")))
 }
 
-/// Waits for the kernel's log message about a device that cannot be freed. Where
-/// it is not `waiting` any more none will come: one that is there is found.
+/// Waits for the kernel's log message about a device that cannot be freed. If
+/// the kernel is not `waiting` any more, no new message will come; an existing
+/// one is found.
 pub async fn unregister_netdevice(stage: &Stage<'_>, device: &str, waiting: bool) -> Result<Option<Waiting>> {
-    // net.core.netdev_unregister_timeout_secs is 10, and the wait looks once a
-    // second, when it gets the RTNL mutex. A log that cannot be read is not
-    // waited for longer than that.
+    // net.core.netdev_unregister_timeout_secs is 10, and the kernel checks once
+    // a second, when it gets the RTNL mutex. There is no point in waiting
+    // longer for a log that cannot be read.
     let readable = stage.log().readable();
     let patience = Duration::from_secs(match (waiting, readable) {
         (false, _) => 0,
@@ -78,7 +80,7 @@ pub async fn unregister_netdevice(stage: &Stage<'_>, device: &str, waiting: bool
     Ok(message)
 }
 
-/// What everyone else on the node can still do.
+/// What others on the node can still do.
 pub async fn others(stage: &Stage<'_>, node: &Host) -> Result<()> {
     let mut list = Attempt::begin(node, |ns| link::list(ns).is_ok())?;
     stage.see("others list links", works(list.within(PATIENCE).await == Some(&true)));
@@ -88,7 +90,7 @@ pub async fn others(stage: &Stage<'_>, node: &Host) -> Result<()> {
     let there = bystander.try_clone()?;
     let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "eth0").is_ok())?;
     stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
-    // A namespace dies with its last descriptor, and its links with it.
+    // A namespace dies with its last descriptor, and its links die with it.
     drop((bystander, add));
     stage.see("others delete one", works(link::vanishes(node, "new", 3 * PATIENCE).await));
     Ok(())

@@ -1,7 +1,7 @@
 //! "Every now and then a connect() takes a second longer, or for ever."
 //!
-//! Since 4.10 each connection has a timestamp offset of its own, so which of two
-//! hosts is ahead is chance. Here a wire sets it.
+//! Since 4.10 each connection has its own timestamp offset, so it is a matter
+//! of chance which of two hosts is ahead. Here a wire sets the offset.
 
 use lab::prelude::*;
 use lab::topology::rule::{Choice, TcpFlags};
@@ -50,13 +50,13 @@ fn network() -> Topology {
     two_hosts()
         .link("nat 192.0.2.1/24", "server 192.0.2.2/24")
         .rule("nat", nat(40_000..=40_000, Choice::Keep))
-        // The NAT forgets sooner than the server: that is how a port comes back.
+        // The NAT forgets sooner than the server: this is how a port is reused.
         .sysctl("nat", "net.netfilter.nf_conntrack_tcp_timeout_time_wait", 1)
 }
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// By how many milliseconds host-b's timestamps are ahead of host-a's.
+    /// How far host-b's timestamps are ahead of host-a's, in milliseconds.
     host_b_ahead: i32,
 }
 
@@ -83,7 +83,7 @@ fn arms() -> Arms<Conduct> {
 
 const SERVER: [u8; 4] = [192, 0, 2, 2];
 /// Long enough for a SYN, a RST and a second SYN a second later, and for two
-/// more where this process is kept from carrying them.
+/// more if this process is delayed in carrying them.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -113,8 +113,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     Ok(())
 }
 
-/// How many SYNs host-b sent, and what the server answered: each kind of
-/// segment once, in the order they came.
+/// How many SYNs host-b sent, and the server's answers: each kind of segment
+/// once, in order of arrival.
 async fn handshake(wire: &Wire) -> (usize, String) {
     wire.caught_up().await;
     let headers = || wire.frames().into_iter().filter_map(|f| Some((f.direction, f.header?.flags)));

@@ -1,9 +1,9 @@
 //! "Some clients behind the same NAT time out, others are fine. A capture on
 //! the server shows the SYN arrive and nothing go back."
 //!
-//! The sysctl is gone since 4.12. `--set recycle=model` puts the check of an old
-//! kernel into a wire before the server; the model agrees with 808 recorded answers
-//! of 4.9 and 3.10.
+//! Linux 4.12 removed the sysctl. `--set recycle=model` puts a model of the old
+//! kernel's check into a wire in front of the server. The model agrees with 808
+//! answers recorded from 4.9 and 3.10.
 
 use lab::prelude::*;
 
@@ -59,7 +59,7 @@ enum Clock {
 struct Conduct {
     host_b: Clock,
     first_to_close: Side,
-    /// What the administrator does once the first users have complained.
+    /// What the administrator does after the first complaints.
     measure: Measure,
     waits_for_expiry: bool,
 }
@@ -98,7 +98,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
 }
 
 const SERVICE: ([u8; 4], u16) = ([192, 0, 2, 2], 80);
-/// As long as people let a connect() hang.
+/// How long people let a connect() hang.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {

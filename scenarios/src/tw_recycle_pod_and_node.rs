@@ -1,9 +1,9 @@
 //! "curl from the pod works. The same curl on its node hangs. Point the pod at
 //! another server, and the node works again."
 //!
-//! Up to 4.9 a pod has its node's timestamp clock. Since 4.10 an offset depends on
-//! both addresses of a connection, so which of the two hangs is chance. Here a wire
-//! sets the pod's clock an hour ahead.
+//! Up to 4.9 a pod shares its node's timestamp clock. Since 4.10 an offset
+//! depends on both addresses of a connection, so it is a matter of chance which
+//! of the two hangs. Here a wire sets the pod's clock an hour ahead.
 
 use lab::prelude::*;
 
@@ -48,7 +48,7 @@ fn network(ground: &Ground) -> Topology {
         .router("node")
         .router("isp")
         .host("server-d")
-        // The last, where the kernel has one knob for all.
+        // Configured last, in case the kernel has one global sysctl.
         .host("server-c")
         .wire("pod 10.0.1.2/24", "node 10.0.1.1/24")
         .link("node 192.0.2.1/24", "isp 192.0.2.2/24")
@@ -57,18 +57,18 @@ fn network(ground: &Ground) -> Topology {
         .route("node", "default", "192.0.2.2")
         .route("isp", "10.0.1.0/24", "192.0.2.1")
         .sysctl_where_known("server-c", RECYCLE, knob(ground))
-        // No offset but the wire's.
+        // No offset except the wire's.
         .sysctl_where_known("pod", TIMESTAMPS, 2)
         .sysctl_where_known("node", TIMESTAMPS, 2)
 }
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// By how many milliseconds the pod's timestamps are ahead of the node's.
+    /// How far the pod's timestamps are ahead of the node's, in milliseconds.
     pod_ahead: u32,
-    /// What the administrator does after the pod's first call.
+    /// What the administrator does after the pod's first connection.
     measure: Measure,
-    /// Whom the pod calls from then on, and who closes first.
+    /// Whom the pod connects to from then on, and who closes first.
     pod_calls: &'static str,
     first_to_close: Side,
 }
@@ -102,7 +102,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         })
 }
 
-/// For two SYNs. Two in a row end within the shortest window.
+/// Long enough for two SYNs. Two in a row fit in the shortest window.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -141,7 +141,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     check.see("the node")
 }
 
-/// A call of the pod's; `first` closes first.
+/// A connection by the pod; `first` closes first.
 async fn call(pod: &Host, to: ([u8; 4], u16), server: &Host, first: Side) -> Result<String> {
     match Flow::try_open(pod, 0, to, server, 80, PATIENCE).await? {
         Ok(flow) => flow.close(first).await.map(|()| "connected".to_owned()),

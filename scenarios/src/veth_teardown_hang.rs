@@ -63,7 +63,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let mut holder = conduct.hold(node, &device).await?;
     let name = device.clone();
     let mut delete = Attempt::begin(node, move |ns| link::delete(ns, &name))?;
-    // Time for a delete that hangs to show it.
+    // Enough time for a hanging delete to become visible.
     delete.within(Duration::from_secs(1)).await;
 
     if conduct.tried == Tried::EndTheHolder {

@@ -1,4 +1,5 @@
-//! Captures and ladders beside tshark, which dissects the frames by itself.
+//! Compares captures and ladders with tshark, which dissects the frames
+//! independently.
 
 #[allow(dead_code, reason = "nobody types here")]
 mod user;
@@ -45,8 +46,8 @@ struct Found {
     resets: usize,
 }
 
-/// Runs a scenario and demands that tshark reads all its captures, and finds in
-/// them what their comments and the ladders say.
+/// Runs a scenario. tshark must read all its captures, and find in them what
+/// their comments and the ladders say.
 fn agrees(line: &str) -> Found {
     needs_namespaces();
     let folder = tempfile::tempdir().expect("a directory");
@@ -70,7 +71,7 @@ fn agrees(line: &str) -> Found {
         let (again, resets) = (count(|s| s.says("sent again")), count(|s| s.has(RST)));
         found.again += again;
         found.resets += resets;
-        // The drawings are of the same run; of control and fault only.
+        // The drawings are from the same run, and of control and fault only.
         let heading = format!("{scenario}, {arm} arm\n");
         let Some((_, drawn)) = out.split_once(&heading) else { continue };
         let drawn: Vec<_> = drawn.lines().take_while(|line| !line.contains(" packets between ")).collect();
@@ -83,10 +84,10 @@ fn agrees(line: &str) -> Found {
     found
 }
 
-/// What tshark says of a frame.
+/// tshark's description of a frame.
 #[derive(Debug)]
 struct Segment {
-    /// The host that saw it and its interface.
+    /// The capturing host and its interface.
     interface: String,
     outgoing: bool,
     comment: String,
@@ -97,7 +98,7 @@ struct Segment {
     tcp: bool,
     seq: u32,
     ack: u32,
-    /// Those of a TCP header: [`FIN`] and so on.
+    /// The flags of a TCP header: [`FIN`] and so on.
     flags: u16,
     length: u32,
     again: bool,
@@ -117,7 +118,7 @@ impl Segment {
         self.flags & flag != 0
     }
 
-    /// The number of a frame that the comment names.
+    /// The number of a frame that the comment refers to.
     fn frame_after(&self, words: &str) -> Option<usize> {
         let (_, number) = self.comment.split_once(words)?;
         Some(number.split(';').next()?.parse().expect("a number"))
@@ -146,7 +147,7 @@ const FIELDS: [&str; 15] = [
     "tcp.dstport",
 ];
 
-/// Has tshark read a file, and say nothing but what it is asked for.
+/// Has tshark read a file; it must print only the requested fields.
 fn dissect(file: &Path) -> Vec<Segment> {
     let mut command = Command::new("tshark");
     command.args(["-n", "-r"]).arg(file).args(["-T", "fields", "-E", "aggregator=;"]);
@@ -162,7 +163,7 @@ fn dissect(file: &Path) -> Vec<Segment> {
 
 fn segment(fields: &[&str]) -> Segment {
     assert_eq!(fields.len(), FIELDS.len(), "{fields:?}");
-    // An error of ICMP quotes a segment, and is none.
+    // An ICMP error quotes a segment, but is not one.
     let tcp = !fields[4].is_empty() && fields[10].is_empty();
     let number = |at: usize| fields[at].parse().unwrap_or(0);
     let flags = fields[7].strip_prefix("0x").filter(|_| tcp).and_then(|f| u16::from_str_radix(f, 16).ok());
@@ -179,13 +180,14 @@ fn segment(fields: &[&str]) -> Segment {
         ack: number(6),
         flags: flags.unwrap_or(0),
         length: number(8),
-        // Within a round trip it takes for late what is sent again.
+        // Within a round trip, tshark takes a retransmission for an out-of-order
+        // segment.
         again: tcp && !(fields[9].is_empty() && fields[11].is_empty()),
     }
 }
 
-/// The frames by their number, as tshark sees them where it is shown one
-/// interface only: a frame that it sees on several is, to it, sent again.
+/// The frames by number, as tshark sees them on one interface at a time: it
+/// takes a frame that occurs on several for a retransmission.
 fn by_interface(file: &Path) -> BTreeMap<usize, Segment> {
     const INTERFACE: u32 = 1;
     const PACKET: u32 = 6;
@@ -219,13 +221,13 @@ fn by_interface(file: &Path) -> BTreeMap<usize, Segment> {
     seen
 }
 
-/// The row that a scenario is judged by.
+/// The row that decides the scenario's verdict.
 fn row_of(scenario: &str) -> &'static str {
     scenarios::CATALOGUE.find(scenario).expect("it is in the catalogue").symptom.row
 }
 
-/// Demands that the frames of probes are what their comments say, and that one
-/// is that of the row.
+/// The probes' frames must be what their comments say, and one of them must
+/// belong to that row.
 fn probes_agree(file: &str, row: &str, seen: &BTreeMap<usize, Segment>) {
     let mut judged = 0;
     for (number, segment) in seen {
@@ -249,15 +251,17 @@ fn probes_agree(file: &str, row: &str, seen: &BTreeMap<usize, Segment>) {
     assert_eq!(judged, 1, "{file}: frames of the probe of {row:?}");
 }
 
-/// Compares what the comments say with what tshark found.
+/// Compares the comments with tshark's findings.
 fn comments_agree(file: &str, all: &[Segment], seen: &BTreeMap<usize, Segment>) {
     assert_eq!(all.len(), seen.len(), "{file}");
     for (number, segment) in seen {
         let place = format!("{file}, frame {number}: {segment:?}");
-        // What arrives is what left; where it was sent again is told there.
+        // A frame that arrives equals the one that left, whose comment marks a
+        // retransmission.
         let first = segment.frame_after("sent again, first in frame ");
         assert!(!segment.again || !segment.outgoing || first.is_some(), "{place}");
-        // Where the first was lost before it came here, tshark cannot know it.
+        // tshark cannot recognise a retransmission if the first one was lost before
+        // this link.
         let known = first.is_some_and(|first| seen[&first].interface == segment.interface);
         assert!(!known || segment.again, "{place}");
         assert_eq!(segment.has(RST), segment.says("RST made by"), "{place}");

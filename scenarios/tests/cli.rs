@@ -115,7 +115,8 @@ fn an_unknown_flag_is_named() {
 }
 
 fn what_is_mistyped_is_no_bad_commit() {
-    // `git bisect run`: 2 would be a bad commit, 125 is one that cannot be judged.
+    // `git bisect run`: 2 would mark a bad commit; 125 marks one that cannot be
+    // tested.
     for line in [
         "run --bisect --jsn",
         "run --jobs 0 --bisect=immune",
@@ -163,7 +164,7 @@ fn show_tells_the_story() {
         let arms = told[0]["arms"].as_array().expect("a list");
         for arm in arms {
             assert_eq!(keys(arm), ["name", "kind", "change", "edits"]);
-            // The edit is printed beside the prose.
+            // The edit is printed next to the description.
             let edits = arm["edits"].as_array().expect("a list");
             assert_eq!(edits.is_empty(), arm["kind"] == "control", "{name}: {arm}");
             assert!(story.out.contains(arm["name"].as_str().expect("a name")), "{}", story.out);
@@ -214,7 +215,7 @@ fn unread(line: &str) -> Answer {
 }
 
 fn a_reader_that_goes_away_is_no_error() {
-    // 128 + SIGPIPE, as a shell tells of a program that the signal ended.
+    // 128 + SIGPIPE, as a shell reports a program that the signal ended.
     for line in ["list", "list --json", "show veth-teardown-hang", "completions bash", "man"] {
         let Answer { status, err, .. } = unread(line);
         assert_eq!((status, err.as_str()), (Some(141), ""), "{line}");
@@ -242,7 +243,7 @@ fn a_full_disk_is_one_sentence() {
     }
 }
 
-/// Runs the command by a shell that redirects it.
+/// Runs the command from a shell that redirects it.
 fn redirected(line: &str, how: &str) -> Answer {
     let program = env!("CARGO_BIN_EXE_faultlab");
     answer(Command::new("sh").args(["-c", &format!("exec \"$0\" {line} {how}"), program]))
@@ -255,11 +256,13 @@ fn a_closed_output_is_an_error() {
         assert_eq!((status, out.as_str(), err.as_str()), (Some(74), "", sentence), "{line}");
     }
     assert_eq!(redirected("run --bisect", ">&-").status, Some(125));
-    // A /dev/null that was given takes everything, also one that may be read.
+    // A /dev/null that was passed accepts all output, even if it is also
+    // readable.
     for how in [">/dev/null", "1<>/dev/null"] {
         assert_eq!(redirected("list", how).status, Some(0), "{how}");
     }
-    // Without standard error no result is lost, and the status tells what is wrong.
+    // Without standard error no result is lost, and the status reports the
+    // problem.
     let Answer { status, out, .. } = redirected("list", "2>&-");
     assert_eq!((status, out), (Some(0), ask("list").out));
     for how in ["2>&-", "2>/dev/full"] {
@@ -267,7 +270,8 @@ fn a_closed_output_is_an_error() {
     }
 }
 
-/// What would clear the screen, begin a line, and turn its direction.
+/// Sequences that would clear the screen, start a new line, and change the text
+/// direction.
 const HOSTILE: &str = "x\x1b[2J\nfaultlab: all as expected\r\u{9b}1m\u{202e}";
 
 fn is_clean(text: &str) {
@@ -360,7 +364,7 @@ fn merge_takes_files_that_have_outcomes() {
         let sentence = format!("faultlab: {}: {sentence}\n", path.display());
         assert_eq!((status, out.as_str(), err), (Some(2), "", sentence));
     }
-    // A line without an end, of zeros.
+    // A line of zeros without an end.
     fs::File::create(at("zeros")).expect("a file").set_len(1 << 40).expect("a hole");
     let zeros = merge(&[&at("zeros")]);
     assert_eq!(zeros.status, Some(2));
@@ -379,7 +383,7 @@ fn merge_of_hostile_outcomes_ends_and_is_clean() {
     assert!(out.contains("x\\x1b[2J\\nfaultlab: all as expected\\r\\u{9b}1m\\u{202e}"), "{out}");
     is_clean(&out);
 
-    // A name of 5 MB is cut.
+    // A name of 5 MB is truncated.
     fs::write(&file, outcome("s", &"k".repeat(5_000_000)).to_string()).expect("a file");
     let long = merge(&[&file]);
     assert_eq!(long.status, Some(0), "{}", long.err);
@@ -444,25 +448,25 @@ fn outputs_replace_planted_links() {
         let file = fs::symlink_metadata(to.join(name)).expect("the file");
         assert!(file.is_file() && file.len() > 100, "{name}");
     }
-    // No draft is left behind.
+    // No temporary file is left behind.
     let hidden = fs::read_dir(&to).expect("a directory").flatten();
     assert!(hidden.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with('.')));
 }
 
-/// Runs the command as an ordinary user of a user namespace in which no other
-/// may be made: user.max_user_namespaces is each user namespace's own.
+/// Runs the command as an unprivileged user of a user namespace that may not
+/// create others: user.max_user_namespaces is per user namespace.
 fn where_namespaces_are_forbidden(command: &mut Command) -> &mut Command {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let maps =
         [("/proc/self/uid_map", format!("1000 {uid} 1")), ("/proc/self/gid_map", format!("1000 {gid} 1"))];
     let forbid = move || {
         unshare(CloneFlags::CLONE_NEWUSER)?;
-        // Where setgroups cannot be denied (before 3.19), it need not be.
+        // Before 3.19, setgroups cannot be denied, and need not be.
         let _ = fs::write("/proc/self/setgroups", "deny");
         for (file, map) in &maps {
             fs::write(file, map)?;
         }
-        // exec() by a user that is not root takes the capabilities away.
+        // exec() by a user other than root drops the capabilities.
         fs::write("/proc/sys/user/max_user_namespaces", "0")
     };
     // SAFETY: the child has one thread, and glibc's malloc works after fork().

@@ -1,8 +1,8 @@
-//! A shell and a worker cannot change the machine, as root, as a user without
-//! privileges, and where there are no user namespaces.
+//! A shell and a worker cannot change the machine: as root, as a user without
+//! privileges, and without user namespaces.
 //!
-//! No attempt here does harm where it succeeds: a file is opened and not
-//! written to, a value is set to what it is.
+//! No attempt here does harm if it succeeds: a file is opened but not written,
+//! and a value is set to its current value.
 
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
@@ -32,18 +32,18 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     what_is_used_up_is_no_outcome,
 ];
 
-/// Who starts faultlab.
+/// The user that starts faultlab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum User {
-    /// Who runs the tests.
+    /// The user that runs the tests.
     This,
     /// A user without privileges.
     Nobody,
-    /// Root of a user namespace that may have no other below it.
+    /// Root of a user namespace that may not create others.
     Bounded,
 }
 
-/// A copy of the program that everybody may start, and a directory for it.
+/// A copy of the program that everyone can start, and its directory.
 struct Place {
     directory: tempfile::TempDir,
 }
@@ -80,13 +80,13 @@ impl Place {
         command
     }
 
-    /// The answer of a shell to these commands.
+    /// The output of a shell for these commands.
     fn shell(&self, user: User, commands: &str) -> Answer {
         needs_namespaces();
         let (read, write) = io::pipe().expect("a pipe");
         let commands = commands.to_owned();
         let writer = thread::spawn(move || {
-            // A shell that was not started reads nothing.
+            // A shell that did not start reads nothing.
             let _ = { write }.write_all(commands.as_bytes());
         });
         let answer = answer(self.faultlab(user, &format!("shell {SHORT}")).stdin(read));
@@ -95,7 +95,7 @@ impl Place {
     }
 }
 
-/// Leaves the test out where a program is missing.
+/// Leaves the test out if a program is missing.
 fn needs(program: &str) {
     let found = Command::new("sh")
         .args(["-c", &format!("PATH=$PATH:/usr/sbin:/sbin; command -v {program}")])
@@ -105,7 +105,8 @@ fn needs(program: &str) {
     }
 }
 
-/// What a shell could change of the machine, as far as this process sees it.
+/// The state of the machine that a shell could change, as far as this process
+/// sees it.
 #[derive(Debug, PartialEq, Eq)]
 struct State(BTreeMap<String, String>);
 
@@ -116,7 +117,7 @@ impl State {
         for file in ["/proc/self/mountinfo", "/proc/modules", "/proc/cmdline"] {
             all.insert(file.to_owned(), fs::read_to_string(file).unwrap_or_default());
         }
-        // A module's users come and go.
+        // The use counts of modules vary.
         let names = all["/proc/modules"].lines().filter_map(|line| line.split(' ').next());
         let names = names.collect::<Vec<_>>().join(" ");
         all.insert("/proc/modules".to_owned(), names);
@@ -134,7 +135,7 @@ impl State {
         Self(all)
     }
 
-    /// In what the machine differs now.
+    /// The differences between then and now.
     fn changes(&self) -> Vec<String> {
         let now = Self::look();
         let differs = |(key, value): (&String, &String)| {
@@ -145,7 +146,7 @@ impl State {
     }
 }
 
-/// Values that move by themselves.
+/// Values that change by themselves.
 const MOVING: [&str; 9] = [
     "/fs/dentry-state",
     "/fs/file-nr",
@@ -172,8 +173,8 @@ fn sysctls(folder: &Path, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Tries all, and names what succeeds. `tried` at the end says that it came
-/// there.
+/// Makes all attempts, and prints those that succeed. `tried` at the end shows
+/// that it finished.
 const ATTEMPTS: &str = r#"
 exec 2>/dev/null
 try() { name=$1; shift; if "$@"; then echo "possible: $name"; fi; }
@@ -294,7 +295,7 @@ fn tcpdump_captures_for_root_and_for_a_user() {
     needs("tcpdump");
     needs("ip");
     // A wire is an interface of this process: the frame is sent when tcpdump
-    // says that it listens.
+    // reports that it is listening.
     let commands = "
         ip netns exec client tcpdump -ni any -c 1 -w /tmp/file.pcap 2> /tmp/said &
         until grep -q 'listening on' /tmp/said; do kill -0 $! || break; done
@@ -332,7 +333,7 @@ END
 fn a_directory_out_of_reach_is_told() {
     let place = Place::new();
     needs_namespaces();
-    // Behind the shell's own /tmp.
+    // Hidden by the shell's own /tmp.
     let (read, write) = io::pipe().expect("a pipe");
     { write }.write_all(b"pwd; echo x > file && echo written").expect("a pipe has room for a line");
     let mut command = place.faultlab(User::This, &format!("shell {SHORT}"));
@@ -358,14 +359,15 @@ fn a_shell_without_user_namespaces_is_refused() {
     assert_eq!(status, Some(7), "{err}");
 }
 
-/// The processes that a process has started.
+/// The child processes of a process.
 fn children(process: u32) -> Vec<u32> {
     let file = format!("/proc/{process}/task/{process}/children");
     let text = fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Waits until a process that the program started, and that one started, is so.
+/// Waits for this state of a process that the program started, and of one that
+/// that one started.
 fn descendant(program: u32, is_so: impl Fn(u32) -> bool) -> u32 {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -399,7 +401,7 @@ fn a_worker_without_user_namespaces_keeps_four_capabilities() {
 
 fn what_is_used_up_is_no_outcome() {
     needs_namespaces();
-    // The check, the networks and the probes come to their ends at different
+    // The check, the networks and the probes reach their limits at different
     // numbers of descriptors.
     for descriptors in [16, 20, 24, 30, 38] {
         let limited = format!("ulimit -n {descriptors}; exec \"$0\" run {SHORT} --no-captures");

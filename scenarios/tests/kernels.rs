@@ -1,11 +1,11 @@
 //! Every scenario on kernels of its own, in virtual time, compared with its
-//! reviewed outcome; and those that run nowhere else without their cause, which
-//! must then reproduce nothing. In all of them a wire passes a frame on at once,
-//! unless its policy keeps it.
+//! reviewed outcome. Scenarios that run nowhere else also run without their
+//! cause, and must then reproduce nothing. In all runs a wire forwards a frame
+//! at once, unless its policy holds it.
 //!
-//! Runs on every kernel of the store (`faultlab kernel list`), or on those that
-//! FAULTLAB_KERNELS names, ids or bzImages, with spaces between them. The program
-//! that FAULTLAB_PROGRAM names runs them, by default the one of the tests' build.
+//! Runs on every kernel of the store (`faultlab kernel list`), or on those in
+//! FAULTLAB_KERNELS, ids or bzImages, separated by spaces. The program is the
+//! one in FAULTLAB_PROGRAM, by default that of the tests' build.
 
 #[allow(dead_code, reason = "nobody types here")]
 mod user;
@@ -22,26 +22,26 @@ use scenarios::CATALOGUE;
 use faultlab_testkit::require_all;
 use faultlab_testkit::reviewed::{is_reviewed, nothing_reproduced};
 
-/// A kernel, and what came of running everything on it: the first test that
-/// asks runs it.
+/// A kernel, and the results of running everything on it. The first test that
+/// needs them runs it.
 struct Kernel {
     id: String,
-    /// The scenarios that are asked for.
+    /// The scenarios to run.
     wanted: Vec<&'static str>,
     options: &'static [&'static str],
     outcomes: OnceLock<Result<Vec<Outcome>, String>>,
 }
 
-/// Seconds in which a wire has passed a frame on.
+/// The limit in seconds for a wire to forward a frame.
 const PROMPT: f64 = 0.01;
-/// The check of a kernel that has none.
+/// The check for the case that there is no kernel.
 const MODELS: [&[&str]; 2] = [&["--set", "recycle=model"], &["--set", "recycle=model-3.10"]];
 
 fn faultlab(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(user::program());
     let output = command.args(arguments).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
     match output.status.code() {
-        // 1: an outcome differs, which its own test says.
+        // 1: an outcome differs, which its own test reports.
         Some(0 | 1) => String::from_utf8(output.stdout).map_err(|e| e.to_string()),
         status => Err(format!("status {status:?}: {}", String::from_utf8_lossy(&output.stderr))),
     }
@@ -66,8 +66,9 @@ impl Kernel {
         Ok(outcome.cloned().ok_or("the run has no outcome of this scenario")?)
     }
 
-    /// No wire of the lab's may pass for a slow network: in virtual time, whatever
-    /// the machine does meanwhile, it passes on at once what its policy does not keep.
+    /// The lab's wires must not look like a slow network. In virtual time, whatever
+    /// the machine does meanwhile, a wire forwards at once what its policy does not
+    /// hold.
     fn wires_are_prompt(&self, scenario: &Scenario) -> Result<(), Failed> {
         let outcome = self.outcome(scenario)?;
         match outcome.seconds.wire.filter(|_| outcome.clock == Clock::Virtual) {
@@ -118,7 +119,7 @@ fn main() -> ExitCode {
         let all = || CATALOGUE.scenarios.iter();
         let prompt = |s: &Scenario| format!("{id}: wires are prompt: {}", s.card.name);
         let reviewed: Vec<_> = all().filter(|s| asked(&as_reviewed(s)) || asked(&prompt(s))).collect();
-        // The others are run without their cause on the running kernel.
+        // The others run without their cause on the running kernel.
         let own_kernel = |s: &&Scenario| s.needs.contains(&Need::OwnKernel) && asked(&without_cause(s));
         let causeless: Vec<_> = all().filter(own_kernel).collect();
         let kernel = Kernel::new(&id, &reviewed, &[]);

@@ -1,7 +1,7 @@
-//! faultlab killed by SIGKILL at any moment: soon nothing is left. How soon is
-//! printed; on an idle machine it is less than a second.
+//! faultlab is killed by SIGKILL at any moment, and soon nothing is left. The
+//! test prints how soon; on an idle machine it is less than a second.
 //!
-//! FAULTLAB_ROUNDS says how often it is killed, by default 12 times, and
+//! FAULTLAB_ROUNDS sets how often it is killed, by default 12 times.
 //! FAULTLAB_SEED repeats the moments of an earlier run.
 
 mod machine;
@@ -26,8 +26,8 @@ faultlab_testkit::tests![faultlab_testkit::harness::one_at_a_time:
     nothing_is_left_of_a_shell,
 ];
 
-/// All scenarios together need about 11 s; in the first three, most of what
-/// can happen happens.
+/// All scenarios together take about 11 s; most events happen in the first
+/// three.
 const LATEST: u64 = 3_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -35,7 +35,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
 }
 
-/// The next of a sequence of numbers that look random: splitmix64.
+/// The next of a pseudorandom sequence: splitmix64.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -44,7 +44,7 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What no other process of this machine has in its environment.
+/// A mark that no other process of this machine has in its environment.
 fn mark() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("FAULTLAB_KILLED={}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -116,7 +116,7 @@ fn nothing_is_left_of_a_shell() {
         command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
         let mut session = Session::start(command.env("SHELL", "/bin/sh"));
         terminal.wait_for("fault) $ ");
-        // One that would outlive the shell.
+        // A process that would outlive the shell.
         terminal.type_line("setsid sleep 1000 & echo st''arted");
         terminal.wait_for("started");
         let status = if killed {

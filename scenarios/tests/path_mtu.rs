@@ -1,4 +1,4 @@
-//! What a host learns of path MTUs, on the running kernel.
+//! What a host learns about path MTUs, on the running kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

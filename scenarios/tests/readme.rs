@@ -1,7 +1,7 @@
-//! The README's table of remedies is what the reviewed outcomes say.
+//! The README's table of remedies must agree with the reviewed outcomes.
 //!
-//! Where it is not, `FAULTLAB_README=write cargo test -p faultlab --test readme`
-//! writes it anew; read what changed.
+//! If it does not, `FAULTLAB_README=write cargo test -p faultlab --test readme`
+//! rewrites it; review the changes.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,15 +13,16 @@ use scenarios::CATALOGUE;
 const BEGIN: &str = "<!-- from snapshots/, by scenarios/tests/readme.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// The outcome of an era: with the kernel's own timers, or with shorter ones.
+/// The outcome of an era: with the kernel's default timers, or with shorter
+/// ones.
 fn reviewed(scenario: &Scenario, era: &Era) -> Option<Snapshot> {
     let name = format!("{}@{}", scenario.card.name, era.name);
     let text = (CATALOGUE.snapshots)(&name).or_else(|| (CATALOGUE.snapshots)(&format!("{name}+short")))?;
     Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
 }
 
-/// The remedies that bring the symptom row back to the control's cell, and
-/// those that do not.
+/// The remedies that restore the control's cell in the symptom row, and those
+/// that do not.
 fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<&'static str>; 2] {
     let cells = outcome.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
     let tried = |arm: &&lab::scenario::Arm| arm.kind == ArmKind::Remedy && cells.get(arm.name).is_some();
@@ -41,7 +42,7 @@ fn table() -> String {
         let mut name = format!("`{}`", scenario.card.name);
         for era in scenario.eras {
             let Some(outcome) = reviewed(scenario, era) else { continue };
-            // Where there is no fault there is nothing to cure.
+            // Without a fault there is nothing to remedy.
             let shown = outcome.verdict == "reproduced";
             let lists = if shown { remedies(scenario, &outcome) } else { [vec![], vec![]] };
             let [helps, fails] =

@@ -1,4 +1,4 @@
-//! The report, as a reader opens it: in a browser.
+//! The report, in a browser as a reader opens it.
 
 mod browser;
 #[allow(dead_code, reason = "nobody types here")]
@@ -28,10 +28,10 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     paper_needs_no_screen,
 ];
 
-/// Scenarios that take seconds, with ladders of few and of many packets.
+/// Scenarios that take seconds, with short and with long ladders.
 const QUICK: &str = "conntrack-beyond-window-reset tw-recycle-nat time-wait-port-reuse --set recycle=model";
 
-/// A report that all tests share, and the outcomes that it tells.
+/// A report that all tests share, and its outcomes.
 struct Report {
     html: String,
     outcomes: Vec<Outcome>,
@@ -52,7 +52,7 @@ fn report() -> &'static Report {
     })
 }
 
-/// A file of these words, in a directory of its own.
+/// A file with this text, in its own directory.
 struct Document(TempDir);
 
 impl Document {
@@ -67,7 +67,7 @@ impl Document {
     }
 }
 
-/// What is not as it should be on a page, at all widths and in both schemes.
+/// The defects of a page, at all widths and in both colour schemes.
 fn blemishes(browser: &mut Browser) -> Vec<String> {
     let mut found = vec![];
     browser.evaluate("document.querySelectorAll('details').forEach((folded) => { folded.open = true; })");
@@ -96,10 +96,10 @@ fn nothing_overflows_and_everything_can_be_read() {
 }
 
 /// The width of A4 without the margins of the page's style, in CSS pixels:
-/// (210 - 2 * 12) mm at 96 for 25.4.
+/// (210 - 2 * 12) mm at 96 pixels per 25.4 mm.
 const A4: u32 = 703;
-/// How far above a page's end a heading begins at least, in points: the margin,
-/// 15 mm at 72 for 25.4, the heading and a line below it.
+/// The least distance of a heading from the end of the page, in points: the
+/// margin, 15 mm at 72 points per 25.4 mm, the heading and a line below it.
 const FOOT: f64 = 42.5 + 38.0;
 
 fn paper_needs_no_screen() {
@@ -136,7 +136,7 @@ fn paper_needs_no_screen() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
-/// The names of the arms of the first outcome that are unfolded.
+/// The names of the unfolded arms of the first outcome.
 fn unfolded(browser: &mut Browser) -> Vec<String> {
     let open = "[...document.querySelectorAll('article')[0].querySelectorAll('details.arm[open] > summary b')]\
                 .map((name) => name.textContent)";
@@ -159,10 +159,10 @@ fn arms_fold_and_are_switched() {
     assert_eq!(unfolded(&mut browser), ["control"]);
     browser.enter();
     assert_eq!(unfolded(&mut browser), [""; 0]);
-    // Each arm's link shows it and folds the others, of this outcome only.
+    // Each arm's link unfolds it and folds the others, in this outcome only.
     for (at, arm) in outcomes[0].arms.iter().enumerate() {
         browser.click(&format!("nav.arms a:nth-of-type({})", at + 1));
-        // The page learns of it in an event of its own.
+        // The page is notified by a separate event.
         let begun = Instant::now();
         while unfolded(&mut browser) != [arm.name.as_str()] {
             assert!(begun.elapsed() < PATIENCE, "{}: {:?}", arm.name, unfolded(&mut browser));
@@ -187,11 +187,11 @@ fn it_is_read_without_a_script() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
-/// What a name, a log line or a cell may try; and it is long.
+/// What a name, a log message or a cell may contain; and it is long.
 const EVIL: &str = "<script>window.evil = 1; alert(1)</script>\"'><img/src=x onerror=alert(1)></title></svg>\
                     <style>*{display:none}</style>ａ-very-long-word-without-any-place-to-break-a-line-at-all";
 
-/// The report of these outcomes with nothing but [`EVIL`] for words.
+/// A report of these outcomes, with every text replaced by [`EVIL`].
 fn evil(outcomes: &[Outcome]) -> String {
     let evil = |kernel: &str| {
         let mut outcomes = outcomes.to_vec();
@@ -235,7 +235,7 @@ fn whatever_is_named_is_text() {
     assert_eq!(browser.evaluate("document.querySelector('details.arm b').innerText").as_str(), Some(EVIL));
 }
 
-/// HTML Tidy's words on a document.
+/// The messages of HTML Tidy about a document.
 fn tidy(file: &Path) -> String {
     let mut command = Command::new("tidy");
     command.args(["-e", "-q", "--show-warnings", "yes"]).arg(file).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Shells beside a network, and exercises.
+//! Shells in a network, and exercises.
 
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
@@ -25,7 +25,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     an_exercise_that_cannot_be_is_one_sentence,
 ];
 
-/// `faultlab` with these arguments, and these commands for its shell.
+/// `faultlab` with these arguments, and with these commands for its shell.
 fn ask_shell(line: &str, commands: &str) -> Answer {
     let (read, write) = io::pipe().expect("a pipe");
     { write }.write_all(commands.as_bytes()).expect("a pipe has room for a few commands");
@@ -34,8 +34,8 @@ fn ask_shell(line: &str, commands: &str) -> Answer {
 
 fn a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on() {
     needs_namespaces();
-    // Nobody listens any more: that the client is told so says that the wire
-    // before the server still carries frames, both ways.
+    // The listener is closed. That the client gets a RST shows that the wire in
+    // front of the server still carries frames in both directions.
     let commands = "
         ls /run/netns
         echo $FAULTLAB_SCENARIO $FAULTLAB_ARM
@@ -67,14 +67,14 @@ fn a_shell_that_cannot_be_is_one_sentence() {
 
 fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
     needs_namespaces();
-    // bash has a prompt of its own from its start-up files.
+    // bash sets its own prompt from its start-up files.
     for shell in ["/bin/sh", "/bin/bash"] {
         let mut terminal = Terminal::new();
         let mut command = faultlab(&format!("shell {SHORT}"));
         command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
         let mut session = Session::start(command.env("SHELL", shell));
         terminal.wait_for(&format!("({SHORT} fault) "));
-        // Said by the one that is to be interrupted, when it has the terminal.
+        // Printed by the command to interrupt, once it has the terminal.
         terminal.type_line("sh -c 'echo be\"\"gun; exec sleep 1000'");
         terminal.wait_for("begun");
         terminal.interrupt();
@@ -89,7 +89,7 @@ fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
 fn a_shell_that_is_ended_gives_the_terminal_back_as_it_was() {
     needs_namespaces();
     let mut terminal = Terminal::new();
-    // Nor does this keep the worker, in the background, from a word.
+    // TOSTOP must not keep the worker, in the background, from printing either.
     let mut before = terminal.modes();
     before.local_flags |= LocalFlags::TOSTOP;
     terminal.set_modes(&before);
@@ -106,7 +106,7 @@ fn a_shell_that_is_ended_gives_the_terminal_back_as_it_was() {
 
 fn an_exercise_keeps_its_secret() {
     needs_namespaces();
-    // A command that nobody reads has nothing to say.
+    // A command whose output nobody reads must not report an error.
     let commands = "hint; check; echo $?; (sleep 1; solution; echo $? >&2) | true; exit 7";
     let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --exercise"), commands);
     assert_eq!(status, Some(7), "{err}");
@@ -143,7 +143,7 @@ fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
     terminal.wait_for("(conntrack-idle-expiry exercise) ");
     terminal.type_line("check --help");
     terminal.wait_for("Play the probes again");
-    // Interrupted, it is no attempt.
+    // An interrupted check does not count as an attempt.
     terminal.type_line("check");
     terminal.wait_for("The probes are played again");
     terminal.interrupt();
@@ -178,10 +178,10 @@ fn a_hang_is_solved_by_the_end_of_who_holds_it() {
             "nsenter --net=/run/netns/node sh -c 'echo 1 > /proc/sys/net/ipv4/route/flush'; check",
         );
         terminal.wait_for(&format!("Not solved, 1 attempt and 0 hints: {symptom}: waits"));
-        // It sleeps in sendto(), and its name says what it holds.
+        // The holder sleeps in sendto(); its name says what it holds.
         terminal.type_line("kill $(grep -l ^hold /proc/[0-9]*/comm | cut -d/ -f3); check");
         terminal.wait_for(&format!("Solved, 2 attempts and 0 hints: {symptom}: "));
-        // What has ended stays ended.
+        // The solution persists.
         terminal.type_line("check");
         terminal.wait_for("Solved, 3 attempts");
         terminal.type_line("exit 3");
@@ -197,7 +197,7 @@ fn an_exercise_that_cannot_be_is_one_sentence() {
     let Answer { status, err, .. } = ask("shell netns-teardown-hang --exercise");
     assert_eq!(status, Some(69));
     assert!(err.contains("which --kernel gives it") && err.lines().count() == 1, "{err}");
-    // Its commands are this program.
+    // The commands of an exercise are links to this program.
     let place = tempfile::tempdir().expect("a directory");
     let command = place.path().join("check");
     symlink(env!("CARGO_BIN_EXE_faultlab"), &command).expect("a link");

@@ -1,4 +1,4 @@
-//! What a run tells: in text and JSON, ladders, reports and explanations.
+//! The output of a run: text and JSON, ladders, reports and explanations.
 
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
@@ -100,7 +100,7 @@ fn a_report_needs_nothing_else() {
     }
 }
 
-/// What is told of a run, in one line.
+/// The output of a run, in one line.
 fn told(line: &str) -> String {
     needs_namespaces();
     let Answer { status, out, err } = ask(line);
@@ -111,13 +111,13 @@ fn told(line: &str) -> String {
 fn why_tells_the_reason_of_a_reset() {
     let told = told(&format!("run {SHORT} --why"));
     assert!(told.contains("fault, why: client answered data 10.0.2.2:9000 > 10.0.1.2:"), "{told}");
-    // Whoever may see it is told what the kernel says, of remedies too.
+    // Users who may read the kernel's drop reasons get them, also for remedies.
     let drops = json("doctor --json").iter().any(|a| a["need"] == "drop reasons" && a["missing"].is_null());
     let said = if drops { " (client dropped it: NO_SOCKET in tcp_v4_rcv)" } else { "" };
     let wanted = format!("with a RST{said}: its connection is with 10.96.0.1:80; node did not");
     assert!(told.contains(&wanted), "{told}");
     assert_eq!(told.contains("be-liberal, why: client dropped 1 packet: "), drops, "{told}");
-    // The words differ from kernel to kernel: "the upper bound", "upper bound 17".
+    // The wording differs between kernels: "the upper bound", "upper bound 17".
     assert!(told.contains("to its conntrack it was INVALID: SEQ is over "), "{told}");
     assert!(!told.contains("control, why:"), "{told}");
 }
@@ -149,7 +149,7 @@ fn who_looks_on_changes_nothing() {
         assert!(why(&explained) > 0, "{line}: {explained}");
         assert_eq!(explained["arms"][1].get("capture"), None, "{line}");
     }
-    // What is as expected is explained where that is asked for.
+    // An expected outcome is explained on request.
     assert_eq!(why(&json(&format!("run {SHORT} --json"))[0]), 0);
     for option in ["--why", "--ladder", "--pcap x", "--report x"] {
         let refused = refusal(&format!("run {SHORT} --no-captures {option}"));
@@ -159,7 +159,7 @@ fn who_looks_on_changes_nothing() {
 
 fn what_is_not_as_expected_is_explained_unasked() {
     needs_namespaces();
-    // The keepalive comes when the NAT has forgotten the flow.
+    // The keepalive probe comes after the NAT has forgotten the flow.
     let told = |options: &str| {
         let Answer { status, out, err } =
             ask(&format!("run keepalive-behind-nat --arm keepalive --set app-time=30 {options}"));
@@ -203,7 +203,8 @@ fn a_terminal_has_progress_on_stderr_only() {
     let progress = terminal.text();
     assert!(progress.contains("trying what this machine can do"), "{progress:?}");
     assert!(progress.contains(SHORT) && progress.contains(" arms "), "{progress:?}");
-    // What it drew it has wiped: the last it did was to clear a line.
+    // It erased its progress display: the last thing it did was to clear a
+    // line.
     assert!(progress.trim_end_matches('\r').ends_with("\x1b[2K"), "{progress:?}");
 }
 
@@ -218,7 +219,7 @@ fn a_terminal_has_colour_on_stdout_unless_it_is_unwanted() {
         terminal.text().contains("\x1b[1m")
     };
     assert!(coloured(None));
-    // https://no-color.org: any value that is not empty.
+    // https://no-color.org: any non-empty value.
     assert!(coloured(Some(("NO_COLOR", ""))));
     assert!(!coloured(Some(("NO_COLOR", "1"))));
     assert!(!coloured(Some(("TERM", "dumb"))));

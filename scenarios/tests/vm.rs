@@ -1,5 +1,5 @@
-//! Kernels in virtual machines, as a user runs them: the same bytes again,
-//! nothing left behind, bisections, and the matrix.
+//! Kernels in virtual machines, as a user runs them: identical bytes in
+//! repeated runs, nothing left behind, bisections, and the matrix.
 //!
 //! Boots the oldest and the newest kernels of the store (`faultlab kernel
 //! list`).
@@ -40,8 +40,8 @@ fn outcomes(json: &str) -> Vec<Value> {
 
 // ---- The same bytes
 
-/// What a run gave: its JSON without the seconds on the wall, the console, and
-/// the report and the captures by their files' names.
+/// The output of a run: its JSON without wall-clock times, the console, and the
+/// report and the captures by file name.
 struct Bytes {
     json: String,
     console: Vec<u8>,
@@ -73,7 +73,7 @@ impl Bytes {
         }
     }
 
-    /// What the scenarios showed.
+    /// The verdicts and cells of the scenarios.
     fn shown(&self) -> Vec<(Value, Value, Vec<Value>)> {
         let shown = |outcome: &Value| {
             let arms = outcome["arms"].as_array().expect("arms");
@@ -84,8 +84,7 @@ impl Bytes {
     }
 }
 
-/// The JSON with null for every number of seconds on the wall, and no other
-/// byte changed.
+/// The JSON with null for every wall-clock time, and otherwise unchanged.
 fn without_wall(json: &str) -> String {
     let mut parts = json.split("\"wall\":");
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -108,7 +107,7 @@ fn a_seed_gives_the_same_bytes_on_a_busy_machine() {
                 }
             });
         }
-        // A thread of its own, so that the others end even if it panics.
+        // A separate thread, so that the others end even if it panics.
         let again = scope.spawn(|| Bytes::of(&kernel, 1)).join();
         done.store(true, Ordering::Relaxed);
         again
@@ -148,10 +147,10 @@ fn who_looks_on_changes_nothing() {
 
 // ---- Nothing left
 
-/// Processor time of a QEMU that has begun to boot: a boot needs seconds.
+/// The processor time of a QEMU that has begun to boot: a boot takes seconds.
 const BOOTS: Duration = Duration::from_millis(300);
 
-/// A run of two guests, both in the middle of their boots and stopped there:
+/// A run of two guests, both stopped in the middle of their boots, so that
 /// neither ends by itself.
 fn two_guests(home: &Home) -> Session {
     let [old, new] = two();
@@ -230,7 +229,8 @@ fn a_bisection_finds_the_kernel_that_changed() {
     let repository = home.path().join("linux");
     fs::create_dir(&repository).expect("a directory");
     git_says(&repository, "init -q");
-    // One that cannot be judged lies beside the first that is searched.
+    // A kernel that cannot be tested is next to the first one that bisect
+    // tries.
     let mut history = vec![last_old.id.clone(), first_new.id.clone(), broken.display().to_string()];
     history.extend(more.iter().rev().take(2).rev().map(|k| k.id.clone()));
     let mut commits = vec![];
@@ -241,7 +241,7 @@ fn a_bisection_finds_the_kernel_that_changed() {
         commits.push(git_says(&repository, "rev-parse HEAD"));
     }
     if more.is_empty() {
-        // The newest must be bad, and the broken one says nothing.
+        // The newest must be bad, and the broken one gives no answer.
         git_says(&repository, "checkout -q HEAD~1");
     }
     git_says(&repository, &format!("bisect start HEAD {}", commits[0]));
@@ -274,7 +274,7 @@ fn shards_merge_into_the_matrix() {
         assert_eq!((shard.status, shard.out.lines().count()), (Some(0), 2), "{}", shard.err);
         fs::write(file(&part.replace('/', "-")), shard.out).expect("a file");
     }
-    // However they are named.
+    // Whatever the names and the order of the files.
     let merged = run(&format!("merge {} {}", file("2-2").display(), file("1-2").display()));
     assert_eq!((merged.status, merged.out), (Some(0), whole.out), "{}", merged.err);
 }

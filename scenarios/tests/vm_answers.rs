@@ -1,5 +1,5 @@
-//! What a guest may make the lab do. A guest's kernel and its init are not
-//! trusted: here a script takes QEMU's place, and reports what no init of the
+//! What a guest can make the lab do. A guest's kernel and its init are not
+//! trusted. Here a script replaces QEMU, and reports what no real init of the
 //! lab would.
 
 #[allow(dead_code, reason = "not every suite does all that a user does")]
@@ -38,22 +38,22 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     scenarios_on_a_kernel_are_counted_as_scenarios,
 ];
 
-/// Takes all that a run needs.
+/// A directory with everything that a run needs.
 struct Machine {
     dir: TempDir,
     path: String,
 }
 
-/// The release of the kernel that is not booted.
+/// The release of the kernel, which is never booted.
 const RELEASE: &str = "6.12.0-none";
 
 impl Machine {
-    /// A kernel image, and a QEMU in whose place a script does this; there
-    /// `console` and `results` are its serial ports, and `sent` is a file.
+    /// A kernel image, and a script in place of QEMU. In the script, `console` and
+    /// `results` are the serial ports, and `sent` is a file.
     fn new(sent: &[u8], does: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = |name: &str| dir.path().join(name);
-        // The smallest thing that passes for a bzImage: boot.rst.
+        // The smallest image that passes as a bzImage: boot.rst.
         let mut image = vec![0; 0x400 + 4096];
         image[0x1f1] = 1;
         image[0x1f4..0x1f8].copy_from_slice(&(4096_u32 / 16).to_le_bytes());
@@ -91,7 +91,7 @@ impl Machine {
     }
 }
 
-/// What a run says of a guest that reports this and powers off.
+/// The message of a run whose guest reports this and powers off.
 fn run(reports: &[Report], options: &str) -> Answer {
     let sent = reports.iter().flat_map(|r| sent(&serde_json::to_vec(r).expect("JSON"))).collect::<Vec<_>>();
     answer(&mut Machine::new(&sent, "exec cat $sent > $results").run(options))
@@ -113,7 +113,7 @@ fn short() -> &'static Scenario {
     CATALOGUE.find(SHORT).expect("it is in the catalogue")
 }
 
-/// The outcome of an honest guest, with the cells of the reviewed one.
+/// The outcome that an honest guest reports, with the reviewed cells.
 fn reviewed() -> Outcome {
     let scenario = short();
     let era = scenario.eras[0].name;
@@ -155,14 +155,14 @@ fn reviewed() -> Outcome {
     }
 }
 
-/// The outcome that the run prints, and its status.
+/// The outcome that the run prints, and its exit status.
 fn outcome(answer: &Answer) -> (Option<i32>, Value) {
     let lines: Vec<_> = answer.out.lines().collect();
     let [line] = lines.as_slice() else { panic!("one outcome: {lines:?} {}", answer.err) };
     (answer.status, serde_json::from_str(line).expect("JSON"))
 }
 
-/// The reason of the run for not believing the guest.
+/// The reason why the run rejects the guest's report.
 fn refused(reports: &[Report]) -> String {
     let answer = run(reports, "--json");
     let (status, outcome) = outcome(&answer);
@@ -174,7 +174,7 @@ fn refused(reports: &[Report]) -> String {
         answer.err
     );
     assert_eq!(outcome["arms"], Value::Array(vec![]));
-    // `git bisect` is not told what is not known.
+    // `git bisect` gets no verdict if none is known.
     assert_eq!(run(reports, "--bisect").status, Some(125));
     outcome["reason"].as_str().expect("a reason").to_owned()
 }
@@ -257,7 +257,7 @@ fn a_report_that_nobody_asked_for_ends_the_guest() {
         (vec![booted(), Report::Failed("a".into()), arm("fault")], "after it had given up"),
         (vec![booted(), ended(reviewed()), Report::Failed("late".into())], "\"late\" after its last answer"),
     ] {
-        // A guest that never booted is no outcome but the end of the run.
+        // A guest that never booted gives no outcome, but ends the run.
         let reason = match &reports[0] {
             Report::Booted { .. } => refused(&reports),
             _ => run(&reports, "--json").err,
@@ -307,7 +307,7 @@ fn an_outcome_without_bounds_is_not_believed() {
 }
 
 fn heads_without_bodies_end_the_guest() {
-    // 17 MiB, and every head claims all that follows.
+    // 17 MiB, and every header claims all the bytes that follow.
     let mut head = Frame::new(REPORT, vec![0; 16 << 20]).encode();
     head.truncate(13);
     let mut flood = sent(&serde_json::to_vec(&booted()).expect("JSON"));
@@ -321,7 +321,7 @@ fn heads_without_bodies_end_the_guest() {
 
 fn a_signal_ends_a_run_whose_guest_floods_it() {
     let boot = sent(&serde_json::to_vec(&booted()).expect("JSON"));
-    // `exec`: the flood ends with QEMU's process.
+    // `exec`, so that the flood ends with QEMU's process.
     for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let machine = Machine::new(&boot, "cat $sent > $results; exec yes > $console");
         let mut command = machine.run("");

@@ -1,4 +1,4 @@
-//! Shells and exercises in a guest, at its console.
+//! Shells and exercises in a guest, on its console.
 
 #[allow(dead_code, reason = "not all of it is used here")]
 mod stored;
@@ -24,7 +24,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     a_shell_in_a_guest_needs_a_static_busybox,
 ];
 
-/// A directory with links to these programs, to be all of PATH.
+/// A directory with links to these programs, to replace PATH.
 fn only(programs: &[&str]) -> TempDir {
     let place = tempfile::tempdir().expect("a directory");
     let path = std::env::var_os("PATH").expect("cargo was found by it");
@@ -35,7 +35,7 @@ fn only(programs: &[&str]) -> TempDir {
     place
 }
 
-/// A shell in a guest at a terminal, as soon as it prompts.
+/// A shell in a guest on a terminal, once it prompts.
 fn at_a_guest(terminal: &mut Terminal, line: &str, prompt: &str) -> Session {
     let kernel = newest().id;
     if let Err(missing) = tools::busybox() {
@@ -74,7 +74,7 @@ fn a_shell_in_a_guest_ends_with_a_pipe() {
     }
     let of_busybox = only(&["qemu-system-x86_64", "busybox"]);
     let every = std::env::var_os("PATH").expect("cargo was found by it");
-    // The last line's end is missing too.
+    // The last line has no newline either.
     for (commands, said, left) in [("echo h''i; exit 7", "hi\r\n", 7), ("", "$ ", 0)] {
         for path in [Path::new(&every), of_busybox.path()] {
             let (read, write) = io::pipe().expect("a pipe");
@@ -90,7 +90,8 @@ fn a_shell_in_a_guest_ends_with_a_pipe() {
 fn an_exercise_has_a_kernel_of_its_own() {
     let mut terminal = Terminal::new();
     let mut session = at_a_guest(&mut terminal, "rtnl-stall --exercise", "rtnl-stall exercise");
-    // Who asks waits too, and cannot be given up: what is typed next must not.
+    // The task that waits for the mutex cannot be interrupted, so it must not
+    // block the commands typed next.
     terminal.type_line("nsenter --net=/run/netns/node ip link set lo down & check");
     terminal.wait_for("Not solved, 1 attempt and 0 hints: add a link: waits");
     terminal.type_line("kill $(grep -l ^rtnl-holder /proc/[0-9]*/comm | cut -d/ -f3); check");

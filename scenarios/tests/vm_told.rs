@@ -1,4 +1,4 @@
-//! What is told where a guest cannot be had, or ends before its time.
+//! Messages for the cases in which no guest can be started, or it ends early.
 
 #[allow(dead_code, reason = "not all of it is used here")]
 mod stored;
@@ -40,7 +40,7 @@ fn what_is_no_kernel_is_one_sentence() {
     let text = file("text", b"no kernel at all\n");
     let no_bzimage = refused(&text);
     assert!(no_bzimage.contains("text is no bzImage: it has no HdrS at 0x202"), "{no_bzimage}");
-    // A file needs no store.
+    // A kernel given as a file needs no store.
     let storeless = |verb: &str, kernel: &str| {
         refusal(faultlab(&format!("{verb} {SHORT} --kernel {kernel}")).env("XDG_CACHE_HOME", "/dev/null"))
     };
@@ -51,7 +51,7 @@ fn what_is_no_kernel_is_one_sentence() {
     assert!(refused(&cut).contains("cut is no bzImage: it is cut short"), "{}", refused(&cut));
 }
 
-/// A directory with a program that is found in QEMU's place.
+/// A directory with a program in place of QEMU.
 fn in_place_of_qemu(script: &str) -> (TempDir, String) {
     let bin = tempfile::tempdir().expect("a directory");
     let program = bin.path().join("qemu-system-x86_64");
@@ -61,7 +61,7 @@ fn in_place_of_qemu(script: &str) -> (TempDir, String) {
     (bin, path)
 }
 
-/// QEMU, with more words on the kernel command line.
+/// QEMU, with extra words on the kernel command line.
 fn with_words(words: &str) -> (TempDir, String) {
     let real = Qemu::find().unwrap_or_else(|missing| leave_out(missing.to_string()));
     in_place_of_qemu(&format!(
@@ -129,7 +129,7 @@ fn a_kernel_that_never_boots_fails_beside_one_that_does() {
 
 fn a_panic_is_quoted() {
     let line = format!("run {SHORT} --json --kernel {}", newest().id);
-    // The same guest, but for the init that it shall find.
+    // The same guest, but its init does not exist.
     let (_bin, path) = with_words("rdinit=/none init=/none");
     let home = Home::new();
     let Answer { status, out, err } = answer(faultlab(&line).env("PATH", path).env("TMPDIR", home.path()));
@@ -142,14 +142,14 @@ fn a_module_that_does_not_load_is_named() {
     let id = newest().id;
     let stored = Store::open().expect("the store").get(&id).expect("the kernel");
     let order = stored.modules().expect("its modules").load_order(WANTED).expect("the order");
-    // As of an installed kernel: modules/RELEASE holds the image, too.
+    // As for an installed kernel: modules/RELEASE also contains the image.
     let home = Home::new();
     let dir = home.path().join("modules").join(&stored.release);
     fs::create_dir_all(&dir).expect("a directory");
     fs::copy(&stored.image, dir.join("vmlinuz")).expect("the image");
     for Module { name, mut bytes, .. } in order.modules {
         if name == "veth" {
-            // Built for another configuration of this release, says its vermagic.
+            // Its vermagic claims another configuration of this release.
             let at = bytes.windows(10).position(|w| w == b"mod_unload").expect("a word of its vermagic");
             bytes[at] = b'M';
         }
@@ -167,7 +167,8 @@ fn a_kernel_without_a_serial_port_is_one_sentence() {
     assert!(said.contains("CONFIG_SERIAL_8250_CONSOLE"), "{said}");
 }
 
-/// The names of an XML document's elements; every one of them ends where it
+/// The names of an XML document's elements, all of which must be closed
+/// properly.
 /// should.
 fn elements(xml: &str) -> Vec<String> {
     let (mut all, mut open) = (vec![], vec![]);

@@ -10,7 +10,7 @@ use lab::Catalogue;
 pub static CATALOGUE: LazyLock<Catalogue> =
     LazyLock::new(|| Catalogue::new(vec![mtu_black_hole::scenario()], snapshots));
 
-/// What the kernels did when a person read it, by `scenario@era`.
+/// The reviewed outcomes, by `scenario@era`.
 fn snapshots(name: &str) -> Option<&'static str> {
     match name {
         "mtu-black-hole@every-kernel" => Some(include_str!("../snapshots/mtu-black-hole@every-kernel.snap")),

@@ -1,4 +1,4 @@
-//! One scenario with the whole of faultlab's command line around it:
+//! One scenario, with faultlab's whole command line:
 //!
 //! ```console
 //! $ cargo run -- show mtu-black-hole

@@ -1,6 +1,6 @@
 //! "ssh connects and hangs at the first long listing; small pages load, large
-//! uploads stall." A tunnel on the way has a smaller MTU, and a firewall drops
-//! the ICMP messages that would say so.
+//! uploads stall." A tunnel on the path has a smaller MTU, and a firewall drops
+//! the ICMP messages that would report it.
 //!
 //! RFC 2923, section 2.1 (Black Hole Detection); RFC 1191.
 //!
@@ -93,8 +93,9 @@ fn arms() -> Arms<()> {
 
 /// More than one segment of 1460 bytes.
 const LARGE: usize = 100_000;
-/// net/ipv4/tcp_timer.c: tcp_mtu_probing is asked after net.ipv4.tcp_retries1
-/// (3) timeouts: 0.2 + 0.4 + 0.8 + 1.6 = 3 s on a short path.
+/// net/ipv4/tcp_timer.c: tcp_mtu_probing takes effect after
+/// net.ipv4.tcp_retries1 (3) timeouts: 0.2 + 0.4 + 0.8 + 1.6 = 3 s on a short
+/// path.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn play(stage: &Stage<'_>, (): &()) -> Result<()> {

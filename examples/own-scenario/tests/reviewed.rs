@@ -1,8 +1,8 @@
-//! The scenario on the running kernel: its outcome is the reviewed one, and
-//! without its cause it reproduces nothing.
+//! The scenario on the running kernel: its outcome must match the reviewed one,
+//! and without its cause it must reproduce nothing.
 //!
-//! What differs is written beside the snapshot, as `snapshots/*.snap.new`; read
-//! it, then rename it.
+//! A differing outcome is written next to the snapshot, as
+//! `snapshots/*.snap.new`. Read it, then rename it.
 
 use std::path::Path;
 use std::process::ExitCode;

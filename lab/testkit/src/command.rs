@@ -1,12 +1,12 @@
-//! A program that is started as a user starts it, and its answer.
+//! A program started as a user starts it, and its answer.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Answer {
-    /// The exit status; none where a signal ended it.
+    /// The exit status; `None` if a signal ended it.
     pub status: Option<i32>,
     /// Its standard output.
     pub out: String,
@@ -14,7 +14,8 @@ pub struct Answer {
     pub err: String,
 }
 
-/// A program with these arguments, a word each, and none of the user's settings.
+/// A program with these arguments, separated by spaces, and without the user's
+/// settings.
 pub fn command(program: impl AsRef<OsStr>, line: &str) -> Command {
     let mut command = Command::new(program);
     command.args(line.split_whitespace()).stdin(Stdio::null());
@@ -25,7 +26,7 @@ pub fn command(program: impl AsRef<OsStr>, line: &str) -> Command {
     command
 }
 
-/// Runs a command into two pipes.
+/// Runs a command with its output in two pipes.
 pub fn answer(command: &mut Command) -> Answer {
     let output = command.output().expect("the program starts");
     Answer {

@@ -1,4 +1,4 @@
-//! Tests that can say at run time why they are left out.
+//! Tests that can report at run time why they are left out.
 
 use std::any::Any;
 use std::env;
@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// A test and its name. It fails by a panic.
+/// A test and its name. It fails by panicking.
 pub type Test = (&'static str, fn());
 
-/// Makes a test program of the functions that it names. The function before the
-/// colon runs them: it takes `&[Test]` and returns an `ExitCode`.
+/// Makes a test program from the named functions. The function before the colon
+/// runs them: it takes `&[Test]` and returns an `ExitCode`.
 ///
 /// ```no_run
 /// fn two_and_two_are_four() {
@@ -29,8 +29,8 @@ macro_rules! tests {
     };
 }
 
-/// Runs tests one after the other, however many the user asks for at once: each
-/// looks at the whole machine.
+/// Runs tests sequentially, regardless of the number of test threads: each
+/// observes the whole machine.
 #[must_use]
 pub fn one_at_a_time(tests: &[Test]) -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -38,7 +38,8 @@ pub fn one_at_a_time(tests: &[Test]) -> ExitCode {
     run(&arguments, tests, None)
 }
 
-/// Runs tests that keep a processor busy, as a guest or a browser does.
+/// Runs tests that keep a processor busy, such as those with a guest or a
+/// browser.
 #[must_use]
 pub fn two_at_a_time(tests: &[Test]) -> ExitCode {
     at_once(2, tests)
@@ -56,7 +57,7 @@ fn at_once(threads: usize, tests: &[Test]) -> ExitCode {
     run(&arguments, tests, None)
 }
 
-/// Runs the tests, or leaves all of them out where there is a reason for that.
+/// Runs the tests, or leaves all of them out if there is a reason to.
 #[must_use]
 pub fn run(arguments: &Arguments, tests: &[Test], nowhere: Option<&str>) -> ExitCode {
     let trials = tests.iter().map(|&(name, test)| {
@@ -66,15 +67,15 @@ pub fn run(arguments: &Arguments, tests: &[Test], nowhere: Option<&str>) -> Exit
     libtest_mimic::run(arguments, trials.collect()).exit_code()
 }
 
-/// Why a test ended early: something named is missing.
+/// Why a test ended early: a requirement is missing.
 struct LeftOut(String);
 
-/// Ends the test here: what it needs is missing.
+/// Ends the test here, because a requirement is missing.
 pub fn leave_out(why: impl Into<String>) -> ! {
     resume_unwind(Box::new(LeftOut(why.into())))
 }
 
-/// Whether a test that would be left out fails instead: FAULTLAB_REQUIRE_ALL=1.
+/// Whether a test fails instead of being left out: FAULTLAB_REQUIRE_ALL=1.
 #[must_use]
 pub fn require_all() -> bool {
     env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|value| value == "1")
@@ -95,10 +96,10 @@ fn sentence(panic: &(dyn Any + Send)) -> String {
     panic.downcast_ref::<String>().cloned().or_else(literal).unwrap_or_default()
 }
 
-/// What becomes of a test that cannot run here.
+/// The result of a test that cannot run here.
 ///
 /// # Errors
-/// Under FAULTLAB_REQUIRE_ALL=1.
+/// With FAULTLAB_REQUIRE_ALL=1.
 pub fn without(why: &str) -> Result<Completion, Failed> {
     if require_all() {
         return Err(why.into());

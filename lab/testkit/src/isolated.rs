@@ -1,8 +1,8 @@
 //! Tests on the running kernel, in namespaces of their own.
 //!
-//! The test program moves into fresh namespaces before it starts a thread, as a
-//! worker does: as root of the machine or of a user namespace. Then its tests
-//! run in parallel threads, each in network namespaces of its own.
+//! The test program moves into new namespaces before it starts a thread, as a
+//! worker does, as root of the machine or of a user namespace. Its tests then
+//! run in parallel threads, each in its own network namespaces.
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -15,11 +15,11 @@ use tokio::task::LocalSet;
 
 use crate::harness::{self, Test, leave_out};
 
-/// Runs the tests, in namespaces that end with them.
+/// Runs the tests in namespaces that end with them.
 #[must_use]
 pub fn main(tests: &[Test]) -> ExitCode {
     let arguments = Arguments::from_args();
-    // What only lists the tests needs no namespaces.
+    // Listing the tests needs no namespaces.
     let isolated = if arguments.list { Ok(()) } else { isolate(Privilege::at_hand(), None) };
     match isolated {
         Ok(()) => harness::run(&arguments, tests, None),
@@ -31,7 +31,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
     }
 }
 
-/// The value; the test is left out where something named is missing.
+/// The value. If a requirement is missing, the test is left out.
 pub fn applicable<T>(result: Result<T>) -> T {
     match result {
         Ok(value) => value,
@@ -40,15 +40,15 @@ pub fn applicable<T>(result: Result<T>) -> T {
     }
 }
 
-/// Runs `body` on a thread of its own, whose namespace the others do not see.
+/// Runs `body` on its own thread, whose namespace the others do not see.
 pub fn alone(body: impl FnOnce() + Send + 'static) {
     if let Err(panic) = std::thread::spawn(body).join() {
         resume_unwind(panic);
     }
 }
 
-/// Runs `body` on a thread of its own, with a runtime of its own. It may spawn
-/// local tasks.
+/// Runs `body` on its own thread, with its own runtime. It may spawn local
+/// tasks.
 pub fn alone_async<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
     alone(|| LocalSet::new().block_on(&runtime(), async { body().await }));
 }

@@ -1,17 +1,17 @@
-//! What tests are written with: those of faultlab, and those of the packages
-//! that bring scenarios of their own. It knows no scenario.
+//! Helpers for tests: faultlab's own, and those of packages with scenarios of
+//! their own. The crate knows no scenario.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`reviewed`] | a test program for the scenarios of a catalogue |
-//! | [`harness`] | tests that say at run time why they are left out |
+//! | [`harness`] | tests that report at run time why they are left out |
 //! | [`isolated`] | tests on the running kernel, in namespaces of their own |
 //! | [`routed`] | a small network, built by hand |
-//! | [`command`] | a program that is started as a user starts it, and its answer |
-//! | [`terminal`] | keys and a screen |
-//! | [`session`] | a program and all that it starts |
+//! | [`command`] | a program started as a user starts it, and its answer |
+//! | [`terminal`] | a pseudoterminal: keys and a screen |
+//! | [`session`] | a program and all processes that it starts |
 //!
-//! An author's whole test program is
+//! The whole test program of an author is
 //!
 //! ```no_run
 //! # static CATALOGUE: std::sync::LazyLock<lab::Catalogue> =
@@ -24,10 +24,11 @@
 //! }
 //! ```
 //!
-//! with `harness = false` in its `[[test]]`.
+//! with `harness = false` in its `[[test]]` section.
 //!
-//! A test that needs what the machine lacks is left out: it is listed as ignored,
-//! with the reason. Where the variable `FAULTLAB_REQUIRE_ALL` is 1 it fails.
+//! A test that needs what the machine lacks is left out: it is reported as
+//! ignored, with the reason. If the environment variable `FAULTLAB_REQUIRE_ALL`
+//! is 1, it fails.
 
 pub mod command;
 pub mod harness;
@@ -46,5 +47,5 @@ pub use reviewed::{Reviewed, scenarios};
 pub use session::Session;
 pub use terminal::Terminal;
 
-/// How long a test waits for what must come, on however slow a machine.
+/// How long a test waits for a condition, even on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
 //! A test program for the scenarios of a catalogue, on the running kernel.
 //!
-//! Each scenario is run twice. Its outcome is compared with the reviewed one;
-//! and without its cause it must reproduce nothing. What differs is written
-//! beside the snapshot, as `*.snap.new`: read it, then rename it.
+//! Each scenario runs twice. Its outcome is compared with the reviewed one.
+//! Without its cause it must reproduce nothing. A differing outcome is written
+//! next to the snapshot as `*.snap.new`: read it, then rename it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,25 +22,27 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::harness::require_all;
 use crate::isolated::runtime;
 
-/// The whole test program of a package with scenarios: `main` returns what this
-/// returns. `snapshots` is the directory with the reviewed outcomes.
+/// The whole test program of a package with scenarios: `main` returns the
+/// result of this function. `snapshots` is the directory with the reviewed
+/// outcomes.
 ///
-/// The program needs no other: it starts itself again as a worker, which plays
-/// the scenarios of the catalogue in namespaces of its own.
+/// No other program is needed: it starts itself again as a worker, which plays
+/// the scenarios of the catalogue in its own namespaces.
 #[must_use]
 pub fn scenarios(catalogue: &Catalogue, snapshots: impl Into<PathBuf>) -> ExitCode {
     Reviewed::new(catalogue, snapshots).main()
 }
 
-/// The life of this program where it was started as a worker that plays scenarios
-/// of the catalogue; none where it was started as what it is.
+/// Runs the worker if this program was started as one, to play scenarios of the
+/// catalogue; `None` otherwise.
 #[must_use]
 pub fn as_worker(catalogue: &Catalogue) -> Option<ExitCode> {
     let words: Vec<_> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     worker::asked(&words).map(|parent| worker::main(catalogue, parent))
 }
 
-/// The scenarios of a catalogue, each as it is and some with settings.
+/// The scenarios of a catalogue, each with its defaults, and some with settings
+/// as well.
 #[derive(Debug)]
 pub struct Reviewed<'a> {
     catalogue: &'a Catalogue,
@@ -48,7 +50,7 @@ pub struct Reviewed<'a> {
     cases: Vec<Case>,
 }
 
-/// A scenario with what is set for it.
+/// A scenario and its settings.
 #[derive(Debug, Clone)]
 struct Case {
     name: String,
@@ -57,7 +59,7 @@ struct Case {
 }
 
 impl<'a> Reviewed<'a> {
-    /// Every scenario of the catalogue, and the directory with their snapshots.
+    /// Every scenario of the catalogue, and the directory with the snapshots.
     #[must_use]
     pub fn new(catalogue: &'a Catalogue, snapshots: impl Into<PathBuf>) -> Self {
         let case = |scenario: &'static Scenario| Case {
@@ -72,7 +74,7 @@ impl<'a> Reviewed<'a> {
     /// A scenario once more, with a setting: `run SCENARIO --set KEY=VALUE`.
     ///
     /// # Panics
-    /// Where the catalogue has no scenario of that name.
+    /// If the catalogue has no scenario of that name.
     #[must_use]
     pub fn set(mut self, scenario: &str, key: &str, value: &str) -> Self {
         let found = self.catalogue.find(scenario).unwrap_or_else(|why| panic!("{why}"));
@@ -81,7 +83,7 @@ impl<'a> Reviewed<'a> {
         self
     }
 
-    /// The test program, or the worker where it is started as one.
+    /// The test program, or the worker if it is started as one.
     #[must_use]
     pub fn main(self) -> ExitCode {
         if let Some(status) = as_worker(self.catalogue) {
@@ -91,7 +93,7 @@ impl<'a> Reviewed<'a> {
         // A scenario mostly waits for the kernel's timers.
         arguments.test_threads.get_or_insert(8);
         let program = std::env::current_exe().expect("/proc/self/exe can be read");
-        // What only lists the tests asks nothing of the machine.
+        // Listing the tests requires nothing of the machine.
         let checked = (!arguments.list).then(|| runtime().block_on(Here::find(&program)));
         let snapshots: Arc<Path> = self.snapshots.into();
         let mut trials = vec![];
@@ -122,7 +124,8 @@ fn trial(
     if let Some(why) = &why {
         println!("left out: {name}: {why}");
     }
-    // What runs only in a guest is no failure here, whatever is required.
+    // A scenario that runs only in a guest does not fail here, even if all is
+    // required.
     let elsewhere = case.scenario.needs.contains(&Need::OwnKernel);
     let ignored = why.is_some() && (elsewhere || !require_all());
     let trial = Trial::test(name, move || match (here, why) {
@@ -154,11 +157,11 @@ fn as_reviewed(here: &Here, case: &Case, snapshots: &Path) -> Result<(), Failed>
     is_reviewed(&outcome, case.scenario, snapshots)
 }
 
-/// Compares an outcome with the reviewed one in that directory, byte by byte.
-/// What differs is written beside that one, as `*.snap.new`.
+/// Compares an outcome with the reviewed one in that directory, byte by byte. A
+/// differing outcome is written next to it as `*.snap.new`.
 ///
 /// # Errors
-/// Where nothing came of the scenario, and where the outcome differs.
+/// If the scenario has no result, or the outcome differs.
 pub fn is_reviewed(outcome: &Outcome, scenario: &Scenario, snapshots: &Path) -> Result<(), Failed> {
     if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
         return Err(format!("{}: {}", outcome.verdict, outcome.reason.clone().unwrap_or_default()).into());
@@ -172,7 +175,7 @@ fn compare(text: &str, title: &str, file: &Path) -> Result<(), String> {
     let reviewed = body(&reviewed).trim_end();
     let new = file.with_extension("snap.new");
     if reviewed == text.trim_end() {
-        // Of an earlier run.
+        // Left by an earlier run.
         let _ = fs::remove_file(&new);
         return Ok(());
     }
@@ -194,11 +197,11 @@ fn body(text: &str) -> &str {
     text.strip_prefix("---\n").and_then(|t| t.split_once("\n---\n")).map_or(text, |(_, body)| body)
 }
 
-/// What is demanded of a scenario whose cause was taken away: with the control's
-/// network and conduct the fault arm meets what the control meets.
+/// Checks a scenario that ran without its cause: with the control's network and
+/// conduct, the fault arm must not differ from the control.
 ///
 /// # Errors
-/// Where it met something else, with the verdict.
+/// If it differs, with the verdict.
 pub fn nothing_reproduced(outcome: &Outcome, scenario: &Scenario) -> Result<(), Failed> {
     let era = scenario.eras.iter().find(|e| Some(e.name) == outcome.era.as_deref());
     let wanted = match era.ok_or("the outcome has no era")?.shows {
@@ -236,7 +239,7 @@ mod tests {
         let [file, new] = ["a@b.snap", "a@b.snap.new"].map(|name| directory.path().join(name));
         let missing = compare("verdict: reproduced\n", "A title", &file).unwrap_err();
         assert!(missing.contains("there is no reviewed outcome"), "{missing}");
-        // What a person does who has read it.
+        // As a person does after reviewing it.
         fs::rename(&new, &file).unwrap();
         compare("verdict: reproduced\n", "A title", &file).unwrap();
         let differs = compare("verdict: immune\n", "A title", &file).unwrap_err();

@@ -28,10 +28,10 @@ pub const ROUTER_WAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The server's address.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-/// How long a test waits for what must come.
+/// How long a test waits for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The network, up.
+/// The network, configured and up.
 #[derive(Debug)]
 pub struct Routed {
     /// It has a default route.
@@ -42,7 +42,7 @@ pub struct Routed {
     pub server: Namespace,
 }
 
-/// Runs `test` in a thread of its own, with the network up.
+/// Runs `test` on its own thread, with the network up.
 pub fn routed(test: impl AsyncFnOnce(&Routed) + Send + 'static) {
     alone_async(|| async {
         let net = Routed::new().await;
@@ -84,7 +84,7 @@ impl Routed {
     /// A connection from the client.
     ///
     /// # Errors
-    /// What connect(2) answers.
+    /// The error of connect(2).
     pub fn connect(&self, to: (Ipv4Addr, u16)) -> io::Result<TcpStream> {
         let to = SocketAddrV4::new(to.0, to.1).into();
         let stream = self.client.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)))?;
@@ -120,8 +120,8 @@ fn index(namespace: &Namespace, device: &str) -> u32 {
     namespace.enter(|| nix::net::if_::if_nametoindex(device)).unwrap()
 }
 
-/// Waits until the device's queue passes packets: net/core/link_watch.c sees to
-/// that some time after the carrier is there.
+/// Waits until the device's queue passes packets: net/core/link_watch.c
+/// activates it some time after the carrier is up.
 async fn running(namespace: &Namespace, device: &str) {
     let (routes, index) = (routes(namespace), index(namespace, device));
     let up = async || {

@@ -1,4 +1,4 @@
-//! A program and all that it starts: whether anything of it is left.
+//! A program and all processes that it starts: whether any of them is left.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,19 +11,19 @@ use nix::unistd::Pid;
 
 use crate::PATIENCE;
 
-/// A program that leads a session of its own: whatever it starts is in it.
+/// A program that leads its own session, which contains every process that it
+/// starts.
 #[derive(Debug)]
 pub struct Session {
     child: Child,
 }
 
 impl Session {
-    /// Starts the command, whose stdin becomes the session's terminal if it is
-    /// one.
+    /// Starts the command. If its stdin is a terminal, that becomes the session's.
     pub fn start(command: &mut Command) -> Self {
         let lead = || {
             nix::unistd::setsid()?;
-            // SAFETY: TIOCSCTTY takes a number; where stdin is no terminal it
+            // SAFETY: TIOCSCTTY takes a number. If stdin is not a terminal, it
             // fails and does nothing.
             #[allow(unsafe_code, reason = "nix wraps no TIOCSCTTY")]
             unsafe {
@@ -55,13 +55,13 @@ impl Session {
         panic!("the program does not end: {:?}", self.processes());
     }
 
-    /// The processes of the session that hold anything, as `id (name) state`.
+    /// The processes of the session that hold resources, as `id (name) state`.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
         self.members().map(|(_, words)| words).collect()
     }
 
-    /// The processes of the session whose name begins so.
+    /// The processes of the session whose names start with `name`.
     #[must_use]
     pub fn named(&self, name: &str) -> Vec<Pid> {
         let begin = format!("({name}");
@@ -75,7 +75,8 @@ impl Session {
     }
 
     fn member(&self, pid: u32) -> Option<String> {
-        // pid (comm) state ppid pgrp session ...; it may end while it is read.
+        // pid (comm) state ppid pgrp session ...; the process may end during the
+        // read.
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (name, rest) = stat.rsplit_once(')')?;
         let fields: Vec<_> = rest.split_whitespace().collect();
@@ -86,7 +87,7 @@ impl Session {
         (session == self.child.id() && !dead).then(|| format!("{name}) {state}"))
     }
 
-    /// Waits until no process is left, and tells how long that took.
+    /// Waits until no process is left, and returns how long that took.
     #[allow(clippy::must_use_candidate, reason = "some only wait")]
     pub fn gone(&self, since: Instant) -> Duration {
         while !self.processes().is_empty() {
@@ -99,7 +100,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A test that failed leaves nothing running; its workers follow.
+        // A failed test leaves nothing running; its workers follow.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

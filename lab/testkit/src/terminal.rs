@@ -1,4 +1,4 @@
-//! A pseudoterminal: keys, and a screen that is waited for.
+//! A pseudoterminal: keys, and a screen to wait for.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,12 +20,12 @@ pub struct Terminal {
     screen: Receiver<String>,
     keyboard: File,
     seen: String,
-    /// The side that a program has.
+    /// The program's side.
     side: OwnedFd,
 }
 
 impl Terminal {
-    /// A terminal that nobody has typed at.
+    /// A terminal without any input yet.
     #[must_use]
     pub fn new() -> Self {
         let size = Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
@@ -36,7 +36,7 @@ impl Terminal {
         let keyboard = File::from(pty.master);
         let mut output = keyboard.try_clone().expect("a descriptor");
         let (tell, screen) = channel();
-        // Ends with EIO when the last program has closed its side.
+        // Fails with EIO once the last program has closed its side.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = output.read(&mut buffer) {
@@ -55,18 +55,18 @@ impl Terminal {
         self.side.try_clone().expect("a descriptor").into()
     }
 
-    /// How it treats what is typed and written.
+    /// The modes of the terminal.
     #[must_use]
     pub fn modes(&self) -> Termios {
         tcgetattr(&self.side).expect("it is a terminal")
     }
 
-    /// Has it treat what is typed and written so.
+    /// Sets the modes of the terminal.
     pub fn set_modes(&self, modes: &Termios) {
         tcsetattr(&self.side, SetArg::TCSANOW, modes).expect("it is a terminal");
     }
 
-    /// Waits until the text is seen.
+    /// Waits until the text appears.
     pub fn wait_for(&mut self, text: &str) {
         let begun = Instant::now();
         while !self.seen.contains(text) {
@@ -78,7 +78,7 @@ impl Terminal {
         }
     }
 
-    /// Everything that was written, when all programs have ended.
+    /// All output, once all programs have ended.
     #[must_use]
     pub fn text(mut self) -> String {
         drop(self.side);

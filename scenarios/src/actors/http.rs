@@ -1,8 +1,8 @@
-//! An HTTP question as the kubelet asks it, and an agent that answers.
+//! An HTTP request as the kubelet sends it, and an agent that answers.
 //!
 //! - pkg/probe/http/http.go: one connection per probe, no keep-alive, 200 to 399
 //!   is a success
-//! - Go's net/http and net: the texts of errors
+//! - Go's net/http and net: the error messages
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,25 +19,25 @@ use lab::capture::Act;
 use lab::network::Host;
 use lab::probe::tcp::{Answer, Connect, dial, listen};
 
-/// What a GET met.
+/// The result of a GET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Get {
     /// A status line.
     Status(u16),
-    /// No header within the time given, whatever it was spent on.
+    /// No complete header within the timeout, whatever the time was spent on.
     TimedOut,
     /// A RST answered the SYN.
     Refused,
-    /// There was no way.
+    /// There was no route.
     Unreachable,
     /// A RST ended the connection.
     Reset,
-    /// The connection ended before the header, or with what is no header.
+    /// The connection ended before the header, or what came was no header.
     Closed,
 }
 
 impl Get {
-    /// Whether a probe takes it for a success.
+    /// Whether a probe counts it as a success.
     #[must_use]
     pub fn succeeded(self) -> bool {
         matches!(self, Self::Status(200..=399))
@@ -45,7 +45,7 @@ impl Get {
 }
 
 impl fmt::Display for Get {
-    /// As Go words it, without the addresses.
+    /// The error in Go's words, without the addresses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(code) => write!(f, "statuscode: {code}"),
@@ -61,7 +61,7 @@ impl fmt::Display for Get {
 }
 
 impl Get {
-    /// What the kubelet says of a probe of `to` that failed like this.
+    /// The kubelet's message about a probe of `to` that failed this way.
     #[must_use]
     pub fn output(self, to: SocketAddr) -> String {
         match self {
@@ -74,11 +74,11 @@ impl Get {
     }
 }
 
-/// Asks for `/healthz`, and gives the answer `patience` from the SYN to the end of
-/// its header.
+/// Requests `/healthz`. The answer may take `patience`, from the SYN to the end
+/// of its header.
 ///
 /// # Errors
-/// Where no socket can be had, or the kernel gives an answer that no network
+/// If no socket can be created, or the kernel returns an error that no network
 /// can cause.
 pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get> {
     let probe = from.journal().begin(from.name(), Act::Asks, to);
@@ -91,7 +91,7 @@ pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get>
         };
         ask(from, stream, to).await
     };
-    // What is late is closed: the stream is dropped.
+    // Dropping the stream closes a late connection.
     let met = timeout(patience, asked).await.unwrap_or(Ok(Get::TimedOut))?;
     Ok(probe.met(met).into_inner())
 }
@@ -129,10 +129,10 @@ fn status(header: &[u8]) -> Option<u16> {
     words.next().filter(|code| code.len() == 3)?.parse().ok()
 }
 
-/// How long a request takes that comes now.
+/// How long a request takes that arrives now.
 type Busy = Rc<dyn Fn() -> Duration>;
 
-/// An agent that answers 200 to everything, after a time that it is told.
+/// An agent that answers 200 to every request, after a given time.
 #[must_use = "an agent that is dropped does not answer"]
 pub struct Agent<'a> {
     host: &'a Host,
@@ -148,13 +148,13 @@ impl fmt::Debug for Agent<'_> {
 }
 
 impl<'a> Agent<'a> {
-    /// An agent that does not run yet. `busy` is asked at each request how long
+    /// An agent that does not run yet. Each request calls `busy` to learn how long
     /// it takes.
     pub fn new(host: &'a Host, port: u16, busy: impl Fn() -> Duration + 'static) -> Self {
         Self { host, port, busy: Rc::new(busy), serving: None }
     }
 
-    /// Where it answers.
+    /// The address of the agent.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         (self.host.address(), self.port).into()
@@ -169,7 +169,7 @@ impl<'a> Agent<'a> {
     /// Starts it.
     ///
     /// # Errors
-    /// Where the port is taken.
+    /// If the port is in use.
     ///
     /// # Panics
     /// Outside of a tokio `LocalSet`.
@@ -180,18 +180,18 @@ impl<'a> Agent<'a> {
             let mut requests = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 requests.spawn_local(answer(stream, Rc::clone(&busy)));
-                // What has ended is forgotten.
+                // Forget the tasks that have ended.
                 while requests.try_join_next().is_some() {}
             }
         }));
         Ok(())
     }
 
-    /// Ends it with all that it was doing.
+    /// Stops it and aborts all its requests.
     pub async fn stop(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
-            // Cancelled, as it was told.
+            // Cancelled, as intended.
             let _ = serving.await;
         }
     }
@@ -205,7 +205,7 @@ impl Drop for Agent<'_> {
     }
 }
 
-/// Errors are the client's: it may be gone by now.
+/// Errors are the client's: it may be gone already.
 async fn answer(mut stream: TcpStream, busy: Busy) {
     let mut request = vec![];
     while header(&request).is_none() {

@@ -1,8 +1,9 @@
-//! When TCP keepalive speaks and when it gives up.
+//! When TCP keepalive sends probes and when it gives up.
 //!
-//! net/ipv4/tcp_timer.c: tcp_keepalive_timer. The first probe after `time` of
-//! silence, another every `intvl`; after `probes` without an answer the error is
-//! ETIMEDOUT. With TCP_USER_TIMEOUT it is the first question after that time.
+//! net/ipv4/tcp_timer.c: tcp_keepalive_timer. The kernel sends the first probe
+//! after `time` of silence, and another every `intvl`. After `probes` without
+//! an answer the error is ETIMEDOUT. With TCP_USER_TIMEOUT, the connection ends
+//! at the first probe after that time.
 
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ pub struct KeepaliveSchedule {
 }
 
 impl KeepaliveSchedule {
-    /// The settings `time`, `intvl` and `probes`, each after `prefix`.
+    /// The settings `time`, `intvl` and `probes`, each with the given prefix.
     ///
     /// # Panics
-    /// When the scenario has no such settings.
+    /// If the scenario has no such settings.
     #[must_use]
     pub fn new(ground: &Ground, prefix: &str) -> Self {
         let key = |name: &str| format!("{prefix}{name}");
@@ -36,7 +37,8 @@ impl KeepaliveSchedule {
         }
     }
 
-    /// How many intervals after the first probe a silent peer is given up.
+    /// The number of intervals between the first probe and giving up on a silent
+    /// peer.
     #[must_use]
     pub fn intervals(&self, user_timeout: Option<Duration>) -> u32 {
         let Some(timeout) = user_timeout else { return self.probes };
@@ -50,25 +52,25 @@ impl KeepaliveSchedule {
         self.time + probe * self.intvl
     }
 
-    /// When a probe has been sent for sure: timers may be late, by up to an
-    /// eighth (kernel/time/timer.c), never early.
+    /// When a probe has certainly been sent: timers may be late, by up to an eighth
+    /// (kernel/time/timer.c), but never early.
     #[must_use]
     pub fn at_latest(&self, probe: u32) -> Duration {
         self.at(probe) + self.at(probe) / 8 + self.intvl
     }
 
-    /// Whether what came after this long came with a probe.
+    /// Whether an event after this time coincides with a probe.
     #[must_use]
     pub fn is(&self, probe: u32, after: Duration) -> bool {
         after + Duration::from_millis(100) >= self.at(probe) && after < self.at_latest(probe)
     }
 }
 
-/// How many keepalive probes went one way over a wire, and whether any got
-/// through.
+/// How many keepalive probes crossed a wire in one direction, and whether any
+/// was forwarded.
 ///
-/// net/ipv4/tcp_output.c, tcp_xmit_probe_skb: a probe is empty, and its sequence
-/// number lies one below the next byte's.
+/// net/ipv4/tcp_output.c, tcp_xmit_probe_skb: a probe is empty, and its
+/// sequence number is one below that of the next byte.
 pub async fn probes(wire: &Wire, direction: Direction) -> (usize, bool) {
     wire.caught_up().await;
     let frames = wire.frames();
@@ -92,7 +94,7 @@ mod tests {
         assert!(
             schedule.is(9, seconds(7876)) && !schedule.is(9, seconds(7800)) && !schedule.is(9, seconds(9000))
         );
-        // The first question after the time that was set, and at least one.
+        // The first probe after the timeout, and at least one interval.
         assert_eq!(schedule.intervals(Some(seconds(7201))), 1);
         assert_eq!(schedule.intervals(Some(seconds(7276))), 2);
         assert_eq!(schedule.intervals(Some(seconds(1))), 1);

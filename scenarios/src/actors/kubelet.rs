@@ -34,7 +34,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// A node's agent and the pod that it looks after.
+/// A node's agent and the pod that it manages.
 #[derive(Debug)]
 pub struct Kubelet<'a> {
     node: &'a Host,
@@ -43,16 +43,16 @@ pub struct Kubelet<'a> {
     readiness: Worker,
     liveness: Worker,
     back_off: BackOff,
-    /// What was recorded, in that order.
+    /// The recorded events, in order.
     pub events: Vec<Event>,
-    /// The READY column of `kubectl get pods`, whenever it changed.
+    /// The READY column of `kubectl get pods`, at each change.
     pub ready: Vec<bool>,
     /// The RESTARTS column.
     pub restarts: u32,
 }
 
 impl<'a> Kubelet<'a> {
-    /// Looks after `container`, in which `agent` runs. The period is that of the
+    /// Manages `container`, in which `agent` runs. The period is that of the
     /// readiness probe.
     pub fn new(
         node: &'a Host,
@@ -66,16 +66,17 @@ impl<'a> Kubelet<'a> {
         Self { node, container, agent, readiness, liveness, back_off, events, ready, restarts: 0 }
     }
 
-    /// Starts the container and probes it at once and then `periods` times.
-    /// Before each time, `turn` is told how many have passed.
+    /// Starts the container, probes it at once and then `periods` times. Before
+    /// each of them, `turn` receives the number of periods that have passed.
     ///
     /// # Errors
-    /// Where no socket can be had, or the kernel gives an answer that no network
+    /// If no socket can be created, or the kernel returns an error that no network
     /// can cause.
     pub async fn run(&mut self, periods: u32, mut turn: impl FnMut(u32)) -> Result<()> {
         let begun = Instant::now();
         let mut ticker = interval(self.readiness.spec().period);
-        // Go's would catch up. Where a busy machine is late, all that follows is.
+        // Go's ticker would catch up. Here a delay on a busy machine shifts all
+        // that follows.
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut since, mut starts) = (begun, None);
         self.agent.start()?;
@@ -115,7 +116,7 @@ impl<'a> Kubelet<'a> {
         Ok(())
     }
 
-    /// Both probes at once. Says whether the container is to be restarted.
+    /// Both probes at once. Returns whether the container must be restarted.
     async fn probe(&mut self, running_for: Duration) -> Result<bool> {
         let to = self.agent.address();
         let ask = async |worker: &Worker| {
@@ -166,7 +167,7 @@ impl<'a> Kubelet<'a> {
         self.events.push(Event { kind, reason, message });
     }
 
-    /// Each event once, with its count, in the order in which they came first.
+    /// Each event once, with its count, in order of first occurrence.
     #[must_use]
     pub fn counted(&self) -> Vec<(&Event, usize)> {
         let mut counted: Vec<(&Event, usize)> = vec![];

@@ -1,4 +1,4 @@
-//! Those who act in the scenarios: programs and routers that are stood in for.
+//! Actors: stand-ins for programs and routers.
 
 pub mod http;
 pub mod keepalive_schedule;

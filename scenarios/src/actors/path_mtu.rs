@@ -1,10 +1,10 @@
-//! What a host has learnt of the MTU of paths, and how fast it can be taught.
+//! What a host has learnt about path MTUs, and how to teach it quickly.
 //!
-//! Reading list: net/ipv4/route.c `update_or_create_fnhe`: what routers tell is
-//! kept as exceptions of a route, in a hash table of 2048 buckets
-//! (FNHE_HASH_SIZE) of some 5 to 10 exceptions each (FNHE_RECLAIM_DEPTH); one more
-//! makes the oldest go. `__mkroute_output`: a lookup finds the exception and binds
-//! a cached route to it.
+//! Reading list: net/ipv4/route.c `update_or_create_fnhe`: the kernel stores
+//! what routers report as exceptions of a route, in a hash table of 2048
+//! buckets (FNHE_HASH_SIZE) with some 5 to 10 exceptions each
+//! (FNHE_RECLAIM_DEPTH). One more evicts the oldest. `__mkroute_output`: a
+//! lookup finds the exception and binds a cached route to it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,21 +21,21 @@ use lab::topology::Topology;
 use lab::wire::{frag_needed, packet_too_big};
 use lab::{Error, Result};
 
-/// The MTU that the routers of the lab tell.
+/// The MTU that the routers of the lab report.
 pub const NARROW: u16 = 1400;
-/// Nobody listens there, and nothing is sent.
+/// Nothing listens there, and nothing is sent.
 const PORT: u16 = 9;
-/// include/linux/socket.h. With both, a datagram without data is looked
-/// up and not sent (net/ipv4/udp.c: `udp_sendmsg`, `do_confirm`).
+/// include/linux/socket.h. With both, the kernel looks up the route of an empty
+/// datagram and does not send it (net/ipv4/udp.c: `udp_sendmsg`, `do_confirm`).
 const MSG_PROBE: i32 = 0x10;
 const MSG_CONFIRM: i32 = 0x800;
-/// So many of a bucket's exceptions, the youngest, are there for sure:
-/// FNHE_RECLAIM_DEPTH and the one that was just added.
+/// This many of a bucket's exceptions, the youngest, certainly exist:
+/// FNHE_RECLAIM_DEPTH and the one just added.
 const KEPT: usize = 6;
-/// Longer than a jiffy at HZ=100: what is taught before is older.
+/// Longer than a jiffy at HZ=100, so that earlier exceptions are older.
 const JIFFY: Duration = Duration::from_millis(12);
 
-/// A router that tells a neighbouring host of narrow paths behind it.
+/// A router that reports narrow paths behind it to a neighbouring host.
 #[derive(Debug)]
 pub struct Router {
     socket: Socket,
@@ -43,7 +43,7 @@ pub struct Router {
     message: RefCell<Message>,
 }
 
-/// What the router sends, of the family of the host's address.
+/// What the router sends, in the family of the host's address.
 #[derive(Debug)]
 enum Message {
     FragNeeded([u8; frag_needed::LENGTH]),
@@ -51,14 +51,14 @@ enum Message {
 }
 
 impl Router {
-    /// The node `router` of a network, linked to `host` by its `interface`.
+    /// The router `router` of a network, linked to `host` by its `interface`.
     ///
     /// # Errors
-    /// Where no packet socket can be had, or the first addresses of the two are of
+    /// If no packet socket can be created, or the first addresses of the two are of
     /// different families.
     ///
     /// # Panics
-    /// When the two are not linked.
+    /// If the two are not linked.
     pub fn new(network: &Network, router: &str, host: &str, interface: &str) -> Result<Self> {
         let (at, told) = (network.host(router), network.host(host));
         let socket = at
@@ -80,11 +80,11 @@ impl Router {
         Ok(Self { socket, to: link_layer(at.interface(interface).index), message: message.into() })
     }
 
-    /// Tells the host that the path to a destination is [`NARROW`].
+    /// Reports to the host that the MTU of the path to a destination is [`NARROW`].
     ///
     /// # Errors
-    /// The kernel's answer to sendto(); where the destination is of another family
-    /// than the router.
+    /// The error of sendto(), or that the destination and the router are of
+    /// different families.
     pub fn tell(&self, destination: IpAddr) -> Result<()> {
         let mut message = self.message.borrow_mut();
         let frame = match (&mut *message, destination) {
@@ -105,7 +105,7 @@ impl Router {
     }
 }
 
-/// A program that asks for routes and sends nothing.
+/// A program that looks up routes and sends nothing.
 #[derive(Debug)]
 pub struct Lookups(PathMtu);
 
@@ -113,7 +113,7 @@ impl Lookups {
     /// A program on a host.
     ///
     /// # Errors
-    /// Where no socket can be had.
+    /// If no socket can be created.
     pub fn new(at: &Host) -> Result<Self> {
         PathMtu::new(at).map(Self)
     }
@@ -121,7 +121,7 @@ impl Lookups {
     /// Has the kernel look up the route to a destination.
     ///
     /// # Errors
-    /// The kernel's answer to sendto().
+    /// The error of sendto().
     pub fn look_up(&self, destination: &SockAddr) -> Result<()> {
         match SockRef::from(&self.0).send_to_with_flags(&[], destination, MSG_CONFIRM | MSG_PROBE) {
             Ok(_) => Ok(()),
@@ -132,18 +132,18 @@ impl Lookups {
     /// The MTU of the path to a destination, as the kernel knows it.
     ///
     /// # Errors
-    /// The kernel's answer to connect().
+    /// The error of connect().
     pub fn path_mtu(&self, destination: IpAddr) -> Result<i32> {
         self.0.to(destination)
     }
 }
 
-/// Tells of the destinations in turn, `messages` in all, and has the kernel
-/// look up two to six routes to some of them after each message: never in step
-/// with the messages that arrive, so that any moment of a lookup may be hit.
+/// Sends `messages` messages about the destinations in turn. After each, it has
+/// the kernel look up two to six routes to some of them, never in step with the
+/// arriving messages, so that a message may arrive at any moment of a lookup.
 ///
 /// # Errors
-/// The kernel's answer to a frame or a lookup.
+/// The error of sending a frame or of a lookup.
 pub fn flood(router: &Router, lookups: &Lookups, destinations: &[IpAddr], messages: usize) -> Result<()> {
     let addresses: Vec<_> = destinations.iter().map(|d| SockAddr::from(SocketAddr::new(*d, PORT))).collect();
     let mut random = 1_u32;
@@ -161,14 +161,14 @@ pub fn flood(router: &Router, lookups: &Lookups, destinations: &[IpAddr], messag
     Ok(())
 }
 
-/// Finds `count` IPv4 destinations whose exceptions are in one bucket of the
-/// kernel's hash table, by watching the known ones be pushed out by others.
+/// Finds `count` IPv4 destinations whose exceptions share a bucket of the
+/// kernel's hash table, by observing which known ones new ones evict.
 ///
-/// The hash has a secret key, drawn once per boot; what is found holds for
-/// every route of every namespace until then.
+/// The hash has a secret key, drawn once per boot. The result holds for every
+/// route in every namespace until the next boot.
 ///
 /// # Errors
-/// Where frames cannot be sent, or `destinations` ends before so many were found.
+/// If frames cannot be sent, or `destinations` ends before enough were found.
 pub async fn of_one_bucket(
     router: &Router,
     host: &Host,
@@ -179,17 +179,17 @@ pub async fn of_one_bucket(
     let short = || Error::Lab(format!("fewer than {count} destinations share a bucket"));
     let known = |destination: IpAddr| Ok::<_, Error>(lookups.path_mtu(destination)? == i32::from(NARROW));
     let mut found = vec![destinations.next().ok_or_else(short)?];
-    // Those that are in the bucket now, oldest first.
+    // The destinations in the bucket now, oldest first.
     let mut there: VecDeque<IpAddr> = VecDeque::new();
     while found.len() < count {
-        // As many known ones as the bucket keeps for sure: the fewer strangers
-        // are in it, the sooner a new one pushes a known one out.
+        // As many known ones as the bucket certainly keeps. The fewer unknown ones
+        // it holds, the sooner a new one evicts a known one.
         while let Some(again) = found.iter().rev().find(|d| !there.contains(d)).copied()
             && there.len() < KEPT
         {
             router.tell(again)?;
-            // The first lookup makes an exception young (rt_bind_exception);
-            // those that follow find the cached route.
+            // The first lookup renews an exception (rt_bind_exception); later ones
+            // find the cached route.
             known(again)?;
             there.push_back(again);
             tokio::time::sleep(JIFFY).await;
@@ -212,8 +212,8 @@ pub async fn of_one_bucket(
 }
 
 /// The same in a network of its own, where `router` is linked to `host` by
-/// `interface`. The first call of a process finds them, the later ones are told
-/// what that found: the key is drawn once per boot.
+/// `interface`. The first call in a process searches, and later ones return its
+/// result: the key is drawn once per boot.
 ///
 /// # Errors
 /// Those of [`of_one_bucket`] and of building the network.
@@ -232,7 +232,7 @@ pub async fn of_one_bucket_elsewhere(
     Ok(FOUND.get().expect("just set"))
 }
 
-/// Drops the oldest that are known no more.
+/// Drops the oldest ones that are not known any more.
 fn forget(there: &mut VecDeque<IpAddr>, known: &dyn Fn(IpAddr) -> Result<bool>) -> Result<()> {
     while let Some(oldest) = there.front()
         && !known(*oldest)?

@@ -1,4 +1,5 @@
-//! How Kubernetes decides from probes: who is ready, and who is restarted.
+//! How Kubernetes decides from probes which container is ready and which is
+//! restarted.
 //!
 //! - pkg/kubelet/prober/worker.go: newWorker, doProbe
 //! - pkg/apis/core/v1/defaults.go: SetDefaults_Probe
@@ -10,7 +11,8 @@ use std::time::Duration;
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Whether the container is given work: it is not until the probe succeeds.
+    /// Whether the container receives traffic: it does not until the probe
+    /// succeeds.
     Readiness,
     /// Whether the container is restarted: it is not until the probe fails.
     Liveness,
@@ -25,18 +27,19 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// A probe as a pod's manifest has it.
+/// A probe as in a pod's manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
-    /// initialDelaySeconds: no probe before the container has run for so long.
+    /// initialDelaySeconds: no probe before the container has run this long.
     pub initial_delay: Duration,
     /// periodSeconds.
     pub period: Duration,
-    /// timeoutSeconds: for connecting, asking and the answer's header together.
+    /// timeoutSeconds: for connecting, the request and the answer's header
+    /// together.
     pub timeout: Duration,
-    /// successThreshold: so many in a row; 1 for liveness.
+    /// successThreshold: this many in a row; 1 for liveness.
     pub success_threshold: u32,
-    /// failureThreshold: so many in a row.
+    /// failureThreshold: this many in a row.
     pub failure_threshold: u32,
 }
 
@@ -64,44 +67,44 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A probe of a container that has just started.
+    /// A probe of a container that was just started.
     #[must_use]
     pub fn new(purpose: Purpose, spec: Spec) -> Self {
         let healthy = purpose == Purpose::Liveness;
         Self { purpose, spec, healthy, last: None, run: 0, on_hold: false }
     }
 
-    /// What it is for.
+    /// Its purpose.
     #[must_use]
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 
-    /// How it asks.
+    /// Its specification.
     #[must_use]
     pub fn spec(&self) -> Spec {
         self.spec
     }
 
-    /// What the rest of the kubelet believes.
+    /// The result that the rest of the kubelet uses.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.healthy
     }
 
-    /// A new container runs: the belief is the initial one again. How many
-    /// results were alike in a row is not forgotten.
+    /// A new container runs: the result is the initial one again. The count of
+    /// equal results in a row is kept.
     pub fn started(&mut self) {
         self.healthy = self.purpose == Purpose::Liveness;
         self.on_hold = false;
     }
 
-    /// It was time to probe, and the container did not run.
+    /// A probe was due, and the container did not run.
     pub fn not_running(&mut self) {
         self.healthy &= self.on_hold;
     }
 
-    /// Whether it probes a container that has run for so long. A liveness probe
+    /// Whether it probes a container that has run for this long. A liveness probe
     /// that has failed waits for the next container.
     #[must_use]
     pub fn probes(&self, running_for: Duration) -> bool {
@@ -109,7 +112,7 @@ impl Worker {
         !self.on_hold && running_for.as_secs() >= self.spec.initial_delay.as_secs()
     }
 
-    /// Takes the result of a probe. Says whether the container is to be
+    /// Takes the result of a probe. Returns whether the container must be
     /// restarted.
     pub fn probed(&mut self, success: bool) -> bool {
         self.run = if self.last == Some(success) { self.run + 1 } else { 1 };
@@ -138,15 +141,15 @@ pub struct BackOff {
 }
 
 impl BackOff {
-    /// The first wait, 10 s in Kubernetes. It doubles up to 300 s; what has run
-    /// for more than twice that begins anew.
+    /// The first wait, 10 s in Kubernetes. It doubles up to 300 s, and starts anew
+    /// for a container that ran for more than twice that.
     #[must_use]
     pub fn new(initial: Duration) -> Self {
         Self { initial, most: Duration::from_secs(300), next: None }
     }
 
-    /// When a container that ended at `finished` starts again: the first time
-    /// at once.
+    /// When a container that ended at `finished` starts again: the first time at
+    /// once.
     pub fn start(&mut self, finished: Duration) -> Duration {
         let (start, wait) = match self.next {
             Some((wait, decided)) if finished.saturating_sub(decided) <= self.most * 2 => {

@@ -1,8 +1,9 @@
-//! A browser without a window, driven over the DevTools protocol by a pipe.
+//! A headless browser, driven over the DevTools protocol by a pipe.
 //!
 //! - <https://chromedevtools.github.io/devtools-protocol/>
-//! - content/browser/devtools/devtools_pipe_handler.cc: commands come by
-//!   descriptor 3, answers and events go to 4, each a JSON text that NUL ends
+//! - content/browser/devtools/devtools_pipe_handler.cc: commands arrive on
+//!   descriptor 3, answers and events go to 4, each a JSON text that ends with
+//!   NUL
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -25,10 +26,10 @@ use tempfile::TempDir;
 use faultlab_testkit::PATIENCE;
 use faultlab_testkit::leave_out;
 
-/// The names that Chromium goes by.
+/// The names of the Chromium executable.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// It has a profile of its own and asks nobody for anything. What it shows is
-/// ours: without its sandbox it runs as root too.
+/// It has its own profile and connects to nothing. It shows only our own pages,
+/// so it may run without its sandbox, also as root.
 const OPTIONS: [&str; 9] = [
     "--headless",
     "--remote-debugging-pipe",
@@ -46,18 +47,18 @@ pub struct Browser {
     child: Child,
     commands: ChildStdin,
     messages: Receiver<Value>,
-    /// The commands so far.
+    /// The number of commands so far.
     count: u64,
     session: Option<String>,
-    /// What it told without being asked.
+    /// Its unsolicited events.
     events: Vec<Value>,
     address: String,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts it in a network namespace without any link. The test is left out
-    /// where there is none to be had.
+    /// Starts it in a network namespace without any link. If none can be created,
+    /// the test is left out.
     pub fn start() -> Self {
         let program = find().unwrap_or_else(|| leave_out("chromium is not installed: nothing to read with"));
         let profile = tempfile::tempdir().expect("a directory");
@@ -133,7 +134,7 @@ impl Browser {
         self.messages.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("waited for {wanted}: {e}"))
     }
 
-    /// Opens a file and waits until it is shown.
+    /// Opens a file and waits until it is displayed.
     pub fn open(&mut self, file: &Path) {
         self.address = format!("file://{}", file.display());
         let since = self.events.len();
@@ -144,7 +145,7 @@ impl Browser {
         }
     }
 
-    /// Makes the page so wide, in pixels, and light or dark.
+    /// Sets the width of the page, in pixels, and its colour scheme.
     pub fn show(&mut self, width: u32, scheme: &str) {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         self.ask("Emulation.setDeviceMetricsOverride", &size);
@@ -152,7 +153,7 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", &wanted);
     }
 
-    /// Shows the page as it would be on paper of this width, in CSS pixels.
+    /// Shows the page as on paper of this width, in CSS pixels.
     pub fn show_on_paper(&mut self, width: u32, scheme: &str) {
         self.show(width, scheme);
         let wanted =
@@ -171,7 +172,7 @@ impl Browser {
         BASE64_STANDARD.decode(printed["data"].as_str().expect("a document")).expect("base64")
     }
 
-    /// What a JavaScript expression comes to on the page.
+    /// The value of a JavaScript expression on the page.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let mut done =
             self.ask("Runtime.evaluate", &json!({ "expression": expression, "returnByValue": true }));
@@ -196,7 +197,7 @@ impl Browser {
         }
     }
 
-    /// Presses the Enter key where the focus is.
+    /// Presses the Enter key on the focused element.
     pub fn enter(&mut self) {
         for (kind, text) in [("keyDown", "\r"), ("keyUp", "")] {
             let key = json!({
@@ -206,7 +207,7 @@ impl Browser {
         }
     }
 
-    /// What the page asked others for, and what it wrote to the console.
+    /// The page's requests to others, and its messages on the console.
     pub fn complaints(&self) -> Vec<String> {
         let one = |event: &Value| {
             let about = &event["params"];
@@ -228,7 +229,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It is asked to end, so that nothing of it writes into its profile any more.
+        // Ask it to exit, so that nothing writes to its profile any more.
         let _ = self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(5) {

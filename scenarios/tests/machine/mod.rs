@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The machine at a moment, as far as this process may see it.
+/// The state of the machine at one moment, as far as this process sees it.
 pub struct Machine {
-    /// What the processes that are looked for have in their environment.
+    /// The mark in the environment of the processes to look for.
     mark: String,
-    /// Mounts; a namespace that has a name is one.
+    /// Mounts, which include named namespaces.
     mounts: BTreeSet<String>,
     /// Links of this network namespace.
     links: BTreeSet<String>,
@@ -17,8 +17,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks, before processes are started with `mark` (`NAME=value`) in their
-    /// environment: others may work on this machine.
+    /// Records the state before processes start with `mark` (`NAME=value`) in their
+    /// environment. The mark tells them from other processes of the machine.
     pub fn look(mark: &str) -> Self {
         let mut sysctls = BTreeMap::new();
         read_all(Path::new("/proc/sys/net"), &mut sysctls);
@@ -32,8 +32,8 @@ impl Machine {
         }
     }
 
-    /// The processes with the mark, whatever session they are in by now. With
-    /// the last one go the namespaces that they held.
+    /// The processes with the mark, whatever their session. The namespaces that
+    /// they hold go away with the last one.
     fn marked(&self) -> Vec<String> {
         let is_marked = |process: &Path| {
             let environment = fs::read(process.join("environ")).unwrap_or_default();
@@ -43,7 +43,7 @@ impl Machine {
         all.filter(|process| is_marked(process)).map(|process| process.display().to_string()).collect()
     }
 
-    /// In what the machine differs now, a clause each.
+    /// The differences between then and now, one clause each.
     pub fn changes(&self) -> Vec<String> {
         let now = Self::look(&self.mark);
         let mut changes: Vec<_> =
@@ -69,7 +69,7 @@ fn lines(file: &str) -> impl Iterator<Item = String> {
         .into_iter()
 }
 
-/// Counters that move by themselves.
+/// Counters that change by themselves.
 const MOVING: [&str; 1] = ["nf_conntrack_count"];
 
 fn read_all(folder: &Path, into: &mut BTreeMap<PathBuf, String>) {

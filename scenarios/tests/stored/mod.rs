@@ -1,4 +1,4 @@
-//! The kernels of the store, and guests of them as a user has them.
+//! The kernels of the store, and guests with them, as users run them.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use tempfile::TempDir;
 
 use super::user::{ask, faultlab};
 
-/// Reproduced up to 6.0, and not since.
+/// Reproduced up to 6.0, but not later.
 pub const CHANGED: &str = "conntrack-delayed-segment-reset";
 
 /// A kernel of the store.
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub id: String,
-    /// The numbers of its release, to count by: 5.10 before 6.1.
+    /// The numbers of its release, for sorting: 5.10 before 6.1.
     pub version: Vec<u32>,
 }
 
@@ -29,7 +29,7 @@ impl Stored {
     }
 }
 
-/// The kernels of the store, oldest first and each release once.
+/// The kernels of the store, oldest first, and each release once.
 pub fn kernels() -> Vec<Stored> {
     if let Err(missing) = Qemu::find() {
         leave_out(missing.to_string());
@@ -53,7 +53,7 @@ pub fn newest() -> Stored {
     kernels().pop().unwrap_or_else(|| leave_out(why))
 }
 
-/// The oldest and the newest kernel, between which [`CHANGED`] changed.
+/// The oldest and the newest kernel; [`CHANGED`] changed between them.
 pub fn two() -> [Stored; 2] {
     let kernels = kernels();
     match (kernels.first(), kernels.last()) {
@@ -64,8 +64,8 @@ pub fn two() -> [Stored; 2] {
     }
 }
 
-/// `faultlab` with these arguments and a directory of its own for temporary
-/// files, which stays empty.
+/// `faultlab` with these arguments and its own directory for temporary files,
+/// which must stay empty.
 pub fn run(line: &str) -> Answer {
     let home = Home::new();
     let done = answer(faultlab(line).env("TMPDIR", home.path()));
@@ -73,7 +73,7 @@ pub fn run(line: &str) -> Answer {
     done
 }
 
-/// Where temporary files would go.
+/// The directory for temporary files.
 pub struct Home(TempDir);
 
 impl Home {
@@ -91,8 +91,7 @@ impl Home {
     }
 }
 
-/// What is said where no guest can be started: status 69, and nothing on
-/// stdout.
+/// The message if no guest can be started: status 69, and nothing on stdout.
 pub fn refusal(command: &mut Command) -> String {
     let home = Home::new();
     let Answer { status, out, err } = answer(command.env("TMPDIR", home.path()));
@@ -103,8 +102,8 @@ pub fn refusal(command: &mut Command) -> String {
     err
 }
 
-/// A bzImage by its header, and instructions that no processor has: three
-/// faults, and the machine resets.
+/// A bzImage according to its header, with invalid instructions: a triple fault
+/// resets the machine.
 pub fn broken_kernel() -> Vec<u8> {
     let store = Store::open().expect("the store");
     let kernel = store.get(&newest().id).expect("the kernel");

@@ -1,4 +1,4 @@
-//! What a user of faultlab does: types commands, and interrupts them.
+//! A user of faultlab, who types commands and interrupts them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,37 +8,37 @@ use std::time::Duration;
 use faultlab_testkit::{Answer, Session, Terminal, answer, command, leave_out};
 use serde_json::{Value, json};
 
-/// How long anything may live after its starter, on a machine as busy as it
-/// gets: a tenth of it on an idle one. The hang that a test ends goes on for
-/// more than twice as long by itself.
+/// How long anything may outlive its starter on a very busy machine; on an idle
+/// one it takes a tenth of this. The hang that a test ends would last more than
+/// twice as long.
 pub const SOON: Duration = Duration::from_secs(5);
 
-/// The program that is tested: the one that cargo built with the tests, or the one
-/// that FAULTLAB_PROGRAM names. Guests of an optimised one take less time.
+/// The program under test: the one that cargo built with the tests, or the one
+/// in FAULTLAB_PROGRAM. Guests of an optimised one take less time.
 pub fn program() -> PathBuf {
     std::env::var_os("FAULTLAB_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_faultlab").into(), PathBuf::from)
 }
 
-/// `faultlab` with these arguments, a word each, and none of the user's
+/// `faultlab` with these arguments, separated by spaces, and without the user's
 /// settings.
 pub fn faultlab(line: &str) -> Command {
     command::command(program(), line)
 }
 
-/// Types a line and waits for its end.
+/// Runs a command line and waits for its end.
 pub fn ask(line: &str) -> Answer {
     answer(&mut faultlab(line))
 }
 
-/// What an outcome says without what it was seen by: the verdict, whether it is
-/// expected, and what each arm met.
+/// An outcome without its evidence: the verdict, whether it is expected, and
+/// the cells of each arm.
 pub fn without_evidence(outcome: &Value) -> Value {
     let arms = outcome["arms"].as_array().expect("a list").iter();
     let met = |arm: &Value| json!([arm["name"], arm["observations"], arm["unseen"]]);
     json!([outcome["scenario"], outcome["verdict"], outcome["expected"], arms.map(met).collect::<Vec<_>>()])
 }
 
-/// Leaves the test out where scenarios cannot run.
+/// Leaves the test out if scenarios cannot run.
 pub fn needs_namespaces() {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
@@ -50,9 +50,9 @@ pub fn needs_namespaces() {
     }
 }
 
-/// `faultlab run veth-teardown-hang`, as soon as the hang is there: the
-/// control's arm has ended, and that is the last thing before the kernel's
-/// warning, ten seconds later.
+/// `faultlab run veth-teardown-hang`, once the hang has begun: the control's
+/// arm has ended, and nothing else happens until the kernel's warning ten
+/// seconds later.
 pub fn in_the_hang(terminal: &mut Terminal) -> Session {
     let mut command = faultlab("run veth-teardown-hang");
     command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
@@ -62,17 +62,17 @@ pub fn in_the_hang(terminal: &mut Terminal) -> Session {
     session
 }
 
-/// The shortest scenario: no timer of the kernel decides it.
+/// The shortest scenario: it depends on no kernel timer.
 pub const SHORT: &str = "conntrack-beyond-window-reset";
 
-/// What is said of a wrong command line: status 2, and nothing on stdout.
+/// The message for a wrong command line: status 2, and nothing on stdout.
 pub fn refusal(line: &str) -> String {
     let Answer { status, out, err } = ask(line);
     assert_eq!((status, out.as_str()), (Some(2), ""), "{line}: {err}");
     err
 }
 
-/// Every line of stdout as JSON.
+/// Every line of stdout, parsed as JSON.
 pub fn json(line: &str) -> Vec<Value> {
     let Answer { status, out, err } = ask(line);
     assert_eq!((status, err.as_str()), (Some(0), ""), "{line}");
