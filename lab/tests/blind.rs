@@ -50,7 +50,7 @@ async fn cut_and_ask(stage: &Stage<'_>, conduct: &Conduct, obeys: bool) -> Resul
     cut.set(conduct.cut && obeys);
     let client = ([10, 0, 0, 1], 7);
     let met = connect(stage.host("server"), 0, client, Duration::from_millis(500)).await?;
-    stage.see("the peer", if matches!(*met, Connect::TimedOut { .. }) { "dead" } else { "alive" });
+    stage.observe("the peer", if matches!(*met, Connect::TimedOut { .. }) { "dead" } else { "alive" });
     stage.because(format!("a SYN to the peer met: {}", *met));
     Ok(())
 }
@@ -66,17 +66,17 @@ async fn cut_that_fails(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 /// Fills the symptom's cell with everything that a stage reveals about itself.
 async fn curious(stage: &Stage<'_>, _: &Conduct) -> Result<()> {
     let failed = stage.until("what never comes", || Err(Error::Lab("refused".into()))).await;
-    stage.see("the peer", format!("{stage:?}, {failed:?}, {:?}", stage.ground));
+    stage.observe("the peer", format!("{stage:?}, {failed:?}, {:?}", stage.env));
     Ok(())
 }
 
 fn run(scenario: Scenario, without_cause: bool) -> Outcome {
     let (send, receive) = std::sync::mpsc::channel();
     alone_async(async move || {
-        let ground = Ground::new(&scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
-        let order = Order { machine: Machine::Here, only: &[], without_cause, looks: None };
+        let env = Environment::new(&scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
+        let order = Order { machine: Machine::Here, only: &[], without_cause, capturing: None };
         let voice = Opened::open(false).listen();
-        let performed = perform(&scenario, &ground, order, &voice, |_| None, &|_| {});
+        let performed = perform(&scenario, &env, order, &voice, |_| None, &|_| {});
         send.send(performed.await).expect("somebody waits");
     });
     let outcome = receive.recv().expect("an answer").expect("an outcome");
@@ -101,7 +101,7 @@ fn a_fault_without_an_edit_makes_no_difference() {
 }
 
 fn a_cut_that_fails_to_cut_is_not_reproduced() {
-    let cut = |_: &Ground| arms(|arm| arm.cut = true);
+    let cut = |_: &Environment| arms(|arm| arm.cut = true);
     let outcome = run(Scenario::new(CARD, ("the peer", "alive"), cut, honest), false);
     assert_eq!(outcome.verdict, Verdict::Reproduced, "{:?}", outcome.reason);
     // Every arm reports what it observed; reports print it with the symptom.
@@ -111,12 +111,12 @@ fn a_cut_that_fails_to_cut_is_not_reproduced() {
 }
 
 fn a_fault_without_its_edit_is_the_control() {
-    let cut = |_: &Ground| arms(|arm| arm.cut = true);
+    let cut = |_: &Environment| arms(|arm| arm.cut = true);
     nothing_was_reproduced(&run(Scenario::new(CARD, ("the peer", "alive"), cut, honest), true));
 }
 
 fn no_play_can_tell_its_arm_from_its_stage() {
-    let cut = |_: &Ground| arms(|arm| arm.cut = true);
+    let cut = |_: &Environment| arms(|arm| arm.cut = true);
     let outcome = run(Scenario::new(CARD, ("the peer", "alive"), cut, curious), false);
     let cells: Vec<_> = outcome.arms.iter().filter_map(|arm| arm.observations.get("the peer")).collect();
     assert_eq!(cells.len(), 2);

@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 faultlab_testkit::tests![or_worker: a_worker_that_was_stopped_plays_once_more];
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
-    let arms = |_: &Ground| {
+    let arms = |_: &Environment| {
         let network = Topology::new().hosts(["one", "other"]).link("one 10.0.0.1/24", "other 10.0.0.2/24");
         Arms::control("counts no plays", network, Conduct { counts: false })
             .fault("counts them", |arm| arm.counts = true)
@@ -60,7 +60,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         let mut continued = signal(kind).map_err(|e| Error::kernel("worker", "await SIGCONT", e))?;
         continued.recv().await;
     }
-    stage.see("the plays", if conduct.counts && started >= 2 { "2" } else { "1" });
+    stage.observe("the plays", if conduct.counts && started >= 2 { "2" } else { "1" });
     stage.because(format!("plays before this one: {started}"));
     Ok(())
 }
@@ -123,7 +123,7 @@ fn a_worker_that_was_stopped_plays_once_more() {
         only: vec![],
         set: BTreeMap::new(),
         without_cause: false,
-        looks: None,
+        capturing: None,
     };
     let done = AtomicBool::new(false);
     let outcome = thread::scope(|scope| {

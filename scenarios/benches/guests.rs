@@ -171,7 +171,7 @@ impl Lane {
             only: vec![],
             set: std::collections::BTreeMap::new(),
             without_cause: false,
-            looks: Some(lab::stage::CaptureOptions::default()),
+            capturing: Some(lab::stage::CaptureOptions::default()),
         };
         let visit = self.runtime.block_on(vm.run(&scenarios::CATALOGUE, vec![task; tasks], on_event))?;
         visit.failure.map_or(Ok(()), Err)

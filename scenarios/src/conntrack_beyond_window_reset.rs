@@ -62,10 +62,10 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 
     let met = flow.watch(Side::Server, PATIENCE).await?;
     let server = open_or(*met);
-    stage.see_of(&met, "the server's connection", &server);
-    stage.see("the client's next request", flow.say(Side::Client, PATIENCE).await?);
+    stage.observe_of(&met, "the server's connection", &server);
+    stage.observe("the client's next request", flow.say(Side::Client, PATIENCE).await?);
     let invalid = node.stats()?.since(&before, Statistic::Invalid);
-    stage.see("packets that were INVALID", invalid);
+    stage.observe("packets that were INVALID", invalid);
     stage
         .because(format!("conntrack counted {invalid} INVALID packet(s); the server's connection: {server}"));
     Ok(())

@@ -41,10 +41,10 @@ pub fn scenario() -> Scenario {
 
 const CLOSE_WAIT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
 
-fn network(ground: &Ground) -> Topology {
-    let time = ground.number("keepalive-time");
+fn network(env: &Environment) -> Topology {
+    let time = env.number("keepalive-time");
     ["client", "server"].into_iter().fold(
-        service::unwired().sysctl("node", CLOSE_WAIT, ground.number("close-wait")).sysctl("node", LOOSE, 1),
+        service::unwired().sysctl("node", CLOSE_WAIT, env.number("close-wait")).sysctl("node", LOOSE, 1),
         |network, end| {
             let network = network.sysctl(end, "net.ipv4.tcp_keepalive_time", time);
             network.sysctl(end, "net.ipv4.tcp_keepalive_intvl", time)
@@ -61,10 +61,10 @@ struct Conduct {
     pause: Duration,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
-    let timeout = ground.seconds("close-wait");
+fn arms(env: &Environment) -> Arms<Conduct> {
+    let timeout = env.seconds("close-wait");
     let base = Conduct { client_closes_its_side: true, keepalive: None, pauses: 1, pause: timeout / 2 };
-    let arms = Arms::control("the server pauses for half as long as the timeout", network(ground), base)
+    let arms = Arms::control("the server pauses for half as long as the timeout", network(env), base)
         .fault("the server pauses for longer than the timeout", |arm| {
             arm.pause = timeout + timeout / 10 + Duration::from_secs(1);
         })
@@ -73,7 +73,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         })
         .variant("not-loose", "nf_conntrack_tcp_loose=0 on the node", |arm| arm.sysctl("node", LOOSE, 0))
         .remedy("close-wait-3600", "nf_conntrack_tcp_timeout_close_wait=3600, as kube-proxy sets it", |arm| {
-            arm.sysctl("node", CLOSE_WAIT, ground.number("close-wait-kube-proxy"));
+            arm.sysctl("node", CLOSE_WAIT, env.number("close-wait-kube-proxy"));
         })
         .remedy("client-keepalive", "SO_KEEPALIVE at the client, with a time below the timeout", |arm| {
             arm.keepalive = Some(Side::Client);
@@ -112,13 +112,16 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 
     let rest = flow.deliver(Side::Server, PATIENCE).await?;
     let arrives = if rest == Answer::Received { "received" } else { "never arrives" };
-    stage.see_of(&rest, "the rest of the answer", arrives);
-    stage.see("the client's recv()", if rest == Answer::Nothing { "waits".into() } else { rest.to_string() });
+    stage.observe_of(&rest, "the rest of the answer", arrives);
+    stage.observe(
+        "the client's recv()",
+        if rest == Answer::Nothing { "waits".into() } else { rest.to_string() },
+    );
     let server = open_or(flow.ended(Side::Server)?);
-    stage.see("the server's connection", &server);
-    stage.see("the node's entry before it", &entry);
+    stage.observe("the server's connection", &server);
+    stage.observe("the node's entry before it", &entry);
     let invalid = node.stats()?.since(&before, Statistic::Invalid);
-    stage.see("INVALID packets", if invalid == 0 { "none" } else { "some" });
+    stage.observe("INVALID packets", if invalid == 0 { "none" } else { "some" });
     stage.because(format!(
         "when the server went on, the node's entry was: {entry}; the client met: {rest}, the server's connection: \
          {server} ({invalid} INVALID packets)",

@@ -39,7 +39,7 @@ pub fn scenario() -> Scenario {
         .eras([
             // No feature distinguishes the kernels: the behaviour has no switch and
             // no counter.
-            Era::new("ignored", "6.1 and later", |ground| ground.kernel.at_least(6, 1))
+            Era::new("ignored", "6.1 and later", |env| env.kernel.at_least(6, 1))
                 .since("6e250dcbff1d ignores a segment below the window, and it stays in its flow")
                 .immune(),
             Era::new("invalid", "up to 6.0", |_| true)
@@ -104,10 +104,10 @@ async fn play(stage: &Stage<'_>, late: &Late) -> Result<()> {
 
     let met = flow.watch(Side::Server, PATIENCE).await?;
     let server = open_or(*met);
-    stage.see_of(&met, "the server's connection", &server);
-    stage.see("the client's next request", flow.say(Side::Client, PATIENCE).await?);
+    stage.observe_of(&met, "the server's connection", &server);
+    stage.observe("the client's next request", flow.say(Side::Client, PATIENCE).await?);
     let invalid = node.stats()?.since(&before, Statistic::Invalid);
-    stage.see("packets that were INVALID", invalid);
+    stage.observe("packets that were INVALID", invalid);
     stage
         .because(format!("conntrack counted {invalid} INVALID packet(s); the server's connection: {server}"));
     Ok(())

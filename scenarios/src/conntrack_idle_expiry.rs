@@ -37,12 +37,12 @@ pub fn scenario() -> Scenario {
 
 const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 
-fn network(ground: &Ground) -> Topology {
-    let time = ground.number("keepalive-time");
+fn network(env: &Environment) -> Topology {
+    let time = env.number("keepalive-time");
     service::network()
         // The server does not forward: it drops what the node does not translate.
         .route("node", "default", "10.0.2.2")
-        .sysctl("node", ESTABLISHED, ground.number("established"))
+        .sysctl("node", ESTABLISHED, env.number("established"))
         .sysctl("node", LOOSE, 1)
         .sysctl("client", "net.ipv4.tcp_keepalive_time", time)
         .sysctl("client", "net.ipv4.tcp_keepalive_intvl", time)
@@ -55,10 +55,10 @@ struct Conduct {
     client_keepalive: bool,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
-    let timeout = ground.seconds("established");
+fn arms(env: &Environment) -> Arms<Conduct> {
+    let timeout = env.seconds("established");
     let base = Conduct { silence: timeout / 4, first: Side::Server, client_keepalive: false };
-    let arms = Arms::control("the silence is a quarter of the timeout", network(ground), base)
+    let arms = Arms::control("the silence is a quarter of the timeout", network(env), base)
         .fault("the silence is longer than the timeout; the server speaks first", |arm| {
             arm.silence = timeout + timeout / 100 + Duration::from_secs(1);
         })
@@ -76,7 +76,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         .remedy("longer-timeout", "nf_conntrack_tcp_timeout_established is ten times as long", |arm| {
             arm.sysctl("node", ESTABLISHED, 10 * timeout.as_secs());
         });
-    service::drop_invalid(arms).in_family(ground.family())
+    service::drop_invalid(arms).in_family(env.family())
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,11 +94,11 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 
     stage.pass(conduct.silence).await;
     let remembered = !node.entries()?.is_empty();
-    stage.see("the node remembers the flow", if remembered { "yes" } else { "no" });
+    stage.observe("the node remembers the flow", if remembered { "yes" } else { "no" });
     let met = flow.say(conduct.first, PATIENCE).await?;
-    stage.see("the first words after it", met);
+    stage.observe("the first words after it", met);
     let invalid = node.stats()?.since(&before, Statistic::Invalid);
-    stage.see("INVALID packets", if invalid == 0 { "none" } else { "some" });
+    stage.observe("INVALID packets", if invalid == 0 { "none" } else { "some" });
     let (silence, first) = (conduct.silence.as_secs(), conduct.first);
     let memory = if remembered { "still knew the flow" } else { "had forgotten the flow" };
     stage.because(format!(

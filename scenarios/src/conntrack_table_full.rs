@@ -40,7 +40,7 @@ pub fn scenario() -> Scenario {
         .sequential(|_| true)
         .settings(SETTINGS)
         .eras([
-            Era::new("names-the-namespace", "6.17 and later", |ground| ground.kernel.at_least(6, 17))
+            Era::new("names-the-namespace", "6.17 and later", |env| env.kernel.at_least(6, 17))
                 .since("the kernel's line has the number of the namespace whose table it is"),
             Era::new("table-full", "4.10 to 6.16", is_4_10).since("nf_tables has notrack (254432613c58)"),
             Era::new("before-notrack", "up to 4.9", |_| true)
@@ -48,8 +48,8 @@ pub fn scenario() -> Scenario {
         ])
 }
 
-fn is_4_10(ground: &Ground) -> bool {
-    ground.kernel.at_least(4, 10)
+fn is_4_10(env: &Environment) -> bool {
+    env.kernel.at_least(4, 10)
 }
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
@@ -57,7 +57,7 @@ const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// Only the router's table must fill up. Before 4.10 the end hosts also track
 /// their own packets, so the newcomer shares neither a link nor a server with
 /// the office.
-fn network(ground: &Ground) -> Topology {
+fn network(env: &Environment) -> Topology {
     Topology::new()
         .hosts(["office", "newcomer"])
         .router("router")
@@ -68,7 +68,7 @@ fn network(ground: &Ground) -> Topology {
         .link("router 10.0.3.1/24", "server 10.0.3.2/24")
         .rule("router", Rule::accept("known").ct_state(CtState::ESTABLISHED | CtState::RELATED))
         .rule("router", Rule::drop("invalid").ct_state(CtState::INVALID))
-        .kernel_sysctl(MAX, 2 * ground.number("flows"))
+        .kernel_sysctl(MAX, 2 * env.number("flows"))
 }
 
 const SERVER: [u8; 4] = [10, 0, 3, 2];
@@ -86,11 +86,11 @@ struct Conduct {
     unanswered_syns: u16,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
-    let flows = ground.number("flows");
+fn arms(env: &Environment) -> Arms<Conduct> {
+    let flows = env.number("flows");
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let base = Conduct { flows, unanswered_syns: 0 };
-    Arms::control("nf_conntrack_max is twice the number of flows", network(ground), base)
+    Arms::control("nf_conntrack_max is twice the number of flows", network(env), base)
         .fault("nf_conntrack_max is the number of flows", |arm| arm.kernel_sysctl(MAX, flows))
         .variant("half-open", "a table of 1024, full of SYNs that nobody answered: not ASSURED", |arm| {
             arm.kernel_sysctl(MAX, HALF_OPEN);
@@ -102,9 +102,9 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         })
         .remedy("shorter-timeout", "nf_conntrack_tcp_timeout_established=3600 on the router", |arm| {
             let key = "net.netfilter.nf_conntrack_tcp_timeout_established";
-            arm.sysctl("router", key, ground.number("established"));
+            arm.sysctl("router", key, env.number("established"));
         })
-        .rest_only_where(is_4_10(ground))
+        .rest_only_where(is_4_10(env))
         .remedy("notrack", "the router does not track connections to port 80", |arm| {
             arm.first_rule("router", Rule::notrack("answers").tcp().source_port(80));
             arm.first_rule("router", Rule::notrack("requests").tcp().destination_port(80));
@@ -121,7 +121,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     for _ in 1..conduct.flows {
         idle.push(open().await?);
     }
-    let silence = stage.ground.seconds("silence");
+    let silence = stage.env.seconds("silence");
     for _ in 0..4 {
         live.exchange(Side::Client, PATIENCE).await?;
         stage.pass(silence / 4).await;
@@ -136,20 +136,20 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 
     let _listener = listen(stage.host("server"), 80)?;
     let new = connect(stage.host("newcomer"), 0, (SERVER, 80), PATIENCE).await?;
-    stage.see("a new connection", &new);
-    stage.see("an old connection's next request", live.exchange(Side::Client, PATIENCE).await?);
-    stage.see("ASSURED flows before it", &table);
+    stage.observe("a new connection", &new);
+    stage.observe("an old connection's next request", live.exchange(Side::Client, PATIENCE).await?);
+    stage.observe("ASSURED flows before it", &table);
     let after = router.stats()?;
     let grew = |statistic: &Statistic| after.since(&before, *statistic) > 0;
     let counted = [Statistic::Drop, Statistic::EarlyDrop].into_iter().find(grew);
-    stage.see("conntrack counts", counted.map_or("nothing".to_owned(), |s| s.to_string()));
+    stage.observe("conntrack counts", counted.map_or("nothing".to_owned(), |s| s.to_string()));
     if conduct.unanswered_syns > 0 {
         // Omit a thousand identical lines of evidence.
         router.flush()?;
     }
     let logged = stage.logged(Record::conntrack_table_full, Duration::ZERO).await?;
     let logged = logged.as_deref().unwrap_or("nothing");
-    stage.see("the kernel logs", logged);
+    stage.observe("the kernel logs", logged);
     let dropped = after.since(&before, Statistic::Drop);
     stage.because(format!(
         "{table} ASSURED flows; the newcomer's connect(): {new}; dropped: {dropped}; the kernel: {logged}",

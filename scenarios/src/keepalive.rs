@@ -5,9 +5,9 @@ use lab::prelude::*;
 use crate::actors::KeepaliveSchedule;
 
 /// The keepalive sysctls of a host, from the settings.
-pub fn kernel_values(network: Topology, host: &str, ground: &Ground) -> Topology {
+pub fn kernel_values(network: Topology, host: &str, env: &Environment) -> Topology {
     ["time", "intvl", "probes"].into_iter().fold(network, |network, key| {
-        network.sysctl(host, &format!("net.ipv4.tcp_keepalive_{key}"), ground.number(key))
+        network.sysctl(host, &format!("net.ipv4.tcp_keepalive_{key}"), env.number(key))
     })
 }
 

@@ -52,7 +52,7 @@ pub fn scenario() -> Scenario {
 const SERVER: [u8; 4] = [198, 51, 100, 2];
 const TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 
-fn network(ground: &Ground) -> Topology {
+fn network(env: &Environment) -> Topology {
     let network = Topology::new()
         .host("client")
         .router("nat")
@@ -67,7 +67,7 @@ fn network(ground: &Ground) -> Topology {
         // net/netfilter/nf_conntrack_proto_tcp.c: tcp_timeouts, five days.
         .sysctl("nat", TIMEOUT, 432_000)
         .sysctl("nat", LOOSE, 1);
-    keepalive::kernel_values(network, "client", ground)
+    keepalive::kernel_values(network, "client", env)
 }
 
 #[derive(Debug, Clone)]
@@ -79,11 +79,11 @@ struct Conduct {
     keepidle: Option<Side>,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
+fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct { first: Side::Server, awaits_probe: false, keepidle: None };
-    Arms::control("the NAT keeps an idle mapping for five days, the kernel's default", network(ground), base)
+    Arms::control("the NAT keeps an idle mapping for five days, the kernel's default", network(env), base)
         .fault("the NAT forgets an idle mapping; then the server speaks first", |arm| {
-            arm.sysctl("nat", TIMEOUT, ground.number("idle-timeout"));
+            arm.sysctl("nat", TIMEOUT, env.number("idle-timeout"));
         })
         .variant("nat-drops", "the NAT drops what comes in and is not established", |arm| {
             let strangers = Rule::drop("strangers").on(Hook::Input);
@@ -119,16 +119,16 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let silent = || stage.elapsed().saturating_sub(begun);
     flow.keep_alive(Side::Client, None, None, None)?;
     if let Some(side) = conduct.keepidle {
-        let time = stage.ground.seconds("app-time");
+        let time = stage.env.seconds("app-time");
         flow.keep_alive(side, Some(time), Some(time), None)?;
     }
 
-    let timeout = stage.ground.seconds("idle-timeout");
+    let timeout = stage.env.seconds("idle-timeout");
     stage.pass(timeout + timeout / 100 + Duration::from_secs(1)).await;
     let nat = Conntrack::of(stage.host("nat").namespace())?;
     let knows = || -> Result<bool> { Ok(!nat.entries()?.is_empty()) };
     let mut memory = if knows()? { "yes" } else { "no" };
-    let schedule = KeepaliveSchedule::new(stage.ground, "");
+    let schedule = KeepaliveSchedule::new(stage.env, "");
     let mut client = Answer::Nothing;
     while conduct.awaits_probe && client == Answer::Nothing && memory == "no" {
         client = *flow.watch(Side::Client, schedule.intvl).await?;
@@ -142,9 +142,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
             *flow.watch(Side::Client, schedule.at_latest(schedule.probes).saturating_sub(silent())).await?;
         after = silent();
     }
-    stage.see("the first words after it", met);
-    stage.see("the NAT remembers it", memory);
-    stage.see("the client's connection", keepalive::probe(schedule, client, after));
+    stage.observe("the first words after it", met);
+    stage.observe("the NAT remembers it", memory);
+    stage.observe("the client's connection", keepalive::probe(schedule, client, after));
     let (first, after) = (conduct.first, after.as_secs_f32());
     stage.because(format!(
         "the NAT remembered the mapping: {memory}; the {first} spoke and met: {met}; the client met: {client}, \

@@ -49,10 +49,10 @@ pub fn scenario() -> Scenario {
         .eras([Era::every_kernel("RFC 1122 4.2.3.6: keep-alives must be off by default")])
 }
 
-fn network(ground: &Ground) -> Topology {
+fn network(env: &Environment) -> Topology {
     let network = Topology::new().hosts(["client", "server"]);
     let network = network.wire("client 10.0.0.1/24", "server 10.0.0.2/24");
-    keepalive::kernel_values(network, "server", ground)
+    keepalive::kernel_values(network, "server", env)
 }
 
 /// The source of the server's keepalive values.
@@ -69,9 +69,9 @@ struct Conduct {
     user_timeout: Option<Duration>,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
+fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct { link_is_cut: false, keepalive: None, user_timeout: None };
-    Arms::control("the link lives; no keepalive", network(ground), base)
+    Arms::control("the link lives; no keepalive", network(env), base)
         .fault("the link is cut; no keepalive", |arm| arm.link_is_cut = true)
         .remedy("kernel-defaults", "SO_KEEPALIVE with the kernel's values", |arm| {
             arm.keepalive = Some(Values::Kernel);
@@ -81,7 +81,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         })
         .remedy("user-timeout", "the same and TCP_USER_TIMEOUT", |arm| {
             arm.keepalive = Some(Values::Application);
-            arm.user_timeout = Some(ground.seconds("user-timeout"));
+            arm.user_timeout = Some(env.seconds("user-timeout"));
         })
 }
 
@@ -98,7 +98,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     // Retransmissions of unacknowledged data would detect the dead peer.
     flow.settle().await?;
     let app = conduct.keepalive == Some(Values::Application);
-    let schedule = KeepaliveSchedule::new(stage.ground, if app { "app-" } else { "" });
+    let schedule = KeepaliveSchedule::new(stage.env, if app { "app-" } else { "" });
     let KeepaliveSchedule { time, intvl, probes } = schedule;
     match conduct.keepalive {
         None => {}
@@ -111,7 +111,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 
     cut.set(conduct.link_is_cut);
     let (since, limit) = (stage.elapsed(), conduct.user_timeout);
-    let met = flow.watch(Side::Server, stage.ground.seconds("watch")).await?;
+    let met = flow.watch(Side::Server, stage.env.seconds("watch")).await?;
     let after = stage.elapsed().saturating_sub(since);
     let (asked, answered) = keepalive_schedule::probes(&wire, Direction::Back).await;
     let counted = stage.counters("server")?.telling();
@@ -122,13 +122,13 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let peer = connect(server, 0, (client.address(), 7), PATIENCE).await?;
     let dead = believes == State::Established.to_string() && matches!(*peer, Connect::TimedOut { .. });
     let half_open = if dead { "ESTABLISHED, its peer is dead" } else { "none" };
-    stage.see_of(&peer, "half-open connection", half_open);
-    stage.see("the server's socket", &believes);
-    stage.see("a SYN to the peer", &peer);
+    stage.observe_of(&peer, "half-open connection", half_open);
+    stage.observe("the server's socket", &believes);
+    stage.observe("a SYN to the peer", &peer);
     let nothing = met == Answer::Nothing;
-    stage.see("recv() ends with", if nothing { "nothing".to_owned() } else { met.to_string() });
-    stage.see("after", keepalive::rule(schedule, *met, after, limit));
-    stage.see(
+    stage.observe("recv() ends with", if nothing { "nothing".to_owned() } else { met.to_string() });
+    stage.observe("after", keepalive::rule(schedule, *met, after, limit));
+    stage.observe(
         "keepalive probes",
         match (asked, answered) {
             (0, _) => "none".to_owned(),

@@ -64,7 +64,7 @@ mod tests {
     use std::path::Path;
 
     use lab::kernel::Kernel;
-    use lab::scenario::{ArmKind, Clock, Ground};
+    use lab::scenario::{ArmKind, Clock, Environment};
     use lab::snapshot::read;
 
     use super::{CATALOGUE, snapshots};
@@ -74,8 +74,8 @@ mod tests {
         for (scenario, clock) in
             CATALOGUE.scenarios.iter().flat_map(|s| [(s, Clock::Real), (s, Clock::Virtual)])
         {
-            let ground = Ground::new(scenario, Kernel::running(), clock, &BTreeMap::new());
-            for arm in scenario.arms_on(&ground, &[]) {
+            let env = Environment::new(scenario, Kernel::running(), clock, &BTreeMap::new());
+            for arm in scenario.arms_on(&env, &[]) {
                 let least = usize::from(arm.kind != ArmKind::Control);
                 let most = if arm.kind == ArmKind::Fault { 1 } else { usize::MAX };
                 let edits = arm.edits.len();

@@ -36,9 +36,9 @@ pub fn scenario() -> Scenario {
         .sequential(|_| true)
         .recheck(Recheck::Look)
         .eras([
-            Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
+            Era::new("counts-to-one", "5.13 and later", |env| env.kernel.at_least(5, 13))
                 .since("the table of devices keeps one reference: one more is printed as 2"),
-            Era::new("counts-to-zero", "4.17 to 5.12", |ground| ground.kernel.at_least(4, 17))
+            Era::new("counts-to-zero", "4.17 to 5.12", |env| env.kernel.at_least(4, 17))
                 .since("net_mutex is gone: namespaces can be made meanwhile"),
             Era::new("net-mutex", "up to 4.16", |_| true)
                 .since("cleanup_net holds net_mutex, which copy_net_ns wants"),
@@ -84,22 +84,22 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     }
     if conduct.tried == Tried::DeleteThePeer {
         let mut delete = Attempt::begin(bridge, |ns| link::delete(ns, "pod"))?;
-        stage.see("the other delete", link::met(delete.within(PATIENCE).await));
+        stage.observe("the other delete", link::met(delete.within(PATIENCE).await));
     }
     drop(next);
     let see = |is: bool| {
-        stage.see("the link of the next dead namespace", if is { "is freed" } else { "stays" });
+        stage.observe("the link of the next dead namespace", if is { "is freed" } else { "stays" });
     };
     let freed = link::vanishes(bridge, "next", PATIENCE).await;
     see(freed);
 
     let mut make = Attempt::begin(node, |_| Namespace::new("new").is_ok())?;
-    stage.see("others make a namespace", works(make.within(PATIENCE).await == Some(&true)));
+    stage.observe("others make a namespace", works(make.within(PATIENCE).await == Some(&true)));
     let mut list = Attempt::begin(node, |ns| link::list(ns).is_ok())?;
-    stage.see("others list links", works(list.within(PATIENCE).await == Some(&true)));
+    stage.observe("others list links", works(list.within(PATIENCE).await == Some(&true)));
     let there = bridge.namespace().try_clone()?;
     let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "new").is_ok())?;
-    stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
+    stage.observe("others add a link", works(add.within(PATIENCE).await == Some(&true)));
 
     let line = teardown::usage_count(stage, &device, !freed).await?;
     let waited = stage.elapsed().as_secs_f32();
@@ -111,7 +111,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         let all = make.within(PATIENCE).await == Some(&true)
             && link::vanishes(bridge, "pod", PATIENCE).await
             && link::vanishes(bridge, "next", PATIENCE).await;
-        stage.see("after the holder's end", if all { "all is freed" } else { "something stays" });
+        stage.observe("after the holder's end", if all { "all is freed" } else { "something stays" });
     }
     Ok(())
 }

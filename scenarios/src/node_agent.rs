@@ -136,8 +136,8 @@ impl<'a> NodeAgent<'a> {
     pub async fn see_plugin(&self, pod: usize, row: &str) {
         let Some(plugin) = self.plugin(pod) else { return };
         match plugin.at_rest().await {
-            Life::Unknown => self.stage.cannot_see(row, "/proc is of another pid namespace"),
-            life => self.stage.see(row, life),
+            Life::Unknown => self.stage.cannot_observe(row, "/proc is of another pid namespace"),
+            life => self.stage.observe(row, life),
         }
     }
 

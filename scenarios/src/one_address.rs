@@ -42,13 +42,13 @@ pub const SETTINGS: &[Setting] = &[
 
 /// The eras of the check.
 pub const ERAS: &[Era] = &[
-    Era::new("model", "any kernel with --set recycle=model", |ground| ground.word("recycle") == "model")
+    Era::new("model", "any kernel with --set recycle=model", |env| env.word("recycle") == "model")
         .since("the check of 3.17 to 4.11, on a wire in front of the server"),
-    Era::new("model-3.10", "any kernel with --set recycle=model-3.10", |ground| {
-        ground.word("recycle") == "model-3.10"
+    Era::new("model-3.10", "any kernel with --set recycle=model-3.10", |env| {
+        env.word("recycle") == "model-3.10"
     })
     .since("the check of 3.6 to 3.16, on a wire in front of the server"),
-    Era::new("has-tcp-tw-recycle", "2.6 to 4.11", |ground| ground.kernel.has_sysctl(RECYCLE))
+    Era::new("has-tcp-tw-recycle", "2.6 to 4.11", |env| env.kernel.has_sysctl(RECYCLE))
         .since("the sysctl exists"),
     Era {
         name: "gone",
@@ -57,27 +57,27 @@ pub const ERAS: &[Era] = &[
         shows: Shows::Immune,
         // An older kernel whose sysctl is not visible hides it from this namespace:
         // the scenario needs its own machine.
-        recognise: |ground| ground.kernel.at_least(4, 12),
+        recognise: |env| env.kernel.at_least(4, 12),
     },
 ];
 
-fn modelled(ground: &Ground) -> bool {
-    ground.word("recycle") != "kernel"
+fn modelled(env: &Environment) -> bool {
+    env.word("recycle") != "kernel"
 }
 
 /// Whether there is a check of any kind.
-pub fn recycles(ground: &Ground) -> bool {
-    modelled(ground) || ground.kernel.has_sysctl(RECYCLE)
+pub fn recycles(env: &Environment) -> bool {
+    modelled(env) || env.kernel.has_sysctl(RECYCLE)
 }
 
 /// Whether arms must run sequentially, because the kernel's sysctl is global.
-pub fn sequential(ground: &Ground) -> bool {
-    !modelled(ground) && ground.kernel.has_sysctl(RECYCLE)
+pub fn sequential(env: &Environment) -> bool {
+    !modelled(env) && env.kernel.has_sysctl(RECYCLE)
 }
 
 /// The value of the server's tcp_tw_recycle when the incident begins.
-pub fn knob(ground: &Ground) -> u8 {
-    u8::from(!modelled(ground))
+pub fn knob(env: &Environment) -> u8 {
+    u8::from(!modelled(env))
 }
 
 /// What the server's administrator does during the incident.
@@ -100,13 +100,13 @@ pub struct Check<'a> {
 impl<'a> Check<'a> {
     /// Puts the model, or a plain cable, between a router and the server.
     pub fn of(stage: &'a Stage<'a>, router: &str, server: &str) -> Result<Self> {
-        let rule = match stage.ground.word("recycle") {
+        let rule = match stage.env.word("recycle") {
             "model-3.10" => tw_recycle::Rule::V3_10,
             _ => tw_recycle::Rule::V4,
         };
-        let model = if modelled(stage.ground) {
+        let model = if modelled(stage.env) {
             let (policy, model) = TwRecycle::new(rule, Direction::There);
-            model.set_paws_window(stage.ground.seconds("paws-window"));
+            model.set_paws_window(stage.env.seconds("paws-window"));
             stage.wire(router, server, policy)?;
             Some(model)
         } else {
@@ -143,7 +143,7 @@ impl<'a> Check<'a> {
     /// When a timestamp recorded now has certainly expired. Timestamps count whole
     /// seconds, so this is one second more than the window.
     pub fn expiry(&self) -> Duration {
-        self.stage.elapsed() + self.stage.ground.seconds("paws-window") + Duration::from_secs(1)
+        self.stage.elapsed() + self.stage.env.seconds("paws-window") + Duration::from_secs(1)
     }
 
     /// Waits until `expiry`.
@@ -164,7 +164,7 @@ impl<'a> Check<'a> {
             Some(0) => "did not move",
             Some(_) => "moved",
         };
-        self.stage.see("PAWSPassive", cell);
+        self.stage.observe("PAWSPassive", cell);
         if let Some(dropped) = passive.filter(|n| *n > 0) {
             self.stage
                 .because(format!("{who} dropped {dropped} SYN(s) of {client} (PAWSPassive +{dropped})"));

@@ -35,7 +35,7 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the teardown", "done"), arms, play)
         .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket])
         // If one arm stalls the RTNL mutex, all others stall too.
-        .sequential(|ground| ground.clock == Clock::Virtual)
+        .sequential(|env| env.clock == Clock::Virtual)
         .recheck(Recheck::Look)
         .settings([
             Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
@@ -73,8 +73,8 @@ struct Conduct {
     retries: bool,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
-    let deadline = Some(ground.seconds("deadline"));
+fn arms(env: &Environment) -> Arms<Conduct> {
+    let deadline = Some(env.seconds("deadline"));
     let base = Conduct { held: Held::Nothing, holder_ends: false, deadline: None, retries: false };
     Arms::control(
         "nothing holds the veth; the agent waits for the plugin without a deadline, and reaps nothing",
@@ -85,7 +85,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
     .variant("rtnl-stalled", "a process holds the RTNL mutex instead", |arm| {
         arm.held = Held::TheRtnlMutex;
     })
-    .only_where(ground.clock == Clock::Virtual)
+    .only_where(env.clock == Clock::Virtual)
     .remedy("end-the-holder", "the program that sleeps in sendto() is ended by a signal", |arm| {
         arm.holder_ends = true;
     })
@@ -107,8 +107,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 }
 
 async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, link: &str) -> Result<()> {
-    let (node, pod_c, threshold) =
-        (stage.host("node"), stage.host("pod-c"), stage.ground.seconds("threshold"));
+    let (node, pod_c, threshold) = (stage.host("node"), stage.host("pod-c"), stage.env.seconds("threshold"));
     let mut flow = Flow::open(stage.host("pod-b"), (pod_c.address(), 80), pod_c, 80).await?;
     // Between two relists, so that the teardown finds the pod's lock free.
     agent.two_relists().await?;
@@ -134,12 +133,12 @@ async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, 
         agent.two_relists().await?;
     }
 
-    stage.see("the teardown", NodeAgent::met(met));
+    stage.observe("the teardown", NodeAgent::met(met));
     let over = if agent.longest() > threshold { "over" } else { "under" };
-    stage.see("longest relist", format!("{over} {}", go(threshold)));
-    stage.see("the node", agent.node(threshold));
+    stage.observe("longest relist", format!("{over} {}", go(threshold)));
+    stage.observe("the node", agent.node(threshold));
     let spoken = flow.exchange(Side::Client, PATIENCE).await?;
-    stage.see("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
+    stage.observe("other pods' traffic", if spoken == Answer::Received { "works" } else { "waits" });
     agent.see_plugin(0, "the plugin's process").await;
     let sleeps = agent.plugin(0).and_then(|plugin| plugin.sleeps_in());
     let plugin = match (met, sleeps) {
@@ -153,7 +152,7 @@ async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, 
         if met.is_none() {
             met = timeout(PATIENCE, &mut teardown).await.ok().and_then(Result::ok);
         }
-        stage.see("the teardown", NodeAgent::met(met));
+        stage.observe("the teardown", NodeAgent::met(met));
     };
     stage.hold_for_shell(look).await;
     hold.end().await;
@@ -162,9 +161,9 @@ async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, 
     } else if met == Some(false) {
         met = Some(agent.tear_down(0, conduct.deadline).await?);
     }
-    stage.see("after the holder's end", NodeAgent::met(met));
+    stage.observe("after the holder's end", NodeAgent::met(met));
     agent.two_relists().await?;
-    stage.see("the node then", agent.node(threshold));
+    stage.observe("the node then", agent.node(threshold));
     if let (Some(plugin), Some(_)) = (agent.plugin(0), conduct.deadline) {
         plugin.ends_within(PATIENCE).await;
         plugin.reap();

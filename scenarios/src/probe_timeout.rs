@@ -44,7 +44,7 @@ pub fn scenario() -> Scenario {
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         // Eight arms at once would be a load of their own. Virtual time costs
         // nothing.
-        .sequential(|ground| ground.clock == Clock::Virtual)
+        .sequential(|env| env.clock == Clock::Virtual)
         .settings([
             Setting::seconds("period", "periodSeconds", 2, 10),
             Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),
@@ -112,7 +112,7 @@ const BUSY: Duration = Duration::from_millis(1500);
 const PERIODS: u32 = 10;
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    let (period, busy_at) = (stage.ground.seconds("period"), conduct.busy_at.clone());
+    let (period, busy_at) = (stage.env.seconds("period"), conduct.busy_at.clone());
     let spec = |failure_threshold| {
         let timeout = Duration::from_secs(conduct.timeout);
         Spec { period, timeout, failure_threshold, ..Spec::default() }
@@ -133,7 +133,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         agent,
         Worker::new(Purpose::Readiness, spec(conduct.readiness)),
         Worker::new(Purpose::Liveness, spec(conduct.liveness)),
-        BackOff::new(stage.ground.seconds("back-off")),
+        BackOff::new(stage.env.seconds("back-off")),
     );
     let neighbour = async {
         stage.pass(period / 2).await;
@@ -144,17 +144,17 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     };
     stage.beside(kubelet.run(PERIODS, |passed| turn.set(passed)), neighbour).await?;
 
-    stage.see("restarts", kubelet.restarts);
+    stage.observe("restarts", kubelet.restarts);
     let ready: Vec<_> = kubelet.ready.iter().map(|ready| if *ready { "1/1" } else { "0/1" }).collect();
-    stage.see("READY", ready.join(", "));
+    stage.observe("READY", ready.join(", "));
     for words in
         ["Readiness probe failed", "Liveness probe failed", "will be restarted", "Back-off restarting"]
     {
         let count = kubelet.events.iter().filter(|event| event.message.contains(words)).count();
-        stage.see(words, if count == 0 { "-".to_owned() } else { format!("x{count}") });
+        stage.observe(words, if count == 0 { "-".to_owned() } else { format!("x{count}") });
     }
     let resets = stage.counters("node")?.get("OutRsts").unwrap_or(0);
-    stage.see("answers that came too late", if resets == 0 { "none" } else { "met a RST" });
+    stage.observe("answers that came too late", if resets == 0 { "none" } else { "met a RST" });
     for (event, count) in kubelet.counted() {
         stage.because(format!("{event} (x{count})"));
     }

@@ -40,7 +40,7 @@ const CARD: Card = Card {
 const ERAS: &[Era] = &[
     Era::new("loses-the-dropped", "5.15 to 6.17, and stable kernels from 2021 on, until fixed", loses)
         .since("67d6d681e15b: the oldest exception is dropped, while a lookup may be binding a route to it"),
-    Era::new("clears-the-dropped", CLEARING, |ground| ground.kernel.carries(CLEARS))
+    Era::new("clears-the-dropped", CLEARING, |env| env.kernel.carries(CLEARS))
         .since("ac1499fcd40f: what is dropped has no address any more, so no lookup binds to it")
         .immune(),
     Era::new("reuses-the-oldest", "3.6 to 5.14 without the change of 2021, as 4.4.283", |_| true)
@@ -68,8 +68,8 @@ const CLEARING: &str =
     "6.18 and later, and stable kernels from 5.4.302, 5.10.247, 6.1.159, 6.6.117, 6.12.59 on";
 const CLEARS: &str = "5.4.302 5.10.247 5.15.197 6.1.159 6.6.117 6.12.59 6.17.9 6.18";
 
-fn loses(ground: &Ground) -> bool {
-    ground.kernel.carries(DROPS) && !ground.kernel.carries(CLEARS)
+fn loses(env: &Environment) -> bool {
+    env.kernel.carries(DROPS) && !env.kernel.carries(CLEARS)
 }
 
 const BEHIND: &str = "172.16.0.0/12";
@@ -156,7 +156,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     route::delete(pod.namespace(), Net::parse(BEHIND)).map_err(failed("delete the route"))?;
     stage.pass(Duration::from_secs(2)).await;
     let lost = route_cache::entries()?.saturating_sub(before);
-    stage.see("cached routes lost", if lost == 0 { "none" } else { "some" });
+    stage.observe("cached routes lost", if lost == 0 { "none" } else { "some" });
 
     // Both namespaces of a link persist while its delete waits: the other end
     // is freed after this one.
@@ -169,18 +169,18 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         Some(Attempt::begin(pod, move |ns| (link::delete(ns, &name), far))?)
     };
     let line = unregister_netdevice(stage, &device, true).await?;
-    stage.see("the kernel says that it waits", if line.is_some() { "yes" } else { "no" });
+    stage.observe("the kernel says that it waits", if line.is_some() { "yes" } else { "no" });
     flush()?;
     drop(bystander);
     let next = link::vanishes(at, "other", Duration::from_secs(15)).await;
-    stage.see("another namespace is freed", if next { "yes" } else { "no" });
+    stage.observe("another namespace is freed", if next { "yes" } else { "no" });
     let freed = match &mut delete {
         Some(delete) => delete.within(Duration::ZERO).await.is_some(),
         // The worker continues with the next namespace once it has freed the
         // device.
         None => next,
     };
-    stage.see("the device is freed", if freed { "yes" } else { "no" });
+    stage.observe("the device is freed", if freed { "yes" } else { "no" });
     drop(open);
     let line = line.map_or(String::new(), |line| format!("; the kernel: {line}"));
     stage.because(format!("{MESSAGES} messages left {lost} cached routes that are in no table{line}"));

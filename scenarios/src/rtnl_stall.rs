@@ -29,9 +29,9 @@ const CARD: Card = Card {
 };
 
 const ERAS: &[Era] = &[
-    Era::new("dumps-under-rcu", "6.9 and later", |ground| ground.kernel.at_least(6, 9))
+    Era::new("dumps-under-rcu", "6.9 and later", |env| env.kernel.at_least(6, 9))
         .since("cdb2f80f1c10, 4ce5dc9316de: addresses and routes are listed without the RTNL mutex"),
-    Era::new("dumps-under-rtnl", "4.14 to 6.8", |ground| ground.kernel.at_least(4, 14))
+    Era::new("dumps-under-rtnl", "4.14 to 6.8", |env| env.kernel.at_least(4, 14))
         .since("62256f98f244: a route is looked up without the RTNL mutex"),
     Era::new("all-under-rtnl", "up to 4.13", |_| true)
         .since("every request of rtnetlink is worked off under the RTNL mutex"),
@@ -124,12 +124,12 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     for (row, attempt) in &mut asked {
         let done = attempt.within(PATIENCE).await == Some(&true);
         waiting += usize::from(!done);
-        stage.see(row, works(done));
+        stage.observe(row, works(done));
     }
     let spoken = flow.exchange(Side::Client, PATIENCE).await?;
-    stage.see("an open connection", works(spoken == Answer::Received));
+    stage.observe("an open connection", works(spoken == Answer::Received));
     let made = connect(pod, 0, (node.address(), 81), PATIENCE).await?;
-    stage.see("a new connection", works(matches!(*made, Connect::Connected { .. })));
+    stage.observe("a new connection", works(matches!(*made, Connect::Connected { .. })));
     drop(listener);
     let (waited, all) = (stage.elapsed().as_secs_f32(), asked.len());
     let holder_slept =
@@ -139,13 +139,13 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let Some(holder) = holder else { return Ok(()) };
     let look = async || {
         let (row, attempt) = &mut asked[0];
-        stage.see(row, works(attempt.within(PATIENCE).await == Some(&true)));
+        stage.observe(row, works(attempt.within(PATIENCE).await == Some(&true)));
     };
     stage.hold_for_shell(look).await;
     let mut all = holder.end().await;
     for attempt in asked.iter_mut().map(|(_, attempt)| attempt).chain(&mut given_up) {
         all &= attempt.within(PATIENCE).await == Some(&true);
     }
-    stage.see("after the holder's end", if all { "all is done" } else { "something waits" });
+    stage.observe("after the holder's end", if all { "all is done" } else { "something waits" });
     Ok(())
 }

@@ -38,7 +38,7 @@ fn translated(network: Topology) -> Topology {
 
 /// A flow from the client to the service.
 pub async fn open(stage: &Stage<'_>) -> Result<Flow> {
-    let service = stage.ground.family().socket(SERVICE);
+    let service = stage.env.family().socket(SERVICE);
     Flow::open(stage.host("client"), service, stage.host("server"), BACKEND.1).await
 }
 

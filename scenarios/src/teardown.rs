@@ -53,9 +53,12 @@ pub fn works(done: bool) -> &'static str {
 pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result<String> {
     let line = unregister_netdevice(stage, device, waits).await?;
     if stage.log().readable() {
-        stage.see("Usage count logged", line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()));
+        stage.observe(
+            "Usage count logged",
+            line.as_ref().map_or("-".to_owned(), |w| w.usage_count.to_string()),
+        );
     } else {
-        stage.cannot_see("Usage count logged", "the kernel log cannot be read without privilege");
+        stage.cannot_observe("Usage count logged", "the kernel log cannot be read without privilege");
     }
     Ok(line.map_or(String::new(), |line| format!("; the kernel: {line}")))
 }
@@ -83,15 +86,15 @@ pub async fn unregister_netdevice(stage: &Stage<'_>, device: &str, waiting: bool
 /// What others on the node can still do.
 pub async fn others(stage: &Stage<'_>, node: &Host) -> Result<()> {
     let mut list = Attempt::begin(node, |ns| link::list(ns).is_ok())?;
-    stage.see("others list links", works(list.within(PATIENCE).await == Some(&true)));
+    stage.observe("others list links", works(list.within(PATIENCE).await == Some(&true)));
     let mut make = Attempt::begin(node, |_| Namespace::new("bystander"))?;
-    stage.see("others make a namespace", works(make.within(PATIENCE).await.is_some_and(Result::is_ok)));
+    stage.observe("others make a namespace", works(make.within(PATIENCE).await.is_some_and(Result::is_ok)));
     let Some(Ok(bystander)) = make.take() else { return Ok(()) };
     let there = bystander.try_clone()?;
     let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "eth0").is_ok())?;
-    stage.see("others add a link", works(add.within(PATIENCE).await == Some(&true)));
+    stage.observe("others add a link", works(add.within(PATIENCE).await == Some(&true)));
     // A namespace dies with its last descriptor, and its links die with it.
     drop((bystander, add));
-    stage.see("others delete one", works(link::vanishes(node, "new", 3 * PATIENCE).await));
+    stage.observe("others delete one", works(link::vanishes(node, "new", 3 * PATIENCE).await));
     Ok(())
 }

@@ -35,7 +35,7 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("host-b connects", "at once"), |_| arms(), play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         .eras([
-            Era::new("paws-timewait", "6.18 and later", |ground| ground.kernel.has_counter("PAWSTimewait"))
+            Era::new("paws-timewait", "6.18 and later", |env| env.kernel.has_counter("PAWSTimewait"))
                 .since("a counter of its own, TcpExt PAWSTimewait, replaces PAWSEstab"),
             Era::new("paws-estab", "up to 6.17", |_| true)
                 .since("counted as PAWSEstab, like a segment of an established connection"),
@@ -103,11 +103,11 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         Connect::Connected { .. } => "after another SYN".to_owned(),
         other => other.to_string(),
     };
-    stage.see_of(&met, "host-b connects", &cell);
-    stage.see("the server answers", &answers);
+    stage.observe_of(&met, "host-b connects", &cell);
+    stage.observe("the server answers", &answers);
     let changes = stage.counters("server")?;
     let counted = ["PAWSTimewait", "PAWSEstab"].into_iter().find(|c| changes.get(c).is_some_and(|n| n > 0));
-    stage.see("counted as", counted.unwrap_or("nothing"));
+    stage.observe("counted as", counted.unwrap_or("nothing"));
     let counted = changes.telling();
     stage.because(format!("host-b sent {syns} SYN(s), the server answered {answers}; counted: {counted}"));
     Ok(())

@@ -39,11 +39,11 @@ pub fn scenario() -> Scenario {
         .eras(one_address::ERAS)
 }
 
-fn network(ground: &Ground) -> Topology {
+fn network(env: &Environment) -> Topology {
     two_hosts().wire("nat 192.0.2.1/24", "server 192.0.2.2/24").sysctl_where_known(
         "server",
         RECYCLE,
-        knob(ground),
+        knob(env),
     )
 }
 
@@ -64,18 +64,18 @@ struct Conduct {
     waits_for_expiry: bool,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
+fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct {
         host_b: Clock::AnHourBehind,
         first_to_close: Side::Server,
         measure: Measure::None,
         waits_for_expiry: false,
     };
-    Arms::control("no NAT: each host has an address of its own", network(ground), base)
+    Arms::control("no NAT: each host has an address of its own", network(env), base)
         .fault("both hosts are behind one address", |arm| {
             arm.rule("nat", Rule::source_nat("nat", [192, 0, 2, 1]).out("server"));
         })
-        .rest_only_where(recycles(ground))
+        .rest_only_where(recycles(env))
         .remedy("recycle-off", "tcp_tw_recycle=0 on the server, after the incident began", |arm| {
             arm.measure = Measure::RecycleOff;
         })
@@ -94,7 +94,7 @@ fn arms(ground: &Ground) -> Arms<Conduct> {
         .remedy("wait", "host-b waits until the stamp has expired", |arm| {
             arm.waits_for_expiry = true;
         })
-        .in_family(ground.family())
+        .in_family(env.family())
 }
 
 const SERVICE: ([u8; 4], u16) = ([192, 0, 2, 2], 80);
@@ -113,7 +113,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     };
     let check = Check::of(stage, "nat", "server")?;
     let (host_a, host_b, server) = (stage.host("host-a"), stage.host("host-b"), stage.host("server"));
-    let service = stage.ground.family().socket(SERVICE);
+    let service = stage.env.family().socket(SERVICE);
     Flow::open(host_a, service, server, 80).await?.close(conduct.first_to_close).await?;
     let expiry = check.expiry();
     check.take(conduct.measure)?;
@@ -122,9 +122,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     }
 
     let _listener = listen(server, 80)?;
-    stage.see("host-b connects", connect(host_b, 0, service, PATIENCE).await?);
+    stage.observe("host-b connects", connect(host_b, 0, service, PATIENCE).await?);
     check.see("host-b")?;
     check.expired(expiry).await;
-    stage.see("host-b, the stamp expired", connect(host_b, 0, service, PATIENCE).await?);
+    stage.observe("host-b, the stamp expired", connect(host_b, 0, service, PATIENCE).await?);
     Ok(())
 }

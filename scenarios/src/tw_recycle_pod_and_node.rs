@@ -42,7 +42,7 @@ pub fn scenario() -> Scenario {
 const C: ([u8; 4], u16) = ([198, 51, 100, 2], 80);
 const D: ([u8; 4], u16) = ([203, 0, 113, 2], 80);
 
-fn network(ground: &Ground) -> Topology {
+fn network(env: &Environment) -> Topology {
     Topology::new()
         .host("pod")
         .router("node")
@@ -56,7 +56,7 @@ fn network(ground: &Ground) -> Topology {
         .link("isp 203.0.113.1/24", "server-d 203.0.113.2/24")
         .route("node", "default", "192.0.2.2")
         .route("isp", "10.0.1.0/24", "192.0.2.1")
-        .sysctl_where_known("server-c", RECYCLE, knob(ground))
+        .sysctl_where_known("server-c", RECYCLE, knob(env))
         // No offset except the wire's.
         .sysctl_where_known("pod", TIMESTAMPS, 2)
         .sysctl_where_known("node", TIMESTAMPS, 2)
@@ -73,18 +73,18 @@ struct Conduct {
     first_to_close: Side,
 }
 
-fn arms(ground: &Ground) -> Arms<Conduct> {
+fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct {
         pod_ahead: HOUR,
         measure: Measure::None,
         pod_calls: "server-c",
         first_to_close: Side::Server,
     };
-    Arms::control("the pod has an address of its own outside: no masquerade", network(ground), base)
+    Arms::control("the pod has an address of its own outside: no masquerade", network(env), base)
         .fault("the pod is masqueraded to its node's address", |arm| {
             arm.rule("node", Rule::masquerade("masquerade", "isp"));
         })
-        .rest_only_where(recycles(ground))
+        .rest_only_where(recycles(env))
         .remedy("recycle-off", "tcp_tw_recycle=0 on C, after the incident began", |arm| {
             arm.measure = Measure::RecycleOff;
         })
@@ -130,14 +130,15 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 
     let second_call = goes_on().await?;
     let expiry = check.expiry();
-    stage.see("node connects to C", curl(c, C).await?);
+    stage.observe("node connects to C", curl(c, C).await?);
     check.expired(expiry).await;
 
-    stage.see("node, at first", at_first);
-    stage.see("node, a minute after the pod's last call", curl(c, C).await?);
-    stage.see("node connects to D", other);
+    stage.observe("node, at first", at_first);
+    stage.observe("node, a minute after the pod's last call", curl(c, C).await?);
+    stage.observe("node connects to D", other);
     let same = first_call == second_call;
-    stage.see("pod connects", if same { first_call } else { format!("{first_call}, then {second_call}") });
+    stage
+        .observe("pod connects", if same { first_call } else { format!("{first_call}, then {second_call}") });
     check.see("the node")
 }
 

@@ -33,7 +33,7 @@ pub fn scenario() -> Scenario {
         .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog])
         .recheck(Recheck::Look)
         .eras([
-            Era::new("counts-to-one", "5.13 and later", |ground| ground.kernel.at_least(5, 13))
+            Era::new("counts-to-one", "5.13 and later", |env| env.kernel.at_least(5, 13))
                 .since("the table of devices keeps one reference: one more is printed as 2"),
             Era::new("counts-to-zero", "up to 5.12", |_| true)
                 .since("the wait ends at 0: one reference is printed as 1"),
@@ -76,9 +76,10 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     };
     if let Some((host, name)) = other {
         let mut attempt = Attempt::begin(host, move |ns| link::delete(ns, &name))?;
-        stage.see("the other delete", link::met(attempt.within(PATIENCE).await));
+        stage.observe("the other delete", link::met(attempt.within(PATIENCE).await));
     }
-    let returns = |returned: bool| stage.see("the delete returns", if returned { "yes" } else { "waits" });
+    let returns =
+        |returned: bool| stage.observe("the delete returns", if returned { "yes" } else { "waits" });
     let returned = delete.within(PATIENCE).await.is_some();
     returns(returned);
     teardown::others(stage, node).await?;
@@ -87,7 +88,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     if let Some(holder) = holder {
         stage.hold_for_shell(async || returns(delete.within(PATIENCE).await.is_some())).await;
         holder.end();
-        stage.see("after the holder's end", link::met(delete.within(PATIENCE).await));
+        stage.observe("after the holder's end", link::met(delete.within(PATIENCE).await));
     }
     let then = if returned { "had returned" } else { "still waited" };
     stage.because(format!("after {waited:.0} s the delete of {device} {then}{line}"));

@@ -74,7 +74,7 @@ fn a_typo_finds_its_scenario() {
 fn an_unknown_setting_lists_the_known() {
     assert_eq!(
         refusal("run tw-recycle-nat --set recylce=model"),
-        "faultlab: no setting is named \"recylce\"; there are paws-window, recycle\n"
+        "faultlab: no setting is named \"recylce\"; there are family, paws-window, recycle\n"
     );
     assert_eq!(
         refusal("run veth-teardown-hang --set x=1"),

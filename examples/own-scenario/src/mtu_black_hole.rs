@@ -101,16 +101,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn play(stage: &Stage<'_>, (): &()) -> Result<()> {
     let (client, server) = (stage.host("client"), stage.host("server"));
     let mut flow = Flow::open(client, SERVICE, server, SERVICE.1).await?;
-    stage.see("a small request", flow.exchange(Side::Client, PATIENCE).await?);
+    stage.observe("a small request", flow.exchange(Side::Client, PATIENCE).await?);
     let met = flow.try_transfer(Side::Client, LARGE, PATIENCE).await?;
-    stage.see("a large request", met);
+    stage.observe("a large request", met);
     let path_mtu = PathMtu::new(client)?.to(SERVICE.0.into())?;
-    stage.see("the client's path MTU", path_mtu);
+    stage.observe("the client's path MTU", path_mtu);
     let firewall = stage.host("firewall");
     // A firewall without rules drops nothing.
     let rules = if firewall.has_rules() { firewall.firewall().counters()? } else { vec![] };
     let dropped: u64 = rules.iter().filter(|rule| rule.rule == "icmp").map(|rule| rule.packets).sum();
-    stage.see("ICMP messages dropped", if dropped == 0 { "none" } else { "some" });
+    stage.observe("ICMP messages dropped", if dropped == 0 { "none" } else { "some" });
     stage.because(format!(
         "the client knew a path MTU of {path_mtu} over a tunnel of {NARROW}; the firewall dropped {dropped} ICMP \
          messages; {LARGE} bytes met: {met}", met = *met

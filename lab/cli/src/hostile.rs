@@ -11,7 +11,7 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_machine::job::Report;
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{Arms, Card, Ground};
+use faultlab_model::scenario::{Arms, Card, Environment};
 use faultlab_net::topology::Topology;
 use faultlab_report::html::{Drawings, Page, html};
 use faultlab_report::made::column;
@@ -106,7 +106,7 @@ fn catalogue() -> Catalogue {
     let name: &'static str = Box::leak(line(HOSTILE).into_owned().into_boxed_str());
     let card =
         Card { name, title: "A title", family: "", saw: "", cause: "", function: "", cure: "", reading: &[] };
-    let arms = |_: &Ground| Arms::control("", Topology::new(), ()).fault("", |_| {});
+    let arms = |_: &Environment| Arms::control("", Topology::new(), ()).fault("", |_| {});
     let scenario = Scenario::new(card, ("the connection", "open"), arms, async |_, ()| Ok(()));
     Catalogue { scenarios: Box::leak(Box::new([scenario])), snapshots: |_| None }
 }

@@ -157,7 +157,7 @@ pub struct Options {
     /// Where to write captures.
     pub pcap: Option<PathBuf>,
     /// What to capture; `None` disables captures.
-    pub looks: Option<CaptureOptions>,
+    pub capturing: Option<CaptureOptions>,
     /// Whether to print ladders.
     pub ladder: bool,
     /// Where to write a report.
@@ -179,7 +179,7 @@ impl Options {
             only: self.only.clone(),
             set: self.set_for(scenario),
             without_cause: self.without_cause,
-            looks: self.looks,
+            capturing: self.capturing,
         }
     }
 
@@ -244,7 +244,7 @@ impl Run {
                 _ => Format::Text,
             },
             junit: self.junit,
-            looks: (!self.no_captures).then_some(CaptureOptions {
+            capturing: (!self.no_captures).then_some(CaptureOptions {
                 captures: self.pcap.is_some() || self.ladder || self.report.is_some(),
                 explains: self.why || self.report.is_some(),
             }),

@@ -11,7 +11,7 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_machine::check::Ability;
 use faultlab_machine::here::{Checked, Here};
 use faultlab_model::outcome::{Machine, Outcome, Verdict};
-use faultlab_model::scenario::{Clock, Ground, Need};
+use faultlab_model::scenario::{Clock, Environment, Need};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
@@ -53,8 +53,8 @@ async fn one(
 ) -> Result<Outcome, Error> {
     let name = scenario.card.name;
     let set = options.set_for(scenario);
-    let ground = Ground::new(scenario, kernel.clone(), Clock::Real, &set);
-    let without = |verdict, reason| Outcome::on_ground(scenario, &ground, Machine::Here, verdict, reason);
+    let env = Environment::new(scenario, kernel.clone(), Clock::Real, &set);
+    let without = |verdict, reason| Outcome::in_environment(scenario, &env, Machine::Here, verdict, reason);
     if scenario.needs.contains(&Need::OwnKernel) {
         let reason = "it needs a kernel of its own; run it with --kernel".to_owned();
         return Ok(without(Verdict::NotApplicable, reason));
@@ -62,7 +62,7 @@ async fn one(
     if let Some(reason) = missing(abilities, scenario.needs) {
         return Ok(without(Verdict::NotApplicable, reason));
     }
-    let arms = scenario.arms_on(&ground, &options.only).len();
+    let arms = scenario.arms_on(&env, &options.only).len();
     display.borrow_mut().note(&Progress::Begun { name, parts: Parts::Arms(arms) });
     let mut on_arm = |arm: &str| display.borrow_mut().note(&Progress::PartEnded { of: name, part: arm });
     let result = here.run(options.job(scenario), &mut on_arm).await;

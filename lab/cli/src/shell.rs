@@ -17,7 +17,7 @@ use faultlab_machine::here::{Checked, Here};
 use faultlab_machine::job::Job;
 use faultlab_machine::shell::ShellOptions;
 use faultlab_machine::vm::Vm;
-use faultlab_model::scenario::{Clock, Ground, Need, Recheck};
+use faultlab_model::scenario::{Clock, Environment, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
 
@@ -54,7 +54,7 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
     let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
     let set = set.map_err(Stop::Usage)?;
-    let ground = Ground::new(scenario, Kernel::running(), Clock::Real, &set);
+    let env = Environment::new(scenario, Kernel::running(), Clock::Real, &set);
     if raw.exercise && scenario.recheck == Recheck::Never {
         let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
         return Err(Stop::Usage(format!(
@@ -69,7 +69,7 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            done = beside(scenario, raw, &ground, set, style) => done,
+            done = beside(scenario, raw, &env, set, style) => done,
         }
     })
 }
@@ -77,7 +77,7 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
 async fn beside(
     scenario: &'static Scenario,
     raw: &Shell,
-    ground: &Ground,
+    env: &Environment,
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
@@ -87,9 +87,9 @@ async fn beside(
         return cannot("it needs a kernel of its own, which --kernel gives it".into());
     }
     if exercise {
-        exercise::has_something(scenario, ground)?;
+        exercise::has_something(scenario, env)?;
     }
-    if !scenario.arms_on(ground, &[]).iter().any(|a| a.name == arm) {
+    if !scenario.arms_on(env, &[]).iter().any(|a| a.name == arm) {
         return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;

@@ -14,7 +14,7 @@ use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
 use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Verdict, judge};
 use faultlab_model::recording::Recording;
-use faultlab_model::scenario::{ArmKind, Era, Ground};
+use faultlab_model::scenario::{ArmKind, Environment, Era};
 use faultlab_model::snapshot;
 use faultlab_net::wire::all as wires;
 
@@ -29,7 +29,7 @@ pub struct Order<'a> {
     /// other arm. Without the cause, nothing may be reproduced.
     pub without_cause: bool,
     /// What to capture; `None` disables captures.
-    pub looks: Option<CaptureOptions>,
+    pub capturing: Option<CaptureOptions>,
 }
 
 /// Looks up a snapshot by `scenario@era`, as written by insta.
@@ -45,33 +45,33 @@ pub type Snapshots = fn(&str) -> Option<&'static str>;
 /// [`Error::Exhausted`]: there is no outcome then.
 pub async fn perform(
     scenario: &Scenario,
-    ground: &Ground,
+    env: &Environment,
     order: Order<'_>,
     voice: &Voice,
     snapshots: Snapshots,
     on_arm: &dyn Fn(&str),
 ) -> Result<Outcome> {
     let begun = Instant::now();
-    let mut outcome = Outcome::on_ground(scenario, ground, order.machine, Verdict::Failed, String::new());
+    let mut outcome = Outcome::in_environment(scenario, env, order.machine, Verdict::Failed, String::new());
     outcome.reason = None;
-    outcome.settings = Map(ground.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
-    match scenario.era(ground) {
+    outcome.settings = Map(env.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    match scenario.era(env) {
         None => {
             outcome.verdict = Verdict::NotApplicable;
             outcome.reason = Some("no era of this scenario recognises the kernel".into());
         }
         Some(era) => {
-            let mut arms = scenario.scripted_on(ground, order.only);
+            let mut arms = scenario.scripted_on(env, order.only);
             if order.without_cause {
                 arms = without_cause(&arms);
             }
             let logged = voice.log.count().unwrap_or_default();
             voice.drops.forget();
             let _ = wires::longest();
-            let results = all(scenario, ground, &arms, order, voice, on_arm).await;
+            let results = all(scenario, env, &arms, order, voice, on_arm).await;
             outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
-            let looks = order.looks.unwrap_or_default();
-            if looks.captures {
+            let capturing = order.capturing.unwrap_or_default();
+            if capturing.captures {
                 outcome.log = voice.log.lines_since(logged);
             }
             if let Ok(lost @ 1..) = voice.drops.lost() {
@@ -85,10 +85,10 @@ pub async fn perform(
                     recordings.iter_mut().flatten().for_each(arrange);
                     outcome.arms = arms;
                     judged(&mut outcome, scenario, era, order.without_cause, snapshots);
-                    if looks.explains || !outcome.expected {
+                    if capturing.explains || !outcome.expected {
                         explain(&mut outcome, &recordings);
                     }
-                    if looks.captures {
+                    if capturing.captures {
                         let captures = recordings.into_iter().map(|recording| recording.map(|r| r.capture));
                         outcome.arms.iter_mut().zip(captures).for_each(|(arm, c)| arm.capture = c);
                     }
@@ -122,16 +122,16 @@ fn without_cause(arms: &[ScriptedArm]) -> Vec<ScriptedArm> {
 /// thread in the kernel, which would stall the wires of arms that already play.
 async fn all(
     scenario: &Scenario,
-    ground: &Ground,
+    env: &Environment,
     arms: &[ScriptedArm],
     order: Order<'_>,
     voice: &Voice,
     on_arm: &dyn Fn(&str),
 ) -> Result<Vec<Played>> {
     let mut outcomes = vec![];
-    if (scenario.sequential)(ground) {
+    if (scenario.sequential)(env) {
         for arm in arms {
-            let run = ArmRun::set_up(scenario, ground, arm, voice, order.looks).await?;
+            let run = ArmRun::set_up(scenario, env, arm, voice, order.capturing).await?;
             run.await_witness();
             outcomes.push(play(run, on_arm).await?);
         }
@@ -139,7 +139,7 @@ async fn all(
     }
     let mut runs = vec![];
     for arm in arms {
-        runs.push(ArmRun::set_up(scenario, ground, arm, voice, order.looks).await?);
+        runs.push(ArmRun::set_up(scenario, env, arm, voice, order.capturing).await?);
     }
     // The kernel makes the witnesses of all arms wait at the same time.
     runs.iter().for_each(ArmRun::await_witness);
@@ -251,7 +251,7 @@ mod tests {
             cure: "",
             reading: &[],
         };
-        let arms = |_: &Ground| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
+        let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
         Scenario::new(card, ("the connection", "open"), arms, async |_, _| Ok(()))
     }
 
@@ -286,9 +286,13 @@ mod tests {
     #[test]
     fn the_fault_without_its_cause_has_the_network_and_the_conduct_of_the_control() {
         let scenario = scenario();
-        let ground =
-            Ground::new(&scenario, faultlab_net::kernel::Kernel::running(), Clock::Real, &BTreeMap::new());
-        let arms = without_cause(&scenario.scripted_on(&ground, &[]));
+        let env = Environment::new(
+            &scenario,
+            faultlab_net::kernel::Kernel::running(),
+            Clock::Real,
+            &BTreeMap::new(),
+        );
+        let arms = without_cause(&scenario.scripted_on(&env, &[]));
         assert_eq!(arms.iter().map(|scripted| scripted.arm.name).collect::<Vec<_>>(), ["control", "fault"]);
         assert_eq!(arms[0].arm.network, arms[1].arm.network);
         assert!(arms[1].arm.edits.is_empty());

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use faultlab_base::Result;
-use faultlab_model::scenario::{Arm, Arms, Card, Era, Fault, Ground, Need, Recheck, Setting};
+use faultlab_model::scenario::{Arm, Arms, Card, Environment, Era, Fault, Need, Recheck, Setting};
 
 use crate::stage::Stage;
 
@@ -19,7 +19,7 @@ pub struct Scenario {
 }
 
 /// Makes the arms of an environment, with their plays.
-type Scripts = dyn Fn(&Ground) -> Vec<ScriptedArm> + Send + Sync;
+type Scripts = dyn Fn(&Environment) -> Vec<ScriptedArm> + Send + Sync;
 
 /// An arm, with the play and its conduct in this arm.
 #[derive(Clone)]
@@ -94,7 +94,7 @@ impl Scenario {
     pub fn new<C, F>(
         card: Card,
         symptom: (&'static str, &'static str),
-        arms: impl Fn(&Ground) -> Arms<C> + Copy + Send + Sync + 'static,
+        arms: impl Fn(&Environment) -> Arms<C> + Copy + Send + Sync + 'static,
         play: F,
     ) -> Self
     where
@@ -102,13 +102,13 @@ impl Scenario {
         F: AsyncFn(&Stage<'_>, &C) -> Result<()> + Copy + Send + Sync + 'static,
     {
         let without_plays =
-            move |ground: &Ground| arms(ground).finish().into_iter().map(|(arm, _)| arm).collect::<Vec<_>>();
-        let scripts = move |ground: &Ground| {
+            move |env: &Environment| arms(env).finish().into_iter().map(|(arm, _)| arm).collect::<Vec<_>>();
+        let scripts = move |env: &Environment| {
             let scripted = |(arm, conduct)| {
                 let script: Rc<dyn Script> = Rc::new(Conducted { conduct, play });
                 ScriptedArm { arm, script }
             };
-            arms(ground).finish().into_iter().map(scripted).collect::<Vec<_>>()
+            arms(env).finish().into_iter().map(scripted).collect::<Vec<_>>()
         };
         Self { fault: Fault::new(card, symptom, without_plays), scripts: Box::new(scripts) }
     }
@@ -137,7 +137,7 @@ impl Scenario {
 
     /// The arms run one after another if this returns true.
     #[must_use]
-    pub fn sequential(mut self, sequential: fn(&Ground) -> bool) -> Self {
+    pub fn sequential(mut self, sequential: fn(&Environment) -> bool) -> Self {
         self.fault.sequential = sequential;
         self
     }
@@ -159,7 +159,7 @@ impl Scenario {
 
     /// The arms of an environment with their plays, narrowed like [`Fault::arms_on`].
     #[must_use]
-    pub fn scripted_on(&self, ground: &Ground, only: &[String]) -> Vec<ScriptedArm> {
-        (self.scripts)(ground).into_iter().filter(|scripted| scripted.arm.is_wanted(only)).collect()
+    pub fn scripted_on(&self, env: &Environment, only: &[String]) -> Vec<ScriptedArm> {
+        (self.scripts)(env).into_iter().filter(|scripted| scripted.arm.is_wanted(only)).collect()
     }
 }

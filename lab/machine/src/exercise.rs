@@ -20,7 +20,7 @@ use super::{mounts, names};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::scenario::{Ground, Recheck, Shows};
+use faultlab_model::scenario::{Environment, Recheck, Shows};
 use faultlab_report::standing::Tools;
 use faultlab_report::{Style, exercise as report};
 
@@ -114,8 +114,8 @@ pub fn ask<E: From<Error>>(
 ///
 /// # Errors
 /// [`Error::Lab`] if it does not.
-pub fn has_something(scenario: &Scenario, ground: &Ground) -> Result<()> {
-    match scenario.era(ground).filter(|era| era.shows == Shows::Immune) {
+pub fn has_something(scenario: &Scenario, env: &Environment) -> Result<()> {
+    match scenario.era(env).filter(|era| era.shows == Shows::Immune) {
         Some(era) => Err(Error::Lab(format!(
             "{}: there is nothing to find, this kernel does not show it ({})",
             scenario.card.name, era.kernels
@@ -168,7 +168,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     pub(super) fn greeting(&self, tools: Tools, style: Style) -> String {
         let topology = self.run.network().topology();
         let met = self.run.observed();
-        report::greeting(self.scenario, self.run.ground(), topology, &met, tools, style)
+        report::greeting(self.scenario, self.run.env(), topology, &met, tools, style)
     }
 
     /// The text that a trainee reads last.
@@ -205,7 +205,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
                 };
                 say(&mut asker, format!("{begun}\n")).await?;
                 // Before 6.0 a TIME_WAIT socket cannot be destroyed from outside.
-                if !self.looks() && !self.run.ground().kernel.at_least(6, 0) {
+                if !self.looks() && !self.run.env().kernel.at_least(6, 0) {
                     say(&mut asker, "This kernel's TIME_WAITs are waited for, up to a minute.\n".into())
                         .await?;
                 }
@@ -234,7 +234,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     }
 
     fn hint(&mut self, style: Style) -> String {
-        let hints = report::hints(self.scenario, self.run.ground());
+        let hints = report::hints(self.scenario, self.run.env());
         let Some(hint) = hints.get(self.hints) else {
             return "There are no more hints; `solution` tells the story.\n".to_owned();
         };

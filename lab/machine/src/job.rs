@@ -22,7 +22,7 @@ use faultlab_engine::perform::{Order, perform};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
 use faultlab_model::outcome::{Machine, Outcome, Verdict};
-use faultlab_model::scenario::{Clock, Ground};
+use faultlab_model::scenario::{Clock, Environment};
 use faultlab_net::kernel::Kernel;
 
 /// A job of a worker or a guest.
@@ -40,7 +40,7 @@ pub enum Job {
         /// Whether the fault arm gets the network and the behaviour of the control.
         without_cause: bool,
         /// What to capture; `None` disables captures.
-        looks: Option<CaptureOptions>,
+        capturing: Option<CaptureOptions>,
     },
     /// Plays one arm and starts a shell beside it.
     Shell {
@@ -137,7 +137,9 @@ impl Job {
     /// Whether to capture drop reasons.
     pub(super) fn asks_why(&self) -> bool {
         match self {
-            Self::Run { looks, .. } => looks.is_some_and(|looks| looks.captures || looks.explains),
+            Self::Run { capturing, .. } => {
+                capturing.is_some_and(|capturing| capturing.captures || capturing.explains)
+            }
             Self::Shell { .. } => false,
         }
     }
@@ -155,22 +157,22 @@ impl Job {
     ) -> Result<()> {
         let (Self::Run { scenario, set, .. } | Self::Shell { scenario, set, .. }) = self;
         let scenario = catalogue.find(scenario).map_err(Error::Lab)?;
-        let ground = Ground::new(scenario, Kernel::running(), site.clock(), set);
+        let env = Environment::new(scenario, Kernel::running(), site.clock(), set);
         let end = match self {
-            Self::Run { only, without_cause, looks, .. } => {
+            Self::Run { only, without_cause, capturing, .. } => {
                 let machine = site.machine();
-                let order = Order { machine, only, without_cause: *without_cause, looks: *looks };
-                let outcome = match run(catalogue, scenario, &ground, order, voice, site, runtime) {
+                let order = Order { machine, only, without_cause: *without_cause, capturing: *capturing };
+                let outcome = match run(catalogue, scenario, &env, order, voice, site, runtime) {
                     // A guest's own memory may suffice for the next scenario.
                     Err(error) if machine == Machine::Vm => {
-                        Outcome::on_ground(scenario, &ground, machine, Verdict::Failed, error.to_string())
+                        Outcome::in_environment(scenario, &env, machine, Verdict::Failed, error.to_string())
                     }
                     outcome => outcome?,
                 };
                 Report::Outcome(Box::new(outcome))
             }
             Self::Shell { arm, options, .. } => {
-                let shell = sit(scenario, &ground, arm, *options, voice, site);
+                let shell = sit(scenario, &env, arm, *options, voice, site);
                 Report::Left(LocalSet::new().block_on(runtime, shell)?)
             }
         };
@@ -184,7 +186,7 @@ impl Job {
 fn run(
     catalogue: &Catalogue,
     scenario: &Scenario,
-    ground: &Ground,
+    env: &Environment,
     order: Order<'_>,
     voice: &Voice,
     site: &dyn Site,
@@ -204,7 +206,7 @@ fn run(
     };
     let stops = Stops::default();
     loop {
-        let play = perform(scenario, ground, order, voice, catalogue.snapshots, &on_arm);
+        let play = perform(scenario, env, order, voice, catalogue.snapshots, &on_arm);
         let watched = async {
             tokio::select! {
                 biased;
@@ -214,7 +216,7 @@ fn run(
         };
         let mut outcome = LocalSet::new().block_on(runtime, watched)?;
         if outcome.expected || !stops.taken() {
-            outcome.seconds.virtual_time = (ground.clock == Clock::Virtual).then_some(outcome.seconds.wall);
+            outcome.seconds.virtual_time = (env.clock == Clock::Virtual).then_some(outcome.seconds.wall);
             return Ok(outcome);
         }
     }
@@ -224,20 +226,20 @@ fn run(
 /// status.
 async fn sit(
     scenario: &Scenario,
-    ground: &Ground,
+    env: &Environment,
     arm: &str,
     options: ShellOptions,
     voice: &Voice,
     site: &dyn Site,
 ) -> Result<u8> {
-    let arms = scenario.scripted_on(ground, &[]);
+    let arms = scenario.scripted_on(env, &[]);
     let arm = arms.iter().find(|scripted| scripted.arm.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
     if options.exercise {
-        exercise::has_something(scenario, ground)?;
+        exercise::has_something(scenario, env)?;
     }
-    let run = Played::run(scenario, ground, arm, voice).await?;
+    let run = Played::run(scenario, env, arm, voice).await?;
     let played = Played::on(scenario, &run).await?;
     let streams = site.streams(&options)?;
     site.report(&Report::ShellBegins)?;

@@ -9,7 +9,7 @@ use faultlab_base::error::{Error, Result};
 use faultlab_engine::evidence::voice::Voice;
 use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
-use faultlab_model::scenario::Ground;
+use faultlab_model::scenario::Environment;
 
 /// How long a scenario, or one of its arms, may take.
 pub(super) const BUDGET: Duration = Duration::from_secs(120);
@@ -26,11 +26,11 @@ impl<'s> Played<'s> {
     /// Sets up an arm for a shell beside it.
     pub(super) async fn run<'a>(
         scenario: &Scenario,
-        ground: &'a Ground,
+        env: &'a Environment,
         arm: &'a ScriptedArm,
         voice: &'a Voice,
     ) -> Result<ArmRun<'a>> {
-        let mut run = ArmRun::set_up(scenario, ground, arm, voice, None).await?;
+        let mut run = ArmRun::set_up(scenario, env, arm, voice, None).await?;
         run.expect_shell();
         Ok(run)
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::{ArmKind, Clock, Fault, Ground, Shows, Symptom};
+use crate::scenario::{ArmKind, Clock, Environment, Fault, Shows, Symptom};
 use faultlab_base::limits;
 use faultlab_net::capture::Capture;
 
@@ -285,16 +285,16 @@ impl Outcome {
 
     /// The same outcome in this environment.
     #[must_use]
-    pub fn on_ground(
+    pub fn in_environment(
         scenario: &Fault,
-        ground: &Ground,
+        env: &Environment,
         machine: Machine,
         verdict: Verdict,
         reason: String,
     ) -> Self {
         Self {
-            era: scenario.era(ground).map(|era| era.name.to_owned()),
-            ..Self::without_run(scenario, machine, &ground.kernel.release, ground.clock, verdict, reason)
+            era: scenario.era(env).map(|era| era.name.to_owned()),
+            ..Self::without_run(scenario, machine, &env.kernel.release, env.clock, verdict, reason)
         }
     }
 

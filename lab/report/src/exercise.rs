@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Style;
 use super::standing::{self, Tools};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Arm, ArmKind, Fault, Ground, Recheck};
+use faultlab_model::scenario::{Arm, ArmKind, Environment, Fault, Recheck};
 use faultlab_net::topology::Topology;
 
 /// The place of a setting that is not per namespace.
@@ -17,13 +17,13 @@ const WHOLE_KERNEL: &str = "the whole kernel";
 #[must_use]
 pub fn greeting(
     scenario: &Fault,
-    ground: &Ground,
+    env: &Environment,
     topology: &Topology,
     met: &Map<String>,
     tools: Tools,
     style: Style,
 ) -> String {
-    let places = places(scenario, ground);
+    let places = places(scenario, env);
     let looks = scenario.recheck == Recheck::Look;
     let task = if looks {
         "Find what is waited for, and end it."
@@ -68,16 +68,16 @@ pub fn symptom(scenario: &Fault, met: &Map<String>) -> String {
 
 /// The hints, from vague to specific: family and place, function, cause, remedies.
 #[must_use]
-pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
+pub fn hints(scenario: &Fault, env: &Environment) -> Vec<String> {
     let card = &scenario.card;
-    let places = places(scenario, ground);
+    let places = places(scenario, env);
     let look = if places.is_empty() {
         "No node has a rule, sysctl or route that the healthy network has not.".to_owned()
     } else {
         format!("Look at: {}.", places.join(", "))
     };
     let mut remedies = String::new();
-    let arms = scenario.arms_on(ground, &[]);
+    let arms = scenario.arms_on(env, &[]);
     for arm in &arms {
         let nodes = changed(&arms, arm);
         let name = match arm.kind {
@@ -104,8 +104,8 @@ pub fn hints(scenario: &Fault, ground: &Ground) -> Vec<String> {
 
 /// The nodes that differ between the networks of the fault, the control and the
 /// remedies.
-fn places(scenario: &Fault, ground: &Ground) -> Vec<String> {
-    let arms = scenario.arms_on(ground, &[]);
+fn places(scenario: &Fault, env: &Environment) -> Vec<String> {
+    let arms = scenario.arms_on(env, &[]);
     let others = arms.iter().filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
     let nodes: BTreeSet<_> = others.flat_map(|arm| changed(&arms, arm)).collect();
     nodes.into_iter().collect()

@@ -141,7 +141,7 @@ fn run(here: &Here, case: &Case, without_cause: bool) -> Result<Outcome, Failed>
         only: vec![],
         set: case.set.clone(),
         without_cause,
-        looks: Some(CaptureOptions::default()),
+        capturing: Some(CaptureOptions::default()),
     };
     runtime().block_on(here.run(task, &mut |_| {})).map_err(|e| e.to_string().into())
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use lab::scenario::Ground;
+use lab::scenario::Environment;
 use lab::wire::{Direction, Fate, Wire};
 
 /// The three numbers of TCP keepalive.
@@ -27,13 +27,13 @@ impl KeepaliveSchedule {
     /// # Panics
     /// If the scenario has no such settings.
     #[must_use]
-    pub fn new(ground: &Ground, prefix: &str) -> Self {
+    pub fn new(env: &Environment, prefix: &str) -> Self {
         let key = |name: &str| format!("{prefix}{name}");
         Self {
-            time: ground.seconds(&key("time")),
-            intvl: ground.seconds(&key("intvl")),
+            time: env.seconds(&key("time")),
+            intvl: env.seconds(&key("intvl")),
             // include/net/tcp.h: MAX_TCP_KEEPCNT is 127.
-            probes: u32::try_from(ground.number(&key("probes"))).unwrap_or(127),
+            probes: u32::try_from(env.number(&key("probes"))).unwrap_or(127),
         }
     }
 

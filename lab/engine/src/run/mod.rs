@@ -18,7 +18,7 @@ use crate::stage::session::ShellSession;
 use crate::stage::{CaptureOptions, Stage};
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Arm, Fault, Ground};
+use faultlab_model::scenario::{Arm, Environment, Fault};
 use faultlab_net::conntrack::Conntrack;
 use faultlab_net::network::Network;
 
@@ -41,7 +41,7 @@ impl<'a> ArmRun<'a> {
     /// Whatever the kernel rejects or lacks.
     pub async fn set_up(
         fault: &Fault,
-        ground: &'a Ground,
+        env: &'a Environment,
         scripted: &'a ScriptedArm,
         voice: &'a Voice,
         options: Option<CaptureOptions>,
@@ -50,7 +50,7 @@ impl<'a> ArmRun<'a> {
         let witness = options.map(|options| Witness::on(&network, options.captures));
         let before = network.hosts().iter().map(|h| Counters::read(h.namespace())).collect::<Result<_>>()?;
         let stage = Stage {
-            ground,
+            env,
             scenario: fault.card.name,
             network,
             voice,
@@ -73,8 +73,8 @@ impl<'a> ArmRun<'a> {
 
     /// The environment.
     #[must_use]
-    pub fn ground(&self) -> &'a Ground {
-        self.stage.ground
+    pub fn env(&self) -> &'a Environment {
+        self.stage.env
     }
 
     /// The network.

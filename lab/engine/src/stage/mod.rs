@@ -18,7 +18,7 @@ use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::Ground;
+use faultlab_model::scenario::Environment;
 use faultlab_net::network::journal::{Met, Observed, ProbeId};
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire, all as wires};
@@ -44,14 +44,14 @@ pub struct CaptureOptions {
 ///
 /// ```compile_fail,E0599
 /// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
-///     stage.see("the peer", if stage.faulty() { "dead" } else { "alive" });
+///     stage.observe("the peer", if stage.faulty() { "dead" } else { "alive" });
 ///     Ok(())
 /// }
 /// ```
 ///
 /// ```compile_fail,E0616
 /// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
-///     stage.see("the peer", if stage.arm.name == "fault" { "dead" } else { "alive" });
+///     stage.observe("the peer", if stage.arm.name == "fault" { "dead" } else { "alive" });
 ///     Ok(())
 /// }
 /// ```
@@ -59,13 +59,13 @@ pub struct CaptureOptions {
 /// ```
 /// async fn play(stage: &lab::stage::Stage<'_>, _: &()) -> lab::Result<()> {
 ///     let probe = lab::probe::connect(stage.host("node"), 0, ([10, 0, 0, 2], 80), std::time::Duration::from_secs(2));
-///     stage.see("the peer", probe.await?);
+///     stage.observe("the peer", probe.await?);
 ///     Ok(())
 /// }
 /// ```
 pub struct Stage<'a> {
     /// The kernel, its clock, and the settings.
-    pub ground: &'a Ground,
+    pub env: &'a Environment,
     pub(crate) scenario: &'static str,
     pub(crate) network: Network,
     pub(crate) voice: &'a Voice,
@@ -150,14 +150,14 @@ impl Stage<'_> {
     /// Records the cell of a row: a text, or the result that a probe [met](Met). A
     /// row with a probe's result refers to that probe: its packets are marked with
     /// the row.
-    pub fn see(&self, row: &str, cell: impl Observed) {
+    pub fn observe(&self, row: &str, cell: impl Observed) {
         let (cell, probe) = cell.observed();
         self.told(row, probe);
         self.seen.borrow_mut().observations.insert(row, cell);
     }
 
     /// Records the cell of a row that puts a probe's result in other words.
-    pub fn see_of<T>(&self, met: &Met<T>, row: &str, cell: impl fmt::Display) {
+    pub fn observe_of<T>(&self, met: &Met<T>, row: &str, cell: impl fmt::Display) {
         self.told(row, Some(met.probe()));
         self.seen.borrow_mut().observations.insert(row, cell.to_string());
     }
@@ -169,7 +169,7 @@ impl Stage<'_> {
     }
 
     /// Records that a row could not be observed, and why.
-    pub fn cannot_see(&self, row: &str, why: impl fmt::Display) {
+    pub fn cannot_observe(&self, row: &str, why: impl fmt::Display) {
         self.seen.borrow_mut().unseen.insert(row, why.to_string());
     }
 

@@ -4,7 +4,7 @@
 //! reported: no probe sends them.
 //!
 //! - RFC 792, the types and codes of ICMP; RFC 1191 4, "next-hop MTU"
-//! RFC 4443, the same for ICMPv6; RFC 4861 4, RFC 3810 5, the types left out
+//! - RFC 4443, the same for ICMPv6; RFC 4861 4, RFC 3810 5, the types left out
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};

@@ -10,7 +10,7 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::perform::{Snapshots, judged};
 use faultlab_engine::scenario::Scenario;
 use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
-use faultlab_model::scenario::{Arm, ArmKind, Clock, Ground};
+use faultlab_model::scenario::{Arm, ArmKind, Clock, Environment};
 use faultlab_net::capture::Capture;
 
 /// The maximum number of each part of an outcome. The catalogue's own outcomes need
@@ -48,7 +48,7 @@ impl Asked {
     /// # Errors
     /// If it does not run a scenario of the catalogue.
     pub fn of(catalogue: &Catalogue, job: &Job, clock: Clock) -> Result<Self> {
-        let Job::Run { scenario, only, set, without_cause, looks } = job else {
+        let Job::Run { scenario, only, set, without_cause, capturing } = job else {
             return Err(Error::Lab("a guest that answers runs scenarios".to_owned()));
         };
         let scenario = catalogue.find(scenario).map_err(Error::Lab)?;
@@ -59,11 +59,11 @@ impl Asked {
         let arms: Vec<_> = scenario.arms().into_iter().filter(may).collect();
         Ok(Self {
             scenario,
-            settings: Map(Ground::settings_of(scenario, clock, set).into_iter().collect()),
+            settings: Map(Environment::settings_of(scenario, clock, set).into_iter().collect()),
             playing: arms.iter().map(|arm| arm.name).collect(),
             arms,
             without_cause: *without_cause,
-            captures: looks.is_some_and(|looks| looks.captures),
+            captures: capturing.is_some_and(|capturing| capturing.captures),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Ranges of kernels that behave alike, and what they show.
 
-use super::Ground;
+use super::Environment;
 
 /// What the kernels of an era show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +23,13 @@ pub struct Era {
     /// The expected result.
     pub shows: Shows,
     /// Tests for a feature, or for a version if no feature distinguishes the era.
-    pub recognise: fn(&Ground) -> bool,
+    pub recognise: fn(&Environment) -> bool,
 }
 
 impl Era {
     /// The kernels on which the fault is reproduced, in prose and as a test.
     #[must_use]
-    pub const fn new(name: &'static str, kernels: &'static str, recognise: fn(&Ground) -> bool) -> Self {
+    pub const fn new(name: &'static str, kernels: &'static str, recognise: fn(&Environment) -> bool) -> Self {
         Self { name, kernels, since: "", shows: Shows::Reproduced, recognise }
     }
 

@@ -4,8 +4,8 @@
 mod arm;
 mod arms;
 mod edits;
+mod environment;
 mod era;
-mod ground;
 mod need;
 mod setting;
 mod setup;
@@ -17,8 +17,8 @@ use faultlab_net::kernel::Kernel;
 
 pub use arm::{Arm, ArmKind};
 pub use arms::{Arms, Control};
+pub use environment::{Clock, Environment};
 pub use era::{Era, Shows};
-pub use ground::{Clock, Ground};
 pub use need::Need;
 pub use setting::{Setting, Values};
 pub use setup::Setup;
@@ -37,7 +37,7 @@ pub struct Fault {
     pub needs_own_guest: bool,
     /// Whether its arms run one after another, because they change something that the
     /// kernel has only once, or would slow each other down.
-    pub sequential: fn(&Ground) -> bool,
+    pub sequential: fn(&Environment) -> bool,
     /// How an exercise checks whether the fault is cured.
     pub recheck: Recheck,
     /// What `--set` can change.
@@ -54,7 +54,7 @@ impl fmt::Debug for Fault {
 }
 
 /// Makes the arms of an environment.
-type ArmsOn = dyn Fn(&Ground) -> Vec<Arm> + Send + Sync;
+type ArmsOn = dyn Fn(&Environment) -> Vec<Arm> + Send + Sync;
 
 /// The era of a fault that defines none.
 const ONLY_ERA: &[Era] = &[Era::every_kernel("no kernel is known to differ")];
@@ -108,7 +108,7 @@ impl Fault {
     pub fn new(
         card: Card,
         symptom: (&'static str, &'static str),
-        arms: impl Fn(&Ground) -> Vec<Arm> + Send + Sync + 'static,
+        arms: impl Fn(&Environment) -> Vec<Arm> + Send + Sync + 'static,
     ) -> Self {
         let (row, healthy) = symptom;
         Self {
@@ -128,21 +128,21 @@ impl Fault {
     /// the fault, then variants and remedies.
     #[must_use]
     pub fn arms(&self) -> Vec<Arm> {
-        (self.arms)(&Ground::new(self, Kernel::running(), Clock::Real, &BTreeMap::new()))
+        (self.arms)(&Environment::new(self, Kernel::running(), Clock::Real, &BTreeMap::new()))
     }
 
     /// The era of a kernel.
     #[must_use]
-    pub fn era(&self, ground: &Ground) -> Option<&'static Era> {
-        self.eras.iter().find(|era| (era.recognise)(ground))
+    pub fn era(&self, env: &Environment) -> Option<&'static Era> {
+        self.eras.iter().find(|era| (era.recognise)(env))
     }
 
     /// The arms that are meaningful in this environment. If `only` is not empty, just
     /// the variants and remedies that it lists; control and fault always stay,
     /// because the verdict is their difference.
     #[must_use]
-    pub fn arms_on(&self, ground: &Ground, only: &[String]) -> Vec<Arm> {
-        (self.arms)(ground).into_iter().filter(|arm| arm.is_wanted(only)).collect()
+    pub fn arms_on(&self, env: &Environment, only: &[String]) -> Vec<Arm> {
+        (self.arms)(env).into_iter().filter(|arm| arm.is_wanted(only)).collect()
     }
 
     /// Whether its timers are shorter on a real clock than in virtual time.

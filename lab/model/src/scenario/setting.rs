@@ -58,7 +58,7 @@ impl Setting {
     }
 
     /// The address family of the network, for a scenario whose cause does not depend
-    /// on it. [`Ground::family`](super::Ground::family) returns the chosen one.
+    /// on it. [`Environment::family`](super::Environment::family) returns the chosen one.
     #[must_use]
     pub const fn family() -> Self {
         Self {

@@ -22,7 +22,7 @@ pub enum Clock {
 
 /// The environment of a scenario: a kernel, its clock, and the settings.
 #[derive(Debug, Clone)]
-pub struct Ground {
+pub struct Environment {
     /// The kernel.
     pub kernel: Kernel,
     /// Its clock.
@@ -31,7 +31,7 @@ pub struct Ground {
     pub settings: BTreeMap<String, String>,
 }
 
-impl Ground {
+impl Environment {
     /// The environment of a scenario: the default settings, overridden by `set`.
     #[must_use]
     pub fn new(scenario: &Fault, kernel: Kernel, clock: Clock, set: &BTreeMap<String, String>) -> Self {
