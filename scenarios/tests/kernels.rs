@@ -34,8 +34,12 @@ struct Kernel {
 
 /// The limit in seconds for a wire to forward a frame.
 const PROMPT: f64 = 0.01;
-/// The check for the case that there is no kernel.
-const MODELS: [&[&str]; 2] = [&["--set", "recycle=model"], &["--set", "recycle=model-3.10"]];
+/// Settings with which the scenarios that have them are run once more, by the key.
+const SETTINGS: [(&str, &[&str]); 3] = [
+    ("recycle", &["--set", "recycle=model"]),
+    ("recycle", &["--set", "recycle=model-3.10"]),
+    ("family", &["--set", "family=ipv6"]),
+];
 
 fn faultlab(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(user::program());
@@ -135,10 +139,10 @@ fn main() -> ExitCode {
             let test = move || nothing_reproduced(&kernel.outcome(scenario)?, scenario);
             trials.push(Trial::test(without_cause(scenario), test));
         }
-        for options in MODELS {
+        for (key, options) in SETTINGS {
             let with = |s: &Scenario| format!("{} {}", as_reviewed(s), options.join(" "));
-            let has_model = |s: &&Scenario| s.settings.iter().any(|setting| setting.key == "recycle");
-            let modelled: Vec<_> = all().filter(has_model).filter(|s| asked(&with(s))).collect();
+            let takes_it = |s: &&Scenario| s.settings.iter().any(|setting| setting.key == key);
+            let modelled: Vec<_> = all().filter(takes_it).filter(|s| asked(&with(s))).collect();
             let kernel = Kernel::new(&id, &modelled, options);
             for scenario in modelled {
                 let kernel = Arc::clone(&kernel);

@@ -71,15 +71,18 @@ impl<'a> Reviewed<'a> {
         Self { catalogue, snapshots: snapshots.into(), cases }
     }
 
-    /// A scenario once more, with a setting: `run SCENARIO --set KEY=VALUE`.
+    /// A scenario once more, with settings: `run SCENARIO --set KEY=VALUE ...`.
     ///
     /// # Panics
     /// If the catalogue has no scenario of that name.
     #[must_use]
-    pub fn set(mut self, scenario: &str, key: &str, value: &str) -> Self {
+    pub fn set(mut self, scenario: &str, settings: &[(&str, &str)]) -> Self {
         let found = self.catalogue.find(scenario).unwrap_or_else(|why| panic!("{why}"));
-        let set = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        self.cases.push(Case { name: format!("{scenario} --set {key}={value}"), scenario: found, set });
+        let set: BTreeMap<_, _> =
+            settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let words: String =
+            settings.iter().map(|(key, value)| " --set ".to_owned() + key + "=" + value).collect();
+        self.cases.push(Case { name: format!("{scenario}{words}"), scenario: found, set });
         self
     }
 
