@@ -123,17 +123,9 @@ fn reviewed() -> Outcome {
         let cells = table.cells.0.iter();
         let cells = cells.filter_map(|(row, cells)| Some((row.clone(), cells.get(arm.name)?.clone())));
         ArmOutcome {
-            name: arm.name.to_owned(),
-            kind: arm.kind,
             change: arm.change.to_owned(),
-            symptom: None,
             observations: Map(cells.collect()),
-            unseen: Map::default(),
-            because: vec![],
-            evidence: Map::default(),
-            why: vec![],
-            unwatched: None,
-            capture: None,
+            ..ArmOutcome::new(arm.name, arm.kind)
         }
     });
     Outcome {

@@ -7,17 +7,8 @@ use crate::scenario::{ArmKind, Clock};
 #[must_use]
 pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Outcome {
     let arm = |name: &str, kind, cell: &str| ArmOutcome {
-        name: name.into(),
-        kind,
-        change: String::new(),
-        symptom: None,
         observations: Map(vec![("the connection".into(), cell.into())]),
-        unseen: Map::default(),
-        because: vec![],
-        evidence: Map::default(),
-        why: vec![],
-        unwatched: None,
-        capture: None,
+        ..ArmOutcome::new(name, kind)
     };
     Outcome {
         scenario: "beyond-window".into(),

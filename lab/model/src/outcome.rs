@@ -103,6 +103,26 @@ pub struct ArmOutcome {
     pub capture: Option<Capture>,
 }
 
+impl ArmOutcome {
+    /// The column of an arm in which nothing was observed yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: ArmKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            change: String::new(),
+            symptom: None,
+            observations: Map::default(),
+            unseen: Map::default(),
+            because: vec![],
+            evidence: Map::default(),
+            why: vec![],
+            unwatched: None,
+            capture: None,
+        }
+    }
+}
+
 /// How long a scenario took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
@@ -338,17 +358,8 @@ mod tests {
         [(ArmKind::Control, control), (ArmKind::Fault, fault), (ArmKind::Remedy, remedy)]
             .into_iter()
             .map(|(kind, cell)| ArmOutcome {
-                name: format!("{kind:?}"),
-                kind,
-                change: String::new(),
-                symptom: None,
                 observations: Map(vec![("connects".into(), cell.into())]),
-                unseen: Map::default(),
-                because: vec![],
-                evidence: Map::default(),
-                why: vec![],
-                unwatched: None,
-                capture: None,
+                ..ArmOutcome::new(format!("{kind:?}"), kind)
             })
             .collect()
     }

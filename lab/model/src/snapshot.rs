@@ -131,19 +131,8 @@ mod tests {
     use crate::scenario::{ArmKind, Clock};
 
     fn arm(name: &str, kind: ArmKind, rows: &[(&str, &str)]) -> ArmOutcome {
-        ArmOutcome {
-            name: name.into(),
-            kind,
-            change: String::new(),
-            symptom: None,
-            observations: Map(rows.iter().map(|(r, c)| ((*r).to_owned(), (*c).to_owned())).collect()),
-            unseen: Map::default(),
-            because: vec![],
-            evidence: Map::default(),
-            why: vec![],
-            unwatched: None,
-            capture: None,
-        }
+        let observations = Map(rows.iter().map(|(r, c)| ((*r).to_owned(), (*c).to_owned())).collect());
+        ArmOutcome { observations, ..ArmOutcome::new(name, kind) }
     }
 
     fn outcome() -> Outcome {

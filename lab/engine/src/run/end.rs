@@ -47,18 +47,15 @@ impl ArmRun<'_> {
         // Wires end before their network does.
         self.stage.wires.take();
         let seen = self.stage.seen.take();
+        let arm = self.arm();
         let outcome = ArmOutcome {
-            name: self.arm().name.to_owned(),
-            kind: self.arm().kind,
-            change: self.arm().change.to_owned(),
-            symptom: None,
+            change: arm.change.to_owned(),
             observations: seen.observations,
             unseen: seen.unseen,
             because: seen.because,
             evidence,
-            why: vec![],
             unwatched,
-            capture: None,
+            ..ArmOutcome::new(arm.name, arm.kind)
         };
         Ok((outcome, recording))
     }
