@@ -82,3 +82,14 @@ pub fn json(line: &str) -> Vec<Value> {
 pub fn keys(value: &Value) -> Vec<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()
 }
+
+/// Sequences that would clear the screen, start a new line, and change the text
+/// direction.
+pub const HOSTILE: &str = "x\x1b[2J\nfaultlab: all as expected\r\u{9b}1m\u{202e}";
+
+/// The text has no control characters, and no line that was made up.
+pub fn is_clean(text: &str) {
+    let raw = |letter: char| letter != '\n' && (letter.is_control() || letter == '\u{202e}');
+    assert!(!text.contains(raw), "{text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("faultlab: all")), "{text}");
+}

@@ -4,15 +4,16 @@
 //! a 10.0.0.1 eth0 <-veth-> w0 [ wire ] w1 <-veth-> eth0 10.0.0.2 b
 //! ```
 
+mod net;
+
 use std::future::Future;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use faultlab_testkit::{alone_async, applicable};
-use lab::network::{Namespace, Network, offload};
+use lab::network::{Namespace, Network};
 use lab::probe::{connect, listen};
 use lab::topology::Topology;
 use lab::wire::policy::{
@@ -21,13 +22,13 @@ use lab::wire::policy::{
 use lab::wire::segment::{Flags, Header, Macs, Segment};
 use lab::wire::tw_recycle::{Counters, Rule, TwRecycle};
 use lab::wire::{Fate, Origin, Record, Wire};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
-use socket2::{Domain, Protocol, Socket, Type};
+use rtnetlink::LinkUnspec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
+
+use net::{Net, Tap, write_sysctl};
 
 faultlab_testkit::tests![faultlab_testkit::isolated::main:
     carries_every_byte,
@@ -64,126 +65,6 @@ async fn until(name: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} for {name}");
         tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Two hosts, and the namespace with the wire's ends.
-struct Net {
-    a: Namespace,
-    b: Namespace,
-    lab: Namespace,
-    netlink: Handle,
-}
-
-impl Net {
-    /// Everything up, with offloads off where a wire needs that.
-    async fn new() -> Self {
-        let net = Self::with_offloads().await;
-        offload::switch_off(&net.a, "eth0").unwrap();
-        offload::switch_off(&net.b, "eth0").unwrap();
-        net
-    }
-
-    async fn with_offloads() -> Self {
-        let [a, b, lab] = ["a", "b", "lab"].map(|name| applicable(Namespace::new(name)));
-        for ns in [&a, &b, &lab] {
-            // Neighbour discovery would mix with the counted frames.
-            write_sysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1");
-            // A topology sets it too: no more frames in flight than a ring holds.
-            write_sysctl(ns, "net/ipv4/tcp_rmem", "4096 131072 2097152");
-        }
-        let netlink = connect_netlink(&lab);
-        for (ns, address, end) in [(&a, A, "w0"), (&b, B, "w1")] {
-            let peer = LinkUnspec::new_with_name("eth0").setns_by_fd(ns.fd()).build();
-            let veth = LinkVeth::new(end, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
-            netlink.link().add(veth).execute().await.unwrap();
-            up(&netlink, end).await;
-            let host = connect_netlink(ns);
-            let index = ns.enter(|| nix::net::if_::if_nametoindex("eth0")).unwrap();
-            host.address().add(index, address.into(), 24).execute().await.unwrap();
-            up(&host, "eth0").await;
-        }
-        Self { a, b, lab, netlink }
-    }
-
-    fn wire(&self, policy: impl Policy + 'static) -> Wire {
-        applicable(Wire::new("a-b", [(&self.lab, "w0"), (&self.lab, "w1")], Box::new(policy)))
-    }
-
-    fn listen(&self) -> TcpListener {
-        let listener = self.b.enter(|| std::net::TcpListener::bind((B, PORT))).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        TcpListener::from_std(listener).unwrap()
-    }
-
-    /// A connection from a to b: a's end and b's.
-    async fn connect(&self, listener: &TcpListener) -> (TcpStream, TcpStream) {
-        self.connect_from(listener, 0).await
-    }
-
-    async fn connect_from(&self, listener: &TcpListener, port: u16) -> (TcpStream, TcpStream) {
-        let socket = self.a.enter(TcpSocket::new_v4).unwrap();
-        socket.bind(SocketAddrV4::new(A, port).into()).unwrap();
-        let (client, server) =
-            tokio::join!(socket.connect(SocketAddrV4::new(B, PORT).into()), listener.accept());
-        (client.unwrap(), server.unwrap().0)
-    }
-}
-
-trait Fd {
-    fn fd(&self) -> i32;
-}
-
-impl Fd for Namespace {
-    fn fd(&self) -> i32 {
-        use std::os::fd::AsFd;
-        self.as_fd().as_raw_fd()
-    }
-}
-
-fn connect_netlink(ns: &Namespace) -> Handle {
-    let (connection, handle, _) = ns.enter(rtnetlink::new_connection).unwrap();
-    spawn_local(connection);
-    handle
-}
-
-async fn up(netlink: &Handle, name: &str) {
-    netlink.link().set(LinkUnspec::new_with_name(name).up().build()).execute().await.unwrap();
-}
-
-/// Writes a sysctl of a namespace, if it exists.
-fn write_sysctl(ns: &Namespace, name: &str, value: &str) {
-    match ns.enter(|| std::fs::write(format!("/proc/sys/{name}"), value)) {
-        Err(e) if e.kind() != ErrorKind::NotFound => panic!("{name}: {e}"),
-        _ => {}
-    }
-}
-
-/// What a host's kernel sends and receives.
-struct Tap(Socket);
-
-impl Tap {
-    fn new(ns: &Namespace) -> Self {
-        let every = Protocol::from(i32::from(0x0003_u16.to_be())); // ETH_P_ALL
-        let socket = ns.enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(every))).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        Self(socket)
-    }
-
-    /// The TCP frames since the last call, in both directions.
-    fn frames(&mut self) -> Vec<Vec<u8>> {
-        let mut frames = Vec::new();
-        let mut buffer = vec![0; 1 << 16];
-        while let Ok(length) = self.0.read(&mut buffer) {
-            if Segment::parse(&buffer[..length]).is_some() {
-                frames.push(buffer[..length].to_vec());
-            }
-        }
-        frames
-    }
-
-    fn headers(&mut self) -> Vec<Header> {
-        self.frames().iter().map(|frame| Segment::parse(frame).unwrap().header).collect()
     }
 }
 
