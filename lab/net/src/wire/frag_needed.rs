@@ -7,6 +7,8 @@
 
 use std::net::Ipv4Addr;
 
+use etherparse::checksum::Sum16BitWords;
+
 use super::segment::Macs;
 
 /// An Ethernet header, the IP and ICMP headers of the message, and the part of
@@ -78,16 +80,9 @@ fn ip(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, length: usize)
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// RFC 1071. The length is even here.
+/// RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum = 0;
-    let mut at = 0;
-    while at + 1 < bytes.len() {
-        sum += u32::from(bytes[at]) << 8 | u32::from(bytes[at + 1]);
-        at += 2;
-    }
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded twice")
+    Sum16BitWords::new().add_slice(bytes).ones_complement().to_be()
 }
 
 #[cfg(test)]

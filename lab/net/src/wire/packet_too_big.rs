@@ -7,6 +7,8 @@
 
 use std::net::Ipv6Addr;
 
+use etherparse::checksum::Sum16BitWords;
+
 use super::segment::Macs;
 
 /// An Ethernet header, the IPv6 and ICMPv6 headers of the message, and the
@@ -72,16 +74,15 @@ fn ip(header: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr, payload: usize
 /// RFC 8200 8.1: the checksum covers a pseudo-header and the message.
 fn add_checksum(frame: &mut [u8; LENGTH]) {
     frame[MESSAGE + 2..MESSAGE + 4].copy_from_slice(&[0, 0]);
-    let addresses = &frame[ETHERNET + 8..MESSAGE];
-    let words = addresses.chunks_exact(2).chain(frame[MESSAGE..].chunks_exact(2));
-    let words = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
     let length = u32::try_from(LENGTH - MESSAGE).expect("short");
-    let mut sum = words + length + u32::from(NEXT_HEADER);
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let [_, _, checksum @ ..] = (!sum).to_be_bytes();
-    frame[MESSAGE + 2..MESSAGE + 4].copy_from_slice(&checksum);
+    let sum = Sum16BitWords::new()
+        .add_slice(&frame[ETHERNET + 8..MESSAGE])
+        .add_4bytes(length.to_be_bytes())
+        .add_2bytes([0, NEXT_HEADER])
+        .add_slice(&frame[MESSAGE..])
+        .ones_complement()
+        .to_be();
+    frame[MESSAGE + 2..MESSAGE + 4].copy_from_slice(&sum.to_be_bytes());
 }
 
 #[cfg(test)]
