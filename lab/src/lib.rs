@@ -1,8 +1,8 @@
-//! The engine of faultlab: it builds networks of namespaces, causes faults in
+//! The library of faultlab: it builds networks of namespaces, causes faults in
 //! them, and reports what happened. It never names a scenario.
 //!
-//! This crate is a facade over the crates of the engine, for authors of
-//! scenarios. Their tests use `faultlab-testkit`. Tests of network code need
+//! This crate is a facade over the other crates of the library, for authors
+//! of scenarios. Their tests use `faultlab-testkit`. Tests of network code need
 //! `faultlab-net` alone.
 //!
 //! # A map of the code
@@ -24,7 +24,8 @@
 //! | [`cli`] | one file per verb |
 //! | [`guide`] | how to write a scenario of your own |
 //!
-//! One thread runs everything, on one tokio runtime. A namespace is a file
+//! One thread runs a scenario, on one tokio runtime; captures and calls that
+//! may block have threads of their own. A namespace is a file
 //! descriptor that the thread enters and leaves. A socket stays in the
 //! namespace where it was created.
 

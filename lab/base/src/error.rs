@@ -1,4 +1,4 @@
-//! What can go wrong in the lab itself.
+//! What can go wrong in the lab, the library that builds and observes networks.
 //!
 //! An error names the place, the attempt and the cause. A fault that a scenario
 //! provokes is never an error: it is an observation.
@@ -41,7 +41,7 @@ pub enum Error {
         /// How long the lab waited, on the machine's clock.
         waited: Duration,
     },
-    /// The lab broke one of its own invariants.
+    /// The lab was used wrongly or broke one of its own invariants.
     #[error("{0}")]
     Lab(String),
 }
@@ -72,7 +72,7 @@ impl Error {
     pub fn kernel(place: impl Into<String>, tried: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let (place, tried, source) = (place.into(), tried.into(), source.into());
         match exhausted(&tried, &source) {
-            Some(way_out) => Self::Exhausted(format!("{place}: {tried}: {source}; {way_out}")),
+            Some(advice) => Self::Exhausted(format!("{place}: {tried}: {source}; {advice}")),
             None => Self::Kernel { place, tried, source },
         }
     }

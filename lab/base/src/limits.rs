@@ -1,7 +1,7 @@
 //! Limits on input from outside: guests, files, packages.
 //!
-//! An honest outcome stays far below all of these: it has 12 arms, 20 rows and 20
-//! kB of JSON.
+//! An outcome that this program made stays far below all of these: it has 12 arms,
+//! 20 rows and 20 kB of JSON.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ pub const CELL: usize = 1 << 10;
 /// The most arms in an outcome. More are an error.
 pub const ARMS: usize = 64;
 
-/// The most rows in an outcome, over all arms, and the most entries in any other
-/// map. More are an error.
+/// The most rows in an outcome, counted over all arms together, and the most
+/// entries in any one map. More are an error.
 pub const ROWS: usize = 256;
 
 /// The most lines in a list (a log, the evidence of a host). The rest is cut.
@@ -41,5 +41,5 @@ pub const SCENARIOS: usize = 256;
 /// linux/limits.h, 255, covers all parts together.
 pub const FILE_NAME: usize = 64;
 
-/// The latest time in a capture. No virtual time reaches ten years.
+/// The latest time in a capture, ten years. Later times are cut to this.
 pub const TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

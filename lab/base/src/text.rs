@@ -3,7 +3,8 @@
 //! A terminal obeys control characters, a reader trusts anything that looks like
 //! a line of this program, and an editor follows bidirectional controls. So text
 //! is cleaned on input and again on output. A removed character is shown in
-//! Rust's escape syntax: `\x1b`, `\u{202e}`. Honest text is unchanged.
+//! Rust's escape syntax: `\x1b`, `\u{202e}`. Text without such characters
+//! is unchanged.
 //!
 //! Reading: ECMA-48 5.3, the C1 set; Unicode Standard Annex 9, "Explicit
 //! Directional Formatting Characters"; Unicode Technical Report 36, 2.10.
@@ -65,8 +66,9 @@ pub fn cell(text: &str) -> Cow<'_, str> {
 
 /// Like [`line()`], but keeps line feeds.
 ///
-/// The caller must start every line but the first with a space when printing, so
-/// that none looks like a line of this program.
+/// Every line but the first must be indented when it is printed, as
+/// [`terminal::say`](crate::terminal::say) does: none may look like a line of this
+/// program.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |letter| letter == '\n'), limits::TEXT)
@@ -230,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn honest_text_stays(text in "[ -~äéßжЖ中文│─✓…]{0,200}") {
+        fn text_without_control_characters_stays(text in "[ -~äéßжЖ中文│─✓…]{0,200}") {
             prop_assert!(matches!(line(&text), Cow::Borrowed(_)));
             prop_assert_eq!(page(&text), text.as_str());
         }
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_and_stories_are_honest() {
+    fn snapshots_need_no_cleaning() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../snapshots");
         let mut count = 0;
         for entry in std::fs::read_dir(folder).unwrap() {

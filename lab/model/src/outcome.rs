@@ -59,7 +59,7 @@ pub struct Outcome {
 pub enum Machine {
     /// On the running kernel.
     Here,
-    /// On a separate kernel, in a virtual machine.
+    /// On a separate kernel, in a guest.
     Vm,
 }
 
@@ -95,7 +95,7 @@ pub struct ArmOutcome {
     /// unexpected: the reason first, then its evidence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<String>,
-    /// What is missing from its capture, if anything: some frames, or all.
+    /// What its capture lacks, if anything: some frames, or all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched: Option<String>,
     /// The frames, if they were requested.
@@ -273,8 +273,8 @@ pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdi
 }
 
 impl Outcome {
-    /// The outcome of a scenario that did not run on a kernel of this release, with
-    /// the reason. The era is unknown.
+    /// The outcome of a scenario that did not run: on a kernel of this release, for
+    /// this reason. The era is unknown.
     #[must_use]
     pub fn without_run(
         scenario: &Fault,
@@ -303,7 +303,7 @@ impl Outcome {
         }
     }
 
-    /// The same outcome in this environment.
+    /// Like [`without_run`](Self::without_run), with the era of this environment.
     #[must_use]
     pub fn in_environment(
         scenario: &Fault,

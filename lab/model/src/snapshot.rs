@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_seen_is_not_compared_and_what_was_forgotten_is() {
+    fn a_cell_that_could_not_be_observed_is_not_compared_but_a_missing_one_is() {
         let snapshot = read(&write(&outcome())).unwrap();
         let mut blind = outcome();
         for arm in &mut blind.arms {

@@ -28,8 +28,9 @@ pub struct Recording {
     pub hosts: Vec<HostRecording>,
     /// The counters of wires, which stand in for a kernel's.
     pub wires: Vec<WireRecording>,
-    /// The kernel's complaints of that time, without duplicates. Only those about a
-    /// device are known to concern this arm.
+    /// What the kernel logged while the arm ran, without duplicates. The log has no
+    /// namespaces: only a message that names a device of this arm is certainly about
+    /// it.
     pub log: Vec<String>,
     /// The waits of the lab, as last observed.
     pub waits: Vec<Wait>,
@@ -46,14 +47,15 @@ pub struct HostRecording {
     pub counted: Vec<(String, i64)>,
     /// The conntrack counters that moved.
     pub conntrack: Vec<Change>,
-    /// The counters of its rules that drop packets.
+    /// The counters of its nf_tables rules that drop packets.
     pub dropped: Vec<RuleCounter>,
     /// The events of conntrack entries, with their CLOCK_MONOTONIC time if it was
     /// recorded.
     pub events: Vec<(Option<Duration>, Event)>,
     /// The segments that conntrack logged.
     pub invalid_logs: Vec<InvalidLog>,
-    /// The packets that the kernel dropped there.
+    /// The packets that the kernel dropped there, each with the kernel's reason
+    /// (skb:kfree_skb).
     pub drops: Vec<Dropped>,
 }
 

@@ -3,10 +3,11 @@
 use std::fmt;
 
 /// The maximum number of stack functions to show.
-const TOLD: usize = 4;
+const SHOWN: usize = 4;
 
-/// Functions that lead to the sleep in any case, whatever the kernel is doing.
-const WAY: [&str; 22] = [
+/// Prefixes of functions that do not tell what a task waits for: entry code, page
+/// faults, netlink, work queues, and every function that begins with `__`.
+const UNINFORMATIVE: [&str; 22] = [
     "__handle_mm_fault",
     "handle_mm_fault",
     "do_user_addr_fault",
@@ -55,10 +56,9 @@ impl Task {
     /// The informative functions of its stack; `None` if nothing is known.
     #[must_use]
     pub fn place(&self) -> Option<String> {
-        let on_the_way = |function: &str| WAY.iter().any(|way| function.starts_with(way));
-        let telling = self.stack.iter().map(String::as_str).filter(|function| !on_the_way(function));
-        let told: Vec<_> = telling.take(TOLD).collect();
-        (!told.is_empty()).then(|| told.join(" <- "))
+        let informs = |function: &&str| !UNINFORMATIVE.iter().any(|prefix| function.starts_with(prefix));
+        let shown: Vec<_> = self.stack.iter().map(String::as_str).filter(informs).take(SHOWN).collect();
+        (!shown.is_empty()).then(|| shown.join(" <- "))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Waits of the lab.
+//! What the lab waited for, and for how long.
 
 use std::time::Duration;
 

@@ -31,8 +31,8 @@ pub struct Arm {
     /// The one difference, in prose: from the control for the fault, from the fault
     /// for most other arms.
     pub change: &'static str,
-    /// Whether it is meaningful in its environment.
-    pub meant: bool,
+    /// Whether it applies in its environment; otherwise it is not played.
+    pub applies: bool,
     /// Its network.
     pub network: Topology,
     /// The difference from its base arm, one line for each typed edit: `node: sysctl
@@ -41,12 +41,12 @@ pub struct Arm {
 }
 
 impl Arm {
-    /// Whether it is meaningful here, and selected: `only` lists the variants and
+    /// Whether it applies here, and is selected: `only` lists the variants and
     /// remedies to run. Control and fault always run, because the verdict is their
     /// difference.
     #[must_use]
     pub fn is_wanted(&self, only: &[String]) -> bool {
         let named = || only.is_empty() || only.iter().any(|name| name == self.name);
-        self.meant && (matches!(self.kind, ArmKind::Control | ArmKind::Fault) || named())
+        self.applies && (matches!(self.kind, ArmKind::Control | ArmKind::Fault) || named())
     }
 }

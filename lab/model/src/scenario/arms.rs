@@ -34,8 +34,8 @@ pub struct Control<C>(Draft<C>);
 #[derive(Debug)]
 pub struct Arms<C> {
     list: Vec<Draft<C>>,
-    /// Whether the arms added next are meaningful.
-    meant: bool,
+    /// Whether the arms added next apply.
+    applies: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ struct Draft<C> {
     name: &'static str,
     kind: ArmKind,
     change: &'static str,
-    meant: bool,
+    applies: bool,
     /// The position of its base arm; for the control, its own.
     base: usize,
     setup: Setup<C>,
@@ -57,7 +57,14 @@ impl<C: Clone> Arms<C> {
     /// The healthy network, and the conduct of the play in it.
     pub fn control(change: &'static str, network: Topology, conduct: C) -> Control<C> {
         let setup = Setup { network, conduct };
-        Control(Draft { name: "control", kind: ArmKind::Control, change, meant: true, base: CONTROL, setup })
+        Control(Draft {
+            name: "control",
+            kind: ArmKind::Control,
+            change,
+            applies: true,
+            base: CONTROL,
+            setup,
+        })
     }
 
     /// The fault, triggered in another way: the fault with an edit.
@@ -91,17 +98,17 @@ impl<C: Clone> Arms<C> {
         self
     }
 
-    /// Leaves the last arm out if it is not meaningful.
+    /// Keeps the arm added last only if `condition` holds.
     #[must_use]
-    pub fn only_where(mut self, meant: bool) -> Self {
-        self.list.iter_mut().next_back().into_iter().for_each(|last| last.meant = meant);
+    pub fn only_where(mut self, condition: bool) -> Self {
+        self.list.iter_mut().next_back().into_iter().for_each(|last| last.applies = condition);
         self
     }
 
-    /// Leaves the arms added next out if they are not meaningful.
+    /// Keeps the arms added from here on only if `condition` holds.
     #[must_use]
-    pub fn rest_only_where(mut self, meant: bool) -> Self {
-        self.meant = meant;
+    pub fn rest_only_where(mut self, condition: bool) -> Self {
+        self.applies = condition;
         self
     }
 
@@ -116,7 +123,7 @@ impl<C: Clone> Arms<C> {
         assert!(self.list.iter().all(|arm| arm.name != name), "two arms are named {name:?}");
         let mut setup = self.list[base].setup.clone();
         edit(&mut setup);
-        self.list.push(Draft { name, kind, change, meant: self.meant, base, setup });
+        self.list.push(Draft { name, kind, change, applies: self.applies, base, setup });
         self
     }
 }
@@ -125,7 +132,7 @@ impl<C: Clone> Control<C> {
     /// The healthy network or its conduct, with the one edit that causes the fault.
     #[must_use]
     pub fn fault(self, change: &'static str, edit: impl FnOnce(&mut Setup<C>)) -> Arms<C> {
-        Arms { list: vec![self.0], meant: true }.and("fault", ArmKind::Fault, change, CONTROL, edit)
+        Arms { list: vec![self.0], applies: true }.and("fault", ArmKind::Fault, change, CONTROL, edit)
     }
 }
 
@@ -150,10 +157,10 @@ impl<C: fmt::Debug> Arms<C> {
         let marks: Vec<_> = self.list.iter().map(|arm| mark(arm.name)).collect();
         let arms = self.list.into_iter().zip(edits).zip(&marks);
         arms.map(|((draft, edits), mark)| {
-            let Draft { name, kind, change, meant, setup: Setup { mut network, conduct }, .. } = draft;
+            let Draft { name, kind, change, applies, setup: Setup { mut network, conduct }, .. } = draft;
             // No two arms have the same number, and the number does not reveal the arm.
             network.number_own_devices(1 + marks.iter().filter(|other| *other < mark).count());
-            (Arm { name, kind, change, meant, network, edits }, conduct)
+            (Arm { name, kind, change, applies, network, edits }, conduct)
         })
         .collect()
     }

@@ -39,14 +39,14 @@ impl Era {
         Self::new("every-kernel", "every kernel, today's too", |_| true).since(since)
     }
 
-    /// The commit or reason that ended the previous era.
+    /// Sets the commit or reason that ended the previous era.
     #[must_use]
     pub const fn since(mut self, since: &'static str) -> Self {
         self.since = since;
         self
     }
 
-    /// The kernels do not show the fault.
+    /// Marks the kernels of the era as not showing the fault.
     #[must_use]
     pub const fn immune(mut self) -> Self {
         self.shows = Shows::Immune;

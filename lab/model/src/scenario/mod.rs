@@ -23,8 +23,8 @@ pub use need::Need;
 pub use setting::{Setting, Values};
 pub use setup::Setup;
 
-/// One production fault: a scenario without its play. It lives as long as the
-/// program.
+/// One production fault: a scenario without its play. Scenarios are made once and
+/// never freed.
 pub struct Fault {
     /// Its story.
     pub card: Card,
@@ -32,8 +32,8 @@ pub struct Fault {
     pub symptom: Symptom,
     /// The required kernel features and privileges.
     pub needs: &'static [Need],
-    /// Whether the fault may leave its kernel unusable: then it needs a guest of its
-    /// own.
+    /// Whether the fault may leave its kernel unusable: then no other scenario runs in
+    /// its guest.
     pub needs_own_guest: bool,
     /// Whether its arms run one after another, because they change something that the
     /// kernel has only once, or would slow each other down.
@@ -137,7 +137,7 @@ impl Fault {
         self.eras.iter().find(|era| (era.recognise)(env))
     }
 
-    /// The arms that are meaningful in this environment. If `only` is not empty, just
+    /// The arms that apply in this environment. If `only` is not empty, just
     /// the variants and remedies that it lists; control and fault always stay,
     /// because the verdict is their difference.
     #[must_use]

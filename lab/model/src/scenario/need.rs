@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-/// A kernel feature or privilege that a scenario requires.
+/// A kernel feature or privilege that a scenario requires. Without it the scenario
+/// is not applicable, unless the variant says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Need {
     /// Virtual Ethernet pairs.
     Veth,
     /// Source or destination NAT with nf_tables.
     Nat,
-    /// NAT over IPv6.
+    /// NAT over IPv6, with nf_tables. A scenario needs it only in that family, and
+    /// reports its absence itself.
     Ipv6,
     /// The entries and events of conntrack.
     Conntrack,
@@ -21,9 +23,10 @@ pub enum Need {
     Netem,
     /// Memory pages whose faults a program handles.
     Userfaultfd,
-    /// The kernel log, if it can be read; otherwise a row says that it cannot.
+    /// The kernel log. Without it the scenario runs, and the rows observed from the log
+    /// say that it cannot be read.
     KernelLog,
-    /// A kernel that runs nothing else.
+    /// A kernel that runs nothing but faultlab: a guest's.
     OwnKernel,
 }
 

@@ -29,9 +29,9 @@ pub enum Values {
         least: u64,
         /// The largest.
         most: u64,
-        /// The default on a real clock.
+        /// The default on a real clock ([`Clock::Real`]), short enough to wait for.
         short: u64,
-        /// The default in virtual time: the kernel's own default.
+        /// The default in virtual time ([`Clock::Virtual`]): the kernel's own.
         real: u64,
     },
 }
