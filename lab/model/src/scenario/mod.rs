@@ -32,7 +32,7 @@ pub struct Fault {
     pub symptom: Symptom,
     /// The required kernel features and privileges.
     pub needs: &'static [Need],
-    /// Whether the fault may leave its kernel unusable: then no other scenario runs in
+    /// Whether the fault may leave its kernel unusable: then no other scenario shares
     /// its guest.
     pub needs_own_guest: bool,
     /// Whether its arms run one after another, because they change something that the
