@@ -169,14 +169,14 @@ pub(super) struct Terminal(Option<(OwnedFd, Termios)>);
 
 impl Terminal {
     /// Saves the terminal behind a descriptor, and its modes, if this process is in
-    /// the foreenvironment.
+    /// the foreground.
     pub(super) fn of(descriptor: &OwnedFd) -> Self {
         let ours = tcgetpgrp(descriptor).is_ok_and(|group| group == getpgrp());
         let remembered = || Some((descriptor.try_clone().ok()?, tcgetattr(descriptor).ok()?));
         Self(ours.then(remembered).flatten())
     }
 
-    /// Whether this process was in its foreenvironment.
+    /// Whether this process was in its foreground.
     pub(super) fn is_ours(&self) -> bool {
         self.0.is_some()
     }
@@ -193,7 +193,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Makes a process group the terminal's foreenvironment.
+/// Makes a process group the terminal's foreground.
 fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
     from_background(|| Ok(tcsetpgrp(terminal, group)?))
 }
