@@ -9,7 +9,7 @@ use crate::packet::ring::{self, Ring};
 use crate::wire::Wire;
 use faultlab_base::error::Result;
 
-/// A link whose frames wait for a [`Wire`](crate::wire::Wire).
+/// A link whose frames wait for a [`Wire`].
 #[derive(Debug)]
 pub(super) struct Wired {
     pub(super) nodes: [usize; 2],

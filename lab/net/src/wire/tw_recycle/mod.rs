@@ -48,13 +48,12 @@ const CONNECTIONS: usize = 4096;
 /// How many stamps are kept; the oldest is evicted first.
 const STAMPS: usize = 4096;
 
-/// Which kernel's check to apply. Mainline 3.14 to 3.16 is neither: it has a stamp
-/// per peer and server address (795709af1513), and does not check a SYN without
-/// timestamps.
+/// Which kernel's check to apply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
-    /// Mainline 3.6 to 3.13: a stamp per peer; a SYN without timestamps is not
-    /// checked.
+    /// Mainline 3.6 to 3.16: a stamp per peer; a SYN without timestamps is not
+    /// checked. 3.14 to 3.16 have a stamp per peer and server address
+    /// (795709af1513), which makes no difference to a server with one address.
     V3_10,
     /// Mainline 3.17 (a26552afe894) to 4.11, and RHEL 7: a stamp per peer and
     /// server address; a SYN without timestamps is dropped while there is a stamp.
