@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 pub struct Capture {
     /// The capture points.
     pub ends: Vec<End>,
-    /// The frames, in order of time. A frame that crosses a link is captured
-    /// twice: where it leaves and where it arrives.
+    /// The frames, in order of time once they are [sorted](Capture::sort). A frame
+    /// that crosses a link is captured twice: where it leaves and where it arrives.
     pub frames: Vec<Frame>,
     /// When the capture ended; zero if unknown.
     #[serde(default)]
     pub until: Duration,
     /// How many more frames there were that did not fit into the rings.
     pub lost: u64,
-    /// The events of conntrack entries, in order of time.
+    /// The events of conntrack entries, in order of time once they are
+    /// [sorted](Capture::sort).
     #[serde(default)]
     pub tracked: Vec<Tracked>,
     /// Whether there were more events than were kept.
@@ -31,9 +32,9 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Sorts its records by time.
+    /// Sorts frames and conntrack events by time. At equal times the order of the
+    /// hosts stays.
     pub fn sort(&mut self) {
-        // A frame leaves one end before it arrives at the other.
         self.frames.sort_by_key(|frame| frame.at);
         self.tracked.sort_by_key(|tracked| tracked.at);
     }
@@ -57,7 +58,7 @@ pub struct End {
 /// A frame as captured at one end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// When, since the network was built.
+    /// When, since the capture began.
     pub at: Duration,
     /// Where: an index into [`Capture::ends`].
     pub end: usize,
@@ -71,8 +72,8 @@ pub struct Frame {
     /// A comment on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// What the wire that it left for did with it; `None` if there is no wire, or
-    /// the wire does not record it.
+    /// What the wire did with a frame that was sent into one; `None` without a
+    /// wire or its record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
 }
@@ -94,7 +95,7 @@ pub enum Carried {
 /// A probe from a host: what a row of the outcome reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// When it began, since the network was built.
+    /// When it began, since the capture began.
     pub at: Duration,
     /// The host.
     pub host: String,
@@ -155,7 +156,7 @@ impl fmt::Display for Probe {
 /// An event of a conntrack entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tracked {
-    /// When, since the network was built.
+    /// When, since the capture began.
     pub at: Duration,
     /// The host that has the entry.
     pub host: String,

@@ -1,8 +1,9 @@
-//! The namespaces in which every scenario runs.
+//! New namespaces for a test process, and what the confinement of a worker has in
+//! common with them.
 //!
-//! A worker first leaves the namespaces it was started in. So it cannot change
-//! the machine, and the kernel frees everything it made when its first process
-//! ends, whatever the reason.
+//! The process leaves the namespaces it was started in. So it cannot change the
+//! machine's network, and the kernel frees everything it made there when its first
+//! process ends, whatever the reason.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -25,7 +26,7 @@ use faultlab_base::error::{Error, Missing, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Privilege {
-    /// Root of its own user namespace: cannot touch the machine.
+    /// Root of its own user namespace, without power over the machine's.
     UserNamespace,
     /// Root of the machine, in its own network, mount and pid namespaces.
     Root,
@@ -44,13 +45,14 @@ impl Privilege {
 /// The caller continues as process 1 of a pid namespace. The original process
 /// only waits for it and exits with its status. When either dies, everything in
 /// the namespaces dies. With a `parent`, both die with it, and exit at once if it
-/// is no longer their parent.
+/// has already died.
 ///
 /// The machine's files stay writable: this is for tests, which run no program but
-/// themselves. For a worker and its shell they are read-only.
+/// themselves. Workers use `machine::confinement`, which also makes the files
+/// read-only.
 ///
 /// # Errors
-/// [`Error::Missing`], with the cause and the way out, if the machine does not
+/// [`Error::Missing`], with the cause and the remedy, if the machine does not
 /// allow it.
 pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if let Some(parent) = parent {
@@ -88,8 +90,8 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     Ok(())
 }
 
-/// AppArmor may allow a user namespace but deny every operation in it. Replaces
-/// an error by the setting that does so, if there is one.
+/// AppArmor may allow a user namespace but deny every operation in it. If a
+/// setting of the machine explains the error, returns that instead.
 pub fn powerless(error: Error) -> Error {
     match error.errno() {
         Some(libc::EPERM | libc::EACCES) => forbidden().map_or(error, Error::Missing),

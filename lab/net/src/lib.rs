@@ -8,8 +8,8 @@
 //! |---|---|
 //! | [`capture`] | frames and their interfaces, as values |
 //! | [`topology`] | hosts, routers, links and rules, as values |
-//! | [`namespace`], [`isolation`] | the only places that change namespaces |
-//! | [`kernel`] | the release, and what it has |
+//! | [`namespace`], [`isolation`] | the only modules here that change namespaces |
+//! | [`kernel`] | the running kernel: its release and its features |
 //! | [`netlink`] | requests to the kernel: rtnetlink and nfnetlink |
 //! | [`packet`] | packet sockets with a receive ring |
 //! | [`conntrack`] | the entries of connection tracking, events, statistics |

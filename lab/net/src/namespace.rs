@@ -60,7 +60,7 @@ impl Namespace {
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let failed = |source: nix::Error| Error::kernel(&name, "unshare(CLONE_NEWNET)", source);
-        let back = Inside::leave_to_here();
+        let back = ReturnTo::current();
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
         let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
         drop(back);
@@ -96,13 +96,13 @@ impl Namespace {
     ///
     /// Sockets made in `work` stay in the namespace and can be awaited outside.
     /// Threads and processes started in `work` start in the namespace.
-    /// The process aborts if the thread cannot return: to continue in the wrong
-    /// namespace would be to change another machine.
+    /// The process aborts if the thread cannot return: in the wrong namespace it
+    /// would change another host, or the machine.
     ///
     /// # Panics
     /// If the thread cannot enter, which a held descriptor rules out.
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        let back = Inside::leave_to_here();
+        let back = ReturnTo::current();
         setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)
             .unwrap_or_else(|errno| panic!("{}: setns: {errno}", self.name));
         INSIDE.set(self.fd.as_raw_fd());
@@ -128,18 +128,19 @@ impl AsFd for Namespace {
 }
 
 /// Returns the thread to its previous namespace, even if `work` panics.
-struct Inside {
+struct ReturnTo {
     outer: RawFd,
 }
 
-impl Inside {
-    fn leave_to_here() -> Self {
+impl ReturnTo {
+    /// The namespace that the calling thread is in.
+    fn current() -> Self {
         HOME.with(|_| ());
         Self { outer: INSIDE.get() }
     }
 }
 
-impl Drop for Inside {
+impl Drop for ReturnTo {
     fn drop(&mut self) {
         let result = if self.outer < 0 {
             HOME.with(|home| setns(home, CloneFlags::CLONE_NEWNET))
@@ -170,7 +171,10 @@ const STACK: usize = 1 << 17;
 ///
 /// # Errors
 /// If no thread or table can be created (EAGAIN, ENOMEM).
-pub fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::Result<()> {
+pub fn spawn_with_one_descriptor(
+    kept: OwnedFd,
+    work: impl FnOnce(OwnedFd) + Send + 'static,
+) -> io::Result<()> {
     let number = kept.as_raw_fd();
     let (tell, told) = channel();
     let live = move || {
@@ -183,25 +187,33 @@ pub fn apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) + Send + 'static) -> io::
             work(own);
         }
     };
-    let started =
-        without_signals(|| thread::Builder::new().name("apart".into()).stack_size(STACK).spawn(live))?;
-    started?;
+    let thread = thread::Builder::new().name("one-descriptor".into()).stack_size(STACK);
+    with_signals_blocked(|| thread.spawn(live))??;
     let failure = told.recv().map_err(io::Error::other)?;
     drop(kept);
     failure.map_or(Ok(()), Err)
 }
 
-/// Starts a thread that handles no signals: a handler writes to a descriptor that
-/// is not in the thread's table.
-fn without_signals<T>(start: impl FnOnce() -> T) -> io::Result<T> {
-    let mut all = SigSet::all();
-    // Except the signals that the thread itself causes.
-    all.remove(Signal::SIGSEGV);
-    all.remove(Signal::SIGBUS);
-    let before = all.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let started = start();
-    before.thread_set_mask()?;
-    Ok(started)
+/// Runs `start` with signals blocked in this thread. A thread that it starts
+/// inherits the mask: tokio's handler writes to a descriptor that is not in such a
+/// thread's table.
+fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let mut blocked = SigSet::all();
+    // Except those that report a bad memory access.
+    blocked.remove(Signal::SIGSEGV);
+    blocked.remove(Signal::SIGBUS);
+    let _before = RestoredMask(blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?);
+    Ok(start())
+}
+
+/// Restores this signal mask of the thread when dropped, even if `start` panics.
+struct RestoredMask(SigSet);
+
+impl Drop for RestoredMask {
+    fn drop(&mut self) {
+        // It fails only for an unknown operation.
+        let _ = self.0.thread_set_mask();
+    }
 }
 
 /// Gives this thread its own descriptor table, which holds only this descriptor.
@@ -249,11 +261,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_apart_has_one_descriptor_and_the_others_do_not() {
+    fn a_thread_with_one_descriptor_has_it_alone() {
         let (read, write) = nix::unistd::pipe().expect("a pipe");
         let number = write.as_raw_fd();
         let (tell, told) = channel();
-        apart(write, move |kept| {
+        spawn_with_one_descriptor(write, move |kept| {
             // The directory is read through its own descriptor.
             let all = || fs::read_dir(of_this_thread("fd")).expect("a directory").count() - 1;
             for _ in 0..2 {
@@ -268,6 +280,16 @@ mod tests {
         assert_eq!(told.recv(), Ok((number, 3, 1)));
         // When the thread has ended, the write end is closed.
         assert_eq!(nix::unistd::read(&read, &mut [0; 1]), Ok(0));
+    }
+
+    #[test]
+    fn signals_are_blocked_until_the_end_even_after_a_panic() {
+        let is_blocked = |signal| SigSet::thread_get_mask().expect("a mask").contains(signal);
+        let blocked = with_signals_blocked(|| [Signal::SIGINT, Signal::SIGSEGV].map(is_blocked));
+        assert_eq!(blocked.expect("a mask"), [true, false]);
+        assert!(!is_blocked(Signal::SIGINT));
+        let panicked = std::panic::catch_unwind(|| with_signals_blocked(|| panic!("no thread")));
+        assert!(panicked.is_err() && !is_blocked(Signal::SIGINT));
     }
 
     #[test]

@@ -17,7 +17,8 @@ use lab::network::{Namespace, Network};
 use lab::probe::{connect, listen};
 use lab::topology::Topology;
 use lab::wire::policy::{
-    Chain, Cut, Delay, Direction, Discard, Duplicate, Frame, Hold, Out, Pass, Policy, ShiftTimestampClock,
+    Chain, Cut, Decisions, Delay, Direction, Discard, Duplicate, Frame, Hold, Pass, Policy,
+    ShiftTimestampClock,
 };
 use lab::wire::segment::{Flags, Header, Macs, Segment};
 use lab::wire::tw_recycle::{Counters, Rule, TwRecycle};
@@ -310,7 +311,7 @@ struct BehindPort {
 }
 
 impl Policy for BehindPort {
-    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Decisions) {
         let header = frame.segment().map(|segment| segment.header);
         match header {
             Some(h) if [h.src.port(), h.dst.port()].contains(&self.port) => self.clock.frame(now, frame, out),

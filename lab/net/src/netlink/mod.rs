@@ -1,8 +1,8 @@
 //! A netlink request and its complete answer.
 //!
-//! The kernel processes a request inside send(), and a dump inside each recv().
-//! So nothing here waits for an event: a request is as synchronous as a system
-//! call.
+//! The kernel processes a request inside send(), and continues a dump inside each
+//! recv(). So nothing here waits for an event: a request is as synchronous as a
+//! system call.
 
 pub mod nfnetlink;
 pub mod rtnl;
@@ -26,19 +26,19 @@ const HEADER: usize = 16;
 ///
 /// # Errors
 /// The errno with which the kernel refuses the request.
-pub fn dump<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
+pub fn dump<M>(namespace: &Namespace, protocol: isize, request: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
-    exchange(namespace, protocol, NLM_F_DUMP, question)
+    transact(namespace, protocol, NLM_F_DUMP, request)
 }
 
 /// Sends a query and returns the messages before the acknowledgement.
-pub(crate) fn ask<M>(namespace: &Namespace, protocol: isize, question: M) -> io::Result<Vec<M>>
+pub(crate) fn query<M>(namespace: &Namespace, protocol: isize, request: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
-    exchange(namespace, protocol, NLM_F_ACK, question)
+    transact(namespace, protocol, NLM_F_ACK, request)
 }
 
 /// Requests a change and returns once the kernel has made it. `flags` are
@@ -46,14 +46,14 @@ where
 ///
 /// # Errors
 /// The errno with which the kernel refuses the request.
-pub fn change<M>(namespace: &Namespace, protocol: isize, flags: u16, wish: M) -> io::Result<()>
+pub fn change<M>(namespace: &Namespace, protocol: isize, flags: u16, request: M) -> io::Result<()>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
-    exchange(namespace, protocol, NLM_F_ACK | flags, wish).map(drop)
+    transact(namespace, protocol, NLM_F_ACK | flags, request).map(drop)
 }
 
-fn exchange<M>(namespace: &Namespace, protocol: isize, flags: u16, message: M) -> io::Result<Vec<M>>
+fn transact<M>(namespace: &Namespace, protocol: isize, flags: u16, message: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {

@@ -1,7 +1,8 @@
 //! The netfilter netlink socket of a namespace: requests, batches, dumps.
 //!
-//! The kernel answers inside send(2), so every read here is non-blocking: either
-//! the answer is there already, or there is none.
+//! The kernel answers a request inside send(2), and continues a dump inside each
+//! recv(2). So every read here is non-blocking: either something is there already,
+//! or no answer will come. Events, which nobody requests, are read likewise.
 //!
 //! - net/netfilter/nfnetlink.c: nfnetlink_rcv_batch
 //! - include/uapi/linux/netfilter/nfnetlink.h
@@ -109,7 +110,7 @@ impl Nfnetlink {
         inner: impl Into<NetfilterMessageInner>,
         each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
-        self.converse(Request { inner: inner.into(), flags: NLM_F_ACK, family }, each)
+        self.transact(Request { inner: inner.into(), flags: NLM_F_ACK, family }, each)
     }
 
     /// Sends one dump request and passes every entry to `each`.
@@ -122,10 +123,10 @@ impl Nfnetlink {
         inner: impl Into<NetfilterMessageInner>,
         each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
-        self.converse(Request { inner: inner.into(), flags: NLM_F_DUMP, family }, each)
+        self.transact(Request { inner: inner.into(), flags: NLM_F_DUMP, family }, each)
     }
 
-    fn converse(&self, request: Request, mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
+    fn transact(&self, request: Request, mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
         let sequence = self.take_sequences(1);
         let mut bytes = Vec::new();
         write(&mut bytes, request, 0, sequence);
@@ -315,7 +316,7 @@ impl<'a> Attribute<'a> {
         attributes(self.value)
     }
 
-    /// The value as N bytes, if it has that length.
+    /// The first N bytes of the value, if it has at least that length.
     #[must_use]
     pub fn bytes<const N: usize>(&self) -> Option<[u8; N]> {
         self.value.first_chunk().copied()

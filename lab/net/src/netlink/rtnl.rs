@@ -124,23 +124,23 @@ pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
 /// The query for the route to an address.
 #[must_use]
 pub fn route_to(address: IpAddr) -> RouteMessage {
-    let mut question = RouteMessage::default();
-    question.header.destination_prefix_length = Family::of(address).bits();
+    let mut request = RouteMessage::default();
+    request.header.destination_prefix_length = Family::of(address).bits();
     let (family, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
         IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
     };
-    question.header.address_family = family;
-    question.attributes.push(RouteAttribute::Destination(destination));
-    question
+    request.header.address_family = family;
+    request.attributes.push(RouteAttribute::Destination(destination));
+    request
 }
 
 /// Whether the kernel treats an address as local. It adds the route for an IPv6
 /// address from a work queue, some time after it has acknowledged the address
 /// (net/ipv6/addrconf.c: addrconf_dad_work, also without DAD).
 pub(crate) fn is_local(namespace: &Namespace, address: IpAddr) -> Result<bool> {
-    let question = RouteNetlinkMessage::GetRoute(route_to(address));
-    match netlink::ask(namespace, NETLINK_ROUTE, question) {
+    let request = RouteNetlinkMessage::GetRoute(route_to(address));
+    match netlink::query(namespace, NETLINK_ROUTE, request) {
         Ok(answers) => Ok(answers.iter().any(|answer| {
             matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
         })),

@@ -17,7 +17,7 @@ use super::firewall::Firewall;
 use super::host::{Host, Interface};
 use super::journal::Journal;
 use super::pending::Pending;
-use super::sysctl::{self, OfKernel};
+use super::sysctl::{self, KernelSysctl};
 use super::wired::{self, Wired};
 use crate::namespace::Namespace;
 use crate::netlink::rtnl::{self, VethEnd, answered};
@@ -35,22 +35,22 @@ const READY: Duration = Duration::from_secs(5);
 /// The parts of a network.
 pub(super) struct Built {
     pub(super) hosts: Vec<Host>,
-    pub(super) workshop: Option<Namespace>,
+    pub(super) wire_namespace: Option<Namespace>,
     pub(super) wired: Vec<Wired>,
-    pub(super) kernel: Vec<OfKernel>,
+    pub(super) kernel: Vec<KernelSysctl>,
 }
 
 pub(super) async fn build(topology: &Topology) -> Result<Built> {
     let kernel =
-        topology.kernel.iter().map(|s| sysctl::set_of_kernel(&s.key, &s.value)).collect::<Result<_>>()?;
+        topology.kernel.iter().map(|s| sysctl::set_kernel_wide(&s.key, &s.value)).collect::<Result<_>>()?;
     let mut hosts = namespaces(topology)?;
     let wired = topology.links.iter().any(|l| l.wired);
-    let workshop = wired.then(|| Namespace::new("the wires' workshop")).transpose()?;
-    if let Some(workshop) = &workshop {
-        sysctl::pin(workshop, &no_ipv6())?;
+    let wire_namespace = wired.then(|| Namespace::new("the wires' namespace")).transpose()?;
+    if let Some(wire_namespace) = &wire_namespace {
+        sysctl::pin(wire_namespace, &no_ipv6())?;
     }
-    let (plans, mut wired) = plan(topology, &mut hosts, workshop.as_ref());
-    let places = || hosts.iter().map(Host::namespace).chain(&workshop).zip(&plans);
+    let (plans, mut wired) = plan(topology, &mut hosts, wire_namespace.as_ref());
+    let places = || hosts.iter().map(Host::namespace).chain(&wire_namespace).zip(&plans);
     for (place, plan) in places() {
         make(place, plan).await?;
     }
@@ -68,14 +68,14 @@ pub(super) async fn build(topology: &Topology) -> Result<Built> {
         carriers(host).await?;
         addresses(host).await?;
     }
-    wired::open(workshop.as_ref(), &mut wired, &hosts)?;
+    wired::open(wire_namespace.as_ref(), &mut wired, &hosts)?;
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
             let families = topology.families_of(topology.index(&node.name));
             host.firewall = Some(Firewall::install_for(&host.namespace, &families, &node.rules)?);
         }
     }
-    Ok(Built { hosts, workshop, wired, kernel })
+    Ok(Built { hosts, wire_namespace, wired, kernel })
 }
 
 fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
@@ -86,7 +86,7 @@ fn namespaces(topology: &Topology) -> Result<Vec<Host>> {
             && !sysctl::exists(&namespace, "net.ipv6.conf.all.disable_ipv6")?
         {
             let way = format!(
-                "{} has an IPv6 address; take a kernel that has it, booted without ipv6.disable=1",
+                "{} has an IPv6 address; use a kernel with IPv6, booted without ipv6.disable=1",
                 node.name
             );
             return Err(Error::missing("IPv6 (CONFIG_IPV6)", way));
@@ -133,12 +133,12 @@ struct Neighbour {
     mac: [u8; 6],
 }
 
-/// Plans every node and, after them, the workshop. Gives the hosts their
-/// interfaces.
+/// Plans every node and, after them, the namespace of the wires. Gives the hosts
+/// their interfaces.
 fn plan<'a>(
     topology: &'a Topology,
     hosts: &mut [Host],
-    workshop: Option<&Namespace>,
+    wire_namespace: Option<&Namespace>,
 ) -> (Vec<Plan<'a>>, Vec<Wired>) {
     let mut plans: Vec<Plan<'_>> = vec![];
     for (n, host) in hosts.iter().enumerate() {
@@ -150,7 +150,7 @@ fn plan<'a>(
             ..Plan::default()
         });
     }
-    plans.extend(workshop.map(|_| Plan::default()));
+    plans.extend(wire_namespace.map(|_| Plan::default()));
     let mut wired = vec![];
     for (number, link) in topology.links.iter().enumerate() {
         let nodes = [link.ends[0].node, link.ends[1].node];
@@ -173,7 +173,7 @@ fn plan<'a>(
             mac: interface.mac,
             bridge: *bridge,
         });
-        if let (true, Some(workshop)) = (link.wired, workshop) {
+        if let (true, Some(wire_namespace)) = (link.wired, wire_namespace) {
             let interfaces = [format!("w{number}-0"), format!("w{number}-1")];
             for side in 0..2 {
                 let inner = VethEnd {
@@ -182,7 +182,12 @@ fn plan<'a>(
                     mac: mac(0xffff - side, number),
                     bridge: None,
                 };
-                plans[nodes[side]].make.push(rtnl::veth(&outer[side], &inner, link.mtu, workshop.as_fd()));
+                plans[nodes[side]].make.push(rtnl::veth(
+                    &outer[side],
+                    &inner,
+                    link.mtu,
+                    wire_namespace.as_fd(),
+                ));
                 plans[hosts.len()].raise.push(rtnl::up(inner.index, None));
             }
             wired.push(Wired { nodes, interfaces, rings: None, wire: Weak::new() });
@@ -290,7 +295,7 @@ async fn addresses(host: &Host) -> Result<()> {
             if begun.elapsed() > READY {
                 return Err(Error::Deadline {
                     place: host.name().to_owned(),
-                    condition: format!("its address {address} to be of use"),
+                    condition: format!("address {address} to become usable"),
                     waited: READY,
                 });
             }

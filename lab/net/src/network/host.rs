@@ -109,7 +109,7 @@ impl Host {
 
     /// Records that the lab waits for something at this host, until the result is
     /// dropped.
-    #[must_use = "what nobody keeps is not waited for"]
+    #[must_use = "dropping it ends the record"]
     pub fn wants(&self, what: impl Into<String>) -> Rc<Wanted> {
         self.pending.begin(self.name(), what.into())
     }

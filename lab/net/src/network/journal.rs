@@ -28,7 +28,7 @@ pub struct ProbeId(usize);
 
 /// A record in progress: the probe is under way.
 #[derive(Debug)]
-#[must_use = "a probe is told what it met"]
+#[must_use = "a probe without a result looks abandoned"]
 pub struct Noted {
     journal: Rc<Journal>,
     id: ProbeId,

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use self::build::Built;
 use self::journal::Journal;
 use self::pending::Pending;
-use self::sysctl::OfKernel;
+use self::sysctl::KernelSysctl;
 use self::wired::Wired;
 use crate::topology::Topology;
 use crate::wire::segment::Macs;
@@ -37,12 +37,12 @@ use faultlab_base::error::Result;
 pub struct Network {
     topology: Topology,
     hosts: Vec<Host>,
-    /// The namespace of the inner ends of wired links, if any link is wired.
-    workshop: Option<Namespace>,
+    /// The namespace of the inner ends of wired links; `None` if no link is wired.
+    wire_namespace: Option<Namespace>,
     wired: RefCell<Vec<Wired>>,
     /// The kernel-wide settings, in force until this network is dropped.
     #[allow(dead_code, reason = "held to be dropped")]
-    kernel: Vec<OfKernel>,
+    kernel: Vec<KernelSysctl>,
 }
 
 impl Network {
@@ -54,8 +54,8 @@ impl Network {
     /// What the kernel refused, with the node and the request; what the kernel
     /// lacks.
     pub async fn build(topology: Topology) -> Result<Self> {
-        let Built { hosts, workshop, wired, kernel } = build::build(&topology).await?;
-        Ok(Self { topology, hosts, workshop, wired: RefCell::new(wired), kernel })
+        let Built { hosts, wire_namespace, wired, kernel } = build::build(&topology).await?;
+        Ok(Self { topology, hosts, wire_namespace, wired: RefCell::new(wired), kernel })
     }
 
     /// The node with that name.
@@ -73,8 +73,8 @@ impl Network {
         &self.hosts
     }
 
-    /// Connects a wired link between two nodes under a policy, until the wire is
-    /// dropped; then another wire may take the link.
+    /// Starts to carry the frames of the wired link between two nodes, under a
+    /// policy. When the returned wire is dropped, the link is free for another.
     /// [`Direction::There`](crate::wire::Direction::There) is from `one` to
     /// `other`.
     ///
@@ -92,7 +92,7 @@ impl Network {
         });
         let link = waiting.unwrap_or_else(|| panic!("no wired link waits between {one} and {other}"));
         if link.rings.is_none() {
-            wired::open(self.workshop.as_ref(), std::slice::from_mut(link), &self.hosts)?;
+            wired::open(self.wire_namespace.as_ref(), std::slice::from_mut(link), &self.hosts)?;
         }
         let mut rings = link.rings.take().expect("it is open");
         if link.nodes != nodes {

@@ -6,7 +6,7 @@
 //! /proc/sys/net shows the namespace of the thread that opens a file, but a few
 //! of its files belong to the whole kernel. Those, and everything outside `net.`,
 //! are refused: nothing global is ever written, except by the init of a guest,
-//! whose kernel is the lab's ([`set_of_kernel`]).
+//! whose kernel is the lab's ([`set_kernel_wide`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -48,12 +48,12 @@ fn write_global(path: &Path, value: &str) -> Option<io::Result<()>> {
 /// A global value; dropping this restores the old one.
 #[derive(Debug)]
 #[must_use = "the old value comes back when it is dropped"]
-pub struct OfKernel {
+pub struct KernelSysctl {
     path: PathBuf,
     before: String,
 }
 
-impl Drop for OfKernel {
+impl Drop for KernelSysctl {
     fn drop(&mut self) {
         if let Err(error) = fs::write(&self.path, &self.before) {
             faultlab_base::terminal::say(&format!("{} = {}: {error}", self.path.display(), self.before));
@@ -68,7 +68,7 @@ impl Drop for OfKernel {
 /// [`Error::Lab`] if this process does not own the kernel; [`Error::Missing`] if
 /// there is no such key; EINVAL if the kernel refuses the value, or a different
 /// value is read back.
-pub fn set_of_kernel(key: &str, value: &str) -> Result<OfKernel> {
+pub fn set_kernel_wide(key: &str, value: &str) -> Result<KernelSysctl> {
     const PLACE: &str = "the kernel";
     let path = path_of(key)?;
     if !OWN_KERNEL.load(Ordering::Relaxed) {
@@ -78,7 +78,7 @@ pub fn set_of_kernel(key: &str, value: &str) -> Result<OfKernel> {
     let read = || fs::read_to_string(&path).map(|text| words(&text));
     let before = read().map_err(|source| not_opened(PLACE, key, "read", source))?;
     fs::write(&path, value).map_err(failed)?;
-    let guard = OfKernel { path: path.clone(), before };
+    let guard = KernelSysctl { path: path.clone(), before };
     let kept = read().map_err(failed)?;
     if kept == words(value) {
         Ok(guard)
@@ -215,7 +215,7 @@ pub fn exists(namespace: &Namespace, key: &str) -> Result<bool> {
 
 /// Refuses a key that is global to the kernel.
 fn whole(key: &str) -> Error {
-    Error::Lab(format!("{key} is one for the whole kernel, and not written from a namespace"))
+    Error::Lab(format!("{key} belongs to the whole kernel; it is never written from a namespace"))
 }
 
 fn not_opened(place: &str, key: &str, tried: &str, source: io::Error) -> Error {
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn the_kernel_is_not_a_hosts_to_set() {
         for key in GLOBAL {
-            let refused = set_of_kernel(key, "1").expect_err("this is no guest");
+            let refused = set_kernel_wide(key, "1").expect_err("this is no guest");
             assert!(matches!(refused, Error::Lab(_)), "{refused}");
         }
     }

@@ -9,7 +9,7 @@ use crate::packet::ring::{self, Ring};
 use crate::wire::Wire;
 use faultlab_base::error::Result;
 
-/// A link whose frames wait for a [`Wire`](crate::wire::Wire).
+/// A link whose frames wait for a [`Wire`].
 #[derive(Debug)]
 pub(super) struct Wired {
     pub(super) nodes: [usize; 2],
@@ -22,17 +22,17 @@ pub(super) struct Wired {
 
 /// Opens the inner ends of wired links. This is slow, so it happens before the
 /// first probe, and no frame is lost that arrives before there is a policy.
-pub(super) fn open(workshop: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
-    let Some(workshop) = workshop else { return Ok(()) };
+pub(super) fn open(wire_namespace: Option<&Namespace>, wired: &mut [Wired], hosts: &[Host]) -> Result<()> {
+    let Some(wire_namespace) = wire_namespace else { return Ok(()) };
     let mut places = vec![];
     for link in &*wired {
         let [one, other] = link.nodes.map(|node| hosts[node].name());
         for interface in &link.interfaces {
-            offload::switch_off(workshop, interface)?;
+            offload::switch_off(wire_namespace, interface)?;
             places.push((format!("{one}-{other}"), interface));
         }
     }
-    let open = |(wire, interface): (String, &String)| Ring::open(&wire, workshop, interface);
+    let open = |(wire, interface): (String, &String)| Ring::open(&wire, wire_namespace, interface);
     let mut rings = ring::open_all(places, open)?.into_iter();
     for link in wired {
         link.rings = rings.next().zip(rings.next()).map(|(one, other)| [one, other]);

@@ -18,13 +18,13 @@ pub fn now() -> Duration {
 ///
 /// # Panics
 /// Never on Linux: the clocks always exist.
-pub(crate) fn ahead() -> Duration {
-    // The thread may be preempted between two readings; the best of a few is
-    // exact.
-    let look = |_| {
+pub(crate) fn wall_offset() -> Duration {
+    // The thread may be preempted between two readings; the shortest of five
+    // readings is exact enough.
+    let read = |_| {
         let before = now();
         let wall: Duration = clock_gettime(ClockId::CLOCK_REALTIME).expect("CLOCK_REALTIME exists").into();
         (now().saturating_sub(before), wall.saturating_sub(before))
     };
-    (0..5).map(look).min().expect("there are five").1
+    (0..5).map(read).min().expect("there are five").1
 }

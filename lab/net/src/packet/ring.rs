@@ -26,8 +26,8 @@ use crate::namespace::Namespace;
 use crate::netlink;
 use faultlab_base::error::{Error, Result};
 
-/// How many rings would fill the machine's memory: twice as many as all
-/// concurrent scenarios may request.
+/// A ring may take 1/512 of the machine's memory. All concurrent scenarios together
+/// request at most half as many rings.
 const RINGS: usize = 512;
 /// The shortest time between two attempts on a full device queue.
 pub(crate) const RETRY: Duration = Duration::from_millis(1);
@@ -42,7 +42,7 @@ pub(crate) struct Arrival {
 
 /// A captured frame.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct CapturedFrame {
     /// When, on CLOCK_MONOTONIC.
     pub(crate) at: Duration,
     /// The index of the interface.
@@ -67,9 +67,10 @@ pub(crate) enum Sent {
     Gone,
 }
 
-/// A packet socket bound to an interface.
-/// Whenever such a ring is set up or closed, the kernel makes the caller wait for
-/// RCU grace periods (net/packet/af_packet.c, synchronize_net), on a busy machine
+/// A packet socket with a ring, bound to an interface.
+///
+/// Whenever a ring is set up or closed, the kernel makes the caller wait for RCU
+/// grace periods (net/packet/af_packet.c, synchronize_net), on a busy machine
 /// 100 ms each. So rings are opened [in parallel](open_all), and closed in
 /// threads that nobody waits for.
 pub(crate) struct Ring(Option<Open>);
@@ -228,17 +229,17 @@ impl Open {
         }
     }
 
-    /// The next captured frame of any kind, if there is one. `ahead` is the
-    /// offset of the wall clock, see [`ahead`].
-    pub(crate) fn look(&mut self, ahead: Duration) -> Option<Seen> {
+    /// The next captured frame of any kind, if there is one. `wall_offset` is
+    /// the [offset of the wall clock](super::clock::wall_offset).
+    pub(crate) fn next_captured(&mut self, wall_offset: Duration) -> Option<CapturedFrame> {
         let slot = self.slots.full(self.next)?;
         self.next = (self.next + 1) % self.slots.len();
         let (header, address) = (slot.header(), slot.address());
         let bytes = slot.frame(&header).unwrap_or_default().to_vec();
         drop(slot);
         let stamp = Duration::new(header.tp_sec.into(), header.tp_nsec);
-        self.last = stamp.saturating_sub(ahead).max(self.last);
-        Some(Seen {
+        self.last = stamp.saturating_sub(wall_offset).max(self.last);
+        Some(CapturedFrame {
             at: self.last,
             interface: u32::try_from(address.sll_ifindex).unwrap_or_default(),
             outgoing: address.sll_pkttype == libc::PACKET_OUTGOING,

@@ -4,14 +4,14 @@
 //! so that no frame wakes a thread. A full ring drops further frames, and the
 //! capture counts them.
 
-mod lookout;
+mod host_capture;
 
 use std::time::Duration;
 
-use self::lookout::Lookout;
+use self::host_capture::HostCapture;
 use crate::capture::{Capture, End, Frame};
 use crate::network::{Host, Network};
-use crate::packet::clock::{ahead, now};
+use crate::packet::clock::{now, wall_offset};
 use crate::topology::{self, Topology};
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
@@ -24,8 +24,8 @@ const SLEWED: Duration = Duration::from_millis(250);
 pub struct Tap {
     begun: Duration,
     /// The offset of the wall clock, which timestamps frames, at the start.
-    ahead: Duration,
-    lookouts: Vec<Lookout>,
+    wall_offset: Duration,
+    hosts: Vec<HostCapture>,
 }
 
 impl Tap {
@@ -34,8 +34,8 @@ impl Tap {
     /// # Errors
     /// If no packet socket can be opened.
     pub fn on(hosts: &[Host]) -> Result<Self> {
-        let lookouts = hosts.iter().map(|host| Lookout::begin(host.namespace())).collect::<Result<_>>()?;
-        Ok(Self { begun: now(), ahead: ahead(), lookouts })
+        let hosts = hosts.iter().map(|host| HostCapture::begin(host.namespace())).collect::<Result<_>>()?;
+        Ok(Self { begun: now(), wall_offset: wall_offset(), hosts })
     }
 
     /// When it began, on the kernel's clock.
@@ -44,9 +44,10 @@ impl Tap {
         self.begun
     }
 
-    /// Waits until all frames sent from now on will be captured.
+    /// Returns once the capture runs at every host: every frame sent later is
+    /// captured.
     pub fn ready(&self) {
-        self.lookouts.iter().for_each(Lookout::ready);
+        self.hosts.iter().for_each(HostCapture::ready);
     }
 
     /// Ends the capture. Frames after `until`, on the kernel's clock, belong to
@@ -57,12 +58,14 @@ impl Tap {
     /// If a socket does not answer, or the wall clock was set during the capture.
     pub fn end(self, network: &Network, until: Duration) -> Result<Capture> {
         let mut capture = Capture { until: until.saturating_sub(self.begun), ..Capture::default() };
-        let ahead = ahead();
-        if ahead.abs_diff(self.ahead) > SLEWED {
-            return Err(Error::Lab("the wall's clock was set, and frames are stamped by it".into()));
+        let wall_offset = wall_offset();
+        if wall_offset.abs_diff(self.wall_offset) > SLEWED {
+            return Err(Error::Lab(
+                "the wall clock was set during the capture, and frames are stamped with it".into(),
+            ));
         }
-        self.lookouts.iter().for_each(|lookout| lookout.stop(ahead));
-        for (host, lookout) in network.hosts().iter().zip(self.lookouts) {
+        self.hosts.iter().for_each(|captured| captured.start_reading(wall_offset));
+        for (host, captured) in network.hosts().iter().zip(self.hosts) {
             let first = capture.ends.len();
             let end = |name: &str, addresses| End {
                 host: host.name().to_owned(),
@@ -72,35 +75,35 @@ impl Tap {
             };
             capture.ends.extend(host.interfaces().iter().map(|i| end(&i.name, i.addresses.clone())));
             let mut others: Vec<u32> = vec![];
-            let looked = lookout.end()?;
-            for seen in looked.frames {
-                let known = host.interfaces().iter().position(|i| i.index == seen.interface);
+            let captured = captured.end()?;
+            for frame in captured.frames {
+                let known = host.interfaces().iter().position(|i| i.index == frame.interface);
                 let at = known.unwrap_or_else(|| {
                     // The loopback, or an interface that was created later.
                     let before = host.interfaces().len();
                     before
-                        + others.iter().position(|&i| i == seen.interface).unwrap_or_else(|| {
-                            let name = if seen.interface == 1 {
+                        + others.iter().position(|&i| i == frame.interface).unwrap_or_else(|| {
+                            let name = if frame.interface == 1 {
                                 "lo".to_owned()
                             } else {
-                                format!("if{}", seen.interface)
+                                format!("if{}", frame.interface)
                             };
                             capture.ends.push(end(&name, vec![]));
-                            others.push(seen.interface);
+                            others.push(frame.interface);
                             others.len() - 1
                         })
                 });
                 capture.frames.push(Frame {
-                    at: seen.at.saturating_sub(self.begun),
+                    at: frame.at.saturating_sub(self.begun),
                     end: first + at,
-                    outgoing: seen.outgoing,
-                    length: seen.length,
-                    bytes: seen.bytes,
+                    outgoing: frame.outgoing,
+                    length: frame.length,
+                    bytes: frame.bytes,
                     comment: None,
                     carried: None,
                 });
             }
-            capture.lost += looked.lost;
+            capture.lost += captured.lost;
             wires::carry();
         }
         capture.frames.retain(|frame| frame.at <= capture.until);

@@ -1,7 +1,7 @@
 //! How a topology draws itself: the node with the most links in the middle,
 //! the others left and right of it in the order they were added.
 //!
-//! `────` is an ordinary link, `═══W═══` one whose frames pass through this
+//! `─────` is an ordinary link, `══W══` one whose frames pass through this
 //! process.
 
 use std::fmt;

@@ -240,7 +240,8 @@ impl Topology {
         self
     }
 
-    /// Fills in the number of an arm.
+    /// Replaces the placeholder in the names of [`own_device`](Self::own_device) by
+    /// the number of the arm.
     pub fn number_own_devices(&mut self, number: usize) {
         for end in self.links.iter_mut().flat_map(|link| &mut link.ends) {
             end.interface = end.interface.replace(NUMBER, &number.to_string());

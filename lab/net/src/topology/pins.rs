@@ -58,8 +58,8 @@ pub(super) const IPV6_PINS: [(&str, &str); 11] = [
 /// The forwarding sysctls of a router. Drawings omit them.
 pub(super) const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
 
-/// Keeps a namespace that sends nothing of its own from contacting its
-/// neighbours.
+/// The sysctls that disable IPv6, for bridges and the wires' namespace: with IPv6
+/// they would send neighbour discovery.
 pub(crate) fn no_ipv6() -> Vec<Sysctl> {
     pins(&PINS[..2])
 }

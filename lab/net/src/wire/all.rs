@@ -31,9 +31,9 @@ pub(super) fn add(wire: &Rc<RefCell<impl Carries + 'static>>) {
     });
 }
 
-/// Records how long a wire held a frame.
-pub(super) fn had(frame: Duration) {
-    LONGEST.set(LONGEST.get().max(Some(frame)));
+/// Records how long a wire held a frame that its policy did not hold.
+pub(super) fn record_delay(delay: Duration) {
+    LONGEST.set(LONGEST.get().max(Some(delay)));
 }
 
 /// Makes every wire carry the frames that have arrived or are due.

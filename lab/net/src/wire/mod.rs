@@ -15,7 +15,7 @@
 //! - [`frag_needed`], [`packet_too_big`]: messages of ICMP and ICMPv6, as a router
 //!   would send them
 //! - `log`: the frames of a wire, and what happened to them
-//! - `all`: wires come first, whatever their thread does
+//! - `all`: lets every wire forward its frames during long work on their thread
 
 pub mod all;
 pub mod frag_needed;
@@ -44,7 +44,7 @@ use faultlab_base::error::{Error, Result};
 
 pub use crate::packet::clock::now;
 pub use log::{Fate, Origin, Record};
-pub use policy::{Direction, Frame, Out, Policy};
+pub use policy::{Decisions, Direction, Frame, Policy};
 
 /// How many frames one end may receive or send before it is the other's turn.
 const BATCH: usize = 64;
@@ -107,7 +107,8 @@ impl Wire {
 
     /// Sends `frame` out of the end in this direction, bypassing the policy.
     ///
-    /// If the wire has failed, the frame is lost; [`Wire::check`] reports that.
+    /// If the wire has failed, the frame is lost. [`Wire::check`] reports the
+    /// failure.
     pub fn inject(&self, direction: Direction, frame: Vec<u8>) {
         let shared = &mut *self.shared.borrow_mut();
         if let Some(running) = &mut shared.running {
@@ -306,7 +307,7 @@ impl End {
                     }
                 },
             };
-            all::had(now.saturating_sub(frame.since));
+            all::record_delay(now.saturating_sub(frame.since));
             self.gone = fate == Fate::Unsent;
             log.ended(frame, now, fate);
             self.waiting.pop_front();
@@ -318,7 +319,7 @@ impl End {
 
 impl Running {
     fn carry(&mut self, log: &mut log::Log, context: &mut Context<'_>) -> Result<()> {
-        let mut out = Out::default();
+        let mut out = Decisions::default();
         let mut more = false;
         let known = log.met();
         let is_new = |frame: &Frame| frame.record.is_some_and(|number| number >= known);
@@ -339,13 +340,14 @@ impl Running {
         let now = now();
         for frame in out.dropped {
             if is_new(&frame) {
-                all::had(now.saturating_sub(frame.since));
+                all::record_delay(now.saturating_sub(frame.since));
             }
             log.ended(&frame, now, Fate::Dropped);
         }
         for mut frame in out.passed {
             if !is_new(&frame) {
-                // The policy held it until it was due, or until now, or made it.
+                // The wire's own delay begins when the policy was due to release
+                // it, or now if nothing was due.
                 frame.since = self.due.map_or(now, |due| due.min(now));
             }
             self.ends[towards(frame.direction)].waiting.push_back(frame);

@@ -164,7 +164,8 @@ impl Rule {
         Self::new(name, Hook::Forward, Action::Count)
     }
 
-    /// A rule in raw prerouting that hides packets from conntrack. 4.9 has no notrack yet (254432613c58).
+    /// A rule in raw prerouting that hides packets from conntrack. Linux 4.10
+    /// and later (254432613c58).
     pub fn notrack(name: impl Into<String>) -> Self {
         Self::new(name, Hook::RawPrerouting, Action::Notrack)
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Direction, Frame, Out, Policy};
+use super::{Decisions, Direction, Frame, Policy};
 
 /// Several policies along one wire, the first of them next to end 0.
 ///
@@ -31,7 +31,7 @@ impl Chain {
 
     /// Carries frames on, each from the gap where it is: gap 0 is end 0, gap n
     /// follows the n-th policy.
-    fn carry(&mut self, now: Duration, mut frames: VecDeque<(usize, Frame)>, out: &mut Out) {
+    fn carry(&mut self, now: Duration, mut frames: VecDeque<(usize, Frame)>, out: &mut Decisions) {
         while let Some((gap, frame)) = frames.pop_front() {
             let next = match frame.direction {
                 Direction::There => Some(gap).filter(|&gap| gap < self.policies.len()),
@@ -41,7 +41,7 @@ impl Chain {
                 out.pass(frame);
                 continue;
             };
-            let mut step = Out::default();
+            let mut step = Decisions::default();
             self.policies[next].frame(now, frame, &mut step);
             frames.extend(behind(next, step, out));
         }
@@ -50,7 +50,7 @@ impl Chain {
 
 /// The frames that the policy at `index` passed, each with the gap where it is
 /// now.
-fn behind(index: usize, step: Out, out: &mut Out) -> impl Iterator<Item = (usize, Frame)> {
+fn behind(index: usize, step: Decisions, out: &mut Decisions) -> impl Iterator<Item = (usize, Frame)> {
     out.dropped.extend(step.dropped);
     step.passed.into_iter().map(move |frame| match frame.direction {
         Direction::There => (index + 1, frame),
@@ -59,7 +59,7 @@ fn behind(index: usize, step: Out, out: &mut Out) -> impl Iterator<Item = (usize
 }
 
 impl Policy for Chain {
-    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Decisions) {
         let gap = match frame.direction {
             Direction::There => 0,
             Direction::Back => self.policies.len(),
@@ -67,14 +67,14 @@ impl Policy for Chain {
         self.carry(now, VecDeque::from([(gap, frame)]), out);
     }
 
-    fn poll(&mut self, now: Duration, waker: &Waker, out: &mut Out) -> Option<Duration> {
+    fn poll(&mut self, now: Duration, waker: &Waker, out: &mut Decisions) -> Option<Duration> {
         // Repeat while anything moves: a frame that one policy releases may be
         // delayed, or due, in another.
         loop {
             let mut moved = false;
             let mut next: Option<Duration> = None;
             for index in 0..self.policies.len() {
-                let mut step = Out::default();
+                let mut step = Decisions::default();
                 let due = self.policies[index].poll(now, waker, &mut step);
                 next = next.into_iter().chain(due).min();
                 let frames: VecDeque<_> = behind(index, step, out).collect();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     impl Policy for Witness {
-        fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+        fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
             let seq = frame.segment().unwrap().header.seq;
             self.seen.borrow_mut().push((self.name, seq));
             if self.answers && seq == 1 {
@@ -128,7 +128,7 @@ mod tests {
             .then(witness("first", false))
             .then(witness("second", true))
             .then(witness("third", false));
-        let mut out = Out::default();
+        let mut out = Decisions::default();
         chain.frame(Duration::ZERO, segment(Direction::There, 1, None), &mut out);
         assert_eq!(seen.take(), [("first", 1), ("second", 1), ("first", 2), ("third", 1)]);
         assert_eq!(numbers(&out.passed), [2, 1]);
@@ -144,7 +144,7 @@ mod tests {
             .then(Delay::matching(second, |direction, _| direction == Direction::Back))
             .then(hold)
             .then(Discard::matching(|direction, _| direction == Direction::There));
-        let mut out = Out::default();
+        let mut out = Decisions::default();
         for (direction, seq) in [(Direction::There, 1), (Direction::Back, 2)] {
             chain.frame(Duration::ZERO, segment(direction, seq, None), &mut out);
         }

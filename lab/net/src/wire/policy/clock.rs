@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Direction, Frame, Out, Policy};
+use super::{Decisions, Direction, Frame, Policy};
 use crate::wire::segment::{self, Flags, Timestamps};
 
 /// Shifts the timestamp clock of the hosts behind one end, as the rest of the
@@ -26,7 +26,7 @@ impl ShiftTimestampClock {
 }
 
 impl Policy for ShiftTimestampClock {
-    fn frame(&mut self, _now: Duration, mut frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, mut frame: Frame, out: &mut Decisions) {
         let header = frame.segment().map(|segment| segment.header);
         if let Some((header, Timestamps { tsval, tsecr })) = header.and_then(|h| Some((h, h.timestamps?))) {
             let shifted = if frame.direction == self.sent {
@@ -50,7 +50,7 @@ impl Policy for ShiftTimestampClock {
 pub struct RemoveTimestamps;
 
 impl Policy for RemoveTimestamps {
-    fn frame(&mut self, _now: Duration, mut frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, mut frame: Frame, out: &mut Decisions) {
         segment::remove_timestamps(&mut frame.bytes);
         out.pass(frame);
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn shifted(policy: ShiftTimestampClock, frame: Frame) -> Frame {
-        let mut out = Out::default();
+        let mut out = Decisions::default();
         let mut policy = policy;
         policy.frame(Duration::ZERO, frame, &mut out);
         out.passed.remove(0)
@@ -78,7 +78,7 @@ mod tests {
         #[test]
         fn a_removed_option_is_gone(seq: u32, tsval: u32, tsecr: u32) {
             let before = segment(Direction::There, seq, Some(Timestamps { tsval, tsecr }));
-            let mut out = Out::default();
+            let mut out = Decisions::default();
             RemoveTimestamps.frame(Duration::ZERO, before.clone(), &mut out);
             let after = out.passed.remove(0);
             prop_assert_eq!(after.segment().and_then(|s| s.header.timestamps), None);
@@ -86,7 +86,7 @@ mod tests {
         }
 
         #[test]
-        fn there_and_back_is_where_it_was(ticks: u32, tsval: u32, tsecr: u32) {
+        fn a_clock_shift_is_invertible(ticks: u32, tsval: u32, tsecr: u32) {
             for direction in Direction::BOTH {
                 let frame = segment(direction, 1, Some(Timestamps { tsval, tsecr }));
                 let there = shifted(ShiftTimestampClock::new(Direction::There, ticks), frame.clone());

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Frame, Out, Policy};
+use super::{Decisions, Frame, Policy};
 
 /// Carries nothing in either direction once it is cut. Both ends keep their
 /// carrier, so neither notices that the link is dead.
@@ -36,7 +36,7 @@ impl CutHandle {
 }
 
 impl Policy for Cut {
-    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
         if self.cut.get() { out.drop(frame) } else { out.pass(frame) }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Direction, Frame, Out, Policy, Predicate, matches};
+use super::{Decisions, Direction, Frame, Policy, Predicate, matches};
 use crate::wire::segment::Segment;
 
 /// Delays matching segments, and keeps their order.
@@ -22,7 +22,7 @@ impl Delay {
 }
 
 impl Policy for Delay {
-    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Decisions) {
         if matches(&mut self.predicate, &frame) {
             // The arrivals at the two ends are not ordered with respect to each
             // other.
@@ -33,7 +33,7 @@ impl Policy for Delay {
         }
     }
 
-    fn poll(&mut self, now: Duration, _waker: &Waker, out: &mut Out) -> Option<Duration> {
+    fn poll(&mut self, now: Duration, _waker: &Waker, out: &mut Decisions) -> Option<Duration> {
         let due = self.late.partition_point(|(due, _)| *due <= now);
         self.late.drain(..due).for_each(|(_, frame)| out.pass(frame));
         self.late.front().map(|(due, _)| *due)
@@ -49,7 +49,7 @@ mod tests {
     fn a_late_segment_is_due_once() {
         let ms = Duration::from_millis;
         let mut delay = Delay::matching(ms(50), |_, segment| segment.header.seq != 3);
-        let mut out = Out::default();
+        let mut out = Decisions::default();
         // The second arrived earlier, at the other end, but is processed later.
         for (at, direction, seq) in
             [(10, Direction::There, 1), (5, Direction::Back, 2), (20, Direction::There, 3)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Direction, Frame, Out, Policy, Predicate, matches};
+use super::{Decisions, Direction, Frame, Policy, Predicate, matches};
 use crate::wire::segment::Segment;
 
 /// Holds matching segments until released.
@@ -53,7 +53,7 @@ impl HoldHandle {
 }
 
 impl Policy for Hold {
-    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
         if !self.shared.released.get() && matches(&mut self.predicate, &frame) {
             self.shared.held.borrow_mut().push(frame);
         } else {
@@ -63,7 +63,7 @@ impl Policy for Hold {
         }
     }
 
-    fn poll(&mut self, _now: Duration, waker: &Waker, out: &mut Out) -> Option<Duration> {
+    fn poll(&mut self, _now: Duration, waker: &Waker, out: &mut Decisions) -> Option<Duration> {
         self.let_go(out);
         self.shared.waker.set(Some(waker.clone()));
         None
@@ -71,7 +71,7 @@ impl Policy for Hold {
 }
 
 impl Hold {
-    fn let_go(&self, out: &mut Out) {
+    fn let_go(&self, out: &mut Decisions) {
         if self.shared.released.get() {
             self.shared.held.take().into_iter().for_each(|frame| out.pass(frame));
         }
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_release_wakes_the_wire_and_keeps_the_order() {
         let (mut hold, handle) = Hold::matching(|_, segment| segment.header.seq != 2);
-        let mut out = Out::default();
+        let mut out = Decisions::default();
         (1..=3).for_each(|seq| hold.frame(Duration::ZERO, segment(Direction::There, seq, None), &mut out));
         assert_eq!((handle.held(), numbers(&out.passed)), (2, vec![2]));
 

@@ -57,7 +57,7 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Its record in the log; `None` for a frame that was made here.
     pub(in crate::wire) record: Option<u64>,
-    /// Since when only the wire, and not its policy, has held it.
+    /// When the wire's own delay began: on arrival, or when the policy released it.
     pub(in crate::wire) since: Duration,
 }
 
@@ -74,14 +74,14 @@ impl Frame {
     }
 }
 
-/// What a policy has decided.
+/// The frames that a policy has decided to pass and to drop.
 #[derive(Default, Debug)]
-pub struct Out {
+pub struct Decisions {
     pub(in crate::wire) passed: Vec<Frame>,
     pub(in crate::wire) dropped: Vec<Frame>,
 }
 
-impl Out {
+impl Decisions {
     /// Passes `frame` on.
     pub fn pass(&mut self, frame: Frame) {
         self.passed.push(frame);
@@ -97,13 +97,13 @@ impl Out {
 pub trait Policy {
     /// Decides about `frame`, which arrived at `now`, a time of
     /// CLOCK_MONOTONIC. A frame that is neither passed nor dropped is held.
-    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out);
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Decisions);
 
     /// Returns held frames that are due at `now`, and the time of the next poll.
     ///
     /// Called after frames arrive, at the time it returned, and when `waker`,
     /// which the policy may store, is woken.
-    fn poll(&mut self, _now: Duration, _waker: &Waker, _out: &mut Out) -> Option<Duration> {
+    fn poll(&mut self, _now: Duration, _waker: &Waker, _out: &mut Decisions) -> Option<Duration> {
         None
     }
 
@@ -125,7 +125,7 @@ fn matches(predicate: &mut Predicate, frame: &Frame) -> bool {
 pub struct Pass;
 
 impl Policy for Pass {
-    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
         out.pass(frame);
     }
 }
@@ -153,7 +153,7 @@ impl Discard {
 }
 
 impl Policy for Discard {
-    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
         if matches(&mut self.predicate, &frame) { out.drop(frame) } else { out.pass(frame) }
     }
 }
@@ -171,7 +171,7 @@ impl Duplicate {
 }
 
 impl Policy for Duplicate {
-    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
         let copy =
             matches(&mut self.predicate, &frame).then(|| Frame::new(frame.direction, frame.bytes.clone()));
         out.pass(frame);
@@ -211,8 +211,8 @@ pub(super) mod tests {
     }
 
     /// What `policy` does with segments 1, 2, 3... of one direction.
-    fn three(policy: &mut dyn Policy, direction: Direction) -> Out {
-        let mut out = Out::default();
+    fn three(policy: &mut dyn Policy, direction: Direction) -> Decisions {
+        let mut out = Decisions::default();
         (1..=3).for_each(|seq| policy.frame(Duration::ZERO, segment(direction, seq, None), &mut out));
         out
     }
@@ -245,7 +245,7 @@ pub(super) mod tests {
             Box::new(ShiftTimestampClock::new(Direction::There, 1)),
         ];
         for mut policy in policies {
-            let mut out = Out::default();
+            let mut out = Decisions::default();
             policy.frame(Duration::ZERO, arp.clone(), &mut out);
             assert_eq!(out.passed, std::slice::from_ref(&arp));
         }

@@ -411,7 +411,7 @@ mod tests {
         }
 
         #[test]
-        fn there_and_back_is_where_it_was(from in timestamps(), to in timestamps()) {
+        fn set_and_set_back_restores_the_frame(from in timestamps(), to in timestamps()) {
             let segment = Segment { header: Header { timestamps: Some(from), ..header() }, payload: b"abc" };
             let before = segment.frame(MACS).unwrap();
             let mut frame = before.clone();

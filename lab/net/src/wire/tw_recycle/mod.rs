@@ -16,8 +16,8 @@
 //!   orphan keeps FIN_WAIT2 for a tcp_fin_timeout of 60 s.
 //!
 //! A SYN for a connection that the server still knows, even in TIME_WAIT, is left
-//! to the server. The recycled TIME_WAIT lasts 3.5 RTO in the model; in the
-//! kernel behind the model it lasts the full 60 s.
+//! to the server. In an old kernel a recycled TIME_WAIT lasts 3.5 RTO, and so does
+//! the model's; the real server behind it keeps TIME_WAIT for 60 s.
 //!
 //! - net/ipv4/tcp_minisocks.c, tcp_time_wait(): when a stamp is kept
 //! - net/ipv4/tcp_metrics.c, tcp_remember_stamp(), tcp_peer_is_proven()
@@ -35,7 +35,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::policy::{Direction, Frame, Out, Policy};
+use super::policy::{Decisions, Direction, Frame, Policy};
 use super::segment::{Header, Segment};
 use connection::{Change, Connection, TCP_PAWS_WINDOW, older};
 
@@ -51,11 +51,12 @@ const STAMPS: usize = 4096;
 /// Which kernel's check to apply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
-    /// Mainline 3.6 to 3.10: a stamp per peer; a SYN without timestamps is not
-    /// checked.
+    /// Mainline 3.6 to 3.16: a stamp per peer; a SYN without timestamps is not
+    /// checked. 3.14 to 3.16 have a stamp per peer and server address
+    /// (795709af1513), which makes no difference to a server with one address.
     V3_10,
-    /// 4.x to 4.11, and RHEL 7: a stamp per peer and server address; a SYN
-    /// without timestamps is dropped while there is a stamp.
+    /// Mainline 3.17 (a26552afe894) to 4.11, and RHEL 7: a stamp per peer and
+    /// server address; a SYN without timestamps is dropped while there is a stamp.
     V4,
 }
 
@@ -212,7 +213,7 @@ impl Model {
 
     /// tcp_remember_stamp(): a lower timestamp never replaces a fresh one.
     fn remember(&mut self, now: Duration, key: Key, new: Stamp) {
-        // A stamp older than 60 s neither drops a SYN nor keeps a newer one from
+        // A stamp older than the window neither drops a SYN nor keeps a newer one from
         // being stored.
         let window = self.paws_window;
         self.stamps.retain(|_, stamp| age(now, *stamp) <= window);
@@ -289,7 +290,7 @@ impl TwRecycleHandle {
 }
 
 impl Policy for TwRecycle {
-    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Out) {
+    fn frame(&mut self, now: Duration, frame: Frame, out: &mut Decisions) {
         let from = if frame.direction == self.server { Side::Client } else { Side::Server };
         let verdict = frame
             .segment()

@@ -1,10 +1,10 @@
 //! Captures every frame of a namespace.
 //!
 //! A capture is a packet socket with a ring, in a thread with [its own descriptor
-//! table](apart). The kernel makes the closer of such a socket wait for two RCU
-//! grace periods (net/packet/af_packet.c: packet_release, packet_set_ring). When
-//! a process with one socket for each of its hosts is killed, these waits must
-//! not add up. The ring is mapped only while it is read: a mapping belongs to the
+//! table](spawn_with_one_descriptor). The kernel makes the closer of such a socket
+//! wait for two RCU grace periods (net/packet/af_packet.c: packet_release,
+//! packet_set_ring). When a process with one socket for each of its hosts is
+//! killed, these waits must not add up. The ring is mapped only while it is read: a mapping belongs to the
 //! whole process, and keeps the socket open. Mapped memory counts as resident, so
 //! rings are read one after the other, however many there are.
 
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::namespace::{Namespace, apart};
-use crate::packet::ring::{self, Open, Seen};
+use crate::namespace::{Namespace, spawn_with_one_descriptor};
+use crate::packet::ring::{self, CapturedFrame, Open};
 use crate::packet::slots::Shape;
 use crate::wire::all as wires;
 use faultlab_base::error::{Error, Result};
@@ -26,24 +26,24 @@ const SHAPE: Shape = Shape { slot: 256, blocks: 4 };
 
 /// The capture of a namespace, until dropped.
 #[derive(Debug)]
-pub(crate) struct Lookout {
+pub(crate) struct HostCapture {
     place: String,
     /// Disconnects once the capture runs, or has failed.
     opened: Receiver<()>,
-    ask: Sender<Duration>,
-    answer: Receiver<Result<Looked>>,
+    request: Sender<Duration>,
+    answer: Receiver<Result<HostFrames>>,
 }
 
 /// The result of a capture.
 #[derive(Debug)]
-pub(crate) struct Looked {
+pub(crate) struct HostFrames {
     /// The captured frames, in order.
-    pub(crate) frames: Vec<Seen>,
+    pub(crate) frames: Vec<CapturedFrame>,
     /// How many more frames there were that did not fit into the ring.
     pub(crate) lost: u64,
 }
 
-impl Lookout {
+impl HostCapture {
     /// Starts a capture on every interface of `ns`, including later ones.
     ///
     /// # Errors
@@ -52,44 +52,45 @@ impl Lookout {
         let place = format!("capture in {}", ns.name());
         let socket = ring::socket(ns, &place)?;
         let (tell_opened, opened) = channel();
-        let (ask, asked) = channel();
+        let (request, requested) = channel();
         let (tell, answer) = channel();
         let at = place.clone();
         let live = move |socket| {
             let filled = fill(&at, Socket::from(socket));
             drop(tell_opened);
-            let Ok(ahead) = asked.recv() else { return };
-            let _ = match filled.and_then(|(socket, shape)| read(at, socket, shape, ahead)) {
+            let Ok(wall_offset) = requested.recv() else { return };
+            let _ = match filled.and_then(|(socket, shape)| read(at, socket, shape, wall_offset)) {
                 // The socket is closed after the result was sent: nobody waits for that.
-                Ok((looked, _socket)) => tell.send(Ok(looked)),
+                Ok((frames, _socket)) => tell.send(Ok(frames)),
                 Err(error) => tell.send(Err(error)),
             };
         };
-        apart(socket.into(), live).map_err(|e| Error::kernel(&place, "start a thread", e))?;
-        Ok(Self { place, opened, ask, answer })
+        spawn_with_one_descriptor(socket.into(), live)
+            .map_err(|e| Error::kernel(&place, "start a thread", e))?;
+        Ok(Self { place, opened, request, answer })
     }
 
-    /// Waits until the capture runs, or has failed, which `end`
-    /// reports.
+    /// Waits until the capture runs, or has failed, which `end` reports.
     pub(crate) fn ready(&self) {
         let _ = self.opened.recv();
     }
 
-    /// Makes the thread read its ring. `ahead` is the offset of the [wall
-    /// clock](crate::packet::clock::ahead).
-    pub(crate) fn stop(&self, ahead: Duration) {
+    /// Makes the thread read its ring, when no other ring is being read. Until
+    /// then the kernel goes on filling it. `wall_offset` is the [offset of the wall
+    /// clock](crate::packet::clock::wall_offset).
+    pub(crate) fn start_reading(&self, wall_offset: Duration) {
         // A thread that has ended has sent its result, or never will.
-        let _ = self.ask.send(ahead);
+        let _ = self.request.send(wall_offset);
     }
 
-    /// The frames captured until the stop.
+    /// The frames in the ring when it was read, which is after `start_reading`.
     ///
     /// # Errors
     /// If there was no memory for a ring, or it cannot be read.
-    pub(crate) fn end(self) -> Result<Looked> {
+    pub(crate) fn end(self) -> Result<HostFrames> {
         loop {
             match self.answer.recv_timeout(Duration::from_millis(1)) {
-                Ok(looked) => return looked,
+                Ok(frames) => return frames,
                 Err(RecvTimeoutError::Timeout) => wires::carry(),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Error::Lab(format!("{}: its thread has ended", self.place)));
@@ -108,13 +109,13 @@ fn fill(place: &str, socket: Socket) -> Result<(Socket, Shape)> {
 }
 
 /// Reads a ring while no other is mapped.
-fn read(place: String, socket: Socket, shape: Shape, ahead: Duration) -> Result<(Looked, Socket)> {
+fn read(place: String, socket: Socket, shape: Shape, wall_offset: Duration) -> Result<(HostFrames, Socket)> {
     static ONE: Mutex<()> = Mutex::new(());
     // The mutex guards no state that a panic could leave inconsistent.
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ring = Open::over(place, socket, shape)?;
-    let frames = std::iter::from_fn(|| ring.look(ahead)).collect();
+    let frames = std::iter::from_fn(|| ring.next_captured(wall_offset)).collect();
     let lost = ring.lost()?;
     // Keep the socket open: closing it here would wait for a grace period.
-    Ok((Looked { frames, lost }, ring.unmap()))
+    Ok((HostFrames { frames, lost }, ring.unmap()))
 }
