@@ -188,7 +188,7 @@ pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
         let (Some(close), Some(request)) = (close, request) else { continue };
         let asked = request.first().at;
         let closed = close.first().at.saturating_sub(asked);
-        let answer = arm.journeys.answered(reset).filter(|answer| answer.length > 0);
+        let answer = arm.journeys.answered_by(reset).filter(|answer| answer.length > 0);
         let Some(answer) = answer.filter(|a| a.last().until > close.first().at && closed >= WAITED) else {
             continue;
         };

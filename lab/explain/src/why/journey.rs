@@ -108,7 +108,7 @@ impl<'a> Journeys<'a> {
     }
 
     /// The segment that a RST answers, by its sequence numbers.
-    pub(super) fn answered(&self, reset: &Journey<'a>) -> Option<&Journey<'a>> {
+    pub(super) fn answered_by(&self, reset: &Journey<'a>) -> Option<&Journey<'a>> {
         reset.answers.map(|answered| &self.all[answered])
     }
 

@@ -20,7 +20,7 @@ pub(super) fn resets(arm: &Arm<'_>) -> Vec<Finding> {
 
 fn unknown_connection<'a>(arm: &Arm<'a>, reset: &Journey<'a>, kind: String) -> Option<Finding> {
     let (host, leg) = (reset.sender()?, reset.first());
-    let cause = arm.journeys.answered(reset)?;
+    let cause = arm.journeys.answered_by(reset)?;
     let spoke = |j: &&Journey<'_>| !j.has(Flags::RST) && j.first().at < leg.at;
     if arm.journeys.departures(host, reset.endpoints()).any(|j| spoke(&j)) {
         return None;
