@@ -26,7 +26,7 @@ fn syns(dropped: &[Dropped], port: u16) -> Vec<&Dropped> {
 
 fn a_refused_syn_has_no_socket() {
     alone_async(|| async {
-        let drops = applicable(Attached::attach().and_then(Attached::here));
+        let drops = applicable(Attached::attach().and_then(Attached::listen));
         let begun = now();
         let network = applicable(Network::build(two_hosts()).await);
         let (one, other) = (network.host("one").namespace(), network.host("other").namespace());
@@ -46,7 +46,7 @@ fn a_refused_syn_has_no_socket() {
 
 fn a_rule_drops_and_nobody_else() {
     alone_async(|| async {
-        let drops = applicable(Attached::attach().and_then(Attached::here));
+        let drops = applicable(Attached::attach().and_then(Attached::listen));
         let begun = now();
         let rule = Rule::drop("no 82").on(Hook::Input).tcp();
         let network = applicable(Network::build(two_hosts().rule("other", rule)).await);
@@ -65,7 +65,7 @@ fn a_rule_drops_and_nobody_else() {
 
 fn a_note_is_of_its_namespace() {
     alone_async(|| async {
-        let drops = applicable(Attached::attach().and_then(Attached::here));
+        let drops = applicable(Attached::attach().and_then(Attached::listen));
         let begun = now();
         let network = applicable(Network::build(two_hosts()).await);
         let (one, other) = (network.host("one").namespace(), network.host("other").namespace());

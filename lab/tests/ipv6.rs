@@ -128,7 +128,10 @@ fn a_masqueraded_connection_is_seen_by_all() {
             all.iter().filter_map(|hop| Some((&all[hop.before?].packet, &hop.packet))).collect();
         // Half of the hops continue on a second link.
         assert_eq!(2 * translated.len(), all.len());
-        assert_eq!((translated[0].0.ends(), translated[0].1.ends()), ((own, service), (seen, service)));
+        assert_eq!(
+            (translated[0].0.endpoints(), translated[0].1.endpoints()),
+            ((own, service), (seen, service))
+        );
         assert_eq!(probed(&capture, &all).len(), 1);
         // Long lines are folded, next to the columns of the hosts.
         let ladder = Ladder::of(&capture).text().replace('│', " ");

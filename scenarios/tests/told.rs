@@ -125,7 +125,7 @@ fn why_tells_the_reason_of_a_reset() {
 fn why_tells_the_reason_of_a_timeout() {
     let told = told("run time-wait-port-reuse --arm rst-dropped --why");
     let (_, told) = told.split_once("rst-dropped, why: SYN ").expect("an explanation");
-    assert!(told.contains(" was met by an ACK of server "), "{told}");
+    assert!(told.contains(" was answered with an ACK by server "), "{told}");
     assert!(told.contains(", the last from 192.0.2.1 to server, "), "{told}");
     // PAWSEstab before 6.18.
     assert!(told.contains("server counted PAWS"), "{told}");

@@ -178,20 +178,20 @@ async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
 fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     let control = outcome.arms.iter().zip(recordings).find(|(arm, _)| arm.kind == ArmKind::Control);
     let control = control.and_then(|(_, recording)| recording.as_ref());
-    let shown = control.map(|recording| Reasons::of(recording, None));
+    let reasons_of_control = control.map(|recording| Reasons::of(recording, None));
     for (arm, recording) in outcome.arms.iter_mut().zip(recordings) {
         let Some(recording) = recording else { continue };
         if arm.kind != ArmKind::Control {
-            arm.why = Reasons::of(recording, control).beside(shown.as_ref());
+            arm.why = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
         } else if !outcome.control_is_healthy {
-            arm.why = shown.iter().flat_map(|reasons| reasons.beside(None)).collect();
+            arm.why = reasons_of_control.iter().flat_map(|reasons| reasons.beside(None)).collect();
         }
     }
 }
 
-/// Judges the played arms in this era: the verdict by difference, and whether it is
-/// as expected. The result depends only on the table, so it can be computed again
-/// from the table.
+/// Judges the played arms in this era: sets the outcome's verdict, which is by
+/// difference, and whether it is as expected. The result depends only on the table, so
+/// the machine that started a guest computes it again from the guest's table.
 pub fn judged(
     outcome: &mut Outcome,
     scenario: &Scenario,

@@ -32,7 +32,8 @@ pub struct ScriptedArm {
 /// The probes of one arm, in progress.
 pub type Play<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// A play with its conduct, whose type is hidden from the engine.
+/// A play with its conduct. The conducts of scenarios have different types: as a
+/// `dyn Script`, [`Conducted`] hides its type from the engine.
 trait Script {
     fn play<'a>(&'a self, stage: &'a Stage<'a>) -> Play<'a>;
 }

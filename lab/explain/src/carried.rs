@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::hops::{Packet, What};
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::Identity;
-use faultlab_net::wire::{Direction, Fate, Origin, Record};
+use faultlab_net::wire::{Direction, Fate as WireFate, Origin, Record};
 
 /// Marks the frames sent from either end of a wire, each end a host and an interface,
 /// with what the wire did with them. Of equal segments, the first that was sent is
@@ -16,7 +16,7 @@ pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) 
         let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {
             continue;
         };
-        let mut met: HashMap<Identity, VecDeque<Fate>> = HashMap::new();
+        let mut met: HashMap<Identity, VecDeque<WireFate>> = HashMap::new();
         for record in records.iter().filter(|r| r.direction == direction && r.origin == Origin::End) {
             if let Some(header) = record.header {
                 met.entry(header.identity(record.length)).or_default().push_back(record.fate);
@@ -32,9 +32,9 @@ pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) 
                     since.push(frame);
                     continue;
                 }
-                Some(Fate::Passed { .. }) => Some(Carried::Passed),
-                Some(Fate::Held) => Some(Carried::Held),
-                Some(Fate::Dropped | Fate::Unsent) => Some(Carried::Lost),
+                Some(WireFate::Passed { .. }) => Some(Carried::Passed),
+                Some(WireFate::Held) => Some(Carried::Held),
+                Some(WireFate::Dropped | WireFate::Unsent) => Some(Carried::Lost),
             };
             since.clear();
         }
@@ -50,14 +50,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hops::hops;
     use crate::hops::made::{crossing, header};
+    use crate::hops::{Fate, hops};
     use faultlab_net::capture::End;
     use faultlab_net::wire::segment::Flags;
 
     /// The fates of the first and the second of two equal resets, given these records
     /// of the wire; only one of them arrives.
-    fn fates(said: &[Fate]) -> Vec<crate::hops::Fate> {
+    fn fates(said: &[WireFate]) -> Vec<Fate> {
         let end = |host: &str, interface: &str| End {
             host: host.into(),
             interface: interface.into(),
@@ -76,7 +76,7 @@ mod tests {
             until: Duration::from_secs(60),
             ..Capture::default()
         };
-        let record = |&fate: &Fate| Record {
+        let record = |&fate: &WireFate| Record {
             at: Duration::ZERO,
             direction: Direction::There,
             origin: Origin::End,
@@ -91,11 +91,11 @@ mod tests {
 
     #[test]
     fn what_the_wire_dropped_is_lost_and_the_other_arrived() {
-        use crate::hops::Fate::{Arrived, Lost, UnderWay};
-        let passed = Fate::Passed { at: Duration::ZERO };
-        assert_eq!(fates(&[Fate::Dropped, passed]), [Lost, Arrived]);
-        assert_eq!(fates(&[passed, Fate::Dropped]), [Arrived, Lost]);
-        assert_eq!(fates(&[passed, Fate::Held]), [Arrived, Lost]);
+        use Fate::{Arrived, Lost, UnderWay};
+        let passed = WireFate::Passed { at: Duration::ZERO };
+        assert_eq!(fates(&[WireFate::Dropped, passed]), [Lost, Arrived]);
+        assert_eq!(fates(&[passed, WireFate::Dropped]), [Arrived, Lost]);
+        assert_eq!(fates(&[passed, WireFate::Held]), [Arrived, Lost]);
         // A frame that the wire passed on is not lost: the wire keeps the order.
         assert_eq!(fates(&[passed, passed]), [Arrived, UnderWay]);
         // The wire has not received the second yet.

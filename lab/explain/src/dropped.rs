@@ -1,4 +1,4 @@
-//! Marks the frames of a capture that the kernel dropped with the reason.
+//! Marks, in a capture, the frames that the kernel dropped, each with its reason.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -29,10 +29,10 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
             Fate::Lost if hop.carried == Some(Carried::Held) => {
                 say(left, format!("held by the wire to {to}"));
             }
-            Fate::Lost => say(left, format!("lost on the wire to {to}: it arrives nowhere")),
+            Fate::Lost => say(left, format!("lost on the link to {to}: it arrives nowhere")),
             // The kernel gave the reason already.
             Fate::Dropped if hop.comment.is_some() => {}
-            Fate::Dropped => say(arrived, format!("dropped by {to}: it arrives here and never leaves again")),
+            Fate::Dropped => say(arrived, format!("dropped by {to}, which did not forward it")),
             Fate::Made => say(arrived, format!("made by the wire: it never left {from}")),
         }
         if let Some(first) = hop.first.and_then(|first| number(&hops[first])) {

@@ -14,7 +14,7 @@ use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header};
 
 /// The source and destination of a packet.
-pub type Way = (SocketAddr, SocketAddr);
+pub type Endpoints = (SocketAddr, SocketAddr);
 
 /// The packets of a capture, and what happened to each.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub enum Translation {
         /// The first hop that was translated.
         unlike: usize,
         /// The addresses after the last translation.
-        was: Way,
+        was: Endpoints,
     },
 }
 
@@ -91,13 +91,13 @@ fn resets<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Option<Reset<'a>>> {
         tcp(&hop.packet).filter(|header| header.flags.contains(Flags::RST))?;
         let origin = way::origin(hops, hop);
         let maker = origin.left.map(|(end, _)| capture.ends[end].host.as_str());
-        Some(Reset { maker, answers: answered(capture, hops, origin) })
+        Some(Reset { maker, answers: answered_by_reset(capture, hops, origin) })
     };
     hops.iter().map(made).collect()
 }
 
 /// The hop that a RST answers, by its sequence numbers.
-fn answered(capture: &Capture, hops: &[Hop], reset: &Hop) -> Option<usize> {
+fn answered_by_reset(capture: &Capture, hops: &[Hop], reset: &Hop) -> Option<usize> {
     let (header, (end, at)) = (tcp(&reset.packet)?, reset.left?);
     let host = &capture.ends[end].host;
     let answers = |(_, hop): &(usize, &Hop)| {
@@ -125,20 +125,20 @@ fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
     }
     // By host and flow: the first translated hop, and the addresses after the last
     // translation.
-    let mut known: HashMap<(&str, Way), (usize, Way)> = HashMap::new();
+    let mut known: HashMap<(&str, Endpoints), (usize, Endpoints)> = HashMap::new();
     let of = |(number, hop): (usize, &Hop)| {
         let (end, _) = hop.arrived?;
-        let (host, way) = (capture.ends[end].host.as_str(), hop.packet.ends());
+        let (host, endpoints) = (capture.ends[end].host.as_str(), hop.packet.endpoints());
         match next[number] {
-            Some(next) if hops[next].packet.ends() != way => {
-                let became = hops[next].packet.ends();
-                let known = known.entry((host, way)).or_insert((next, became));
+            Some(next) if hops[next].packet.endpoints() != endpoints => {
+                let became = hops[next].packet.endpoints();
+                let known = known.entry((host, endpoints)).or_insert((next, became));
                 known.1 = became;
                 Some(Translation::Made { first: known.0 })
             }
             // A packet for the host itself was not to be forwarded.
             None if !hop.stays && hop.fate != Fate::Dropped => None,
-            _ => known.get(&(host, way)).map(|&(unlike, was)| Translation::Missing { unlike, was }),
+            _ => known.get(&(host, endpoints)).map(|&(unlike, was)| Translation::Missing { unlike, was }),
         }
     };
     hops.iter().enumerate().map(of).collect()

@@ -25,7 +25,8 @@ use faultlab_base::error::{Error, Result};
 const PLACE: &str = "kernel log";
 const PATH: &str = "/dev/kmsg";
 
-/// kernel/printk: CONSOLE_EXT_LOG_MAX. A larger record fails with EINVAL.
+/// kernel/printk: CONSOLE_EXT_LOG_MAX. read() into a smaller buffer than the record
+/// fails with EINVAL.
 const RECORD_MAX: usize = 8192;
 
 /// A reader of the kernel log.
@@ -199,10 +200,10 @@ impl Record {
         Some(Waiting { device: device.to_owned(), usage_count: rest[..end].parse().ok()? })
     }
 
-    /// The message `nf_conntrack: table full, dropping packet`, without the namespace
-    /// number that 6.17 and later add and that varies, and with the module's name
-    /// only once, although some kernels since 4.4 print it twice. `None` for any
-    /// other.
+    /// The message `nf_conntrack: table full, dropping packet` without what varies on
+    /// one kernel: 6.17 and later add `in netns` and a number, which reads `N` here.
+    /// The module's name stands only once, although some kernels since 4.4 print it
+    /// twice. `None` for any other message.
     #[must_use]
     pub fn conntrack_table_full(&self) -> Option<String> {
         const MODULE: &str = "nf_conntrack: ";
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_conntrack_table_is_told_alike_by_every_kernel() {
+    fn a_full_conntrack_table_is_told_without_what_varies_on_one_kernel() {
         let told = |text: &str| record(format!("4,1,2,-;{text}\n").as_bytes()).conntrack_table_full();
         let plain = "nf_conntrack: table full, dropping packet";
         assert_eq!(told(plain).as_deref(), Some(plain));

@@ -1,4 +1,4 @@
-//! The kernel's reports about itself: its log, and the packets that it drops.
+//! What the kernel reports: its log, and the packets that it drops.
 
 use super::drops::{Attached, SharedDrops};
 use super::kernel_log::KernelLog;
@@ -35,7 +35,7 @@ impl Opened {
     /// opened.
     #[must_use]
     pub fn listen(self) -> Voice {
-        let drops = self.drops.and_then(Result::ok).map(Attached::here);
+        let drops = self.drops.and_then(Result::ok).map(Attached::listen);
         Voice { log: SharedLog::new(self.log.ok()), drops: drops.and_then(Result::ok).unwrap_or_default() }
     }
 
@@ -44,7 +44,7 @@ impl Opened {
     /// # Errors
     /// For each, why not.
     pub fn silences(self) -> (Result<()>, Result<()>) {
-        let drops = self.drops.map_or(Ok(()), |attached| attached?.here().map(drop));
+        let drops = self.drops.map_or(Ok(()), |attached| attached?.listen().map(drop));
         (self.log.map(drop), drops)
     }
 }

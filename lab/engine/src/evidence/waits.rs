@@ -13,9 +13,9 @@ use faultlab_net::network::Network;
 use faultlab_net::network::pending::Wanted;
 
 /// Anything shorter does not count as a wait.
-const SOON: Duration = Duration::from_secs(1);
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// The longest interval between two samples.
-const SELDOM: Duration = Duration::from_secs(64);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(64);
 
 /// The observed waits of a network.
 #[derive(Debug, Default)]
@@ -27,14 +27,14 @@ pub struct Waits {
 impl Waits {
     /// Samples the waits as long as there are any, after one second, two, four and so
     /// on. Wakes up for nothing else.
-    pub async fn look(&self, network: &Network) -> Infallible {
+    pub async fn sample(&self, network: &Network) -> Infallible {
         let Some(pending) = network.pending() else { return std::future::pending().await };
         loop {
             pending.more().await;
-            let mut pause = SOON;
+            let mut pause = SHORTEST_WAIT;
             loop {
                 sleep(pause).await;
-                if pending.now().iter().filter(|wanted| self.see(wanted)).count() == 0 {
+                if pending.now().iter().filter(|wanted| self.record(wanted)).count() == 0 {
                     break;
                 }
                 for task in task::of_kernel() {
@@ -42,19 +42,19 @@ impl Waits {
                     known.retain(|other| other.stack != task.stack);
                     known.push(task);
                 }
-                pause = (2 * pause).min(SELDOM);
+                pause = (2 * pause).min(LONGEST_INTERVAL);
             }
         }
     }
 
     /// Records a wait. Returns whether it continues.
-    fn see(&self, one: &Rc<Wanted>) -> bool {
+    fn record(&self, one: &Rc<Wanted>) -> bool {
         let task = one.task.get().map(|place| task::at(place));
         if task == Some(None) {
             return false;
         }
         let waited = one.since.elapsed();
-        if waited >= SOON {
+        if waited >= SHORTEST_WAIT {
             let (host, what) = (one.host.clone(), one.what.clone());
             let wait = Wait { host, what, waited, task: task.flatten() };
             let mut waits = self.waits.borrow_mut();

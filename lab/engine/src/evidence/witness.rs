@@ -51,7 +51,7 @@ impl Witness {
         })
     }
 
-    /// Waits until the witness will observe everything from now on.
+    /// Returns when observation has started on every host.
     pub fn ready(&self) {
         self.tap.ready();
     }

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_that_nobody_waits_for_is_a_zombie() {
+    async fn an_exited_child_that_was_not_reaped_is_a_zombie() {
         // SAFETY: the child does nothing.
         #[allow(unsafe_code, reason = "see SAFETY")]
         let child = unsafe { Child::begin(c"nothing", || libc::ENODEV) }.expect("a process");

@@ -12,7 +12,7 @@ pub enum Hold {
 }
 
 impl Hold {
-    /// Ends it, as a signal to the program would.
+    /// Kills the process.
     pub async fn end(self) {
         match self {
             Self::Device(holder) => holder.end(),

@@ -91,7 +91,7 @@ impl Holder {
         Ok(holder)
     }
 
-    /// Ends the hold as a signal to the program would.
+    /// Kills the process, as dropping it does.
     pub fn end(self) {
         drop(self);
     }

@@ -31,7 +31,8 @@ pub fn delete(namespace: &Namespace, name: &str) -> io::Result<()> {
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelLink(named(name)))
 }
 
-/// The result of a request in a word: pending, done, or the error.
+/// A word for the result of a request: `waits` if there is none yet, `done`, or the
+/// error.
 #[must_use]
 pub fn met(answer: Option<&io::Result<()>>) -> &'static str {
     match answer {
@@ -73,7 +74,8 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
     Ok(child)
 }
 
-/// Moves a link to another namespace.
+/// Moves a link to another namespace, with RTM_NEWLINK, as `ip link set netns` does. It
+/// keeps its name.
 ///
 /// # Errors
 /// The kernel's error.
@@ -99,7 +101,8 @@ pub fn add_veth(namespace: &Namespace, name: &str, there: &Namespace, peer: &str
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewLink(message))
 }
 
-/// Moves a link to another namespace. It keeps its name.
+/// The same as [`move_to`], but with RTM_SETLINK, as programs do that use the Go
+/// package vishvananda/netlink.
 ///
 /// # Errors
 /// The kernel's error.

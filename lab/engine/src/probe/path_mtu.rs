@@ -13,12 +13,12 @@ use faultlab_net::topology::Family;
 /// Nothing listens on this port, and nothing is sent to it.
 const PORT: u16 = 9;
 
-/// A program that asks the kernel for the MTU of paths, and sends nothing.
+/// A UDP socket that asks the kernel for the MTU of paths, and sends nothing.
 #[derive(Debug)]
 pub struct PathMtu(UdpSocket);
 
 impl PathMtu {
-    /// Creates a program on a host.
+    /// Opens the socket on a host.
     ///
     /// # Errors
     /// If no socket can be created.

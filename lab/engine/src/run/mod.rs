@@ -119,13 +119,13 @@ impl<'a> ArmRun<'a> {
     pub fn observed(&self) -> Map<String> {
         let seen = self.stage.seen.borrow();
         let mut cells = seen.observations.clone();
-        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be seen: {why}")));
+        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be observed: {why}")));
         cells
     }
 
     /// Prepares the network in its current state for another play: the wires of the
-    /// last play end, and the kernel's flows are flushed. Changes made by others
-    /// stay, and so do their sockets.
+    /// last play end, and the kernel's flows are flushed. What the person in the
+    /// shell changed stays, with that person's sockets.
     ///
     /// # Errors
     /// If the flows cannot be flushed.
@@ -180,13 +180,15 @@ impl<'a> ArmRun<'a> {
         for (_, wire) in self.stage.wires.borrow().iter() {
             let lost = wire.lost()?;
             if lost > 0 {
-                return Err(Error::Lab(format!("a wire lost {lost} frames that it was not told to lose")));
+                return Err(Error::Lab(format!(
+                    "a wire lost {lost} frames that its policy did not drop: its receive ring was full"
+                )));
             }
         }
         Ok(())
     }
 
-    /// Waits until the witness will capture everything from now on.
+    /// Returns when the witness, if there is one, captures everything.
     pub fn await_witness(&self) {
         if let Some(Ok(witness)) = &self.stage.witness {
             witness.ready();
@@ -196,7 +198,7 @@ impl<'a> ArmRun<'a> {
     /// Samples the arm's waits, for ever.
     pub async fn watch_waits(&self) -> Infallible {
         match &self.stage.witness {
-            Some(Ok(witness)) => witness.waits().look(&self.stage.network).await,
+            Some(Ok(witness)) => witness.waits().sample(&self.stage.network).await,
             Some(Err(_)) | None => std::future::pending().await,
         }
     }

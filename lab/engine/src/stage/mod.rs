@@ -1,4 +1,4 @@
-//! A running arm: its network, and the observations so far.
+//! A running arm as its play sees it: its network, and the observations so far.
 
 pub(crate) mod session;
 
@@ -27,8 +27,8 @@ use session::ShellSession;
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What an outcome includes of the captures. An unexpected outcome is always
-/// explained.
+/// What an outcome includes of the captures. If its arms are captured, an unexpected
+/// outcome is always explained.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct CaptureOptions {
     /// Whether the outcome includes the frames.
@@ -75,7 +75,8 @@ pub struct Stage<'a> {
     pub(crate) before: RefCell<Vec<Counters>>,
     pub(crate) seen: RefCell<Seen>,
     pub(crate) wires: RefCell<Vec<([String; 2], Rc<Wire>)>>,
-    /// `None` without a witness; otherwise the witness, or why there can be none.
+    /// `None` if captures are off; an error if the witness could not start, which does
+    /// not fail the arm.
     pub(crate) witness: Option<Result<Witness>>,
     /// The shell session beside the arm, if any.
     pub(crate) session: Option<ShellSession>,

@@ -21,7 +21,9 @@ pub use sides::between;
 /// How long a packet may be in flight when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What happened to a packet on a link.
+/// What happened to a packet on a link, as far as the capture shows. What a wire did
+/// with a frame is a [`Carried`]; the wire itself records it as another
+/// [`Fate`](faultlab_net::wire::Fate).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It arrived.
@@ -53,8 +55,8 @@ pub struct Hop {
     /// The hop, as a position among all, that brought the packet to the host that it
     /// leaves.
     pub before: Option<usize>,
-    /// For a retransmission, the first hop of the original: on this link, or else on
-    /// the sender's.
+    /// For a retransmission, the hop of the original on this link; if the original
+    /// never reached this link, its hop on the sender's link.
     pub first: Option<usize>,
     /// Whether it arrived at a host with several links, early enough to be forwarded,
     /// and was not.
@@ -124,7 +126,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
             let left = waiting.and_then(|waiting| {
                 let other = |h: usize| {
                     let left: &Hop = &hops[h];
-                    (left.packet.macs, left.packet.ends()) == (packet.macs, packet.ends())
+                    (left.packet.macs, left.packet.endpoints()) == (packet.macs, packet.endpoints())
                         && left.left.is_some_and(|(end, _)| host(end) != host(frame.end))
                 };
                 let passed = |h: usize| hops[h].carried.is_some();
@@ -156,8 +158,8 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         }
         hops.push(hop);
     }
-    // Sockets are closed at the end, and nobody waits for the answers: whatever left
-    // after the last arrival.
+    // At the end, the arm closes its sockets, and nothing waits for what they send
+    // then. The last packets to arrive are not known to be dropped.
     let last = hops.iter().filter_map(|hop| hop.arrived).map(|(_, at)| at).max().unwrap_or_default();
     let ending = |at: Duration| !capture.until.is_zero() && at >= last && at + UNDER_WAY >= capture.until;
     end_with_the_arm(capture, &mut hops);

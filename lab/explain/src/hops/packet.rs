@@ -125,7 +125,7 @@ impl Packet {
 
     /// Source and destination, with the ports or 0.
     #[must_use]
-    pub fn ends(&self) -> (SocketAddr, SocketAddr) {
+    pub fn endpoints(&self) -> (SocketAddr, SocketAddr) {
         let (src, dst) = match &self.what {
             What::Tcp(h, _) => return (h.src, h.dst),
             What::Udp(src, dst, _) => (*src, *dst),
@@ -139,7 +139,7 @@ impl Packet {
     pub fn addresses(&self) -> (String, String) {
         match &self.what {
             What::Tcp(..) | What::Udp(..) => {
-                let (src, dst) = self.ends();
+                let (src, dst) = self.endpoints();
                 (src.to_string(), dst.to_string())
             }
             What::Icmp(_) | What::Fragment => (self.src.to_string(), self.dst.to_string()),

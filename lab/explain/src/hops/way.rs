@@ -59,24 +59,24 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
             }
         }
     }
-    let answered = answered(capture, hops);
+    let own = own_conversations(capture, hops);
     for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Dropped) {
         let host = hop.arrived.map(|(end, _)| capture.ends[end].host.as_str());
-        if host.is_some_and(|host| answered.contains(&(host, hop.packet.ends()))) {
+        if host.is_some_and(|host| own.contains(&(host, hop.packet.endpoints()))) {
             hop.fate = Fate::Arrived;
         }
     }
 }
 
-/// By host, the answers that it expects, as source and destination: the reverse of
-/// what it sent itself, with the destination as the sending host addressed it. Such a
-/// packet is for the host, even if it translates the address. A RST does not count: a
-/// rule may have sent it.
-fn answered<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddr, SocketAddr))> {
+/// For each host, the source and destination of the segments that belong to its own
+/// conversations: the reverse of every segment that it sent itself, earlier or later.
+/// Such a segment was for the host and was not dropped, even if the host does not have
+/// the address. A RST does not make a conversation: a rule may have sent it.
+fn own_conversations<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddr, SocketAddr))> {
     let speaks = |what: &What| matches!(what, What::Tcp(header, _) if !header.flags.contains(Flags::RST));
     let own = hops.iter().filter(|hop| hop.before.is_none() && speaks(&hop.packet.what));
     let back = own.filter_map(|hop| {
-        let ((end, _), (src, dst)) = (hop.left?, hop.packet.ends());
+        let ((end, _), (src, dst)) = (hop.left?, hop.packet.endpoints());
         Some((capture.ends[end].host.as_str(), (dst, src)))
     });
     back.collect()

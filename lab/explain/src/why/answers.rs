@@ -8,14 +8,17 @@ use super::{Arm, Finding, Rank, counters, flow, name, seconds};
 use crate::hops::Fate;
 use faultlab_net::wire::segment::{Flags, Header};
 
-/// A later segment is not an answer, and a connection that ends with the arm gets none.
+/// How long after the last attempt a segment still counts as its answer. A FIN this
+/// close to the end of the arm is not expected to be answered.
 const AFTERMATH: Duration = Duration::from_secs(5);
-/// A segment sent as the arm ends gets no time for an answer.
+/// Any other segment this close to the end of the arm is not expected to be answered,
+/// except a SYN.
 const ENDING: Duration = Duration::from_secs(2);
-/// A socket closed sooner did not wait for an answer.
+/// How long after its request a socket must be closed: one that is closed sooner did
+/// not wait for the answer.
 const WAITED: Duration = Duration::from_millis(500);
 
-/// Segments, SYNs or retransmitted ones, that nothing followed in the other direction.
+/// SYNs, and segments that were retransmitted, that got no answer.
 pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     let journeys = arm.journeys;
     let mut groups: Vec<Vec<&Journey<'_>>> = vec![];
@@ -23,7 +26,7 @@ pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     for one in journeys.all.iter().filter(|j| j.sender().is_some() && !j.has(Flags::RST)) {
         let key = |j: &Journey<'_>| {
             let Header { ack, flags, .. } = j.first().header;
-            (j.way(), ack, flags, j.length)
+            (j.endpoints(), ack, flags, j.length)
         };
         let known = by_number.entry(one.first().header.seq).or_default();
         let same = |&&n: &&usize| groups[n][0].sender() == one.sender() && key(groups[n][0]) == key(one);
@@ -60,7 +63,7 @@ fn is_unanswered<'a>(arm: &Arm<'a>, group: &[&Journey<'a>]) -> bool {
         (at..=last).contains(&answer.last().until)
             && (!syn || answer.has(Flags::RST) || answer.has(Flags::SYN))
     };
-    !arm.journeys.arrivals(host, first.way_back()).any(answers)
+    !arm.journeys.arrivals(host, first.answer_endpoints()).any(answers)
 }
 
 fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
@@ -76,32 +79,32 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
     text.push_str(&match end.fate {
         Fate::Dropped => format!("{other} took it and did not pass it on"),
         Fate::Lost => format!("it left {} and was lost on its way to {other}", end.from.unwrap_or("?")),
-        _ if (end.header.src, end.header.dst) == first.way() => format!("it ended at {other}"),
+        _ if (end.header.src, end.header.dst) == first.endpoints() => format!("it ended at {other}"),
         _ => format!("it ended at {other}, as {} > {}", end.header.src, end.header.dst),
     });
-    let mut judges: Vec<String> = vec![];
+    let mut evidence: Vec<String> = vec![];
     if end.fate == Fate::Lost {
         let counted = counters::of_wire(arm, [end.from.unwrap_or_default(), other]);
         if !counted.is_empty() {
-            judges.push(format!("the wire counted {}, as a kernel would", counted.join(", ")));
+            evidence.push(format!("the wire counted {}, as a kernel would", counted.join(", ")));
         }
     } else {
         let counted: Vec<_> = counters::of(arm, other).iter().map(counters::Moved::text).collect();
         if !counted.is_empty() {
-            judges.push(format!("{other} counted {}", counted.join(", ")));
+            evidence.push(format!("{other} counted {}", counted.join(", ")));
         }
     }
-    judges.extend(older(arm, first));
+    evidence.extend(older(arm, first));
     let because = match flow::untranslated(first) {
-        Some(stranger) => Some(stranger.why(arm, &first.identity(end))),
+        Some(untranslated) => Some(untranslated.why(arm, &first.identity(end))),
         None => flow::said(arm, first),
     };
     if end.fate != Fate::Lost {
-        judges.extend(counters::reason(arm, other, end));
-        judges.extend(counters::dropped(arm, other));
+        evidence.extend(counters::reason(arm, other, end));
+        evidence.extend(counters::dropped(arm, other));
     }
-    for judge in judges {
-        text.push_str(&format!("; {judge}"));
+    for one in evidence {
+        text.push_str(&format!("; {one}"));
     }
     Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) }
 }
@@ -147,19 +150,19 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
         if found.iter().any(|finding| finding.kind == kind) {
             continue;
         }
-        let first = arm.journeys.arrivals(host, syn.way_back()).find(|j| j.last().until >= leg.at);
+        let first = arm.journeys.arrivals(host, syn.answer_endpoints()).find(|j| j.last().until >= leg.at);
         let Some(answer) = first.filter(|answer| answer.first().header.flags == Flags::ACK) else { continue };
         let by = answer.sender().unwrap_or("the wire");
         let theirs = &answer.first().header;
         let mut text = format!(
-            "{} was met by an ACK of {by} (seq {}, ack {}): to {by}, {} is a connection that it still has",
+            "{} was answered with an ACK by {by} (seq {}, ack {}): {by} still has a connection with {}",
             name(&leg.header, syn.length),
             theirs.seq,
             theirs.ack,
             theirs.dst,
         );
-        if let Some(judge) = older(arm, syn) {
-            text.push_str(&format!("; {judge}"));
+        if let Some(older) = older(arm, syn) {
+            text.push_str(&format!("; {older}"));
         }
         let counted: Vec<_> = counters::of(arm, by).iter().map(counters::Moved::text).collect();
         if !counted.is_empty() {
@@ -179,13 +182,13 @@ pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
     for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {
         let Some(host) = reset.sender() else { continue };
         let before = |j: &&Journey<'_>| j.first().at <= reset.first().at;
-        let sent = || arm.journeys.departures(host, reset.way());
+        let sent = || arm.journeys.departures(host, reset.endpoints());
         let close = sent().filter(before).find(|j| j.has(Flags::FIN));
         let request = sent().rfind(|j| j.length > 0 && close.is_some_and(|c| j.first().at <= c.first().at));
         let (Some(close), Some(request)) = (close, request) else { continue };
         let asked = request.first().at;
         let closed = close.first().at.saturating_sub(asked);
-        let answer = arm.journeys.answered(reset).filter(|answer| answer.length > 0);
+        let answer = arm.journeys.answered_by(reset).filter(|answer| answer.length > 0);
         let Some(answer) = answer.filter(|a| a.last().until > close.first().at && closed >= WAITED) else {
             continue;
         };
@@ -195,7 +198,7 @@ pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
         }
         let text = format!(
             "{host} asked {} and closed after {}; the answer, {}, came {} after the question and met a RST",
-            reset.way().1,
+            reset.endpoints().1,
             seconds(closed),
             name(&answer.last().header, answer.length),
             seconds(answer.last().until.saturating_sub(asked)),

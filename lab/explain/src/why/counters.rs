@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::journey::Leg;
 use super::{Arm, Finding, Rank, flow};
-use faultlab_model::recording::{InvalidLog, Recording, tally};
-use faultlab_net::conntrack::Statistic;
+use faultlab_model::recording::{InvalidLog, Recording, WireRecording, tally};
+use faultlab_net::conntrack::{Change, Statistic};
+use faultlab_net::network::firewall::RuleCounter;
 use faultlab_net::wire::segment::Flags;
 
 /// A counter, what it counts, and the kernel function that increments it.
 ///
-/// The names are from net/ipv4/proc.c.
+/// The names are from net/ipv4/proc.c; those that begin with Ip6 are from
+/// net/ipv6/proc.c.
 const MEANINGS: [(&str, &str); 23] = [
     ("PAWSPassive", "SYNs older than the last of their address (tcp_conn_request, tcp_tw_recycle)"),
     (
@@ -68,12 +70,18 @@ pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
     MEANINGS.iter().filter_map(moved).collect()
 }
 
-/// The counters of a wire, worded like a kernel's.
+/// The counters of the wire between two hosts that increased more than in the control,
+/// worded like a kernel's.
 pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
-    let between = |wire: &&[String; 2]| ends.iter().all(|end| wire.iter().any(|other| other == end));
-    let wires = arm.recording.wires.iter().filter(|wire| between(&&wire.ends));
-    let counted = wires.flat_map(|wire| &wire.counted).filter(|(_, by)| *by > 0);
-    counted.map(|(name, by)| format!("{name} +{by}")).collect()
+    let counted = |recording: &Recording| -> Vec<(&'static str, u64)> {
+        let between = |wire: &&WireRecording| ends.iter().all(|end| wire.ends.iter().any(|one| one == end));
+        recording.wires.iter().filter(between).flat_map(|wire| wire.counted.clone()).collect()
+    };
+    let before = arm.control.map(counted).unwrap_or_default();
+    let more = |(name, by): &(&str, u64)| {
+        *by > before.iter().find(|(known, _)| known == name).map_or(0, |(_, before)| *before)
+    };
+    counted(arm.recording).into_iter().filter(more).map(|(name, by)| format!("{name} +{by}")).collect()
 }
 
 /// The kernel's reason why a host dropped a segment that ended there, if it gave one.
@@ -97,31 +105,40 @@ fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
     reasons(arm.recording).into_iter().filter(more).collect()
 }
 
-/// What conntrack and the rules of a host dropped, with conntrack's log messages.
+/// What conntrack and the rules of a host dropped more of than in the control, with
+/// the kernel's message that the conntrack table is full.
 pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     let Some(recording) = arm.recording.host(host) else { return vec![] };
-    let drops = |statistic| matches!(statistic, Statistic::Drop | Statistic::InsertFailed);
-    let mut told: Vec<_> = recording
-        .conntrack
-        .iter()
-        .filter(|change| drops(change.statistic))
-        .map(|change| format!("its conntrack counted {change}"))
-        .collect();
-    if recording.conntrack.iter().any(|change| change.statistic == Statistic::Drop) {
+    let control = arm.control.and_then(|control| control.host(host));
+    let more_changed = |change: &&Change| {
+        let mut before = control.into_iter().flat_map(|control| &control.conntrack);
+        let before = before.find(|before| before.statistic == change.statistic);
+        matches!(change.statistic, Statistic::Drop | Statistic::InsertFailed)
+            && change.by > before.map_or(0, |before| before.by)
+    };
+    let changed: Vec<_> = recording.conntrack.iter().filter(more_changed).collect();
+    let mut told: Vec<_> = changed.iter().map(|change| format!("its conntrack counted {change}")).collect();
+    // The log is of the whole machine: the control may have the same message.
+    if changed.iter().any(|change| change.statistic == Statistic::Drop) {
         let full = arm.recording.log.iter().find(|text| text.contains("table full"));
         told.extend(full.map(|text| format!("the kernel says: {text}")));
     }
-    told.extend(recording.dropped.iter().map(|rule| {
+    let more_dropped = |rule: &&RuleCounter| {
+        let mut before = control.into_iter().flat_map(|control| &control.dropped);
+        let before = before.find(|before| before.rule == rule.rule);
+        rule.packets > before.map_or(0, |before| before.packets)
+    };
+    told.extend(recording.dropped.iter().filter(more_dropped).map(|rule| {
         format!("its rule {:?} dropped {} packet{}", rule.rule, rule.packets, plural(rule.packets))
     }));
     told
 }
 
-/// Whether a log message of conntrack is worth reporting. Messages about the end of a
-/// connection concern what came before it. A segment ignored in some state stays in
-/// its flow. From 6.1 on, so does an old segment that conntrack logs and accepts: it
-/// is forwarded nevertheless.
-fn is_news(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
+/// Whether a log message of conntrack is worth reporting. These are not: a message
+/// about a FIN or a RST, which follows from what came before; one that says that
+/// conntrack ignored the segment; and one about a segment that the host forwarded with
+/// its usual translation: since 6.1, conntrack logs some segments that it accepts.
+fn is_worth_reporting(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     let ends = [Flags::FIN, Flags::RST].iter().any(|flag| log.header.flags.contains(*flag));
     !ends && !log.words.contains("ignored") && !flow::goes_on(arm, host, log)
 }
@@ -149,7 +166,7 @@ pub(super) fn moved(arm: &Arm<'_>) -> Vec<Finding> {
             let packets = format!("{times} packet{}", plural(times as u64));
             find(Rank::Drop, kind, format!("{} dropped {packets}: {reason}", host.name));
         }
-        for log in host.invalid_logs.iter().filter(|log| is_news(arm, &host.name, log)) {
+        for log in host.invalid_logs.iter().filter(|log| is_worth_reporting(arm, &host.name, log)) {
             let header = super::name(&log.header, log.length);
             find(
                 Rank::Words,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::journey::{Journey, Leg, Way};
+use super::journey::{Endpoints, Journey, Leg};
 use super::{Arm, seconds};
 use crate::verdicts::Translation;
 use faultlab_model::recording::InvalidLog;
@@ -15,9 +15,9 @@ pub(super) struct Untranslated<'a> {
     /// The host.
     pub host: &'a str,
     /// The source and destination of the segment as the host received it.
-    way: Way,
+    endpoints: Endpoints,
     /// What the earlier ones were translated to.
-    was: Way,
+    was: Endpoints,
     at: Duration,
 }
 
@@ -40,14 +40,14 @@ const REAPED: Duration = Duration::from_secs(1);
 pub(super) fn untranslated<'a>(journey: &Journey<'a>) -> Option<Untranslated<'a>> {
     journey.legs.iter().find_map(|leg| {
         let Some(Translation::Missing { was, .. }) = leg.translation else { return None };
-        Some(Untranslated { host: leg.to?, way: leg.way(), was, at: leg.at })
+        Some(Untranslated { host: leg.to?, endpoints: leg.endpoints(), was, at: leg.at })
     })
 }
 
 impl Untranslated<'_> {
     /// Why it was not translated, as far as the host's conntrack shows.
     pub(super) fn why(&self, arm: &Arm<'_>, segment: &Identity) -> String {
-        let ((src, dst), host) = (self.way, self.host);
+        let ((src, dst), host) = (self.endpoints, self.host);
         let mut text = format!("{host} did not translate it to {} > {} as before", self.was.0, self.was.1);
         let words = words(arm, host, segment);
         if let Some(Forgotten { entry, left }) = self.forgotten(arm, words) {
@@ -85,7 +85,7 @@ impl Untranslated<'_> {
         if words.is_some_and(|words| !words.contains(NO_ENTRY)) {
             return None;
         }
-        let tuple = Tuple::tcp(self.way.0, self.way.1);
+        let tuple = Tuple::tcp(self.endpoints.0, self.endpoints.1);
         let (mut last, mut gone) = (None::<Entry>, None::<Forgotten>);
         for (at, event) in &arm.recording.host(self.host)?.events {
             let Some(entry) = event.entry().filter(|entry| entry.is_of(&tuple)) else { continue };
@@ -112,10 +112,12 @@ impl Untranslated<'_> {
 
     /// How long no segment of the flow had been translated.
     fn silence(&self, arm: &Arm<'_>) -> Option<Duration> {
-        let ways = [self.way, (self.was.1, self.was.0)];
+        let both = [self.endpoints, (self.was.1, self.was.0)];
         let pairs = arm.journeys.all.iter().flat_map(|journey| journey.legs.windows(2));
         let passed = pairs.filter(|pair| {
-            pair[0].to == Some(self.host) && ways.contains(&pair[0].way()) && pair[1].way() != pair[0].way()
+            pair[0].to == Some(self.host)
+                && both.contains(&pair[0].endpoints())
+                && pair[1].endpoints() != pair[0].endpoints()
         });
         let last = passed.map(|pair| pair[0].until).filter(|until| *until < self.at).max()?;
         Some(self.at.saturating_sub(last))

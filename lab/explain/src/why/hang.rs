@@ -28,7 +28,7 @@ const WAITS_FOR: [(&[&str], &str); 3] = [
         ],
         "waits for the RTNL mutex",
     ),
-    (&["copy_net_ns", "setup_net", "cleanup_net"], "waits for those that make or end namespaces"),
+    (&["copy_net_ns", "setup_net", "cleanup_net"], "waits for other tasks that create or free namespaces"),
 ];
 
 /// What a task holds if it sleeps in one of these functions.
@@ -77,7 +77,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
                 text.push_str(&format!("; the kernel's own {}", of_task(task)));
             }
             if keepers.is_empty() && log.is_some() {
-                text.push_str("; no task was seen that sleeps with one");
+                text.push_str("; no sleeping task was seen to hold a reference to the device");
             }
             text.extend(log.map(|log| format!("; the kernel says: {log}")));
         }

@@ -8,7 +8,7 @@ use crate::verdicts::{Reset, Translation, Verdicts};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header, Identity};
 
-pub(super) use crate::verdicts::Way;
+pub(super) use crate::verdicts::Endpoints;
 
 /// All segments of an arm.
 #[derive(Debug)]
@@ -89,20 +89,26 @@ impl<'a> Journeys<'a> {
         }
         let (mut arrived, mut sent) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         for (n, journey) in all.iter().enumerate() {
-            arrived.entry(ports(journey.last().way())).or_default().push(n);
-            sent.entry(ports(journey.way())).or_default().push(n);
+            arrived.entry(ports(journey.last().endpoints())).or_default().push(n);
+            sent.entry(ports(journey.endpoints())).or_default().push(n);
         }
         Self { all, until: capture.until, gaps: capture.lost > 0, arrived, sent }
     }
 
     /// The segments that arrived at a host, from `src` to `dst`.
-    pub(super) fn arrivals(&self, host: &'a str, way: Way) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
-        let near = self.arrived.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
-        near.filter(move |journey| journey.ended_at() == Some(host) && journey.last().way() == way)
+    pub(super) fn arrivals(
+        &self,
+        host: &'a str,
+        endpoints: Endpoints,
+    ) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
+        let near = self.arrived.get(&ports(endpoints)).into_iter().flatten().map(|&n| &self.all[n]);
+        near.filter(move |journey| {
+            journey.ended_at() == Some(host) && journey.last().endpoints() == endpoints
+        })
     }
 
     /// The segment that a RST answers, by its sequence numbers.
-    pub(super) fn answered(&self, reset: &Journey<'a>) -> Option<&Journey<'a>> {
+    pub(super) fn answered_by(&self, reset: &Journey<'a>) -> Option<&Journey<'a>> {
         reset.answers.map(|answered| &self.all[answered])
     }
 
@@ -110,21 +116,21 @@ impl<'a> Journeys<'a> {
     pub(super) fn departures(
         &self,
         host: &'a str,
-        way: Way,
+        endpoints: Endpoints,
     ) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
-        let near = self.sent.get(&ports(way)).into_iter().flatten().map(|&n| &self.all[n]);
-        near.filter(move |journey| journey.sender() == Some(host) && journey.way() == way)
+        let near = self.sent.get(&ports(endpoints)).into_iter().flatten().map(|&n| &self.all[n]);
+        near.filter(move |journey| journey.sender() == Some(host) && journey.endpoints() == endpoints)
     }
 }
 
 /// Both ports: cheaper to hash than the whole addresses.
-fn ports(way: Way) -> u32 {
-    u32::from(way.0.port()) << 16 | u32::from(way.1.port())
+fn ports(endpoints: Endpoints) -> u32 {
+    u32::from(endpoints.0.port()) << 16 | u32::from(endpoints.1.port())
 }
 
 impl Leg<'_> {
     /// The source and destination on this leg.
-    pub(super) fn way(&self) -> Way {
+    pub(super) fn endpoints(&self) -> Endpoints {
         (self.header.src, self.header.dst)
     }
 }
@@ -164,13 +170,13 @@ impl<'a> Journey<'a> {
     }
 
     /// The source and destination as its sender addressed it.
-    pub(super) fn way(&self) -> Way {
-        self.first().way()
+    pub(super) fn endpoints(&self) -> Endpoints {
+        self.first().endpoints()
     }
 
     /// The source and destination of an answer, as the segment's sender would receive
     /// it.
-    pub(super) fn way_back(&self) -> Way {
+    pub(super) fn answer_endpoints(&self) -> Endpoints {
         (self.first().header.dst, self.first().header.src)
     }
 }

@@ -77,7 +77,7 @@ impl Reasons {
             findings.extend(answers::none(&arm));
             findings.extend(answers::late(&arm));
             findings.extend(reset::resets(&arm));
-            findings.extend(silence::not_asked(&arm));
+            findings.extend(silence::no_keepalive(&arm));
         }
         findings.extend(counters::moved(&arm));
         // Sorting is stable: earlier findings are more telling.

@@ -1,26 +1,26 @@
-//! Idle connections that no keepalive probe checked, although the control had some.
+//! Hosts that sent no keepalive probe, although they sent some in the control.
 
 use std::time::Duration;
 
 use super::{Arm, Finding, Rank, seconds};
 
 /// The counter of keepalive probes.
-const ASKED: &str = "TCPKeepAlive";
+const PROBES_SENT: &str = "TCPKeepAlive";
 
 /// Hosts that sent no keepalive probe, but sent some in the control.
-pub(super) fn not_asked(arm: &Arm<'_>) -> Vec<Finding> {
+pub(super) fn no_keepalive(arm: &Arm<'_>) -> Vec<Finding> {
     let Some(control) = arm.control else { return vec![] };
     let Some((from, silence)) = longest(arm) else { return vec![] };
-    let quiet = |host: &&str| control.counted(host, ASKED) > 0 && arm.recording.counted(host, ASKED) == 0;
+    let quiet =
+        |host: &&str| control.counted(host, PROBES_SENT) > 0 && arm.recording.counted(host, PROBES_SENT) == 0;
     let hosts = arm.recording.hosts.iter().map(|host| host.name.as_str()).filter(quiet);
     let told = hosts.map(|host| {
         let text = format!(
-            "nothing was sent for {}, and {host} asked after no connection: {ASKED} did not move, in the control \
-             {ASKED} +{}",
+            "nothing was sent for {}, and {host} sent no keepalive probe ({PROBES_SENT} +0; +{} in the control)",
             seconds(silence),
-            control.counted(host, ASKED),
+            control.counted(host, PROBES_SENT),
         );
-        Finding::new(Rank::Silence, from, format!("{host} did not ask"), text)
+        Finding::new(Rank::Silence, from, format!("no keepalive probe of {host}"), text)
     });
     told.collect()
 }

@@ -8,7 +8,8 @@ use crate::hops::made;
 use faultlab_model::recording::{Dropped, InvalidLog, Task, Wait};
 use faultlab_model::recording::{HostRecording, WireRecording};
 use faultlab_net::capture::{Capture, End, Frame};
-use faultlab_net::conntrack::{Entry, Event, Status, TcpState, Tuple};
+use faultlab_net::conntrack::{Change, Entry, Event, Statistic, Status, TcpState, Tuple};
+use faultlab_net::network::firewall::RuleCounter;
 
 const HOSTS: [&str; 3] = ["client", "nat", "server"];
 const INSIDE: &str = "10.0.1.2:41000";
@@ -114,6 +115,17 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
                 server; the wire counted PAWSPassive +1, as a kernel would; its TS val 1000 is 4000 behind 5000, the \
                 last from 192.0.2.1 to server, 2.0 s before";
     assert_eq!(told(&arm, &control), [wire]);
+    // As often as in the control.
+    let mut control = recording(&connected());
+    control.wires = vec![WireRecording {
+        counted: vec![("PAWSPassive", 1)],
+        ends: arm.wires[0].ends.clone(),
+        ..WireRecording::default()
+    }];
+    assert_eq!(
+        told(&arm, &control),
+        [wire.replace("the wire counted PAWSPassive +1, as a kernel would; ", "")]
+    );
 }
 
 #[test]
@@ -268,8 +280,7 @@ fn an_answer_that_comes_too_late_is_told_with_its_delay() {
 fn what_nobody_asked_after_is_told_with_the_silence() {
     let (arm, mut control) = (recording(&connected()), recording(&connected()));
     count(&mut control, 2, "TCPKeepAlive", 35);
-    let silent = "nothing was sent for 100 s, and server asked after no connection: TCPKeepAlive did not move, in the \
-                  control TCPKeepAlive +35";
+    let silent = "nothing was sent for 100 s, and server sent no keepalive probe (TCPKeepAlive +0; +35 in the control)";
     assert_eq!(told(&arm, &control), [silent]);
 }
 
@@ -299,6 +310,30 @@ fn a_hang_is_told_with_who_keeps_what_it_waits_for() {
     arm.waits = vec![wait("the end of its link veth0", 2, None)];
     arm.log.clear();
     assert_eq!(told(&arm, &recording(&[])), ["node waited 2.0 s for the end of its link veth0"]);
+}
+
+#[test]
+fn what_conntrack_and_rules_drop_in_the_control_too_is_no_evidence() {
+    let syn = |at| frames(["10.0.9.9:9", SERVER], Flags::SYN, 9, 6000, b"", &[on(at, 0, 1)]);
+    let (mut arm, mut control) =
+        (recording(&[connected(), vec![syn(2000), syn(3000)]].concat()), recording(&connected()));
+    let dropping = |recording: &mut Recording, packets| {
+        recording.hosts[1].conntrack = vec![Change { statistic: Statistic::Drop, by: packets }];
+        recording.hosts[1].dropped =
+            vec![RuleCounter { rule: "policy".into(), packets, bytes: 60 * packets }];
+    };
+    arm.log = vec!["nf_conntrack: table full, dropping packet".into()];
+    control.log = arm.log.clone();
+    dropping(&mut arm, 2);
+    let unanswered = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 6000, sent 2 times in 1.0 s, got no answer: nat \
+                      took it and did not pass it on";
+    let dropped = "; its conntrack counted drop +2; the kernel says: nf_conntrack: table full, dropping packet; its \
+                   rule \"policy\" dropped 2 packets";
+    assert_eq!(told(&arm, &control), [format!("{unanswered}{dropped}")]);
+    dropping(&mut control, 1);
+    assert_eq!(told(&arm, &control), [format!("{unanswered}{dropped}")]);
+    dropping(&mut control, 2);
+    assert_eq!(told(&arm, &control), [unanswered]);
 }
 
 #[test]

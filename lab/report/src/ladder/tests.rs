@@ -93,8 +93,8 @@ fn frames_are_told_what_the_capture_proves() {
     let lines: Vec<_> = told.map(|(at, remarks)| format!("{}: {}", at + 1, remarks.join("; "))).collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
     3: nat translates 10.0.1.2:41000 > 192.0.2.2:80 of frame 1
-    6: dropped by nat: it arrives here and never leaves again
-    7: lost on the wire to nat: it arrives nowhere
+    6: dropped by nat, which did not forward it
+    7: lost on the link to nat: it arrives nowhere
     8: made by the wire: it never left nat; RST made by the wire
     9: sent again, first in frame 7
     11: sent again, first in frame 7; nat does not translate it, unlike frame 3

@@ -36,7 +36,8 @@ const RING: u32 = 1 << 20;
 /// The common prefix of the names of reasons.
 const PREFIX: &str = "SKB_DROP_REASON_";
 
-/// What drops packets of one user namespace, until it is dropped.
+/// The attached BPF program, which records the packets that the kernel drops in one
+/// user namespace. Dropping this value detaches it.
 #[derive(Debug)]
 pub struct Attached {
     notes: Ring,
@@ -47,7 +48,7 @@ pub struct Attached {
 
 impl Attached {
     /// Has the kernel record dropped packets. Nothing is recorded before
-    /// [`Attached::here`].
+    /// [`Attached::listen`].
     ///
     /// # Errors
     /// [`Error::Missing`] if the kernel has no drop reasons, has no BTF, or denies
@@ -77,12 +78,12 @@ impl Attached {
         Ok(Self { notes, settings, reasons, _program: program })
     }
 
-    /// Reads from now on what is dropped in the network namespaces of this process's
+    /// Starts to record what is dropped in the network namespaces of this process's
     /// user namespace.
     ///
     /// # Errors
     /// If the kernel does not allow it: up to 5.18, it does not in a user namespace.
-    pub fn here(self) -> Result<SharedDrops> {
+    pub fn listen(self) -> Result<SharedDrops> {
         let own = fs::metadata("/proc/self/ns/user").map_err(|e| Error::kernel(PLACE, "stat ns/user", e))?;
         let mut settings = [0; 16];
         settings[..8].copy_from_slice(&own.ino().to_ne_bytes());
