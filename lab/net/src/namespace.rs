@@ -3,7 +3,7 @@
 //! It has no name under /run/netns: when the process ends, whatever the reason,
 //! the kernel frees the namespace and everything in it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -21,8 +21,8 @@ use faultlab_base::error::{Error, Result};
 thread_local! {
     /// The namespace this thread is in now; -1 until it first enters one.
     static INSIDE: Cell<RawFd> = const { Cell::new(-1) };
-    /// The namespace this thread started in.
-    static HOME: File = open_current().expect("the thread's ns/net can be opened");
+    /// The namespace this thread started in, once it is known.
+    static HOME: OnceCell<File> = const { OnceCell::new() };
 }
 
 /// A file of this thread in /proc. Never /proc/self, which belongs to the main
@@ -39,6 +39,9 @@ pub fn of_this_thread(file: &str) -> PathBuf {
 fn in_task(file: &str) -> PathBuf {
     Path::new("/proc/self/task").join(nix::unistd::gettid().to_string()).join(file)
 }
+
+/// What `open_current` does, in messages.
+const OPEN_CURRENT: &str = "open the thread's ns/net";
 
 fn open_current() -> std::io::Result<File> {
     File::open(of_this_thread("ns/net"))
@@ -60,9 +63,9 @@ impl Namespace {
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let failed = |source: nix::Error| Error::kernel(&name, "unshare(CLONE_NEWNET)", source);
-        let back = ReturnTo::current();
+        let back = ReturnTo::current().map_err(|e| Error::kernel(&name, OPEN_CURRENT, e))?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
-        let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
+        let fd = open_current().map_err(|e| Error::kernel(&name, OPEN_CURRENT, e))?;
         drop(back);
         Ok(Self { fd: fd.into(), name })
     }
@@ -73,7 +76,7 @@ impl Namespace {
     /// If /proc is not mounted.
     pub fn current(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
-        let fd = open_current().map_err(|e| Error::kernel(&name, "open the thread's ns/net", e))?;
+        let fd = open_current().map_err(|e| Error::kernel(&name, OPEN_CURRENT, e))?;
         Ok(Self { fd: fd.into(), name })
     }
 
@@ -84,6 +87,15 @@ impl Namespace {
     pub fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|e| Error::kernel(&self.name, "dup", e))?;
         Ok(Self { name: self.name.clone(), fd })
+    }
+
+    /// Opens the namespace that this thread started in, to which it returns from
+    /// others. For a thread that has made no namespace, and is about to enter one.
+    ///
+    /// # Errors
+    /// If no descriptor is left (EMFILE), or /proc is not mounted.
+    pub fn remember() -> Result<()> {
+        ReturnTo::current().map(std::mem::forget).map_err(|e| Error::kernel("thread", OPEN_CURRENT, e))
     }
 
     /// The name for messages.
@@ -100,9 +112,11 @@ impl Namespace {
     /// would change another host, or the machine.
     ///
     /// # Panics
-    /// If the thread cannot enter, which a held descriptor rules out.
+    /// If the thread cannot enter. After [`Namespace::new`] or
+    /// [`Namespace::remember`] on this thread, a held descriptor rules that out.
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        let back = ReturnTo::current();
+        let back =
+            ReturnTo::current().unwrap_or_else(|error| panic!("{}: {OPEN_CURRENT}: {error}", self.name));
         setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)
             .unwrap_or_else(|errno| panic!("{}: setns: {errno}", self.name));
         INSIDE.set(self.fd.as_raw_fd());
@@ -134,16 +148,22 @@ struct ReturnTo {
 
 impl ReturnTo {
     /// The namespace that the calling thread is in.
-    fn current() -> Self {
-        HOME.with(|_| ());
-        Self { outer: INSIDE.get() }
+    ///
+    /// # Errors
+    /// If the thread's first namespace is not known yet, and cannot be opened.
+    fn current() -> std::io::Result<Self> {
+        HOME.with(|home| match home.get() {
+            Some(_) => Ok(()),
+            None => open_current().map(|file| drop(home.set(file))),
+        })?;
+        Ok(Self { outer: INSIDE.get() })
     }
 }
 
 impl Drop for ReturnTo {
     fn drop(&mut self) {
         let result = if self.outer < 0 {
-            HOME.with(|home| setns(home, CloneFlags::CLONE_NEWNET))
+            HOME.with(|home| setns(home.get().expect("`current` opened it"), CloneFlags::CLONE_NEWNET))
         } else {
             // SAFETY: `outer` is the descriptor of a Namespace whose `enter` is
             // still on this thread's stack, so it is open.
