@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use faultlab_testkit::{alone_async, applicable};
-use lab::evidence::voice::Opened;
+use lab::evidence::kernel_reports::Opened;
 use lab::kernel::Kernel;
 use lab::outcome::{Machine, Outcome, Verdict};
-use lab::perform::{Order, perform};
+use lab::perform::{RunOptions, perform};
 use lab::prelude::*;
 
 faultlab_testkit::tests![faultlab_testkit::isolated::main:
@@ -74,9 +74,9 @@ fn run(scenario: Scenario, without_cause: bool) -> Outcome {
     let (send, receive) = std::sync::mpsc::channel();
     alone_async(async move || {
         let env = Environment::new(&scenario, Kernel::running(), Clock::Real, &BTreeMap::new());
-        let order = Order { machine: Machine::Here, only: &[], without_cause, capturing: None };
-        let voice = Opened::open(false).listen();
-        let performed = perform(&scenario, &env, order, &voice, |_| None, &|_| {});
+        let options = RunOptions { machine: Machine::Here, only: &[], without_cause, capturing: None };
+        let reports = Opened::open(false).listen();
+        let performed = perform(&scenario, &env, options, &reports, |_| None, &|_| {});
         send.send(performed.await).expect("somebody waits");
     });
     let outcome = receive.recv().expect("an answer").expect("an outcome");

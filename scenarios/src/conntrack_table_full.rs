@@ -35,7 +35,7 @@ const SETTINGS: &[Setting] = &[
 /// The scenario.
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("a new connection", "connected"), arms, play)
-        .needs([Need::Veth, Need::Conntrack, Need::KernelLog, Need::OwnKernel])
+        .needs([Need::Veth, Need::Conntrack, Need::KernelLog, Need::ExclusiveKernel])
         // nf_conntrack_max applies to the whole kernel.
         .sequential(|_| true)
         .settings(SETTINGS)

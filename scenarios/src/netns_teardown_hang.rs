@@ -4,7 +4,7 @@
 //! A sniffer on the node sleeps in sendto() while its device moves into a pod.
 
 use lab::prelude::*;
-use lab::probe::Holder;
+use lab::probe::DeviceHolder;
 
 use crate::teardown::{self, Conduct, PATIENCE, Tried, works};
 
@@ -31,7 +31,7 @@ const CARD: Card = Card {
 /// The scenario.
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the link of the next dead namespace", "is freed"), |_| arms(), play)
-        .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog, Need::OwnKernel])
+        .needs([Need::Veth, Need::PacketSocket, Need::TokenBucket, Need::KernelLog, Need::ExclusiveKernel])
         // One thread frees the namespaces of the whole kernel.
         .sequential(|_| true)
         .recheck(Recheck::Look)
@@ -80,7 +80,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     drop(pod);
     stage.pass(Duration::from_secs(1)).await;
     if conduct.tried == Tried::EndTheHolder {
-        holder.take().into_iter().for_each(Holder::end);
+        holder.take().into_iter().for_each(DeviceHolder::end);
     }
     if conduct.tried == Tried::DeleteThePeer {
         let mut delete = Attempt::begin(bridge, |ns| link::delete(ns, "pod"))?;

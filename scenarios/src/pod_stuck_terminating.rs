@@ -4,7 +4,7 @@
 use std::pin::pin;
 
 use lab::prelude::*;
-use lab::probe::{Hold, Holder, RtnlHolder};
+use lab::probe::{Blocker, DeviceHolder, RtnlHolder};
 use tokio::time::timeout;
 
 use crate::node_agent::{NodeAgent, go};
@@ -113,8 +113,8 @@ async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, 
     agent.two_relists().await?;
     let mut hold = match conduct.held {
         Held::Nothing => None,
-        Held::TheVeth => Some(Hold::Device(Holder::hold(node, link, "sink").await?)),
-        Held::TheRtnlMutex => Some(Hold::Rtnl(RtnlHolder::hold(node, "pod-b").await?)),
+        Held::TheVeth => Some(Blocker::Device(DeviceHolder::hold(node, link, "sink").await?)),
+        Held::TheRtnlMutex => Some(Blocker::Rtnl(RtnlHolder::hold(node, "pod-b").await?)),
     };
     let mut teardown = pin!(agent.tear_down(0, conduct.deadline));
     let mut met = timeout(Duration::from_secs(1), &mut teardown).await.ok().transpose()?;

@@ -51,8 +51,8 @@ const ERAS: &[Era] = &[
 /// The scenario.
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the device is freed", "yes"), |_| arms(), play)
-        .needs([Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::OwnKernel])
-        .needs_own_guest()
+        .needs([Need::Veth, Need::PacketSocket, Need::Netem, Need::KernelLog, Need::ExclusiveKernel])
+        .guest_not_shared()
         // The limit on cached routes applies to the whole kernel.
         .sequential(|_| true)
         .recheck(Recheck::Never)

@@ -40,8 +40,8 @@ const ERAS: &[Era] = &[
 /// The scenario.
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("add a link", "works"), |_| arms(), play)
-        .needs([Need::Veth, Need::Userfaultfd, Need::OwnKernel])
-        .needs_own_guest()
+        .needs([Need::Veth, Need::Userfaultfd, Need::ExclusiveKernel])
+        .guest_not_shared()
         // One mutex for the whole kernel.
         .sequential(|_| true)
         .recheck(Recheck::Look)

@@ -1,8 +1,8 @@
 //! The common parts of the scenarios in which a device cannot be freed.
 
-use lab::evidence::kernel_log::Waiting;
+use lab::evidence::kernel_log::StuckDevice;
 use lab::prelude::*;
-use lab::probe::Holder;
+use lab::probe::DeviceHolder;
 
 /// The most that a healthy kernel needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,8 +37,8 @@ pub fn arms(network: Topology) -> Arms<Conduct> {
 impl Conduct {
     /// The task that holds the node's device, if there is to be one; `slow` is
     /// another device of the node.
-    pub async fn hold(&self, node: &Host, device: &str) -> Result<Option<Holder>> {
-        Ok(if self.device_is_held { Some(Holder::hold(node, device, "slow").await?) } else { None })
+    pub async fn hold(&self, node: &Host, device: &str) -> Result<Option<DeviceHolder>> {
+        Ok(if self.device_is_held { Some(DeviceHolder::hold(node, device, "slow").await?) } else { None })
     }
 }
 
@@ -66,7 +66,11 @@ pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result
 /// Waits for the kernel's log message about a device that cannot be freed. If
 /// the kernel is not `waiting` any more, no new message will come; an existing
 /// one is found.
-pub async fn unregister_netdevice(stage: &Stage<'_>, device: &str, waiting: bool) -> Result<Option<Waiting>> {
+pub async fn unregister_netdevice(
+    stage: &Stage<'_>,
+    device: &str,
+    waiting: bool,
+) -> Result<Option<StuckDevice>> {
     // net.core.netdev_unregister_timeout_secs is 10, and the kernel checks once
     // a second, when it gets the RTNL mutex. There is no point in waiting
     // longer for a log that cannot be read.

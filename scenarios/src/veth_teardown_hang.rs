@@ -2,7 +2,7 @@
 //! become free. Usage count = 1."
 
 use lab::prelude::*;
-use lab::probe::Holder;
+use lab::probe::DeviceHolder;
 
 use crate::teardown::{self, Conduct, PATIENCE, Tried};
 
@@ -67,7 +67,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     delete.within(Duration::from_secs(1)).await;
 
     if conduct.tried == Tried::EndTheHolder {
-        holder.take().into_iter().for_each(Holder::end);
+        holder.take().into_iter().for_each(DeviceHolder::end);
     }
     let other = match conduct.tried {
         Tried::DeleteAgain => Some((node, device.clone())),

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
         let prompt = |s: &Scenario| format!("{id}: wires are prompt: {}", s.card.name);
         let reviewed: Vec<_> = all().filter(|s| asked(&as_reviewed(s)) || asked(&prompt(s))).collect();
         // The others run without their cause on the running kernel.
-        let own_kernel = |s: &&Scenario| s.needs.contains(&Need::OwnKernel) && asked(&without_cause(s));
+        let own_kernel = |s: &&Scenario| s.needs.contains(&Need::ExclusiveKernel) && asked(&without_cause(s));
         let causeless: Vec<_> = all().filter(own_kernel).collect();
         let kernel = Kernel::new(&id, &reviewed, &[]);
         for scenario in reviewed {

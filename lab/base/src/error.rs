@@ -53,14 +53,14 @@ pub struct Missing {
     /// privilege.
     pub what: String,
     /// How to get it: a clause without a full stop.
-    pub way_out: String,
+    pub advice: String,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is missing", self.what)?;
-        if !self.way_out.is_empty() {
-            write!(f, "; {}", self.way_out)?;
+        if !self.advice.is_empty() {
+            write!(f, "; {}", self.advice)?;
         }
         Ok(())
     }
@@ -78,8 +78,8 @@ impl Error {
     }
 
     /// Something that is not available, and how to get it.
-    pub fn missing(what: impl Into<String>, way_out: impl Into<String>) -> Self {
-        Self::Missing(Missing { what: what.into(), way_out: way_out.into() })
+    pub fn missing(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::Missing(Missing { what: what.into(), advice: advice.into() })
     }
 
     /// The errno, if this is an error from the kernel.

@@ -57,7 +57,7 @@ pub const PANICKED: &str = "faultlab: panicked at ";
 
 /// Reports a panic in one sentence, followed by a backtrace if `RUST_BACKTRACE`
 /// is set.
-pub fn tell_panics() {
+pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         complain(&sentence(panic));
         let trace = Backtrace::capture();
@@ -96,7 +96,7 @@ mod tests {
     fn a_panic_is_one_sentence_before_its_backtrace() {
         const PANICS: &str = "FAULTLAB_TEST_PANICS";
         if std::env::var_os(PANICS).is_some() {
-            tell_panics();
+            install_panic_hook();
             panic!("one\nfaultlab: two\x1b[2J");
         }
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());

@@ -30,7 +30,7 @@ const COLOURS: [&str; 6] = ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[
 /// a line.
 #[must_use]
 pub fn is_plain(letter: char) -> bool {
-    let unseen = matches!(
+    let invisible = matches!(
         letter,
         '\u{ad}'
             | '\u{61c}'
@@ -48,7 +48,7 @@ pub fn is_plain(letter: char) -> bool {
             | '\u{fffe}'..='\u{ffff}'
             | '\u{e0000}'..='\u{e0fff}'
     );
-    !unseen && letter.width().is_some_and(|width| width > 0)
+    !invisible && letter.width().is_some_and(|width| width > 0)
 }
 
 /// Cleans text into one line: only plain characters, at most [`limits::TEXT`]

@@ -150,7 +150,7 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     if let Some(parent) = worker::asked(&arguments) {
         return worker::main(catalogue, parent);
     }
-    terminal::tell_panics();
+    terminal::install_panic_hook();
     let done = if arguments.first().is_some_and(|program| ExerciseCommand::asked(program).is_some()) {
         exercise::exercise(style())
     } else {

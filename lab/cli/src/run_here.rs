@@ -54,8 +54,8 @@ async fn one(
     let name = scenario.card.name;
     let set = options.set_for(scenario);
     let env = Environment::new(scenario, kernel.clone(), Clock::Real, &set);
-    let without = |verdict, reason| Outcome::in_environment(scenario, &env, Machine::Here, verdict, reason);
-    if scenario.needs.contains(&Need::OwnKernel) {
+    let without = |verdict, reason| Outcome::without_run_in(scenario, &env, Machine::Here, verdict, reason);
+    if scenario.needs.contains(&Need::ExclusiveKernel) {
         let reason = "it needs a kernel of its own; run it with --kernel".to_owned();
         return Ok(without(Verdict::NotApplicable, reason));
     }

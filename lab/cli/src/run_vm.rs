@@ -80,7 +80,7 @@ async fn column(
     let mut console = String::new();
     let mut never_booted = None;
     while !left.is_empty() {
-        let together = share_a_guest(left.iter().map(|scenario| scenario.needs_own_guest));
+        let together = share_a_guest(left.iter().map(|scenario| scenario.guest_not_shared));
         let batch: Vec<_> = left[..together].to_vec();
         let jobs = batch.iter().map(|s| options.job(s)).collect();
         let mut hear = |event: GuestEvent<'_>| {

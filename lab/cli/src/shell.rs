@@ -83,7 +83,7 @@ async fn beside(
 ) -> Result<ExitCode, Stop> {
     let (name, arm, exercise) = (scenario.card.name, &raw.arm, raw.exercise);
     let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
-    if scenario.needs.contains(&Need::OwnKernel) {
+    if scenario.needs.contains(&Need::ExclusiveKernel) {
         return cannot("it needs a kernel of its own, which --kernel gives it".into());
     }
     if exercise {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 
-use crate::evidence::voice::Voice;
+use crate::evidence::kernel_reports::KernelReports;
 use crate::run::ArmRun;
 use crate::scenario::{Scenario, ScriptedArm};
 use crate::stage::CaptureOptions;
@@ -20,7 +20,7 @@ use faultlab_net::wire::all as wires;
 
 /// The options for running a scenario, apart from its environment.
 #[derive(Debug, Clone, Copy)]
-pub struct Order<'a> {
+pub struct RunOptions<'a> {
     /// Where the scenario runs.
     pub machine: Machine,
     /// The variants and remedies to run; all if empty.
@@ -46,13 +46,13 @@ pub type Snapshots = fn(&str) -> Option<&'static str>;
 pub async fn perform(
     scenario: &Scenario,
     env: &Environment,
-    order: Order<'_>,
-    voice: &Voice,
+    options: RunOptions<'_>,
+    reports: &KernelReports,
     snapshots: Snapshots,
     on_arm: &dyn Fn(&str),
 ) -> Result<Outcome> {
     let begun = Instant::now();
-    let mut outcome = Outcome::in_environment(scenario, env, order.machine, Verdict::Failed, String::new());
+    let mut outcome = Outcome::without_run_in(scenario, env, options.machine, Verdict::Failed, String::new());
     outcome.reason = None;
     outcome.settings = Map(env.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
     match scenario.era(env) {
@@ -61,20 +61,20 @@ pub async fn perform(
             outcome.reason = Some("no era of this scenario recognises the kernel".into());
         }
         Some(era) => {
-            let mut arms = scenario.scripted_on(env, order.only);
-            if order.without_cause {
+            let mut arms = scenario.scripted_on(env, options.only);
+            if options.without_cause {
                 arms = without_cause(&arms);
             }
-            let logged = voice.log.count().unwrap_or_default();
-            voice.drops.forget();
+            let logged = reports.log.count().unwrap_or_default();
+            reports.drops.forget();
             let _ = wires::longest();
-            let results = all(scenario, env, &arms, order, voice, on_arm).await;
+            let results = all(scenario, env, &arms, options, reports, on_arm).await;
             outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
-            let capturing = order.capturing.unwrap_or_default();
+            let capturing = options.capturing.unwrap_or_default();
             if capturing.captures {
-                outcome.log = voice.log.lines_since(logged);
+                outcome.log = reports.log.lines_since(logged);
             }
-            if let Ok(lost @ 1..) = voice.drops.lost() {
+            if let Ok(lost @ 1..) = reports.drops.lost() {
                 outcome
                     .log
                     .push(format!("faultlab: no room for {lost} more packets that the kernel dropped"));
@@ -84,7 +84,7 @@ pub async fn perform(
                     let (arms, mut recordings): (_, Vec<_>) = played.into_iter().unzip();
                     recordings.iter_mut().flatten().for_each(arrange);
                     outcome.arms = arms;
-                    judged(&mut outcome, scenario, era, order.without_cause, snapshots);
+                    judge_outcome(&mut outcome, scenario, era, options.without_cause, snapshots);
                     if capturing.explains || !outcome.expected {
                         explain(&mut outcome, &recordings);
                     }
@@ -124,14 +124,14 @@ async fn all(
     scenario: &Scenario,
     env: &Environment,
     arms: &[ScriptedArm],
-    order: Order<'_>,
-    voice: &Voice,
+    options: RunOptions<'_>,
+    reports: &KernelReports,
     on_arm: &dyn Fn(&str),
 ) -> Result<Vec<Played>> {
     let mut outcomes = vec![];
     if (scenario.sequential)(env) {
         for arm in arms {
-            let run = ArmRun::set_up(scenario, env, arm, voice, order.capturing).await?;
+            let run = ArmRun::set_up(scenario, env, arm, reports, options.capturing).await?;
             run.await_witness();
             outcomes.push(play(run, on_arm).await?);
         }
@@ -139,7 +139,7 @@ async fn all(
     }
     let mut runs = vec![];
     for arm in arms {
-        runs.push(ArmRun::set_up(scenario, env, arm, voice, order.capturing).await?);
+        runs.push(ArmRun::set_up(scenario, env, arm, reports, options.capturing).await?);
     }
     // The kernel makes the witnesses of all arms wait at the same time.
     runs.iter().for_each(ArmRun::await_witness);
@@ -192,7 +192,7 @@ fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
 /// Judges the played arms in this era: sets the outcome's verdict, which is by
 /// difference, and whether it is as expected. The result depends only on the table, so
 /// the machine that started a guest computes it again from the guest's table.
-pub fn judged(
+pub fn judge_outcome(
     outcome: &mut Outcome,
     scenario: &Scenario,
     era: &Era,
@@ -260,7 +260,7 @@ mod tests {
     fn verdict(fault: &str, without_cause: bool, reviewed: Snapshots) -> (Verdict, bool, String) {
         let mut outcome = made::outcome("6.1", Verdict::Failed, fault, false);
         outcome.era = Some(ERA.name.to_owned());
-        judged(&mut outcome, &scenario(), &ERA, without_cause, reviewed);
+        judge_outcome(&mut outcome, &scenario(), &ERA, without_cause, reviewed);
         (outcome.verdict, outcome.expected, outcome.reason.unwrap_or_default())
     }
 

@@ -145,8 +145,8 @@ impl Scenario {
 
     /// The fault may leave its kernel unusable.
     #[must_use]
-    pub fn needs_own_guest(mut self) -> Self {
-        self.fault.needs_own_guest = true;
+    pub fn guest_not_shared(mut self) -> Self {
+        self.fault.guest_not_shared = true;
         self
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::hops::{Packet, What};
+use crate::hops::{Packet, Payload};
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::Identity;
 use faultlab_net::wire::{Direction, Fate as WireFate, Origin, Record};
@@ -24,7 +24,7 @@ pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) 
         }
         let mut since = vec![];
         for frame in capture.frames.iter_mut().filter(|frame| frame.end == end && frame.outgoing) {
-            let Some(What::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) else {
+            let Some(Payload::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) else {
                 continue;
             };
             frame.carried = match met.get_mut(&header.identity(length)).and_then(VecDeque::pop_front) {
@@ -51,13 +51,13 @@ mod tests {
 
     use super::*;
     use crate::hops::made::{crossing, header};
-    use crate::hops::{Fate, hops};
+    use crate::hops::{HopFate, hops};
     use faultlab_net::capture::End;
     use faultlab_net::wire::segment::Flags;
 
     /// The fates of the first and the second of two equal resets, given these records
     /// of the wire; only one of them arrives.
-    fn fates(said: &[WireFate]) -> Vec<Fate> {
+    fn fates(said: &[WireFate]) -> Vec<HopFate> {
         let end = |host: &str, interface: &str| End {
             host: host.into(),
             interface: interface.into(),
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_the_wire_dropped_is_lost_and_the_other_arrived() {
-        use Fate::{Arrived, Lost, UnderWay};
+        use HopFate::{Arrived, Lost, UnderWay};
         let passed = WireFate::Passed { at: Duration::ZERO };
         assert_eq!(fates(&[WireFate::Dropped, passed]), [Lost, Arrived]);
         assert_eq!(fates(&[passed, WireFate::Dropped]), [Arrived, Lost]);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::hops::{Packet, What};
+use crate::hops::{Packet, Payload};
 use faultlab_model::recording::Recording;
 use faultlab_net::wire::segment::Numbers;
 
@@ -17,7 +17,7 @@ pub fn join(recording: &mut Recording) {
     let Recording { capture, begun, hosts, .. } = recording;
     let mut seen: HashMap<(&str, Numbers), Vec<usize>> = HashMap::new();
     for (number, frame) in capture.frames.iter().enumerate() {
-        if let Some(What::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) {
+        if let Some(Payload::Tcp(header, length)) = Packet::read(frame).map(|packet| packet.what) {
             let host = capture.ends[frame.end].host.as_str();
             seen.entry((host, header.numbers(length))).or_default().push(number);
         }

@@ -1,6 +1,6 @@
 //! What a capture proves about its own frames: the comments of a pcapng file.
 
-use crate::hops::{Fate, Hop, Probed};
+use crate::hops::{Hop, HopFate, Probed};
 use crate::verdicts::{Reset, Translation, Verdict, Verdicts};
 use faultlab_net::capture::{Capture, Carried};
 
@@ -25,15 +25,15 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
         let Verdict { from, to, reset, translation } = verdict;
         let (from, to) = (from.unwrap_or("?"), to.unwrap_or("?"));
         match hop.fate {
-            Fate::Arrived | Fate::UnderWay => {}
-            Fate::Lost if hop.carried == Some(Carried::Held) => {
+            HopFate::Arrived | HopFate::UnderWay => {}
+            HopFate::Lost if hop.carried == Some(Carried::Held) => {
                 say(left, format!("held by the wire to {to}"));
             }
-            Fate::Lost => say(left, format!("lost on the link to {to}: it arrives nowhere")),
+            HopFate::Lost => say(left, format!("lost on the link to {to}: it arrives nowhere")),
             // The kernel gave the reason already.
-            Fate::Dropped if hop.comment.is_some() => {}
-            Fate::Dropped => say(arrived, format!("dropped by {to}, which did not forward it")),
-            Fate::Made => say(arrived, format!("made by the wire: it never left {from}")),
+            HopFate::Dropped if hop.comment.is_some() => {}
+            HopFate::Dropped => say(arrived, format!("dropped by {to}, which did not forward it")),
+            HopFate::Made => say(arrived, format!("made by the wire: it never left {from}")),
         }
         if let Some(first) = hop.first.and_then(|first| number(&hops[first])) {
             say(left, format!("sent again, first in frame {first}"));
@@ -51,7 +51,7 @@ pub fn remarks(capture: &Capture) -> Vec<Vec<String>> {
         // A dropped packet is not reported as untranslated as well.
         if let Some(Translation::Missing { unlike, .. }) = translation
             && hop.stays
-            && hop.fate == Fate::Arrived
+            && hop.fate == HopFate::Arrived
         {
             say(arrived, format!("{to} does not translate it, unlike frame {}", frame_of(*unlike)));
         }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::hops::{Fate, Hop, Packet, Probed, What, between, hops, probed, way};
+use crate::hops::{Hop, HopFate, Packet, Payload, Probed, between, hops, probed, way};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header};
 
@@ -28,7 +28,7 @@ pub struct Verdicts<'a> {
     pub probed: Vec<Probed<'a>>,
 }
 
-/// What happened to a packet on a link, in addition to its [`Fate`], and why.
+/// What happened to a packet on a link, in addition to its [`HopFate`], and why.
 #[derive(Debug)]
 pub struct Verdict<'a> {
     /// The sending host, if known.
@@ -137,7 +137,7 @@ fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
                 Some(Translation::Made { first: known.0 })
             }
             // A packet for the host itself was not to be forwarded.
-            None if !hop.stays && hop.fate != Fate::Dropped => None,
+            None if !hop.stays && hop.fate != HopFate::Dropped => None,
             _ => known.get(&(host, endpoints)).map(|&(unlike, was)| Translation::Missing { unlike, was }),
         }
     };
@@ -145,7 +145,7 @@ fn translations(capture: &Capture, hops: &[Hop]) -> Vec<Option<Translation>> {
 }
 
 fn tcp(packet: &Packet) -> Option<&Header> {
-    if let What::Tcp(header, _) = &packet.what { Some(header) } else { None }
+    if let Payload::Tcp(header, _) = &packet.what { Some(header) } else { None }
 }
 
 #[cfg(test)]

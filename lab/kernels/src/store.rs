@@ -246,11 +246,11 @@ impl Store {
 
     fn unknown(&self, id: &str) -> Error {
         let ids: Vec<_> = self.list().unwrap_or_default().into_iter().map(|entry| entry.id).collect();
-        let way_out = match ids.len() {
+        let advice = match ids.len() {
             0 => "no kernel has been added yet".to_owned(),
             _ => format!("there are {}", ids.join(", ")),
         };
-        Error::missing(format!("kernel {id}"), way_out)
+        Error::missing(format!("kernel {id}"), advice)
     }
 
     pub(super) fn failed(&self, tried: &str, source: io::Error) -> Error {

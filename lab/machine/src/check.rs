@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use faultlab_base::error::{Error, Result};
+use faultlab_engine::evidence::kernel_reports::Opened;
 use faultlab_engine::evidence::sockets;
-use faultlab_engine::evidence::voice::Opened;
 use faultlab_engine::probe::{Flow, Side};
 use faultlab_model::scenario::Need;
 use faultlab_net::conntrack::Conntrack;
@@ -62,7 +62,7 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     add(Need::Conntrack, "read its conntrack entry, set a conntrack timeout", entry().await)?;
     add(Need::PacketSocket, "carry a TCP connection through this process", wire().await)?;
     add(Need::TokenBucket, "put a token bucket on an interface", token_bucket().await)?;
-    let (log, drops) = opened.silences();
+    let (log, drops) = opened.check_readable();
     add(Need::KernelLog, "read the kernel log", log)?;
     abilities.push(Ability {
         name: "see why the kernel drops packets, for --why and --pcap".to_owned(),
@@ -77,7 +77,7 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
 fn explain(need: Need, error: &Error) -> String {
     match (error, error.errno()) {
         (Error::Missing(missing), _) => missing.to_string(),
-        (_, Some(libc::EPERM | libc::EACCES)) => match isolation::forbidden() {
+        (_, Some(libc::EPERM | libc::EACCES)) => match isolation::forbidding_setting() {
             Some(cause) => format!("{error}: {cause}"),
             None => format!("{error}: this process may not, in a namespace of its own; run as root"),
         },

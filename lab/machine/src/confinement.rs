@@ -26,8 +26,8 @@ use super::syscalls;
 use super::tmpfs::Owner;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::isolation::{
-    Privilege, die_with_parent, first_process, live_as_child_of, parent_lives, powerless, raise_open_files,
-    why_not,
+    Privilege, die_with_parent, die_with_this_parent, exit_if_orphaned, explain_denial, first_process,
+    raise_open_files, unshare_error,
 };
 
 /// Who uses the namespaces of a worker.
@@ -54,7 +54,7 @@ pub enum Room {
 /// [`Error::Missing`] with the cause and a way out if the machine does not allow
 /// it.
 pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
-    live_as_child_of(parent)?;
+    die_with_this_parent(parent)?;
     raise_open_files();
     if room != Room::Worker {
         leave_keyring()?;
@@ -67,21 +67,22 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
     let unused = unused.filter(|_| unshare(CloneFlags::CLONE_NEWPID).is_ok());
     let inner = match (privilege, unused) {
         (Privilege::Root, _) => {
-            unshare(CloneFlags::CLONE_NEWPID).map_err(|e| why_not(e, "pid namespace"))?;
+            unshare(CloneFlags::CLONE_NEWPID).map_err(|e| unshare_error(e, "pid namespace"))?;
             None
         }
         (Privilege::UserNamespace, Some(ids)) => Some(ids),
         (Privilege::UserNamespace, None) => {
             let (user, group) = (geteuid().as_raw(), getegid().as_raw());
             let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID;
-            unshare(flags).map_err(|e| why_not(e, "user namespace"))?;
+            unshare(flags).map_err(|e| unshare_error(e, "user namespace"))?;
             // unshare() of a user namespace clears the parent-death signal.
-            live_as_child_of(parent)?;
+            die_with_this_parent(parent)?;
             let own = Ids { users: Range::single(user), groups: Range::single(group) };
             // Without this an unprivileged process may not map its group
             // (user_namespaces(7)); the file is new in Linux 3.19.
             let _ = fs::write("/proc/self/setgroups", "deny");
-            map("self", own).map_err(|e| powerless(Error::kernel("user namespace", "map its ids", e)))?;
+            map("self", own)
+                .map_err(|e| explain_denial(Error::kernel("user namespace", "map its ids", e)))?;
             Some(Ids { users: Range::single(0), groups: Range::single(0) })
         }
     };
@@ -100,18 +101,18 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
         None => Owner::ROOT,
     };
     let one_id = inner.is_some() && unused.is_none_or(|ids| ids.users.count == 1);
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| powerless(why_not(e, "mount namespace")))?;
-    mounts::read_only().map_err(powerless)?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| explain_denial(unshare_error(e, "mount namespace")))?;
+    mounts::read_only().map_err(explain_denial)?;
     if room != Room::Worker {
-        mounts::for_a_person(owner, one_id).map_err(powerless)?;
+        mounts::for_a_person(owner, one_id).map_err(explain_denial)?;
     }
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
     if inner.is_some() {
         let flags = flags | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
-        unshare(flags).map_err(|e| why_not(e, "user namespace"))?;
+        unshare(flags).map_err(|e| unshare_error(e, "user namespace"))?;
         take_ids(&mut outside, unused.is_some())?;
     } else {
-        unshare(flags).map_err(|e| why_not(e, "network namespace"))?;
+        unshare(flags).map_err(|e| unshare_error(e, "network namespace"))?;
     }
     if room != Room::Worker {
         syscalls::filter(one_id)?;
@@ -121,7 +122,7 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
     }
     // Changing ids or capabilities clears it.
     die_with_parent()?;
-    parent_lives(&outside)?;
+    exit_if_orphaned(&outside)?;
     // It closes when this process ends; nothing more is sent on it.
     std::mem::forget(outside);
     Ok(())
@@ -136,7 +137,7 @@ fn map(process: &str, ids: Ids) -> std::io::Result<()> {
 /// Asks the process outside to give ids to this process's user namespace, and
 /// becomes root in it.
 fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
-    let failed = |tried: &str, e: std::io::Error| powerless(Error::kernel("user namespace", tried, e));
+    let failed = |tried: &str, e: std::io::Error| explain_denial(Error::kernel("user namespace", tried, e));
     let mut errno = [0; size_of::<i32>()];
     let asked = outside.write_all(&[0]).and_then(|()| outside.read_exact(&mut errno));
     asked.map_err(|e| failed("ask for its ids", e))?;

@@ -54,11 +54,11 @@ impl Here {
         if let Err(Error::Exhausted(_)) = &found {
             return Ok(Checked { here: rootless, abilities: found? });
         }
-        let powerless = match &found {
+        let denied = match &found {
             Ok(abilities) => abilities.iter().any(|a| !a.optional && a.missing.is_some()),
             Err(_) => true,
         };
-        if powerless && nix::unistd::geteuid().is_root() {
+        if denied && nix::unistd::geteuid().is_root() {
             let root = Self { privilege: Privilege::Root, ..rootless };
             let abilities = root.check().await?;
             return Ok(Checked { here: root, abilities });
@@ -203,7 +203,7 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cel
     let (end, complaints) = tokio::join!(read, listen);
     let status = child.wait().await.map_err(|e| Error::kernel("worker", "wait", e))?;
     match end {
-        Some(Report::Missing { what, way_out }) => Err(Error::missing(what, way_out)),
+        Some(Report::Missing { what, advice }) => Err(Error::missing(what, advice)),
         Some(Report::Exhausted(sentence)) => Err(Error::Exhausted(sentence)),
         Some(Report::Failed(sentence)) => Err(Error::Lab(sentence)),
         Some(report) => Ok(report),

@@ -17,8 +17,8 @@ use super::stops::Stops;
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_base::text;
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_engine::evidence::voice::Voice;
-use faultlab_engine::perform::{Order, perform};
+use faultlab_engine::evidence::kernel_reports::KernelReports;
+use faultlab_engine::perform::{RunOptions, perform};
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
 use faultlab_model::outcome::{Machine, Outcome, Verdict};
@@ -82,7 +82,7 @@ pub enum Report {
         what: String,
         /// How to get it.
         #[serde(deserialize_with = "text::line_from")]
-        way_out: String,
+        advice: String,
     },
     /// Nothing can run: the machine has run out of a resource.
     Exhausted(#[serde(deserialize_with = "text::lines_from")] String),
@@ -95,7 +95,7 @@ pub enum Report {
 impl From<Error> for Report {
     fn from(error: Error) -> Self {
         match error {
-            Error::Missing(Missing { what, way_out }) => Self::Missing { what, way_out },
+            Error::Missing(Missing { what, advice }) => Self::Missing { what, advice },
             Error::Exhausted(sentence) => Self::Exhausted(sentence),
             error => Self::Failed(error.to_string()),
         }
@@ -151,7 +151,7 @@ impl Job {
     pub(super) fn perform(
         &self,
         catalogue: &Catalogue,
-        voice: &Voice,
+        reports: &KernelReports,
         site: &dyn Site,
         runtime: &Runtime,
     ) -> Result<()> {
@@ -161,18 +161,19 @@ impl Job {
         let end = match self {
             Self::Run { only, without_cause, capturing, .. } => {
                 let machine = site.machine();
-                let order = Order { machine, only, without_cause: *without_cause, capturing: *capturing };
-                let outcome = match run(catalogue, scenario, &env, order, voice, site, runtime) {
+                let options =
+                    RunOptions { machine, only, without_cause: *without_cause, capturing: *capturing };
+                let outcome = match run(catalogue, scenario, &env, options, reports, site, runtime) {
                     // A guest's own memory may suffice for the next scenario.
                     Err(error) if machine == Machine::Vm => {
-                        Outcome::in_environment(scenario, &env, machine, Verdict::Failed, error.to_string())
+                        Outcome::without_run_in(scenario, &env, machine, Verdict::Failed, error.to_string())
                     }
                     outcome => outcome?,
                 };
                 Report::Outcome(Box::new(outcome))
             }
             Self::Shell { arm, options, .. } => {
-                let shell = sit(scenario, &env, arm, *options, voice, site);
+                let shell = sit(scenario, &env, arm, *options, reports, site);
                 Report::Left(LocalSet::new().block_on(runtime, shell)?)
             }
         };
@@ -187,8 +188,8 @@ fn run(
     catalogue: &Catalogue,
     scenario: &Scenario,
     env: &Environment,
-    order: Order<'_>,
-    voice: &Voice,
+    options: RunOptions<'_>,
+    reports: &KernelReports,
     site: &dyn Site,
     runtime: &Runtime,
 ) -> Result<Outcome> {
@@ -206,7 +207,7 @@ fn run(
     };
     let stops = Stops::default();
     loop {
-        let play = perform(scenario, env, order, voice, catalogue.snapshots, &on_arm);
+        let play = perform(scenario, env, options, reports, catalogue.snapshots, &on_arm);
         let watched = async {
             tokio::select! {
                 biased;
@@ -229,7 +230,7 @@ async fn sit(
     env: &Environment,
     arm: &str,
     options: ShellOptions,
-    voice: &Voice,
+    reports: &KernelReports,
     site: &dyn Site,
 ) -> Result<u8> {
     let arms = scenario.scripted_on(env, &[]);
@@ -239,7 +240,7 @@ async fn sit(
     if options.exercise {
         exercise::has_something(scenario, env)?;
     }
-    let run = Played::run(scenario, env, arm, voice).await?;
+    let run = Played::run(scenario, env, arm, reports).await?;
     let played = Played::on(scenario, &run).await?;
     let streams = site.streams(&options)?;
     site.report(&Report::ShellBegins)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use faultlab_base::error::{Error, Result};
-use faultlab_engine::evidence::voice::Voice;
+use faultlab_engine::evidence::kernel_reports::KernelReports;
 use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
 use faultlab_model::scenario::Environment;
@@ -28,9 +28,9 @@ impl<'s> Played<'s> {
         scenario: &Scenario,
         env: &'a Environment,
         arm: &'a ScriptedArm,
-        voice: &'a Voice,
+        reports: &'a KernelReports,
     ) -> Result<ArmRun<'a>> {
-        let mut run = ArmRun::set_up(scenario, env, arm, voice, None).await?;
+        let mut run = ArmRun::set_up(scenario, env, arm, reports, None).await?;
         run.expect_shell();
         Ok(run)
     }

@@ -17,10 +17,10 @@ use super::shell::{ShellOptions, Streams};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::terminal;
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_engine::evidence::voice::Opened;
+use faultlab_engine::evidence::kernel_reports::Opened;
 use faultlab_model::outcome::Machine;
 use faultlab_model::scenario::Clock;
-use faultlab_net::isolation::{Privilege, forbidden};
+use faultlab_net::isolation::{Privilege, forbidding_setting};
 use faultlab_net::network::namespace::close_all_but;
 
 /// The first argument that makes the program a worker. It is followed by the
@@ -76,7 +76,7 @@ impl Work {
             Self::Sit { .. } => Err(Error::Lab(format!(
                 "a shell here could change this machine, as its root: there is no user namespace to confine it \
                  ({}); have it in a guest with --kernel, or accept that with --unconfined",
-                forbidden().map_or_else(|| "the machine gives none".to_owned(), |cause| cause.what)
+                forbidding_setting().map_or_else(|| "the machine gives none".to_owned(), |cause| cause.what)
             ))),
         }
     }
@@ -102,7 +102,7 @@ pub fn asked(arguments: &[String]) -> Option<Pid> {
 /// The main function of a worker.
 #[must_use]
 pub fn main(catalogue: &Catalogue, parent: Pid) -> ExitCode {
-    terminal::tell_panics();
+    terminal::install_panic_hook();
     let done = work(catalogue, parent).or_else(|error| report(&error.into()));
     // If the starter is gone, the kernel ends this process too.
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

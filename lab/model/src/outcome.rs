@@ -86,7 +86,8 @@ pub struct ArmOutcome {
     /// The cells by row, without the rows that could not be observed.
     pub observations: Map<String>,
     /// Rows that could not be observed, and why.
-    pub unseen: Map<String>,
+    #[serde(rename = "unseen")]
+    pub unobserved: Map<String>,
     /// The explanation, one sentence each.
     pub because: Vec<String>,
     /// The contents of the kernel's own tables, by host.
@@ -96,8 +97,8 @@ pub struct ArmOutcome {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<String>,
     /// What its capture lacks, if anything: some frames, or all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unwatched: Option<String>,
+    #[serde(rename = "unwatched", default, skip_serializing_if = "Option::is_none")]
+    pub capture_gap: Option<String>,
     /// The frames, if they were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
@@ -113,11 +114,11 @@ impl ArmOutcome {
             change: String::new(),
             symptom: None,
             observations: Map::default(),
-            unseen: Map::default(),
+            unobserved: Map::default(),
             because: vec![],
             evidence: Map::default(),
             why: vec![],
-            unwatched: None,
+            capture_gap: None,
             capture: None,
         }
     }
@@ -305,7 +306,7 @@ impl Outcome {
 
     /// Like [`without_run`](Self::without_run), with the era of this environment.
     #[must_use]
-    pub fn in_environment(
+    pub fn without_run_in(
         scenario: &Fault,
         env: &Environment,
         machine: Machine,
@@ -324,7 +325,7 @@ impl Outcome {
     pub fn rows(&self) -> Vec<&str> {
         let mut rows = vec![self.symptom.as_str()];
         for arm in &self.arms {
-            for row in arm.observations.keys().chain(arm.unseen.keys()) {
+            for row in arm.observations.keys().chain(arm.unobserved.keys()) {
                 if !rows.contains(&row) {
                     rows.push(row);
                 }

@@ -46,7 +46,7 @@ pub fn write(outcome: &Outcome) -> String {
 pub fn with_unseen(outcome: &Outcome, snapshot: &Snapshot) -> Outcome {
     let mut filled = outcome.clone();
     for arm in &mut filled.arms {
-        for row in arm.unseen.keys() {
+        for row in arm.unobserved.keys() {
             if let Some(cell) = snapshot.cells.get(row).and_then(|cells| cells.get(&arm.name)) {
                 arm.observations.insert(row, cell.clone());
             }
@@ -115,7 +115,7 @@ pub fn differences(outcome: &Outcome, snapshot: &Snapshot) -> Vec<String> {
         for (row, cells) in &snapshot.cells.0 {
             if cells.get(&arm.name).is_some()
                 && arm.observations.get(row).is_none()
-                && arm.unseen.get(row).is_none()
+                && arm.unobserved.get(row).is_none()
             {
                 found.push(format!("{}, {row}: not observed", arm.name));
             }
@@ -191,7 +191,7 @@ mod tests {
         }
         assert_eq!(differences(&blind, &snapshot).len(), 2);
         for arm in &mut blind.arms {
-            arm.unseen.insert("log", "no privilege".into());
+            arm.unobserved.insert("log", "no privilege".into());
         }
         assert_eq!(differences(&blind, &snapshot), Vec::<String>::new());
     }

@@ -22,10 +22,10 @@ pub struct Capture {
     /// The events of conntrack entries, in order of time once they are
     /// [sorted](Capture::sort).
     #[serde(default)]
-    pub tracked: Vec<Tracked>,
+    pub tracked: Vec<ConntrackEvent>,
     /// Whether there were more events than were kept.
-    #[serde(default)]
-    pub untold: bool,
+    #[serde(rename = "untold", default)]
+    pub events_cut: bool,
     /// The TCP probes, in the order in which they began.
     #[serde(default)]
     pub probes: Vec<Probe>,
@@ -155,7 +155,7 @@ impl fmt::Display for Probe {
 
 /// An event of a conntrack entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tracked {
+pub struct ConntrackEvent {
     /// When, since the capture began.
     pub at: Duration,
     /// The host that has the entry.
@@ -163,7 +163,7 @@ pub struct Tracked {
     /// Distinguishes entries of the same flow.
     pub id: u32,
     /// What happened to it.
-    pub happened: Happened,
+    pub happened: EventKind,
     /// The flow's addresses, before and after translation.
     pub flow: String,
     /// The state of a TCP connection, or else whether the flow was answered.
@@ -173,7 +173,7 @@ pub struct Tracked {
 /// What can happen to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Happened {
+pub enum EventKind {
     /// It was created.
     New,
     /// Its state or status changed.

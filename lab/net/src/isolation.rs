@@ -56,7 +56,7 @@ impl Privilege {
 /// allow it.
 pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if let Some(parent) = parent {
-        live_as_child_of(parent)?;
+        die_with_this_parent(parent)?;
     }
     raise_open_files();
     let (uid, gid) = (geteuid(), getegid());
@@ -64,10 +64,10 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     if privilege == Privilege::UserNamespace {
         flags |= CloneFlags::CLONE_NEWUSER;
     }
-    unshare(flags).map_err(|errno| why_not(errno, "namespaces"))?;
+    unshare(flags).map_err(|errno| unshare_error(errno, "namespaces"))?;
     if privilege == Privilege::UserNamespace {
         let map = |file: &str, text: String| {
-            let failed = |e| powerless(Error::kernel("user namespace", format!("write {file}"), e));
+            let failed = |e| explain_denial(Error::kernel("user namespace", format!("write {file}"), e));
             fs::write(file, text).map_err(failed)
         };
         // Required before an unprivileged process may map its group
@@ -78,12 +78,12 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
     }
     // unshare() of a user namespace clears the parent-death signal.
     if let Some(parent) = parent {
-        live_as_child_of(parent)?;
+        die_with_this_parent(parent)?;
     }
     // It stays open for the life of this process.
     std::mem::forget(first_process(|_, _| {})?);
     let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
-    private.map_err(|e| powerless(Error::kernel("mount namespace", "make / private", e)))?;
+    private.map_err(|e| explain_denial(Error::kernel("mount namespace", "make / private", e)))?;
     // Not allowed in a container that covers parts of /proc. Then the outer /proc
     // stays, in which /proc/thread-self is still right.
     let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, None::<&str>);
@@ -92,9 +92,9 @@ pub fn isolate(privilege: Privilege, parent: Option<Pid>) -> Result<()> {
 
 /// AppArmor may allow a user namespace but deny every operation in it. If a
 /// setting of the machine explains the error, returns that instead.
-pub fn powerless(error: Error) -> Error {
+pub fn explain_denial(error: Error) -> Error {
     match error.errno() {
-        Some(libc::EPERM | libc::EACCES) => forbidden().map_or(error, Error::Missing),
+        Some(libc::EPERM | libc::EACCES) => forbidding_setting().map_or(error, Error::Missing),
         _ => error,
     }
 }
@@ -111,7 +111,7 @@ pub fn die_with_parent() -> Result<()> {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn live_as_child_of(parent: Pid) -> Result<()> {
+pub fn die_with_this_parent(parent: Pid) -> Result<()> {
     die_with_parent()?;
     if getppid() != parent {
         exit(0);
@@ -143,7 +143,7 @@ pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream>
         ForkResult::Child => {
             drop(inside);
             die_with_parent()?;
-            parent_lives(&outside)?;
+            exit_if_orphaned(&outside)?;
             Ok(outside)
         }
         ForkResult::Parent { child } => {
@@ -170,7 +170,7 @@ pub fn first_process(serve: impl FnOnce(Pid, &UnixStream)) -> Result<UnixStream>
 ///
 /// # Errors
 /// If the socket cannot be polled.
-pub fn parent_lives(outside: &UnixStream) -> Result<()> {
+pub fn exit_if_orphaned(outside: &UnixStream) -> Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
     let mut fds = [PollFd::new(outside.as_fd(), PollFlags::POLLIN)];
@@ -186,14 +186,14 @@ fn sysctl(key: &str) -> Option<String> {
 }
 
 /// Why such namespaces are not available, in the machine's own terms.
-pub fn why_not(errno: Errno, what: &str) -> Error {
-    let missing = |what: &str, way_out: &str| Error::missing(what, way_out);
+pub fn unshare_error(errno: Errno, what: &str) -> Error {
+    let missing = |what: &str, advice: &str| Error::missing(what, advice);
     match errno {
         Errno::EINVAL => missing(
             "a kernel feature (CONFIG_USER_NS, CONFIG_NET_NS, CONFIG_PID_NS or CONFIG_IPC_NS)",
             "run on a kernel that has it",
         ),
-        Errno::EPERM | Errno::EACCES | Errno::ENOSYS => forbidden().map_or_else(
+        Errno::EPERM | Errno::EACCES | Errno::ENOSYS => forbidding_setting().map_or_else(
             || {
                 missing(
                     &format!("the permission to make namespaces (unshare: {})", errno.desc()),
@@ -204,7 +204,9 @@ pub fn why_not(errno: Errno, what: &str) -> Error {
             Error::Missing,
         ),
         // Also if the limit is 0, which is a way to forbid it.
-        Errno::ENOSPC if forbidden().is_some() => Error::Missing(forbidden().expect("a cause")),
+        Errno::ENOSPC if forbidding_setting().is_some() => {
+            Error::Missing(forbidding_setting().expect("a cause"))
+        }
         _ => Error::kernel(what, "unshare", errno),
     }
 }
@@ -212,8 +214,8 @@ pub fn why_not(errno: Errno, what: &str) -> Error {
 /// The setting that forbids unprivileged user namespaces on this machine, if
 /// there is one.
 #[must_use]
-pub fn forbidden() -> Option<Missing> {
-    let missing = |what: String, way_out: &str| Some(Missing { what, way_out: way_out.into() });
+pub fn forbidding_setting() -> Option<Missing> {
+    let missing = |what: String, advice: &str| Some(Missing { what, advice: advice.into() });
     if sysctl("user.max_user_namespaces").as_deref() == Some("0") {
         return missing(
             "a user namespace (user.max_user_namespaces is 0)".into(),

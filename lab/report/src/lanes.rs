@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::escaped::Escaped;
-use faultlab_net::capture::{Capture, Happened, Tracked};
+use faultlab_net::capture::{Capture, ConntrackEvent, EventKind};
 
 /// How many lanes are drawn.
 const LANES: usize = 12;
@@ -22,7 +22,7 @@ const LETTER: f64 = 7.0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lanes {
     all: Vec<Lane>,
-    events: Vec<Tracked>,
+    events: Vec<ConntrackEvent>,
     /// How long the arm took.
     until: Duration,
     /// Whether there were more events than were kept.
@@ -48,7 +48,7 @@ impl Lanes {
             let key = (event.host.clone(), event.id);
             let known = lanes.iter_mut().rfind(|lane| lane.key == key && lane.gone.is_none());
             match (event.happened, known) {
-                (Happened::Destroy, Some(lane)) => lane.gone = Some(event.at),
+                (EventKind::Destroy, Some(lane)) => lane.gone = Some(event.at),
                 (_, Some(lane)) => {
                     if lane.states.last().is_none_or(|(_, state)| *state != event.state) {
                         lane.states.push((event.at, event.state.clone()));
@@ -59,11 +59,11 @@ impl Lanes {
                     key,
                     flow: event.flow.clone(),
                     states: vec![(event.at, event.state.clone())],
-                    gone: (event.happened == Happened::Destroy).then_some(event.at),
+                    gone: (event.happened == EventKind::Destroy).then_some(event.at),
                 }),
             }
         }
-        let (events, more) = (capture.tracked.clone(), capture.untold);
+        let (events, more) = (capture.tracked.clone(), capture.events_cut);
         (!lanes.is_empty()).then_some(Self { all: lanes, events, until: capture.until, more })
     }
 
@@ -91,12 +91,12 @@ impl Lanes {
         let mut text = String::new();
         for event in &self.events {
             let happened = match event.happened {
-                Happened::New => "NEW",
-                Happened::Update => "UPDATE",
-                Happened::Destroy => "DESTROY",
+                EventKind::New => "NEW",
+                EventKind::Update => "UPDATE",
+                EventKind::Destroy => "DESTROY",
             };
             let at = event.at.as_secs_f64();
-            let Tracked { host, flow, state, .. } = event;
+            let ConntrackEvent { host, flow, state, .. } = event;
             let _ = writeln!(text, "{at:>12.3} s  {host}: {:9} {state:11} {flow}", format!("[{happened}]"));
         }
         text
@@ -199,8 +199,8 @@ fn time(at: Duration, of: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn event(at: u64, id: u32, happened: Happened, state: &str) -> Tracked {
-        Tracked {
+    fn event(at: u64, id: u32, happened: EventKind, state: &str) -> ConntrackEvent {
+        ConntrackEvent {
             at: Duration::from_secs(at),
             host: "<nat>".into(),
             id,
@@ -212,12 +212,12 @@ mod tests {
 
     fn capture() -> Capture {
         let tracked = vec![
-            event(0, 1, Happened::New, "SYN_SENT"),
-            event(1, 1, Happened::Update, "ESTABLISHED"),
-            event(1, 1, Happened::Update, "ESTABLISHED"),
-            event(2, 2, Happened::Destroy, "TIME_WAIT"),
-            event(30, 1, Happened::Destroy, "ESTABLISHED"),
-            event(31, 1, Happened::New, "ESTABLISHED"),
+            event(0, 1, EventKind::New, "SYN_SENT"),
+            event(1, 1, EventKind::Update, "ESTABLISHED"),
+            event(1, 1, EventKind::Update, "ESTABLISHED"),
+            event(2, 2, EventKind::Destroy, "TIME_WAIT"),
+            event(30, 1, EventKind::Destroy, "ESTABLISHED"),
+            event(31, 1, EventKind::New, "ESTABLISHED"),
         ];
         Capture { tracked, until: Duration::from_secs(40), ..Capture::default() }
     }

@@ -111,7 +111,7 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
         }
     }
     text.push_str(&why(outcome, style));
-    text.push_str(&unwatched(outcome, style));
+    text.push_str(&capture_gap(outcome, style));
     text
 }
 
@@ -131,10 +131,10 @@ pub fn why(outcome: &Outcome, style: Style) -> String {
 }
 
 /// What the captures of arms lack; arms that lack the same share a line.
-fn unwatched(outcome: &Outcome, style: Style) -> String {
+fn capture_gap(outcome: &Outcome, style: Style) -> String {
     let mut told: Vec<(&str, Vec<&str>)> = vec![];
     for arm in &outcome.arms {
-        let Some(what) = arm.unwatched.as_deref() else { continue };
+        let Some(what) = arm.capture_gap.as_deref() else { continue };
         match told.iter_mut().find(|(known, _)| *known == what) {
             Some((_, arms)) => arms.push(&arm.name),
             None => told.push((what, vec![&arm.name])),
@@ -159,7 +159,7 @@ fn facts(outcome: &Outcome) -> String {
 }
 
 fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
-    let cell = |arm: &ArmOutcome, row: &str| match (arm.observations.get(row), arm.unseen.get(row)) {
+    let cell = |arm: &ArmOutcome, row: &str| match (arm.observations.get(row), arm.unobserved.get(row)) {
         (Some(seen), _) => seen.clone(),
         (None, Some(why)) => format!("? ({why})"),
         (None, None) => "-".to_owned(),
@@ -251,8 +251,8 @@ mod tests {
     fn what_is_not_captured_is_told_once() {
         let mut outcome = column("6.0", Verdict::Reproduced, "reset", true).outcomes.remove(0);
         let style = Style { width: 100, colour: false };
-        assert_eq!(unwatched(&outcome, style), "");
-        outcome.arms.iter_mut().for_each(|arm| arm.unwatched = Some("7 frames".to_owned()));
-        assert_eq!(unwatched(&outcome, style), "  not captured in control, fault: 7 frames\n");
+        assert_eq!(capture_gap(&outcome, style), "");
+        outcome.arms.iter_mut().for_each(|arm| arm.capture_gap = Some("7 frames".to_owned()));
+        assert_eq!(capture_gap(&outcome, style), "  not captured in control, fault: 7 frames\n");
     }
 }

@@ -129,7 +129,7 @@ fn trial(
     }
     // A scenario that runs only in a guest does not fail here, even if all is
     // required.
-    let elsewhere = case.scenario.needs.contains(&Need::OwnKernel);
+    let elsewhere = case.scenario.needs.contains(&Need::ExclusiveKernel);
     let ignored = why.is_some() && (elsewhere || !require_all());
     let trial = Trial::test(name, move || match (here, why) {
         (Some(here), None) => test(&here),
@@ -224,7 +224,9 @@ pub fn nothing_reproduced(outcome: &Outcome, scenario: &Scenario) -> Result<(), 
 fn left_out(scenario: &Scenario, checked: &Result<Checked, lab::Error>) -> Option<String> {
     match checked {
         Err(error) => Some(error.to_string()),
-        Ok(_) if scenario.needs.contains(&Need::OwnKernel) => Some("it needs a kernel of its own".into()),
+        Ok(_) if scenario.needs.contains(&Need::ExclusiveKernel) => {
+            Some("it needs a kernel of its own".into())
+        }
         Ok(Checked { abilities, .. }) => abilities
             .iter()
             .filter(|a| !a.optional && scenario.needs.iter().any(|n| n.to_string() == a.need))

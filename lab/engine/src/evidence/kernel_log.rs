@@ -144,7 +144,7 @@ impl KernelLog {
 
 fn not_opened(source: io::Error) -> Error {
     let restricted = || fs::read_to_string("/proc/sys/kernel/dmesg_restrict").is_ok_and(|v| v.trim() == "1");
-    let way_out = match source.kind() {
+    let advice = match source.kind() {
         io::ErrorKind::PermissionDenied if restricted() => {
             "kernel.dmesg_restrict is 1 here: run as root, or with CAP_SYSLOG"
         }
@@ -152,7 +152,7 @@ fn not_opened(source: io::Error) -> Error {
         io::ErrorKind::NotFound => "there is none in this container: run outside",
         _ => return Error::kernel(PLACE, "open /dev/kmsg", source),
     };
-    Error::missing("the kernel log (/dev/kmsg)", way_out)
+    Error::missing("the kernel log (/dev/kmsg)", advice)
 }
 
 /// A record of the kernel log. Displays as dmesg(1) shows it,
@@ -193,11 +193,11 @@ impl Record {
     /// The content of an `unregister_netdevice: waiting for` message. `None` for any
     /// other.
     #[must_use]
-    pub fn unregister_netdevice(&self) -> Option<Waiting> {
+    pub fn unregister_netdevice(&self) -> Option<StuckDevice> {
         let (_, rest) = self.text.split_once("unregister_netdevice: waiting for ")?;
         let (device, rest) = rest.split_once(" to become free. Usage count = ")?;
         let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
-        Some(Waiting { device: device.to_owned(), usage_count: rest[..end].parse().ok()? })
+        Some(StuckDevice { device: device.to_owned(), usage_count: rest[..end].parse().ok()? })
     }
 
     /// The message `nf_conntrack: table full, dropping packet` without what varies on
@@ -226,7 +226,7 @@ impl fmt::Display for Record {
 
 /// A network device that cannot be freed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct StuckDevice {
     /// Its name.
     pub device: String,
     /// The number of references as the kernel prints it. From 5.15 on, it includes
@@ -234,7 +234,7 @@ pub struct Waiting {
     pub usage_count: i64,
 }
 
-impl fmt::Display for Waiting {
+impl fmt::Display for StuckDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, usage_count } = self;
         write!(f, "unregister_netdevice: waiting for {device} to become free. Usage count = {usage_count}")
@@ -325,7 +325,8 @@ mod tests {
             ("br0: port 1(veth0) entered disabled state", None),
         ] {
             let waiting = record(format!("0,1,2,-;{text}\n").as_bytes()).unregister_netdevice();
-            let expected = usage_count.map(|usage_count| Waiting { device: "veth0".to_owned(), usage_count });
+            let expected =
+                usage_count.map(|usage_count| StuckDevice { device: "veth0".to_owned(), usage_count });
             assert_eq!(waiting, expected, "{text}");
             assert!(waiting.is_none_or(|w| text.starts_with(&w.to_string())), "{text}");
         }

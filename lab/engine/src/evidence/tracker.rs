@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::invalid::InvalidLogs;
 use faultlab_base::error::Result;
 use faultlab_model::recording::HostRecording;
-use faultlab_net::capture::{Capture, Happened, Tracked};
+use faultlab_net::capture::{Capture, ConntrackEvent, EventKind};
 use faultlab_net::conntrack::{Conntrack, Event, Events, Recorder, Stats};
 use faultlab_net::network::Host;
 
@@ -74,7 +74,7 @@ impl Tracker {
                 let (heard, more) = recorder.end()?;
                 let (tracked, left_out) = told(&recording.name, begun, &heard);
                 capture.tracked.extend(tracked);
-                capture.untold |= more || left_out;
+                capture.events_cut |= more || left_out;
                 heard.into_iter().map(|(at, event)| (Some(at), event)).collect()
             }
         };
@@ -84,22 +84,22 @@ impl Tracker {
 
 /// The first events, with times relative to the start of the capture, and whether
 /// there were more.
-fn told(host: &str, begun: Duration, heard: &[(Duration, Event)]) -> (Vec<Tracked>, bool) {
+fn told(host: &str, begun: Duration, heard: &[(Duration, Event)]) -> (Vec<ConntrackEvent>, bool) {
     let known = |(at, event): &(Duration, Event)| tracked(host, at.saturating_sub(begun), event);
     (heard.iter().filter_map(known).take(MOST).collect(), heard.len() > MOST)
 }
 
 /// An event in the form of a capture.
-fn tracked(host: &str, at: Duration, event: &Event) -> Option<Tracked> {
+fn tracked(host: &str, at: Duration, event: &Event) -> Option<ConntrackEvent> {
     let happened = match event {
-        Event::New(_) => Happened::New,
-        Event::Update(_) => Happened::Update,
-        Event::Destroy(_) => Happened::Destroy,
+        Event::New(_) => EventKind::New,
+        Event::Update(_) => EventKind::Update,
+        Event::Destroy(_) => EventKind::Destroy,
         Event::Lost => return None,
     };
     let entry = event.entry()?;
     let (host, id) = (host.to_owned(), entry.id);
-    Some(Tracked { at, host, id, happened, flow: entry.flow(), state: entry.state() })
+    Some(ConntrackEvent { at, host, id, happened, flow: entry.flow(), state: entry.state() })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::task;
 use faultlab_model::recording::{Task, Wait};
 use faultlab_net::network::Network;
-use faultlab_net::network::pending::Wanted;
+use faultlab_net::network::pending::PendingWait;
 
 /// Anything shorter does not count as a wait.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(64);
 /// The observed waits of a network.
 #[derive(Debug, Default)]
 pub struct Waits {
-    waits: RefCell<Vec<(Weak<Wanted>, Wait)>>,
+    waits: RefCell<Vec<(Weak<PendingWait>, Wait)>>,
     kernel: RefCell<Vec<Task>>,
 }
 
@@ -48,7 +48,7 @@ impl Waits {
     }
 
     /// Records a wait. Returns whether it continues.
-    fn record(&self, one: &Rc<Wanted>) -> bool {
+    fn record(&self, one: &Rc<PendingWait>) -> bool {
         let task = one.task.get().map(|place| task::at(place));
         if task == Some(None) {
             return false;
@@ -58,7 +58,7 @@ impl Waits {
             let (host, what) = (one.host.clone(), one.what.clone());
             let wait = Wait { host, what, waited, task: task.flatten() };
             let mut waits = self.waits.borrow_mut();
-            let same = |known: &&mut (Weak<Wanted>, Wait)| known.0.as_ptr() == Rc::as_ptr(one);
+            let same = |known: &&mut (Weak<PendingWait>, Wait)| known.0.as_ptr() == Rc::as_ptr(one);
             match waits.iter_mut().find(same) {
                 Some(known) => known.1 = wait,
                 None => waits.push((Rc::downgrade(one), wait)),

@@ -1,7 +1,9 @@
 //! A request that the kernel may block for ever.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::task;
 use faultlab_base::error::{Error, Result};
-use faultlab_net::network::pending::Wanted;
+use faultlab_net::network::pending::PendingWait;
 use faultlab_net::network::{Host, Namespace};
 
 /// Work on a thread of its own, so that the lab can watch while the kernel blocks it
@@ -20,20 +22,28 @@ use faultlab_net::network::{Host, Namespace};
 pub struct Attempt<T> {
     done: oneshot::Receiver<T>,
     result: Option<T>,
-    _wanted: Rc<Wanted>,
+    _wanted: Rc<PendingWait>,
 }
 
 impl<T: Send + 'static> Attempt<T> {
     /// Begins `work`, which receives the host's namespace.
     ///
     /// # Errors
-    /// If no thread can be created.
+    /// If no thread can be created, or no descriptor is left (EMFILE).
     pub fn begin(at: &Host, work: impl FnOnce(&Namespace) -> T + Send + 'static) -> Result<Self> {
         let (sender, done) = oneshot::channel();
         let namespace = at.namespace().try_clone()?;
-        let wanted = at.wants("a request");
+        let wanted = at.record_wait("a request");
         let task = Arc::clone(&wanted.task);
+        let (ready, is_ready) = mpsc::channel();
         let body = move || {
+            let remembered = Namespace::remember();
+            let failed = remembered.is_err();
+            // `begin` waits for it.
+            let _ = ready.send(remembered);
+            if failed {
+                return;
+            }
             task::place_of_this().map(|place| task.set(place));
             // The scenario may have dropped the attempt: then there is no receiver.
             let _ = sender.send(work(&namespace));
@@ -42,6 +52,7 @@ impl<T: Send + 'static> Attempt<T> {
             .name("attempt".into())
             .spawn(body)
             .map_err(|e| Error::kernel(at.name(), "start a thread", e))?;
+        is_ready.recv().map_err(|e| Error::kernel(at.name(), "start a thread", io::Error::other(e)))??;
         Ok(Self { done, result: None, _wanted: wanted })
     }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::task;
 use faultlab_net::network::Host;
-use faultlab_net::network::pending::Wanted;
+use faultlab_net::network::pending::PendingWait;
 
 /// How long a process may take to reach its next sleep, on a busy machine.
 const BUSY: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct Child {
     pid: Pid,
     name: String,
     reaped: Cell<bool>,
-    wanted: OnceCell<Rc<Wanted>>,
+    wanted: OnceCell<Rc<PendingWait>>,
 }
 
 /// What a process is doing. Displays like ps(1).
@@ -102,7 +102,7 @@ impl Child {
 
     /// Records that the lab waits for it at a host.
     pub(super) fn wanted_at(&self, host: &Host, what: impl Into<String>) {
-        let wanted = host.wants(what);
+        let wanted = host.record_wait(what);
         self.place().map(|place| wanted.task.set(place));
         let _ = self.wanted.set(wanted);
     }

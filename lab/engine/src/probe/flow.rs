@@ -15,7 +15,7 @@ use super::tcp::{Answer, Connect, accept, canonical, connect, dial, listen, rece
 use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
-use faultlab_net::network::journal::{Journal, Met, Noted};
+use faultlab_net::network::journal::{Journal, ProbeResult, RunningProbe};
 use faultlab_net::wire::all as wires;
 
 /// How long one exchange may take in a healthy network, on a busy machine.
@@ -161,7 +161,7 @@ impl Flow {
     }
 
     /// Begins the record of a probe.
-    fn tries(&mut self, side: Side, act: Act) -> Noted {
+    fn tries(&mut self, side: Side, act: Act) -> RunningProbe {
         let journal = Rc::clone(&self.journal);
         let End { place, own, peer, .. } = self.side(side);
         let noted = journal.begin(place, act, *peer);
@@ -181,7 +181,7 @@ impl Flow {
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
-    pub async fn say(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
+    pub async fn say(&mut self, side: Side, patience: Duration) -> Result<ProbeResult<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         Ok(probe.met(self.words(side, patience).await?))
     }
@@ -215,7 +215,7 @@ impl Flow {
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
-    pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
+    pub async fn deliver(&mut self, side: Side, patience: Duration) -> Result<ProbeResult<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         let End { place, stream, .. } = self.side(side);
         let met = match send(place, stream, b"hello").await? {
@@ -259,7 +259,7 @@ impl Flow {
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
-    pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<Met<Answer>> {
+    pub async fn exchange(&mut self, first: Side, patience: Duration) -> Result<ProbeResult<Answer>> {
         let probe = self.tries(first, Act::Speaks);
         let met = match self.words(first, patience).await? {
             Answer::Received => self.words(first.other(), patience).await?,
@@ -298,7 +298,7 @@ impl Flow {
         side: Side,
         bytes: usize,
         patience: Duration,
-    ) -> Result<Met<Answer>> {
+    ) -> Result<ProbeResult<Answer>> {
         let probe = self.tries(side, Act::Speaks);
         let met = match self.carry(side, bytes, patience).await {
             Some(Ok(())) => Answer::Received,
@@ -365,7 +365,7 @@ impl Flow {
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
-    pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<Met<Answer>> {
+    pub async fn watch(&mut self, side: Side, patience: Duration) -> Result<ProbeResult<Answer>> {
         let probe = self.tries(side, Act::Waits);
         Ok(probe.met(self.wait(side, patience).await?))
     }

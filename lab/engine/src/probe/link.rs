@@ -194,7 +194,7 @@ fn named(name: &str) -> LinkMessage {
 /// Whether a link of a host disappears within this time, on the machine's clock. If
 /// the links cannot be listed, it counts as still there.
 pub async fn vanishes(at: &Host, name: &str, within: Duration) -> bool {
-    let (begun, _wanted) = (Instant::now(), at.wants(format!("the end of its link {name}")));
+    let (begun, _wanted) = (Instant::now(), at.record_wait(format!("the end of its link {name}")));
     while !list(at.namespace()).is_ok_and(|links| links.iter().all(|link| link != name)) {
         if begun.elapsed() >= within {
             return false;

@@ -4,10 +4,10 @@
 //! probe took is evidence, and not part of the answer.
 
 pub mod attempt;
+pub mod blocker;
 pub mod child;
+pub mod device_holder;
 pub mod flow;
-pub mod hold;
-pub mod holder;
 pub mod link;
 pub mod path_mtu;
 pub mod route;
@@ -15,10 +15,10 @@ pub mod rtnl_holder;
 pub mod tcp;
 
 pub use attempt::Attempt;
+pub use blocker::Blocker;
 pub use child::{Child, Life};
+pub use device_holder::DeviceHolder;
 pub use flow::{Flow, Side};
-pub use hold::Hold;
-pub use holder::Holder;
 pub use path_mtu::PathMtu;
 pub use rtnl_holder::RtnlHolder;
 pub use tcp::{Answer, Connect, accept, connect, listen, receive};

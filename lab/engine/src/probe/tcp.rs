@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use faultlab_base::error::{Error, Result};
 use faultlab_net::capture::Act;
 use faultlab_net::network::Host;
-use faultlab_net::network::journal::Met;
+use faultlab_net::network::journal::ProbeResult;
 use faultlab_net::topology::Family;
 
 /// The result of a connect().
@@ -170,7 +170,7 @@ pub async fn connect(
     source_port: u16,
     to: impl Into<SocketAddr>,
     patience: Duration,
-) -> Result<Met<Connect>> {
+) -> Result<ProbeResult<Connect>> {
     let to = to.into();
     let probe = from.journal().begin(from.name(), Act::Connects, to);
     let met = dial(from, source_port, to, patience, |local| probe.local(local)).await?;

@@ -26,9 +26,9 @@ impl ArmRun<'_> {
         let (mut evidence, counted) = self.tables()?;
         self.check_wires()?;
         let seen_by = |witness: Result<Witness>| {
-            witness?.end(&self.stage.network, counted, &self.stage.voice.drops, ended)
+            witness?.end(&self.stage.network, counted, &self.stage.reports.drops, ended)
         };
-        let (mut recording, unwatched) = match self.stage.witness.take().map(seen_by) {
+        let (mut recording, capture_gap) = match self.stage.witness.take().map(seen_by) {
             None => (None, None),
             Some(Ok(recording)) => {
                 let lost = recording.capture.lost;
@@ -51,10 +51,10 @@ impl ArmRun<'_> {
         let outcome = ArmOutcome {
             change: arm.change.to_owned(),
             observations: seen.observations,
-            unseen: seen.unseen,
+            unobserved: seen.unobserved,
             because: seen.because,
             evidence,
-            unwatched,
+            capture_gap,
             ..ArmOutcome::new(arm.name, arm.kind)
         };
         Ok((outcome, recording))
@@ -95,7 +95,7 @@ impl ArmRun<'_> {
             let own = |host: &Host| host.interfaces().iter().any(|i| i.name == device);
             !self.stage.network.hosts().iter().any(own)
         };
-        recording.log = self.stage.voice.log.complaints(self.stage.logged.get(), of_another)?;
+        recording.log = self.stage.reports.log.complaints(self.stage.logged.get(), of_another)?;
         for (ends, wire) in self.stage.wires.borrow().iter() {
             // If the oldest records have been overwritten, the rest prove nothing about
             // the other frames.

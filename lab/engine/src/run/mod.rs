@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::evidence::counters::Counters;
+use crate::evidence::kernel_reports::KernelReports;
 use crate::evidence::sockets::{destroy, sockets};
-use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
 use crate::scenario::{Play, ScriptedArm};
 use crate::stage::session::ShellSession;
@@ -43,7 +43,7 @@ impl<'a> ArmRun<'a> {
         fault: &Fault,
         env: &'a Environment,
         scripted: &'a ScriptedArm,
-        voice: &'a Voice,
+        reports: &'a KernelReports,
         options: Option<CaptureOptions>,
     ) -> Result<Self> {
         let network = Network::build(scripted.arm.network.clone()).await?;
@@ -53,9 +53,9 @@ impl<'a> ArmRun<'a> {
             env,
             scenario: fault.card.name,
             network,
-            voice,
+            reports,
             begun: Cell::new(Instant::now()),
-            logged: Cell::new(voice.log.count()?),
+            logged: Cell::new(reports.log.count()?),
             before: RefCell::new(before),
             seen: RefCell::default(),
             wires: RefCell::default(),
@@ -119,7 +119,10 @@ impl<'a> ArmRun<'a> {
     pub fn observed(&self) -> Map<String> {
         let seen = self.stage.seen.borrow();
         let mut cells = seen.observations.clone();
-        seen.unseen.0.iter().for_each(|(row, why)| cells.insert(row, format!("cannot be observed: {why}")));
+        seen.unobserved
+            .0
+            .iter()
+            .for_each(|(row, why)| cells.insert(row, format!("cannot be observed: {why}")));
         cells
     }
 
@@ -146,7 +149,7 @@ impl<'a> ArmRun<'a> {
         let counters = self.stage.network.hosts().iter().map(|h| Counters::read(h.namespace()));
         self.stage.before.replace(counters.collect::<Result<_>>()?);
         self.stage.begun.set(Instant::now());
-        self.stage.logged.set(self.stage.voice.log.count()?);
+        self.stage.logged.set(self.stage.reports.log.count()?);
         Ok(())
     }
 

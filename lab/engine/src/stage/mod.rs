@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::evidence::counters::{Changes, Counters};
 use crate::evidence::kernel_log::Record;
+use crate::evidence::kernel_reports::KernelReports;
 use crate::evidence::shared_log::SharedLog;
-use crate::evidence::voice::Voice;
 use crate::evidence::witness::Witness;
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::Environment;
-use faultlab_net::network::journal::{Met, Observed, ProbeId};
+use faultlab_net::network::journal::{Observed, ProbeId, ProbeResult};
 use faultlab_net::network::{Host, Network};
 use faultlab_net::wire::{Policy, Wire, all as wires};
 use session::ShellSession;
@@ -68,7 +68,7 @@ pub struct Stage<'a> {
     pub env: &'a Environment,
     pub(crate) scenario: &'static str,
     pub(crate) network: Network,
-    pub(crate) voice: &'a Voice,
+    pub(crate) reports: &'a KernelReports,
     pub(crate) begun: Cell<Instant>,
     /// How many records the kernel log had at the start.
     pub(crate) logged: Cell<usize>,
@@ -85,7 +85,7 @@ pub struct Stage<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) observations: Map<String>,
-    pub(crate) unseen: Map<String>,
+    pub(crate) unobserved: Map<String>,
     pub(crate) because: Vec<String>,
 }
 
@@ -158,7 +158,7 @@ impl Stage<'_> {
     }
 
     /// Records the cell of a row that puts a probe's result in other words.
-    pub fn observe_of<T>(&self, met: &Met<T>, row: &str, cell: impl fmt::Display) {
+    pub fn observe_of<T>(&self, met: &ProbeResult<T>, row: &str, cell: impl fmt::Display) {
         self.told(row, Some(met.probe()));
         self.seen.borrow_mut().observations.insert(row, cell.to_string());
     }
@@ -171,7 +171,7 @@ impl Stage<'_> {
 
     /// Records that a row could not be observed, and why.
     pub fn cannot_observe(&self, row: &str, why: impl fmt::Display) {
-        self.seen.borrow_mut().unseen.insert(row, why.to_string());
+        self.seen.borrow_mut().unobserved.insert(row, why.to_string());
     }
 
     /// Records a sentence that explains the observations.
@@ -229,7 +229,7 @@ impl Stage<'_> {
     /// The kernel log.
     #[must_use]
     pub fn log(&self) -> &SharedLog {
-        &self.voice.log
+        &self.reports.log
     }
 
     /// Waits for a kernel log message since the network was set up.
@@ -243,8 +243,8 @@ impl Stage<'_> {
     ) -> Result<Option<T>> {
         let begun = Instant::now();
         loop {
-            let found = self.voice.log.find_since(self.logged.get(), &wanted)?;
-            if found.is_some() || begun.elapsed() >= patience || !self.voice.log.readable() {
+            let found = self.reports.log.find_since(self.logged.get(), &wanted)?;
+            if found.is_some() || begun.elapsed() >= patience || !self.reports.log.readable() {
                 return Ok(found);
             }
             // /dev/kmsg is polled: on old kernels, its wake-up is not per reader.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::{Flags, Header, Timestamps};
 
-pub use packet::{Content, Packet, What};
+pub use packet::{Content, Packet, Payload};
 pub use probed::{Probed, probed};
 pub use sides::between;
 
@@ -25,7 +25,7 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 /// with a frame is a [`Carried`]; the wire itself records it as another
 /// [`Fate`](faultlab_net::wire::Fate).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum HopFate {
     /// It arrived.
     Arrived,
     /// It left and did not arrive.
@@ -51,7 +51,7 @@ pub struct Hop {
     /// The packet as it left, or as it arrived if it was not sent.
     pub packet: Packet,
     /// What happened to it.
-    pub fate: Fate,
+    pub fate: HopFate,
     /// The hop, as a position among all, that brought the packet to the host that it
     /// leaves.
     pub before: Option<usize>,
@@ -79,7 +79,7 @@ impl Hop {
             arrived: None,
             frames: [None; 2],
             packet,
-            fate: Fate::Lost,
+            fate: HopFate::Lost,
             before: None,
             first: None,
             stays: false,
@@ -139,7 +139,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
                 let hop = &mut hops[left];
                 hop.arrived = Some((frame.end, frame.at));
                 hop.frames[1] = Some(number);
-                hop.fate = Fate::Arrived;
+                hop.fate = HopFate::Arrived;
                 hop.changed = changed(&hop.packet, &packet);
                 hop.stamps = packet.timestamps();
                 hop.comment = hop.comment.take().or(frame.comment.clone());
@@ -154,7 +154,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         } else {
             hop.arrived = Some((frame.end, frame.at));
             hop.frames[1] = Some(number);
-            hop.fate = Fate::Made;
+            hop.fate = HopFate::Made;
         }
         hops.push(hop);
     }
@@ -166,7 +166,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
     if capture.lost > 0 {
         // With an incomplete capture, a packet without a second frame is not known to
         // be lost.
-        hops.retain(|hop| matches!(hop.fate, Fate::Arrived | Fate::UnderWay));
+        hops.retain(|hop| matches!(hop.fate, HopFate::Arrived | HopFate::UnderWay));
     }
     hops.sort_by_key(|hop| (hop.at(), hop.until()));
     way::follow(capture, &mut hops, ending);
@@ -177,11 +177,11 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
 /// Finds the packets that were in flight when the capture ended.
 fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
     let mut crossed: HashMap<usize, Duration> = HashMap::new();
-    for (end, at) in hops.iter().filter(|hop| hop.fate == Fate::Arrived).filter_map(|hop| hop.left) {
+    for (end, at) in hops.iter().filter(|hop| hop.fate == HopFate::Arrived).filter_map(|hop| hop.left) {
         let last = crossed.entry(end).or_default();
         *last = at.max(*last);
     }
-    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Lost) {
+    for hop in hops.iter_mut().filter(|hop| hop.fate == HopFate::Lost) {
         let (end, at) = hop.left.unwrap_or_default();
         // A link keeps the order: a packet that was overtaken on it will not arrive.
         let overtaken = crossed.get(&end).is_some_and(|&later| later > at);
@@ -191,14 +191,14 @@ fn end_with_the_arm(capture: &Capture, hops: &mut [Hop]) {
             None => !overtaken && !capture.until.is_zero() && at + UNDER_WAY >= capture.until,
         };
         if is_under_way {
-            hop.fate = Fate::UnderWay;
+            hop.fate = HopFate::UnderWay;
         }
     }
 }
 
 /// How a wire changed the timestamps of a SYN.
 fn changed(left: &Packet, arrived: &Packet) -> Option<String> {
-    let (What::Tcp(left, _), What::Tcp(arrived, _)) = (&left.what, &arrived.what) else { return None };
+    let (Payload::Tcp(left, _), Payload::Tcp(arrived, _)) = (&left.what, &arrived.what) else { return None };
     let value = |header: &Header| header.timestamps.map(|stamps| stamps.tsval);
     if !left.flags.contains(Flags::SYN) || value(left) == value(arrived) {
         return None;

@@ -26,12 +26,12 @@ pub struct Packet {
     /// The IP identification, which routers do not change. IPv6 has none.
     pub id: Option<u16>,
     /// The payload.
-    pub what: What,
+    pub what: Payload,
 }
 
 /// The payload of a packet.
 #[derive(Debug, Clone)]
-pub enum What {
+pub enum Payload {
     /// A segment, and the length of its payload.
     Tcp(Header, usize),
     /// The ports, and the length of the payload.
@@ -67,13 +67,13 @@ impl Packet {
         let body = frame.bytes.get(payload.start..)?;
         let be16 = |at: usize| Some(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?]));
         let what = match protocol {
-            _ if is_fragment => What::Fragment,
+            _ if is_fragment => Payload::Fragment,
             IpNumber::TCP => {
                 let (header, length) = Header::parse(&frame.bytes)?;
-                What::Tcp(header, length)
+                Payload::Tcp(header, length)
             }
-            IpNumber::UDP => What::Udp(be16(0)?, be16(2)?, be16(4)?.saturating_sub(8)),
-            IpNumber::ICMP => What::Icmp(match (*body.first()?, *body.get(1)?) {
+            IpNumber::UDP => Payload::Udp(be16(0)?, be16(2)?, be16(4)?.saturating_sub(8)),
+            IpNumber::ICMP => Payload::Icmp(match (*body.first()?, *body.get(1)?) {
                 (0, _) => "echo reply".to_owned(),
                 (3, 4) => format!("frag-needed mtu {}", be16(6)?),
                 (3, _) => "unreachable".to_owned(),
@@ -82,7 +82,7 @@ impl Packet {
                 (11, _) => "time-exceeded".to_owned(),
                 (kind, _) => format!("icmp type {kind}"),
             }),
-            IpNumber::IPV6_ICMP => What::Icmp(match *body.first()? {
+            IpNumber::IPV6_ICMP => Payload::Icmp(match *body.first()? {
                 1 => "unreachable".to_owned(),
                 2 => format!("packet-too-big mtu {}", u32::from(be16(4)?) << 16 | u32::from(be16(6)?)),
                 3 => "time-exceeded".to_owned(),
@@ -102,23 +102,23 @@ impl Packet {
     #[must_use]
     pub fn content(&self) -> Content {
         let (segment, other) = match &self.what {
-            What::Tcp(header, length) => (Some(header.numbers(*length)), String::new()),
-            What::Udp(_, _, length) => (None, length.to_string()),
-            What::Icmp(word) => (None, word.clone()),
-            What::Fragment => (None, "fragment".to_owned()),
+            Payload::Tcp(header, length) => (Some(header.numbers(*length)), String::new()),
+            Payload::Udp(_, _, length) => (None, length.to_string()),
+            Payload::Icmp(word) => (None, word.clone()),
+            Payload::Fragment => (None, "fragment".to_owned()),
         };
         Content { id: self.id, segment, other }
     }
 
     /// The timestamps of a segment, if it has them.
     pub(super) fn timestamps(&self) -> Option<Timestamps> {
-        if let What::Tcp(header, _) = &self.what { header.timestamps } else { None }
+        if let Payload::Tcp(header, _) = &self.what { header.timestamps } else { None }
     }
 
     /// How many sequence numbers a segment takes: those of its payload, SYN and FIN.
     #[must_use]
     pub fn sequence_length(&self) -> u32 {
-        let What::Tcp(header, length) = &self.what else { return 0 };
+        let Payload::Tcp(header, length) = &self.what else { return 0 };
         let flag = |flag: Flags| u32::from(header.flags.contains(flag));
         u32::try_from(*length).unwrap_or(u32::MAX) + flag(Flags::SYN) + flag(Flags::FIN)
     }
@@ -127,9 +127,9 @@ impl Packet {
     #[must_use]
     pub fn endpoints(&self) -> (SocketAddr, SocketAddr) {
         let (src, dst) = match &self.what {
-            What::Tcp(h, _) => return (h.src, h.dst),
-            What::Udp(src, dst, _) => (*src, *dst),
-            What::Icmp(_) | What::Fragment => (0, 0),
+            Payload::Tcp(h, _) => return (h.src, h.dst),
+            Payload::Udp(src, dst, _) => (*src, *dst),
+            Payload::Icmp(_) | Payload::Fragment => (0, 0),
         };
         (SocketAddr::new(self.src, src), SocketAddr::new(self.dst, dst))
     }
@@ -138,11 +138,11 @@ impl Packet {
     #[must_use]
     pub fn addresses(&self) -> (String, String) {
         match &self.what {
-            What::Tcp(..) | What::Udp(..) => {
+            Payload::Tcp(..) | Payload::Udp(..) => {
                 let (src, dst) = self.endpoints();
                 (src.to_string(), dst.to_string())
             }
-            What::Icmp(_) | What::Fragment => (self.src.to_string(), self.dst.to_string()),
+            Payload::Icmp(_) | Payload::Fragment => (self.src.to_string(), self.dst.to_string()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Hop, What};
+use super::{Hop, Payload};
 use faultlab_net::capture::{Act, Capture, Probe};
 
 /// Frames and processes use one clock, but the times of frames are converted.
@@ -27,7 +27,7 @@ pub struct Probed<'a> {
 pub fn probed<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Probed<'a>> {
     let at_host = |end: usize, probe: &Probe| capture.ends[end].host == probe.host;
     let is_it = |probe: &Probe, hop: &Hop| {
-        let What::Tcp(header, length) = &hop.packet.what else { return None };
+        let Payload::Tcp(header, length) = &hop.packet.what else { return None };
         let sent = hop.left.filter(|(end, _)| at_host(*end, probe));
         let arrived = hop.arrived.filter(|(end, _)| at_host(*end, probe));
         let (own, peer, frame) = match (sent, arrived) {

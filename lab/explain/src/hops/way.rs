@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::packet::{Content, What};
-use super::{Fate, Hop};
+use super::packet::{Content, Payload};
+use super::{Hop, HopFate};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::Flags;
 
@@ -35,7 +35,7 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
         // A packet whose translation is to be undone arrives at the router's own
         // address. Only a segment is known by its numbers, whatever its addresses
         // are.
-        let other = is_own && !matches!(hop.packet.what, What::Tcp(..));
+        let other = is_own && !matches!(hop.packet.what, Payload::Tcp(..));
         if *links < 2 || other || dst.is_multicast() || dst == Ipv4Addr::BROADCAST {
             continue;
         }
@@ -50,20 +50,20 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
             Some(next) => hops[departures.remove(next)].before = Some(number),
             // With an incomplete capture, a missing packet is not known to be dropped.
             None if capture.lost > 0 || (is_own && ending(at)) => {}
-            None if ending(at) => hops[number].fate = Fate::UnderWay,
+            None if ending(at) => hops[number].fate = HopFate::UnderWay,
             None => {
                 hops[number].stays = true;
                 if !is_own {
-                    hops[number].fate = Fate::Dropped;
+                    hops[number].fate = HopFate::Dropped;
                 }
             }
         }
     }
     let own = own_conversations(capture, hops);
-    for hop in hops.iter_mut().filter(|hop| hop.fate == Fate::Dropped) {
+    for hop in hops.iter_mut().filter(|hop| hop.fate == HopFate::Dropped) {
         let host = hop.arrived.map(|(end, _)| capture.ends[end].host.as_str());
         if host.is_some_and(|host| own.contains(&(host, hop.packet.endpoints()))) {
-            hop.fate = Fate::Arrived;
+            hop.fate = HopFate::Arrived;
         }
     }
 }
@@ -73,7 +73,8 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
 /// Such a segment was for the host and was not dropped, even if the host does not have
 /// the address. A RST does not make a conversation: a rule may have sent it.
 fn own_conversations<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddr, SocketAddr))> {
-    let speaks = |what: &What| matches!(what, What::Tcp(header, _) if !header.flags.contains(Flags::RST));
+    let speaks =
+        |what: &Payload| matches!(what, Payload::Tcp(header, _) if !header.flags.contains(Flags::RST));
     let own = hops.iter().filter(|hop| hop.before.is_none() && speaks(&hop.packet.what));
     let back = own.filter_map(|hop| {
         let ((end, _), (src, dst)) = (hop.left?, hop.packet.endpoints());
@@ -100,7 +101,7 @@ pub fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
 pub(super) fn again(hops: &mut [Hop]) {
     let mut sent: HashMap<_, Vec<(u32, u32, usize)>> = HashMap::new();
     for (number, hop) in hops.iter_mut().enumerate() {
-        let (Some((end, _)), What::Tcp(header, _)) = (hop.left, &hop.packet.what) else { continue };
+        let (Some((end, _)), Payload::Tcp(header, _)) = (hop.left, &hop.packet.what) else { continue };
         let (seq, length) = (header.seq, hop.packet.sequence_length());
         if length == 0 {
             continue;
@@ -126,7 +127,7 @@ mod tests {
 
     /// The fate of a segment to a router that does not have its address, where the
     /// router answers with these flags.
-    fn fate(flags: Flags) -> Fate {
+    fn fate(flags: Flags) -> HopFate {
         let end = |host: &str, interface: &str, last| End {
             host: host.into(),
             interface: interface.into(),
@@ -155,9 +156,9 @@ mod tests {
 
     #[test]
     fn what_a_router_answers_itself_is_not_dropped() {
-        assert_eq!(fate(Flags::SYN_ACK), Fate::Arrived);
+        assert_eq!(fate(Flags::SYN_ACK), HopFate::Arrived);
         // A rule that rejects a packet drops it too.
-        assert_eq!(fate(Flags::RST), Fate::Dropped);
+        assert_eq!(fate(Flags::RST), HopFate::Dropped);
     }
 
     #[test]
@@ -190,7 +191,7 @@ mod tests {
         let hops = hops(&capture);
         assert_eq!(
             hops.iter().map(|hop| hop.fate).collect::<Vec<_>>(),
-            [Fate::Dropped, Fate::Arrived, Fate::Arrived]
+            [HopFate::Dropped, HopFate::Arrived, HopFate::Arrived]
         );
         assert_eq!(hops.iter().map(|hop| hop.before).collect::<Vec<_>>(), [None, None, Some(1)]);
         assert_eq!(hops[1].first, Some(0));

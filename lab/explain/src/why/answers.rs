@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::journey::Journey;
 use super::{Arm, Finding, Rank, counters, flow, name, seconds};
-use crate::hops::Fate;
+use crate::hops::HopFate;
 use faultlab_net::wire::segment::{Flags, Header};
 
 /// How long after the last attempt a segment still counts as its answer. A FIN this
@@ -77,13 +77,13 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
     text.push_str(" got no answer: ");
     let other = end.to.unwrap_or("?");
     text.push_str(&match end.fate {
-        Fate::Dropped => format!("{other} took it and did not pass it on"),
-        Fate::Lost => format!("it left {} and was lost on its way to {other}", end.from.unwrap_or("?")),
+        HopFate::Dropped => format!("{other} took it and did not pass it on"),
+        HopFate::Lost => format!("it left {} and was lost on its way to {other}", end.from.unwrap_or("?")),
         _ if (end.header.src, end.header.dst) == first.endpoints() => format!("it ended at {other}"),
         _ => format!("it ended at {other}, as {} > {}", end.header.src, end.header.dst),
     });
     let mut evidence: Vec<String> = vec![];
-    if end.fate == Fate::Lost {
+    if end.fate == HopFate::Lost {
         let counted = counters::of_wire(arm, [end.from.unwrap_or_default(), other]);
         if !counted.is_empty() {
             evidence.push(format!("the wire counted {}, as a kernel would", counted.join(", ")));
@@ -99,7 +99,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         Some(untranslated) => Some(untranslated.why(arm, &first.identity(end))),
         None => flow::said(arm, first),
     };
-    if end.fate != Fate::Lost {
+    if end.fate != HopFate::Lost {
         evidence.extend(counters::reason(arm, other, end));
         evidence.extend(counters::dropped(arm, other));
     }
@@ -124,7 +124,7 @@ fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
             && leg.at < there.at
             && leg.header.seq != there.header.seq
             && !leg.header.flags.contains(Flags::RST)
-            && leg.fate == Fate::Arrived
+            && leg.fate == HopFate::Arrived
     });
     let stamps = before.filter_map(|leg| Some((leg.at, leg.header.timestamps?.tsval)));
     let (at, last) = stamps.reduce(|_, later| later)?;

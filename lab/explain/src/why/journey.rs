@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::hops::{Fate, What};
+use crate::hops::{HopFate, Payload};
 use crate::verdicts::{Reset, Translation, Verdicts};
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header, Identity};
@@ -49,7 +49,7 @@ pub(super) struct Leg<'a> {
     /// Its headers on that link.
     pub header: Header,
     /// What happened to it there.
-    pub fate: Fate,
+    pub fate: HopFate,
     /// How the receiving host translated its addresses.
     pub translation: Option<Translation>,
     /// The frame that arrived, as a position in [`Capture::frames`].
@@ -63,9 +63,9 @@ impl<'a> Journeys<'a> {
         // The journey that each hop belongs to.
         let mut of: Vec<Option<usize>> = vec![None; hops.len()];
         for (number, (hop, verdict)) in hops.iter().zip(&verdicts).enumerate() {
-            let What::Tcp(header, length) = hop.packet.what else { continue };
+            let Payload::Tcp(header, length) = hop.packet.what else { continue };
             let leg = Leg {
-                from: verdict.from.filter(|_| hop.fate != Fate::Made),
+                from: verdict.from.filter(|_| hop.fate != HopFate::Made),
                 to: verdict.to,
                 at: hop.at(),
                 until: hop.until(),
@@ -152,12 +152,12 @@ impl<'a> Journey<'a> {
     /// The last host that it arrived at; `None` if it was lost on a link.
     pub(super) fn ended_at(&self) -> Option<&'a str> {
         let last = self.last();
-        last.to.filter(|_| matches!(last.fate, Fate::Arrived | Fate::Dropped | Fate::Made))
+        last.to.filter(|_| matches!(last.fate, HopFate::Arrived | HopFate::Dropped | HopFate::Made))
     }
 
     /// Whether it was in flight when the arm ended.
     pub(super) fn is_under_way(&self) -> bool {
-        self.last().fate == Fate::UnderWay
+        self.last().fate == HopFate::UnderWay
     }
 
     /// What distinguishes the segment from others on one of its legs.

@@ -12,7 +12,7 @@ use crate::protocol::{Frame, MODULE_LIST, MODULES, ORDERS, Orders, REPORT};
 use crate::shell::{ShellOptions, Streams};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_engine::evidence::voice::Opened;
+use faultlab_engine::evidence::kernel_reports::Opened;
 use faultlab_model::outcome::Machine;
 use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::Kernel;
@@ -58,11 +58,11 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     sysctl::own_the_kernel();
     report(&Report::Booted { release: Kernel::running().release })?;
 
-    let voice = Opened::open(orders.jobs.iter().any(Job::asks_why)).listen();
+    let reports = Opened::open(orders.jobs.iter().any(Job::asks_why)).listen();
     let runtime = job::runtime("init")?;
     let guest = Guest { clock: orders.clock };
     for job in orders.jobs {
-        job.perform(catalogue, &voice, &guest, &runtime)?;
+        job.perform(catalogue, &reports, &guest, &runtime)?;
         if matches!(job, Job::Run { .. }) {
             settle();
         }

@@ -91,9 +91,9 @@ impl Answers {
             };
         };
         match report {
-            Report::Missing { what, way_out } => {
+            Report::Missing { what, advice } => {
                 self.gave_up = true;
-                Ok(Answer::GaveUp(missing(&what, &way_out)))
+                Ok(Answer::GaveUp(missing(&what, &advice)))
             }
             Report::Failed(sentence) | Report::Exhausted(sentence) => {
                 self.gave_up = true;
@@ -131,8 +131,8 @@ impl Answers {
 }
 
 /// The error for something that a guest reports as missing.
-pub(super) fn missing(what: &str, way_out: &str) -> Error {
-    Error::missing(short(what, SENTENCE), short(way_out, SENTENCE))
+pub(super) fn missing(what: &str, advice: &str) -> Error {
+    Error::missing(short(what, SENTENCE), short(advice, SENTENCE))
 }
 
 /// The error for a guest that reports a failure.

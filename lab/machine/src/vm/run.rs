@@ -161,7 +161,7 @@ impl Vm {
                 Report::Booted { .. } => {}
                 Report::ShellBegins if !serial.is_attached() => serial.attach(),
                 Report::Left(status) if serial.is_attached() => left = Some(Ok(status)),
-                Report::Missing { what, way_out } => left = Some(Err(answers::missing(&what, &way_out))),
+                Report::Missing { what, advice } => left = Some(Err(answers::missing(&what, &advice))),
                 Report::Failed(sentence) | Report::Exhausted(sentence) => {
                     left = Some(Err(answers::failed(&sentence)));
                 }

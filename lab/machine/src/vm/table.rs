@@ -7,7 +7,7 @@ use super::excerpt::short;
 use crate::job::Job;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_engine::perform::{Snapshots, judged};
+use faultlab_engine::perform::{Snapshots, judge_outcome};
 use faultlab_engine::scenario::Scenario;
 use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
 use faultlab_model::scenario::{Arm, ArmKind, Clock, Environment};
@@ -123,7 +123,9 @@ pub(super) fn checked(
         ..Outcome::without_run(scenario, Machine::Vm, release, clock, Verdict::Failed, String::new())
     };
     match (era, judged_here.arms.is_empty(), outcome.verdict) {
-        (Some(era), false, _) => judged(&mut judged_here, scenario, era, asked.without_cause, snapshots),
+        (Some(era), false, _) => {
+            judge_outcome(&mut judged_here, scenario, era, asked.without_cause, snapshots)
+        }
         // Nothing was played, and only the guest knows why.
         (_, true, verdict @ (Verdict::NotApplicable | Verdict::Failed)) => {
             let reason = outcome.reason.ok_or("it has neither arms nor a reason")?;
@@ -153,12 +155,12 @@ fn arms(reported: Vec<ArmOutcome>, asked: &Asked) -> Result<Vec<ArmOutcome>, Str
 
 /// Checks that an arm is within bounds.
 fn check(arm: &ArmOutcome, captures: bool) -> Result<(), String> {
-    most("rows", arm.observations.0.len() + arm.unseen.0.len(), ROWS)?;
-    for (row, cell) in arm.observations.0.iter().chain(&arm.unseen.0) {
+    most("rows", arm.observations.0.len() + arm.unobserved.0.len(), ROWS)?;
+    for (row, cell) in arm.observations.0.iter().chain(&arm.unobserved.0) {
         most("bytes in the name of a row", row.len(), NAME)?;
         most("bytes in a cell", cell.len(), CELL)?;
     }
-    for map in [&arm.observations, &arm.unseen] {
+    for map in [&arm.observations, &arm.unobserved] {
         let mut rows: Vec<_> = map.keys().collect();
         rows.sort_unstable();
         if let Some((row, _)) = rows.iter().zip(rows.iter().skip(1)).find(|(one, next)| one == next) {
@@ -172,7 +174,7 @@ fn check(arm: &ArmOutcome, captures: bool) -> Result<(), String> {
         most("bytes in the name of a host", host.len(), NAME)?;
         lines("the evidence", evidence)?;
     }
-    lines("what was not captured", arm.unwatched.as_slice())?;
+    lines("what was not captured", arm.capture_gap.as_slice())?;
     match &arm.capture {
         Some(_) if !captures => Err("it has a capture, which nobody asked for".to_owned()),
         Some(capture) => check_capture(capture),

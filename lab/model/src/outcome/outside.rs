@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{ArmOutcome, Map, Outcome, Seconds};
 use faultlab_base::limits;
 use faultlab_base::text::{clean_cell, clean_line, clean_lines};
-use faultlab_net::capture::{Capture, End, Frame, Probe, Tracked};
+use faultlab_net::capture::{Capture, ConntrackEvent, End, Frame, Probe};
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -37,7 +37,7 @@ impl Outcome {
                 limits::ARMS
             ));
         }
-        let rows = self.arms.iter().flat_map(|arm| arm.observations.keys().chain(arm.unseen.keys()));
+        let rows = self.arms.iter().flat_map(|arm| arm.observations.keys().chain(arm.unobserved.keys()));
         let rows = rows.collect::<HashSet<_>>().len();
         if rows > limits::ROWS {
             return Err(format!("the outcome has {rows} rows, and the most are {}", limits::ROWS));
@@ -83,17 +83,17 @@ impl ArmOutcome {
             change,
             symptom: _,
             observations,
-            unseen,
+            unobserved,
             because,
             evidence,
             why,
-            unwatched,
+            capture_gap,
             capture,
         } = self;
         clean_cell(name);
-        [change].into_iter().chain(unwatched).for_each(clean_line);
+        [change].into_iter().chain(capture_gap).for_each(clean_line);
         clean_map(observations, clean_cell);
-        clean_map(unseen, clean_cell);
+        clean_map(unobserved, clean_cell);
         clean_map(evidence, clean_list);
         clean_list(because);
         clean_list(why);
@@ -118,7 +118,7 @@ fn clean_list(list: &mut Vec<String>) {
 }
 
 fn clean_capture(capture: &mut Capture) {
-    let Capture { ends, frames, until, lost: _, tracked, untold: _, probes } = capture;
+    let Capture { ends, frames, until, lost: _, tracked, events_cut: _, probes } = capture;
     *until = (*until).min(limits::TIME);
     let count = ends.len();
     for End { host, interface, addresses: _, peer } in ends {
@@ -129,7 +129,7 @@ fn clean_capture(capture: &mut Capture) {
         *at = (*at).min(limits::TIME);
         comment.iter_mut().for_each(clean_line);
     }
-    for Tracked { at, host, id: _, happened: _, flow, state } in tracked {
+    for ConntrackEvent { at, host, id: _, happened: _, flow, state } in tracked {
         *at = (*at).min(limits::TIME);
         [host, flow, state].into_iter().for_each(clean_line);
     }

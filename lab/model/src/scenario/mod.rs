@@ -34,7 +34,7 @@ pub struct Fault {
     pub needs: &'static [Need],
     /// Whether the fault may leave its kernel unusable: then no other scenario shares
     /// its guest.
-    pub needs_own_guest: bool,
+    pub guest_not_shared: bool,
     /// Whether its arms run one after another, because they change something that the
     /// kernel has only once, or would slow each other down.
     pub sequential: fn(&Environment) -> bool,
@@ -115,7 +115,7 @@ impl Fault {
             card,
             symptom: Symptom { row, healthy },
             needs: &[Need::Veth],
-            needs_own_guest: false,
+            guest_not_shared: false,
             sequential: |_| false,
             recheck: Recheck::Replay,
             settings: &[],

@@ -27,7 +27,7 @@ pub enum Need {
     /// say that it cannot be read.
     KernelLog,
     /// A kernel that runs nothing but faultlab: a guest's.
-    OwnKernel,
+    ExclusiveKernel,
 }
 
 impl Need {
@@ -46,7 +46,7 @@ impl Need {
             Self::Netem => "CONFIG_NET_SCH_NETEM",
             Self::Userfaultfd => "CONFIG_USERFAULTFD",
             Self::KernelLog => "CONFIG_PRINTK",
-            Self::OwnKernel => "a virtual machine",
+            Self::ExclusiveKernel => "a virtual machine",
         }
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for Need {
             Self::Netem => "netem",
             Self::Userfaultfd => "userfaultfd",
             Self::KernelLog => "kernel log (optional)",
-            Self::OwnKernel => "a kernel of its own",
+            Self::ExclusiveKernel => "a kernel of its own",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::firewall::Firewall;
 use super::journal::Journal;
-use super::pending::{Pending, Wanted};
+use super::pending::{Pending, PendingWait};
 use crate::namespace::Namespace;
 use crate::netlink::rtnl;
 use crate::topology::{Family, Kind};
@@ -110,7 +110,7 @@ impl Host {
     /// Records that the lab waits for something at this host, until the result is
     /// dropped.
     #[must_use = "dropping it ends the record"]
-    pub fn wants(&self, what: impl Into<String>) -> Rc<Wanted> {
+    pub fn record_wait(&self, what: impl Into<String>) -> Rc<PendingWait> {
         self.pending.begin(self.name(), what.into())
     }
 

@@ -29,7 +29,7 @@ pub struct ProbeId(usize);
 /// A record in progress: the probe is under way.
 #[derive(Debug)]
 #[must_use = "a probe without a result looks abandoned"]
-pub struct Noted {
+pub struct RunningProbe {
     journal: Rc<Journal>,
     id: ProbeId,
 }
@@ -39,7 +39,7 @@ pub struct Noted {
 /// It dereferences to the result. It does not implement `Display`, so that no row
 /// loses the probe by accident: use [`Observed`] for a row, and `*met` for text.
 #[derive(Debug, Clone, Copy)]
-pub struct Met<T> {
+pub struct ProbeResult<T> {
     value: T,
     probe: ProbeId,
 }
@@ -57,19 +57,19 @@ impl<T: fmt::Display> Observed for T {
     }
 }
 
-impl<T: fmt::Display> Observed for Met<T> {
+impl<T: fmt::Display> Observed for ProbeResult<T> {
     fn observed(self) -> (String, Option<ProbeId>) {
         (&self).observed()
     }
 }
 
-impl<T: fmt::Display> Observed for &Met<T> {
+impl<T: fmt::Display> Observed for &ProbeResult<T> {
     fn observed(self) -> (String, Option<ProbeId>) {
         (self.value.to_string(), Some(self.probe))
     }
 }
 
-impl<T> Met<T> {
+impl<T> ProbeResult<T> {
     /// The probe with this result.
     #[must_use]
     pub fn probe(&self) -> ProbeId {
@@ -83,7 +83,7 @@ impl<T> Met<T> {
     }
 }
 
-impl<T> Deref for Met<T> {
+impl<T> Deref for ProbeResult<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -91,7 +91,7 @@ impl<T> Deref for Met<T> {
     }
 }
 
-impl<T: PartialEq> PartialEq<T> for Met<T> {
+impl<T: PartialEq> PartialEq<T> for ProbeResult<T> {
     fn eq(&self, other: &T) -> bool {
         self.value == *other
     }
@@ -100,11 +100,11 @@ impl<T: PartialEq> PartialEq<T> for Met<T> {
 impl Journal {
     /// Begins the record of a probe at a host. A capture finds the packets by
     /// `remote`.
-    pub fn begin(self: &Rc<Self>, host: &str, act: Act, remote: SocketAddr) -> Noted {
+    pub fn begin(self: &Rc<Self>, host: &str, act: Act, remote: SocketAddr) -> RunningProbe {
         let mut probes = self.probes.borrow_mut();
         let (host, at) = (host.to_owned(), clock::now());
         probes.push(Probe { at, host, act, local: None, remote, met: None, row: None });
-        Noted { journal: Rc::clone(self), id: ProbeId(probes.len() - 1) }
+        RunningProbe { journal: Rc::clone(self), id: ProbeId(probes.len() - 1) }
     }
 
     /// Records that a row reports a probe. The first such row is its row.
@@ -121,16 +121,16 @@ impl Journal {
     }
 }
 
-impl Noted {
+impl RunningProbe {
     /// Records the probe's local address.
     pub fn local(&self, address: Option<SocketAddr>) {
         self.journal.probes.borrow_mut()[self.id.0].local = address;
     }
 
     /// Records the probe's result, and returns it with the probe's id.
-    pub fn met<T: fmt::Display>(self, value: T) -> Met<T> {
+    pub fn met<T: fmt::Display>(self, value: T) -> ProbeResult<T> {
         self.journal.probes.borrow_mut()[self.id.0].met = Some(value.to_string());
-        Met { value, probe: self.id }
+        ProbeResult { value, probe: self.id }
     }
 }
 
@@ -138,7 +138,7 @@ impl Noted {
 mod tests {
     use super::*;
 
-    fn tried(journal: &Rc<Journal>, met: &'static str) -> Met<&'static str> {
+    fn tried(journal: &Rc<Journal>, met: &'static str) -> ProbeResult<&'static str> {
         journal.begin("a", Act::Speaks, ([192, 0, 2, 2], 80).into()).met(met)
     }
 

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 /// What the lab waits for in one network.
 #[derive(Debug, Default)]
 pub struct Pending {
-    all: RefCell<Vec<Weak<Wanted>>>,
+    all: RefCell<Vec<Weak<PendingWait>>>,
     begun: Notify,
 }
 
 /// Something that the lab waits for.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct PendingWait {
     /// At which host.
     pub host: String,
     /// What it is.
@@ -30,9 +30,9 @@ pub struct Wanted {
 }
 
 impl Pending {
-    pub(super) fn begin(&self, host: &str, what: String) -> Rc<Wanted> {
+    pub(super) fn begin(&self, host: &str, what: String) -> Rc<PendingWait> {
         let wanted =
-            Rc::new(Wanted { host: host.to_owned(), what, since: Instant::now(), task: Arc::default() });
+            Rc::new(PendingWait { host: host.to_owned(), what, since: Instant::now(), task: Arc::default() });
         let mut all = self.all.borrow_mut();
         all.retain(|wanted| wanted.strong_count() > 0);
         all.push(Rc::downgrade(&wanted));
@@ -42,7 +42,7 @@ impl Pending {
 
     /// What is being waited for now.
     #[must_use]
-    pub fn now(&self) -> Vec<Rc<Wanted>> {
+    pub fn now(&self) -> Vec<Rc<PendingWait>> {
         self.all.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 

@@ -274,7 +274,7 @@ impl Topology {
 
     /// Sets a kernel-wide sysctl, such as net.netfilter.nf_conntrack_max, as long
     /// as the network exists. Only for a kernel that nothing else runs on
-    /// (`Need::OwnKernel`), and for scenarios whose arms run one after another.
+    /// (`Need::ExclusiveKernel`), and for scenarios whose arms run one after another.
     #[must_use]
     pub fn kernel_sysctl(mut self, key: &str, value: impl fmt::Display) -> Self {
         pin(&mut self.kernel, key, value).optional = false;

@@ -34,7 +34,7 @@ pub(super) fn tell(
         if let Some(lanes) = lanes {
             entries(text, arm, lanes);
         }
-    } else if let Some(what) = &arm.unwatched {
+    } else if let Some(what) = &arm.capture_gap {
         let _ = writeln!(text, "<p class=\"small\">Not captured: {}.</p>", Escaped(what));
     }
     if let Some(path) = pcap {

@@ -63,7 +63,7 @@ fn table(text: &mut String, outcome: &Outcome) {
         let _ = write!(text, "<tr><th scope=\"row\">{}{symptom}</th>", Escaped(row));
         for arm in &outcome.arms {
             let healthy = control.and_then(|c| c.observations.get(row));
-            match (arm.observations.get(row), arm.unseen.get(row)) {
+            match (arm.observations.get(row), arm.unobserved.get(row)) {
                 (Some(seen), _) if Some(seen) != healthy => {
                     let _ = write!(text, "<td class=\"changed\"><mark>{}</mark></td>", Escaped(seen));
                 }

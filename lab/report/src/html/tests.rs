@@ -28,10 +28,10 @@ fn what_was_named_is_text() {
         arm.name = EVIL.to_owned();
         arm.change = EVIL.to_owned();
         arm.symptom = Some(true);
-        arm.unseen.insert(EVIL, EVIL.to_owned());
+        arm.unobserved.insert(EVIL, EVIL.to_owned());
         arm.because.push(EVIL.to_owned());
         arm.why.push(EVIL.to_owned());
-        arm.unwatched = Some(EVIL.to_owned());
+        arm.capture_gap = Some(EVIL.to_owned());
         arm.evidence.insert(EVIL, vec![EVIL.to_owned()]);
     }
     for columns in [vec![evil.clone()], vec![evil.clone(), evil]] {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use faultlab_explain::hops::{Packet, What};
+use faultlab_explain::hops::{Packet, Payload};
 use faultlab_net::wire::segment::{Flags, Header};
 
 /// Sequence numbers that differ by more than this belong to different connections.
@@ -23,12 +23,12 @@ impl Labels {
     /// hosts.
     pub(super) fn of(&mut self, packet: &Packet, from: &str, to: &str) -> (String, Option<String>) {
         let label = match &packet.what {
-            What::Tcp(header, length) => {
+            Payload::Tcp(header, length) => {
                 format!("{}>{} {}", header.src.port(), header.dst.port(), self.segment(header, *length))
             }
-            What::Udp(src, dst, length) => format!("{src}>{dst} UDP len {length}"),
-            What::Icmp(word) => word.clone(),
-            What::Fragment => "fragment".to_owned(),
+            Payload::Udp(src, dst, length) => format!("{src}>{dst} UDP len {length}"),
+            Payload::Icmp(word) => word.clone(),
+            Payload::Fragment => "fragment".to_owned(),
         };
         let addresses = packet.addresses();
         let told = format!("{} > {}", addresses.0, addresses.1);

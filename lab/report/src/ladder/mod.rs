@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use label::Labels;
 
-pub use faultlab_explain::hops::Fate;
+pub use faultlab_explain::hops::HopFate;
 use faultlab_explain::verdicts::Verdicts;
 use faultlab_net::capture::{Capture, Carried};
 
@@ -42,7 +42,7 @@ pub struct Ladder {
     pub apart: usize,
     /// The number of frames that did not fit into the capture. If it is not zero,
     /// no packet can be said to be lost or dropped.
-    pub unseen: u64,
+    pub lost: u64,
 }
 
 /// A row of a ladder.
@@ -66,7 +66,7 @@ pub struct Arrow {
     /// The receiver's column, even if the packet never arrived.
     pub to: Option<usize>,
     /// What became of it.
-    pub fate: Fate,
+    pub fate: HopFate,
     /// Ports, flags, relative numbers.
     pub label: String,
     /// Notes, one per line: new addresses, a fate, a comment.
@@ -118,12 +118,12 @@ impl Ladder {
             });
             let mut notes: Vec<String> = words.chain(addresses).collect();
             let fate = match hop.fate {
-                Fate::Arrived => None,
-                Fate::UnderWay => Some("the arm ends".to_owned()),
-                Fate::Lost if hop.carried == Some(Carried::Held) => Some("held by the wire".to_owned()),
-                Fate::Lost => Some("lost on the wire".to_owned()),
-                Fate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
-                Fate::Made => Some("made by the wire".to_owned()),
+                HopFate::Arrived => None,
+                HopFate::UnderWay => Some("the arm ends".to_owned()),
+                HopFate::Lost if hop.carried == Some(Carried::Held) => Some("held by the wire".to_owned()),
+                HopFate::Lost => Some("lost on the wire".to_owned()),
+                HopFate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
+                HopFate::Made => Some("made by the wire".to_owned()),
             };
             // The comment from the kernel says it better.
             let told =
@@ -158,7 +158,7 @@ impl Ladder {
             own.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         let hosts: Vec<_> = busy.iter().map(|(host, _)| ((*host).to_owned(), addresses(host))).collect();
-        Self { apart: all - hosts.len(), hosts, rows: folded(rows), unseen: capture.lost }
+        Self { apart: all - hosts.len(), hosts, rows: folded(rows), lost: capture.lost }
     }
 
     /// A text alternative for the drawing, in one sentence.
@@ -167,18 +167,20 @@ impl Ladder {
         let arrows =
             || self.rows.iter().filter_map(|row| if let Row::Arrow(a) = row { Some(a) } else { None });
         let folded: usize = self.rows.iter().map(|r| if let Row::Folded(n) = r { *n } else { 0 }).sum();
-        let count = |fate: Fate| arrows().filter(|a| a.fate == fate).count();
+        let count = |fate: HopFate| arrows().filter(|a| a.fate == fate).count();
         let names: Vec<_> = self.hosts.iter().map(|(host, _)| host.as_str()).collect();
         let mut text = format!("{} packets between {}", arrows().count() + folded, names.join(", "));
-        for (fate, word) in
-            [(Fate::Lost, "lost on the wire"), (Fate::Dropped, "dropped"), (Fate::Made, "made by the wire")]
-        {
+        for (fate, word) in [
+            (HopFate::Lost, "lost on the wire"),
+            (HopFate::Dropped, "dropped"),
+            (HopFate::Made, "made by the wire"),
+        ] {
             if count(fate) > 0 {
                 text.push_str(&format!("; {} {word}", count(fate)));
             }
         }
-        if self.unseen > 0 {
-            text.push_str(&format!("; {} more frames were not kept", self.unseen));
+        if self.lost > 0 {
+            text.push_str(&format!("; {} more frames were not kept", self.lost));
         }
         if self.apart > 0 {
             text.push_str(&format!("; {} more hosts are not drawn", self.apart));

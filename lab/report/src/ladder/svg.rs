@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Arrow, Fate, Ladder, Row};
+use super::{Arrow, HopFate, Ladder, Row};
 use crate::escaped::Escaped;
 
 /// Where the first column is, the distance between columns, and the room for
@@ -137,25 +137,25 @@ fn draw_arrow(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {
     if let (Some(from), Some(to)) = (arrow.from, arrow.to) {
         let (mut start, mut end) = (place(from), place(to));
         match arrow.fate {
-            Fate::Lost | Fate::UnderWay => end = start.midpoint(end),
-            Fate::Made => start = start.midpoint(end),
-            Fate::Arrived | Fate::Dropped => {}
+            HopFate::Lost | HopFate::UnderWay => end = start.midpoint(end),
+            HopFate::Made => start = start.midpoint(end),
+            HopFate::Arrived | HopFate::Dropped => {}
         }
         let tip = |far: usize| if from < to { end.saturating_sub(far) } else { end + far };
-        let shaft = if arrow.fate == Fate::Made { " stroke-dasharray=\"4 3\"" } else { "" };
+        let shaft = if arrow.fate == HopFate::Made { " stroke-dasharray=\"4 3\"" } else { "" };
         let _ = writeln!(
             svg,
             "<line x1=\"{start}\" y1=\"{y}\" x2=\"{}\" y2=\"{y}\" stroke=\"currentColor\"{shaft}/>",
             tip(6)
         );
         match arrow.fate {
-            Fate::Lost | Fate::Dropped => {
+            HopFate::Lost | HopFate::Dropped => {
                 let (x1, x2) = (tip(9), tip(1));
                 let (up, down) = (y - 4, y + 4);
                 let _ = writeln!(svg, "<path d=\"M{x1} {up}L{x2} {down}M{x1} {down}L{x2} {up}\" {bad}/>");
             }
-            Fate::UnderWay => {}
-            Fate::Arrived | Fate::Made => {
+            HopFate::UnderWay => {}
+            HopFate::Arrived | HopFate::Made => {
                 let (back, up, down) = (tip(8), y - 4, y + 4);
                 let _ = writeln!(svg, "<path d=\"M{end} {y}L{back} {up}L{back} {down}Z\"/>");
             }

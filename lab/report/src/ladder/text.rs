@@ -1,6 +1,6 @@
 //! A ladder for the terminal.
 
-use super::{Arrow, Fate, Ladder, Row};
+use super::{Arrow, HopFate, Ladder, Row};
 
 /// Fits any terminal.
 const WIDTH: usize = 80;
@@ -83,9 +83,9 @@ impl Page {
             let (mut start, mut end) = (self.place(from), self.place(to));
             let middle = start.midpoint(end);
             match arrow.fate {
-                Fate::Lost | Fate::UnderWay => end = middle,
-                Fate::Made => start = middle,
-                Fate::Arrived | Fate::Dropped => {}
+                HopFate::Lost | HopFate::UnderWay => end = middle,
+                HopFate::Made => start = middle,
+                HopFate::Arrived | HopFate::Dropped => {}
             }
             for cell in &mut line[start.min(end) + 1..start.max(end)] {
                 *cell = '─';
@@ -93,10 +93,10 @@ impl Page {
             let right = from < to;
             let before = if right { end.saturating_sub(1) } else { end + 1 };
             match arrow.fate {
-                Fate::Lost => line[end] = 'X',
-                Fate::Dropped => line[before] = 'X',
-                Fate::UnderWay => {}
-                Fate::Arrived | Fate::Made => line[before] = if right { '>' } else { '<' },
+                HopFate::Lost => line[end] = 'X',
+                HopFate::Dropped => line[before] = 'X',
+                HopFate::UnderWay => {}
+                HopFate::Arrived | HopFate::Made => line[before] = if right { '>' } else { '<' },
             }
         }
         let mut words = vec![arrow.label.clone()];

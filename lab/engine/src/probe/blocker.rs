@@ -1,17 +1,17 @@
 //! Processes that block others.
 
-use super::{Holder, RtnlHolder};
+use super::{DeviceHolder, RtnlHolder};
 
 /// A process that blocks others until it ends.
 #[derive(Debug)]
-pub enum Hold {
+pub enum Blocker {
     /// A reference to a device.
-    Device(Holder),
+    Device(DeviceHolder),
     /// The RTNL mutex.
     Rtnl(RtnlHolder),
 }
 
-impl Hold {
+impl Blocker {
     /// Kills the process.
     pub async fn end(self) {
         match self {

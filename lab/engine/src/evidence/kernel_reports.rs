@@ -7,7 +7,7 @@ use faultlab_base::error::Result;
 
 /// The kernel's reports, shared by all arms of a worker.
 #[derive(Debug, Default)]
-pub struct Voice {
+pub struct KernelReports {
     /// Its log.
     pub log: SharedLog,
     /// The packets that it drops.
@@ -34,16 +34,19 @@ impl Opened {
     /// Listens from now on, in this user namespace, to the sources that could be
     /// opened.
     #[must_use]
-    pub fn listen(self) -> Voice {
+    pub fn listen(self) -> KernelReports {
         let drops = self.drops.and_then(Result::ok).map(Attached::listen);
-        Voice { log: SharedLog::new(self.log.ok()), drops: drops.and_then(Result::ok).unwrap_or_default() }
+        KernelReports {
+            log: SharedLog::new(self.log.ok()),
+            drops: drops.and_then(Result::ok).unwrap_or_default(),
+        }
     }
 
     /// Whether the log can be read, and whether dropped packets can be observed.
     ///
     /// # Errors
     /// For each, why not.
-    pub fn silences(self) -> (Result<()>, Result<()>) {
+    pub fn check_readable(self) -> (Result<()>, Result<()>) {
         let drops = self.drops.map_or(Ok(()), |attached| attached?.listen().map(drop));
         (self.log.map(drop), drops)
     }

@@ -44,9 +44,9 @@ const FRAME: [u8; 1400] = {
 /// A process that sleeps in sendto() with a reference to a device.
 #[derive(Debug)]
 #[must_use = "a holder that is dropped lets go"]
-pub struct Holder(Child);
+pub struct DeviceHolder(Child);
 
-impl Holder {
+impl DeviceHolder {
     /// Holds `device` of a host. The queue of `sink`, another device of the host,
     /// keeps the frames that fill the socket's send buffer.
     ///
@@ -122,7 +122,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for DeviceHolder {
     /// The device is free when this returns.
     fn drop(&mut self) {
         let begun = Instant::now();
