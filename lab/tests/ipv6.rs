@@ -14,7 +14,7 @@ use lab::capture::{Act, Probe};
 use lab::conntrack::{Conntrack, Event, Recorder, TcpState, Transport, Tuple};
 use lab::evidence::counters::Counters;
 use lab::evidence::sockets::{self, State};
-use lab::hops::{Fate, What, hops, probed};
+use lab::hops::{HopFate, Payload, hops, probed};
 use lab::network::{Network, sysctl};
 use lab::probe::tcp::{Answer, connect};
 use lab::probe::{Flow, Side, link};
@@ -122,8 +122,8 @@ fn a_masqueraded_connection_is_seen_by_all() {
         };
         capture.probes = vec![probe];
         let all = hops(&capture);
-        assert!(all.iter().all(|hop| matches!(hop.packet.what, What::Tcp(..))), "{all:?}");
-        assert!(all.iter().all(|hop| hop.fate == Fate::Arrived), "{all:?}");
+        assert!(all.iter().all(|hop| matches!(hop.packet.what, Payload::Tcp(..))), "{all:?}");
+        assert!(all.iter().all(|hop| hop.fate == HopFate::Arrived), "{all:?}");
         let translated: Vec<_> =
             all.iter().filter_map(|hop| Some((&all[hop.before?].packet, &hop.packet))).collect();
         // Half of the hops continue on a second link.
@@ -237,7 +237,7 @@ fn a_bridge_finds_neighbours() {
         let capture = tap.end(&network, now()).unwrap();
         let discovery = |bytes: &[u8]| bytes.get(12..14) == Some(&[0x86, 0xdd]) && bytes.get(20) == Some(&58);
         assert!(capture.frames.iter().any(|frame| discovery(&frame.bytes)));
-        assert!(hops(&capture).iter().all(|hop| matches!(hop.packet.what, What::Tcp(..))));
+        assert!(hops(&capture).iter().all(|hop| matches!(hop.packet.what, Payload::Tcp(..))));
     });
 }
 
