@@ -4,7 +4,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::options::Options;
-use super::run::{cleaned, told};
+use super::run::told;
 use super::{ladders, options, pcap, report};
 use faultlab_base::text::{is_plain, line};
 use faultlab_engine::catalogue::Catalogue;
@@ -91,14 +91,14 @@ fn outcome() -> Value {
 fn outcomes() -> [Outcome; 2] {
     let sent: Outcome = serde_json::from_value(outcome()).unwrap();
     let mut made = sent.clone();
-    made.reason = Some(HOSTILE.to_owned());
-    made.kernel_id = Some(HOSTILE.to_owned());
+    made.reason = Some(HOSTILE.into());
+    made.kernel_id = Some(HOSTILE.into());
     [sent, made]
 }
 
 fn columns(outcome: &Outcome) -> Vec<Column> {
-    let column = cleaned(Column { kernel: HOSTILE.to_owned(), outcomes: vec![outcome.clone()] });
-    let other = Column { kernel: format!("{} other", column.kernel), ..column.clone() };
+    let column = Column { kernel: HOSTILE.into(), outcomes: vec![outcome.clone()] };
+    let other = Column { kernel: format!("{} other", column.kernel).into(), ..column.clone() };
     vec![column, other]
 }
 
@@ -219,7 +219,8 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
 #[test]
 fn what_a_guest_reports_meanwhile_is_clean() {
     let read = |kind: &str| match serde_json::from_value(json!({kind: HOSTILE})).unwrap() {
-        Report::ArmEnded(text) | Report::Failed(text) => text,
+        Report::ArmEnded(text) => text.to_string(),
+        Report::Failed(text) => text.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(read("arm-ended").chars().all(is_plain));

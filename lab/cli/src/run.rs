@@ -74,8 +74,7 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     let mut columns: Vec<Column> = vec![];
     let mut drawings = Drawings::new();
     let part = options.part();
-    let mut tell = |column: Column| {
-        let mut column = cleaned(column);
+    let mut tell = |mut column: Column| {
         if let Some(folder) = &options.pcap {
             column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
         }
@@ -127,15 +126,6 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         Some(bad) => ExitCode::from(bad.status(&outcomes)),
         None => ExitCode::from(u8::from(tally.failed(options.require_all))),
     })
-}
-
-/// The column, safe to print. Outcomes that were read are clean already. But the
-/// lab's error about a failed guest quotes the guest, and a kernel's name may come
-/// from the command line.
-pub(super) fn cleaned(mut column: Column) -> Column {
-    text::clean_cell(&mut column.kernel);
-    column.outcomes.iter_mut().for_each(Outcome::clean);
-    column
 }
 
 /// A line of JSON: an outcome, and the shard that it belongs to.

@@ -7,6 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use super::Stop;
 use super::options::Options;
 use faultlab_base::error::Error;
+use faultlab_base::text::Line;
 use faultlab_engine::scenario::Scenario;
 use faultlab_machine::check::Ability;
 use faultlab_machine::here::{Checked, Here};
@@ -36,7 +37,7 @@ pub(super) async fn run(
     let runs = scenarios.map(|(_, scenario)| one(scenario, options, &here, &abilities, &kernel, display));
     let mut outcomes = stream::iter(runs).buffered(options.jobs);
     while let Some(outcome) = outcomes.next().await {
-        on_outcome(Column { kernel: "here".to_owned(), outcomes: vec![outcome?] })?;
+        on_outcome(Column { kernel: "here".into(), outcomes: vec![outcome?] })?;
     }
     Ok(())
 }
@@ -60,7 +61,7 @@ async fn one(
         return Ok(without(Verdict::NotApplicable, reason));
     }
     if let Some(reason) = missing(abilities, scenario.needs) {
-        return Ok(without(Verdict::NotApplicable, reason));
+        return Ok(without(Verdict::NotApplicable, reason.into()));
     }
     let arms = scenario.arms_on(&env, &options.only).len();
     display.borrow_mut().note(&Progress::Begun { name, parts: Parts::Arms(arms) });
@@ -75,7 +76,7 @@ async fn one(
 }
 
 /// Why one of these needs is not met; `None` if all are.
-pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<String> {
+pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<Line> {
     let needed = |a: &&Ability| !a.optional && needs.iter().any(|n| n.to_string() == a.need);
     abilities.iter().filter(needed).find_map(|a| a.missing.clone())
 }

@@ -72,7 +72,7 @@ async fn column(
     };
     let mut left: Vec<&'static Scenario> = options.scenarios.iter().enumerate().filter_map(mine).collect();
     let id = vm.kernel().id.clone();
-    let mut column = Column { kernel: id.clone(), outcomes: vec![] };
+    let mut column = Column { kernel: id.clone().into(), outcomes: vec![] };
     if left.is_empty() {
         return Ok((column, None));
     }
@@ -89,7 +89,7 @@ async fn column(
             }
         };
         let mut run = vm.run(catalogue, jobs, &mut hear).await?;
-        run.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
+        run.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone().into()));
         if options.console.is_some() {
             console.push_str(&run.console.text());
         }
@@ -134,7 +134,7 @@ fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome 
     };
     let kernel = vm.kernel();
     Outcome {
-        kernel_id: Some(kernel.id.clone()),
+        kernel_id: Some(kernel.id.clone().into()),
         ..Outcome::without_run(scenario, Machine::Vm, &kernel.release, clock, verdict, error.to_string())
     }
 }

@@ -94,7 +94,7 @@ async fn beside(
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
     if let Some(reason) = run_here::missing(&abilities, scenario.needs) {
-        return cannot(reason);
+        return cannot(reason.into());
     }
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
 }

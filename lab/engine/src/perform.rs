@@ -10,9 +10,10 @@ use crate::run::ArmRun;
 use crate::scenario::{Scenario, ScriptedArm};
 use crate::stage::CaptureOptions;
 use faultlab_base::error::{Error, Result};
+use faultlab_base::text::Line;
 use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
-use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Verdict, judge};
+use faultlab_model::outcome::{ArmOutcome, Machine, Outcome, Verdict, judge};
 use faultlab_model::recording::Recording;
 use faultlab_model::scenario::{ArmKind, Environment, Era};
 use faultlab_model::snapshot;
@@ -54,7 +55,7 @@ pub async fn perform(
     let begun = Instant::now();
     let mut outcome = Outcome::without_run_in(scenario, env, options.machine, Verdict::Failed, String::new());
     outcome.reason = None;
-    outcome.settings = Map(env.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    outcome.settings = env.settings.iter().collect();
     match scenario.era(env) {
         None => {
             outcome.verdict = Verdict::NotApplicable;
@@ -72,12 +73,11 @@ pub async fn perform(
             outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
             let capturing = options.capturing.unwrap_or_default();
             if capturing.captures {
-                outcome.log = reports.log.lines_since(logged);
+                outcome.log = reports.log.lines_since(logged).into_iter().map(Line::from).collect();
             }
             if let Ok(lost @ 1..) = reports.drops.lost() {
-                outcome
-                    .log
-                    .push(format!("faultlab: no room for {lost} more packets that the kernel dropped"));
+                let line = format!("faultlab: no room for {lost} more packets that the kernel dropped");
+                outcome.log.push(line.into());
             }
             match results {
                 Ok(played) => {
@@ -95,10 +95,10 @@ pub async fn perform(
                 }
                 Err(Error::Missing(missing)) => {
                     outcome.verdict = Verdict::NotApplicable;
-                    outcome.reason = Some(missing.to_string());
+                    outcome.reason = Some(missing.to_string().into());
                 }
                 Err(error @ Error::Exhausted(_)) => return Err(error),
-                Err(error) => outcome.reason = Some(error.to_string()),
+                Err(error) => outcome.reason = Some(error.to_string().into()),
             }
         }
     }
@@ -182,9 +182,11 @@ fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     for (arm, recording) in outcome.arms.iter_mut().zip(recordings) {
         let Some(recording) = recording else { continue };
         if arm.kind != ArmKind::Control {
-            arm.why = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
+            let reasons = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
+            arm.why = reasons.into_iter().map(Line::from).collect();
         } else if !outcome.control_is_healthy {
-            arm.why = reasons_of_control.iter().flat_map(|reasons| reasons.beside(None)).collect();
+            let reasons = reasons_of_control.iter().flat_map(|reasons| reasons.beside(None));
+            arm.why = reasons.map(Line::from).collect();
         }
     }
 }
@@ -224,7 +226,7 @@ fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
     };
     outcome.expected = differences.is_empty();
     if !differences.is_empty() {
-        outcome.reason = Some(differences.join("; "));
+        outcome.reason = Some(differences.join("; ").into());
     }
 }
 
@@ -259,9 +261,9 @@ mod tests {
     /// and the reason.
     fn verdict(fault: &str, without_cause: bool, reviewed: Snapshots) -> (Verdict, bool, String) {
         let mut outcome = made::outcome("6.1", Verdict::Failed, fault, false);
-        outcome.era = Some(ERA.name.to_owned());
+        outcome.era = Some(ERA.name.into());
         judge_outcome(&mut outcome, &scenario(), &ERA, without_cause, reviewed);
-        (outcome.verdict, outcome.expected, outcome.reason.unwrap_or_default())
+        (outcome.verdict, outcome.expected, outcome.reason.unwrap_or_default().into())
     }
 
     #[test]

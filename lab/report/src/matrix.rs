@@ -6,13 +6,14 @@ use std::fmt;
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::Style;
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 
 /// The outcomes of one kernel.
 #[derive(Debug, Clone)]
 pub struct Column {
     /// The kernel, as requested.
-    pub kernel: String,
+    pub kernel: Cell,
     /// Its outcomes.
     pub outcomes: Vec<Outcome>,
 }
@@ -32,7 +33,7 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
     table.load_style(TableStyle::new().header_separator(rule));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(u16::try_from(style.width.saturating_sub(2)).unwrap_or(100));
-    table.set_header([String::new()].into_iter().chain(columns.iter().map(|c| c.kernel.clone())));
+    table.set_header([""].into_iter().chain(columns.iter().map(|c| c.kernel.as_str())));
     for scenario in &scenarios {
         let cells = columns.iter().map(|c| c.of(scenario).map_or("-".to_owned(), cell));
         table.add_row([(*scenario).to_owned()].into_iter().chain(cells));

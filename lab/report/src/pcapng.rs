@@ -78,7 +78,7 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
         packet.pad();
         let flags = if frame.outgoing { OUTBOUND } else { INBOUND };
         packet.option(PACKET_FLAGS, &flags.to_le_bytes());
-        for comment in frame.comment.iter().chain(&remarks) {
+        for comment in frame.comment.as_deref().into_iter().chain(remarks.iter().map(String::as_str)) {
             packet.option(COMMENT, comment.as_bytes());
         }
         packet.end(out)?;
@@ -141,7 +141,7 @@ mod tests {
             outgoing: n.is_multiple_of(2),
             length: 60,
             bytes: vec![0xab; 13 + n],
-            comment: (n == 1).then(|| "dropped here".to_owned()),
+            comment: (n == 1).then(|| "dropped here".into()),
             carried: None,
         };
         let capture = Capture {

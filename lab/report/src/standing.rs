@@ -1,6 +1,7 @@
 //! The greeting of a shell: the network around it.
 
 use super::Style;
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Fault};
 use faultlab_net::topology::{Kind, Topology};
@@ -27,7 +28,7 @@ pub fn standing(
     scenario: &Fault,
     arm: &Arm,
     topology: &Topology,
-    met: &Map<String>,
+    met: &Map<Cell>,
     stays: bool,
     tools: Tools,
     style: Style,

@@ -11,6 +11,7 @@ pub mod way;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use faultlab_base::text::Line;
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::{Flags, Header, Timestamps};
 
@@ -66,13 +67,13 @@ pub struct Hop {
     /// What the wire changed in it.
     pub changed: Option<String>,
     /// The comment on it.
-    pub comment: Option<String>,
+    pub comment: Option<Line>,
     /// The timestamps of its segment on arrival: a wire may have changed them.
     stamps: Option<Timestamps>,
 }
 
 impl Hop {
-    fn new(packet: Packet, comment: Option<&String>) -> Self {
+    fn new(packet: Packet, comment: Option<&Line>) -> Self {
         Self {
             stamps: packet.timestamps(),
             left: None,

@@ -13,6 +13,7 @@ use crate::escaped::Escaped;
 use crate::ladder::Ladder;
 use crate::lanes::Lanes;
 use crate::matrix::{Cells, Change, Column, changes, scenarios};
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::Fault;
 
@@ -26,9 +27,9 @@ pub struct Drawn {
 }
 
 /// The drawings of an outcome, by arm name.
-pub type ByArm = BTreeMap<String, Drawn>;
+pub type ByArm = BTreeMap<Cell, Drawn>;
 /// The drawings by kernel and scenario.
-pub type Drawings = BTreeMap<(String, String), ByArm>;
+pub type Drawings = BTreeMap<(Cell, Cell), ByArm>;
 
 /// The inputs of a report.
 #[allow(missing_debug_implementations, reason = "it is made of functions")]
@@ -90,7 +91,7 @@ pub fn html(page: &Page<'_>) -> String {
         }
         text.push_str("<div class=\"side\">\n");
         for (column, (kernel, outcome)) in outcomes.iter().enumerate() {
-            let drawn = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
+            let drawn = page.drawings.get(&((*kernel).into(), (*name).into()));
             outcome::tell(&mut text, page, outcome, drawn, &format!("o{number}-{column}"));
         }
         text.push_str("</div>\n</section>\n");

@@ -41,8 +41,8 @@ pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
 /// The networks of control and fault; a single drawing if they are the same.
 fn drawings(scenario: &Fault, outcome: &Outcome) -> Vec<(&'static str, Topology)> {
     let mut kernel = Kernel::running();
-    kernel.release.clone_from(&outcome.kernel);
-    let set = outcome.settings.0.iter().cloned().collect();
+    kernel.release = outcome.kernel.to_string();
+    let set = outcome.settings.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     let env = Environment::new(scenario, kernel, outcome.clock, &set);
     let arms = scenario.arms_on(&env, &[]);
     let of = |kind: ArmKind| arms.iter().find(|arm| arm.kind == kind).map(|arm| arm.network.clone());

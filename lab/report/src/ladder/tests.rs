@@ -160,7 +160,7 @@ fn a_long_story_is_folded_in_the_middle() {
 #[test]
 fn a_drawing_has_no_markup_but_its_own() {
     let mut capture = incident();
-    capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>"));
+    capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>").into());
     capture.frames[0].comment = Some("</svg>\"".into());
     let svg = Ladder::of(&capture).svg("<b>");
     assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
