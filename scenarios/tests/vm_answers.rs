@@ -137,6 +137,7 @@ fn reviewed() -> Outcome {
         era: Some(era.to_owned()),
         verdict: Verdict::Reproduced,
         expected: true,
+        without_reference: false,
         reason: None,
         settings: Map::default(),
         symptom: scenario.symptom.row.to_owned(),

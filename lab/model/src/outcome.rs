@@ -33,9 +33,15 @@ pub struct Outcome {
     pub era: Option<String>,
     /// The verdict.
     pub verdict: Verdict,
-    /// Whether the outcome equals the reviewed snapshot of its era.
+    /// Whether the outcome equals the reviewed snapshot of its era; without a
+    /// reference, whether the fault was proved by difference.
     pub expected: bool,
-    /// Why it does not, or what is missing.
+    /// Whether it was judged by difference alone: no reviewed snapshot has the values of
+    /// its settings.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub without_reference: bool,
+    /// Why it is not as expected, what is missing, or what differs with these values of
+    /// the settings.
     pub reason: Option<String>,
     /// The settings that the arms ran with.
     pub settings: Map<String>,
@@ -70,6 +76,12 @@ impl fmt::Display for Machine {
             Self::Vm => "vm",
         })
     }
+}
+
+/// For fields that JSON has only if they are true.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// One column of the table.
@@ -294,6 +306,7 @@ impl Outcome {
             era: None,
             verdict,
             expected: verdict == Verdict::NotApplicable,
+            without_reference: false,
             reason: Some(reason),
             settings: Map::default(),
             symptom: scenario.symptom.row.to_owned(),
@@ -316,6 +329,19 @@ impl Outcome {
         Self {
             era: scenario.era(env).map(|era| era.name.to_owned()),
             ..Self::without_run(scenario, machine, &env.kernel.release, env.clock, verdict, reason)
+        }
+    }
+
+    /// How the outcome compares with what is expected, for people: `as expected`; empty
+    /// if there was nothing to compare.
+    #[must_use]
+    pub fn standing(&self) -> &'static str {
+        match (self.verdict, self.expected) {
+            (Verdict::NotApplicable, _) | (Verdict::Failed, false) => "",
+            (_, true) if self.without_reference => "no reference for these values",
+            // Without its cause, a fault is expected to fail.
+            (_, true) => "as expected",
+            (_, false) => "NOT as expected",
         }
     }
 

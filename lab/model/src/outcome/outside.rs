@@ -57,6 +57,7 @@ impl Outcome {
             era,
             verdict: _,
             expected: _,
+            without_reference: _,
             reason,
             settings,
             symptom,
