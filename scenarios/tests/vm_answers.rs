@@ -137,6 +137,7 @@ fn reviewed() -> Outcome {
         era: Some(era.into()),
         verdict: Verdict::Reproduced,
         expected: true,
+        without_reference: false,
         reason: None,
         settings: Map::default(),
         symptom: scenario.symptom.row.into(),

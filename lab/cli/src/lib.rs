@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod run_here;
 mod run_vm;
+mod selection;
 mod shard;
 mod shell;
 mod show;

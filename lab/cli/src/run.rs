@@ -193,6 +193,8 @@ pub(super) struct Tally {
     not_applicable: usize,
     failed: usize,
     unexpected: usize,
+    /// Those as expected that no reviewed snapshot was compared with.
+    without_reference: usize,
 }
 
 impl Tally {
@@ -207,6 +209,7 @@ impl Tally {
                 Verdict::Failed => tally.failed += 1,
             }
             tally.unexpected += usize::from(!outcome.expected);
+            tally.without_reference += usize::from(outcome.expected && outcome.without_reference);
         }
         tally
     }
@@ -226,9 +229,11 @@ impl Tally {
         let parts: Vec<_> =
             counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
-        let expected = match self.unexpected {
-            0 => "all as expected".to_owned(),
-            n => format!("{n} NOT as expected"),
+        let expected = match (self.unexpected, self.without_reference) {
+            (0, 0) => "all as expected".to_owned(),
+            (0, n) if n == self.all => "no reference for these values".to_owned(),
+            (0, n) => format!("{n} without a reference, the others as expected"),
+            (n, _) => format!("{n} NOT as expected"),
         };
         format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
     }

@@ -6,6 +6,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::Stop;
 use super::options::Options;
+use super::selection;
 use faultlab_base::error::Error;
 use faultlab_base::text::Line;
 use faultlab_engine::scenario::Scenario;
@@ -53,7 +54,7 @@ async fn one(
     display: &RefCell<Display>,
 ) -> Result<Outcome, Error> {
     let name = scenario.card.name;
-    let set = options.set_for(scenario);
+    let set = selection::of(scenario, &options.set);
     let env = Environment::new(scenario, kernel.clone(), Clock::Real, &set);
     let without = |verdict, reason| Outcome::without_run_in(scenario, &env, Machine::Here, verdict, reason);
     if scenario.needs.contains(&Need::ExclusiveKernel) {

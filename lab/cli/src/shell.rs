@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Stop, options, run, run_here};
+use super::{Stop, run, run_here, selection};
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
@@ -51,9 +51,10 @@ pub struct Shell {
 
 pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
     let scenario = catalogue.find(&raw.scenario).map_err(Stop::Usage)?;
-    options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
-    let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
-    let set = set.map_err(Stop::Usage)?;
+    selection::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
+    let set = selection::settings(&[scenario], &raw.set).map_err(Stop::Usage)?;
+    let otherwise = "a shell has no virtual time: shorten that";
+    selection::is_short(scenario, &set, otherwise).map_err(Stop::Usage)?;
     let env = Environment::new(scenario, Kernel::running(), Clock::Real, &set);
     if raw.exercise && scenario.recheck == Recheck::Never {
         let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
@@ -90,7 +91,7 @@ async fn beside(
         exercise::has_something(scenario, env)?;
     }
     if !scenario.arms_on(env, &[]).iter().any(|a| a.name == arm) {
-        return cannot(format!("the arm {arm} means nothing on this kernel with these settings"));
+        return cannot(selection::means_nothing(arm));
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
     if let Some(reason) = run_here::missing(&abilities, scenario.needs) {

@@ -11,6 +11,7 @@ use crate::scenario::{ArmKind, Clock, Environment, Fault, Shows, Symptom};
 use faultlab_base::limits;
 use faultlab_base::text::{Cell, Line, Lines};
 use faultlab_net::capture::Capture;
+use faultlab_net::kernel::Kernel;
 
 /// The result of a scenario on one kernel.
 ///
@@ -34,9 +35,15 @@ pub struct Outcome {
     pub era: Option<Cell>,
     /// The verdict.
     pub verdict: Verdict,
-    /// Whether the outcome equals the reviewed snapshot of its era.
+    /// Whether the outcome equals the reviewed snapshot of its era; without a
+    /// reference, whether the fault was proved by difference.
     pub expected: bool,
-    /// Why it does not, or what is missing.
+    /// Whether it was judged by difference alone: no reviewed snapshot has the values of
+    /// its settings.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub without_reference: bool,
+    /// Why it is not as expected, what is missing, or what differs with these values of
+    /// the settings.
     pub reason: Option<Lines>,
     /// The settings that the arms ran with.
     pub settings: Map<Cell>,
@@ -71,6 +78,12 @@ impl fmt::Display for Machine {
             Self::Vm => "vm",
         })
     }
+}
+
+/// For fields that JSON has only if they are true.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// One column of the table.
@@ -305,6 +318,7 @@ impl Outcome {
             era: None,
             verdict,
             expected: verdict == Verdict::NotApplicable,
+            without_reference: false,
             reason: Some(reason.into()),
             settings: Map::default(),
             symptom: scenario.symptom.row.into(),
@@ -328,6 +342,28 @@ impl Outcome {
             era: scenario.era(env).map(|era| era.name.into()),
             ..Self::without_run(scenario, machine, &env.kernel.release, env.clock, verdict, reason)
         }
+    }
+
+    /// How the outcome compares with what is expected, for people: `as expected`; empty
+    /// if there was nothing to compare.
+    #[must_use]
+    pub fn standing(&self) -> &'static str {
+        match (self.verdict, self.expected) {
+            (Verdict::NotApplicable, _) | (Verdict::Failed, false) => "",
+            (_, true) if self.without_reference => "no reference for these values",
+            // Without its cause, a fault is expected to fail.
+            (_, true) => "as expected",
+            (_, false) => "NOT as expected",
+        }
+    }
+
+    /// The environment of its arms: a kernel of its release, and its settings.
+    #[must_use]
+    pub fn environment(&self, scenario: &Fault) -> Environment {
+        let mut kernel = Kernel::running();
+        kernel.release = self.kernel.to_string();
+        let set = self.settings.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Environment::new(scenario, kernel, self.clock, &set)
     }
 
     /// All rows: the symptom, then the others in the order in which the arms recorded

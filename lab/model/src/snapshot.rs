@@ -146,6 +146,7 @@ mod tests {
             era: Some("e".into()),
             verdict: Verdict::Reproduced,
             expected: true,
+            without_reference: false,
             reason: None,
             settings: Map::default(),
             symptom: "connects".into(),

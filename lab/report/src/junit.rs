@@ -34,7 +34,7 @@ fn case(kernel: &str, outcome: &Outcome) -> TestCase {
     let status = match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) => {
             let mut status = TestCaseStatus::skipped();
-            status.set_message(reason);
+            status.set_message(reason.clone());
             status
         }
         (_, true) => TestCaseStatus::success(),
@@ -42,11 +42,15 @@ fn case(kernel: &str, outcome: &Outcome) -> TestCase {
             let kind =
                 if verdict == Verdict::Failed { NonSuccessKind::Error } else { NonSuccessKind::Failure };
             let mut status = TestCaseStatus::non_success(kind);
-            status.set_message(reason);
+            status.set_message(reason.clone());
             status
         }
     };
     let mut case = TestCase::new(&*text::line(&outcome.scenario), status);
+    if outcome.without_reference && outcome.expected {
+        // A success has no message.
+        case.set_system_out(reason);
+    }
     case.set_classname(kernel);
     // The seconds of an outcome are untrusted and may be infinite.
     case.set_time(Duration::try_from_secs_f64(outcome.seconds.wall).unwrap_or_default());

@@ -15,7 +15,7 @@ pub fn ktap(columns: &[Column]) -> String {
         let _ = writeln!(text, "  KTAP version 1\n  1..{}", column.outcomes.len());
         for (number, outcome) in column.outcomes.iter().enumerate() {
             let _ = writeln!(text, "  {}", line(number + 1, outcome));
-            if let (false, Some(reason)) = (outcome.expected, &outcome.reason) {
+            if let (true, Some(reason)) = (!outcome.expected || outcome.without_reference, &outcome.reason) {
                 let _ = writeln!(text, "  # {}", sentence(reason));
             }
         }

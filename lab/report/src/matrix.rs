@@ -57,10 +57,10 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
         text.push_str(&style.hanging("  ", "    ", &change.to_string()));
     }
     for column in columns {
-        for outcome in column.outcomes.iter().filter(|o| !o.expected) {
+        for outcome in column.outcomes.iter().filter(|o| !o.expected || o.without_reference) {
             let reason = outcome.reason.as_deref().unwrap_or("it differs from its snapshot");
             let sentence = format!("{}, {}: {reason}", column.kernel, outcome.scenario);
-            text.push_str(&style.hanging("  ! ", "    ", &sentence));
+            text.push_str(&style.hanging(if outcome.expected { "  " } else { "  ! " }, "    ", &sentence));
         }
     }
     text

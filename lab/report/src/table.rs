@@ -80,14 +80,11 @@ pub fn verdict(outcome: &Outcome, style: Style) -> String {
         (_, true) => GREEN,
         (_, false) => RED,
     };
-    let mut text = style.paint(colour, &outcome.verdict.to_string());
-    match (outcome.verdict, outcome.expected) {
-        (Verdict::NotApplicable, _) | (Verdict::Failed, false) => {}
-        // Without its cause, a fault is expected to fail.
-        (_, true) => text.push_str(", as expected"),
-        (_, false) => text.push_str(", NOT as expected"),
+    let text = style.paint(colour, &outcome.verdict.to_string());
+    match outcome.standing() {
+        "" => text,
+        standing => format!("{text}, {standing}"),
     }
-    text
 }
 
 /// The whole outcome: heading, table, and explanations.

@@ -46,6 +46,7 @@ impl Outcome {
             era: _,
             verdict: _,
             expected: _,
+            without_reference: _,
             reason: _,
             settings: _,
             symptom: _,

@@ -111,11 +111,14 @@ fn of<'a>(column: &'a Column, scenario: &str) -> Option<&'a Outcome> {
 
 /// The verdict in words and in colour.
 fn verdict(outcome: &Outcome) -> String {
-    let (class, words) = match (outcome.verdict, outcome.expected) {
-        (Verdict::NotApplicable, _) => ("open", ""),
-        (Verdict::Failed, false) => ("bad", ""),
-        (_, true) => ("good", ", as expected"),
-        (_, false) => ("bad", ", NOT as expected"),
+    let class = match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) => "open",
+        (_, true) => "good",
+        (_, false) => "bad",
+    };
+    let words = match outcome.standing() {
+        "" => String::new(),
+        standing => format!(", {standing}"),
     };
     format!("<strong class=\"{class}\">{}</strong>{words}", outcome.verdict)
 }
