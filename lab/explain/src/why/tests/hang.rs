@@ -1,0 +1,31 @@
+//! What a task waits for.
+
+use super::*;
+
+#[test]
+fn a_hang_is_told_with_who_keeps_what_it_waits_for() {
+    let task = |name: &str, state, stack: &str| {
+        let stack = stack.split(' ').map(str::to_owned).collect();
+        Some(Task { name: name.into(), state, stack })
+    };
+    let wait = |what: &str, waited, task| Wait {
+        host: "node".into(),
+        what: what.into(),
+        waited: Duration::from_secs(waited),
+        task,
+    };
+    let mut arm = recording(&[]);
+    let delete = task("plugin", 'D', "msleep netdev_run_todo rtnetlink_rcv_msg netlink_rcv_skb");
+    let sender = task("sender", 'S', "sock_alloc_send_pskb packet_sendmsg __sys_sendto");
+    arm.waits = vec![wait("the delete of veth0", 7, delete), wait("a frame to veth0", 8, sender)];
+    arm.log = vec!["unregister_netdevice: waiting for veth0 to become free. Usage count = 2".into()];
+    let hung = "the delete of veth0 at node hung for 7.0 s: plugin (D) in msleep <- netdev_run_todo <- \
+                rtnetlink_rcv_msg waits until every reference to a device is given back; sender (S) in \
+                sock_alloc_send_pskb <- packet_sendmsg sleeps with a reference to the device that it sends to, for \
+                8.0 s; the kernel says: unregister_netdevice: waiting for veth0 to become free. Usage count = 2";
+    assert_eq!(told(&arm, &recording(&[])), [hung]);
+    // Without the privilege to read stacks, and without a task.
+    arm.waits = vec![wait("the end of its link veth0", 2, None)];
+    arm.log.clear();
+    assert_eq!(told(&arm, &recording(&[])), ["node waited 2.0 s for the end of its link veth0"]);
+}
