@@ -212,7 +212,7 @@ fn evil(outcomes: &[Outcome]) -> String {
             }
         }
         outcomes.truncate(1);
-        Column { kernel: format!("{kernel}{EVIL}"), outcomes }
+        Column::new(format!("{kernel}{EVIL}"), outcomes)
     };
     html(&Page {
         columns: &[evil("one"), evil("other")],

@@ -97,7 +97,7 @@ fn outcomes() -> [Outcome; 2] {
 }
 
 fn columns(outcome: &Outcome) -> Vec<Column> {
-    let column = cleaned(Column { kernel: HOSTILE.to_owned(), outcomes: vec![outcome.clone()] });
+    let column = cleaned(Column::new(HOSTILE, vec![outcome.clone()]));
     let other = Column { kernel: format!("{} other", column.kernel), ..column.clone() };
     vec![column, other]
 }
