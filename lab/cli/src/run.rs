@@ -71,7 +71,7 @@ async fn run_all(
     let mut tell = |column: Column| {
         let mut column = cleaned(column);
         if let Some(folder) = &options.pcap {
-            column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
+            column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, options.frames, folder))?;
         }
         // Frames take much memory, their drawings little.
         let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
