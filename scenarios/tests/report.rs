@@ -211,7 +211,7 @@ fn evil(outcomes: &[Outcome]) -> String {
             }
         }
         outcomes.truncate(1);
-        Column { kernel: format!("{kernel}{EVIL}").into(), outcomes }
+        Column::new(format!("{kernel}{EVIL}"), outcomes)
     };
     html(&Page {
         columns: &[evil("one"), evil("other")],

@@ -34,6 +34,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     an_outcome_without_bounds_is_not_believed,
     heads_without_bodies_end_the_guest,
     a_signal_ends_a_run_whose_guest_floods_it,
+    ctrl_c_prints_what_a_guest_has_finished,
     a_guest_that_reports_nothing_is_told_of_by_its_console,
     scenarios_on_a_kernel_are_counted_as_scenarios,
 ];
@@ -325,6 +326,35 @@ fn a_signal_ends_a_run_whose_guest_floods_it() {
         session.signal(signal);
         assert_eq!(session.status(), Some(status));
         session.gone(Instant::now());
+    }
+}
+
+fn ctrl_c_prints_what_a_guest_has_finished() {
+    let reports = [booted(), ended(reviewed())];
+    let sent: Vec<u8> = reports.iter().flat_map(|r| sent(&serde_json::to_vec(r).expect("JSON"))).collect();
+    let machine = Machine::new(&sent, "cat $sent > $results; exec sleep 1000");
+    let file = |name: &str| machine.dir.path().join(name);
+    for (format, printed) in [("", "\nconntrack-beyond-window-reset  "), ("--json", "{\"scenario\":\"")] {
+        let mut terminal = Terminal::new();
+        let mut command = machine.run(&format!("keepalive-dead-peer {format} --console"));
+        command.arg(file("console")).arg("--junit").arg(file("junit.xml"));
+        let results = fs::File::create(file("results")).expect("a file");
+        command.stdin(terminal.side()).stdout(results).stderr(terminal.side());
+        let mut session = Session::start(&mut command);
+        drop(command);
+        terminal.wait_for("1/2 scenarios");
+        terminal.interrupt();
+        assert_eq!(session.status(), Some(130));
+        session.gone(Instant::now());
+        let results = fs::read_to_string(file("results")).expect("a file");
+        assert!(format!("\n{results}").contains(printed), "{results}");
+        let said = terminal.text();
+        let sentence = "faultlab: interrupted: 1 of 2 were not run to the end: keepalive-dead-peer on ";
+        assert!(said.contains(sentence), "{said}");
+        let console = fs::read_dir(file("console")).expect("a directory").flatten().next().expect("a file");
+        assert_eq!(fs::read_to_string(console.path()).expect("a file"), "Booting\n");
+        let junit = fs::read_to_string(file("junit.xml")).expect("a file");
+        assert!(junit.contains(SHORT) && junit.contains("not run: interrupted"), "{junit}");
     }
 }
 

@@ -16,6 +16,7 @@ use faultlab_net::topology::Topology;
 use faultlab_report::html::{Drawings, Page, html};
 use faultlab_report::made::column;
 use faultlab_report::matrix::{Column, matrix};
+use faultlab_report::pcapng::Frames;
 use faultlab_report::{Style, junit, ktap, pcapng};
 
 /// Text that a hostile guest may send: a terminal title, a cleared screen, forged
@@ -97,7 +98,7 @@ fn outcomes() -> [Outcome; 2] {
 }
 
 fn columns(outcome: &Outcome) -> Vec<Column> {
-    let column = Column { kernel: HOSTILE.into(), outcomes: vec![outcome.clone()] };
+    let column = Column::new(HOSTILE, vec![outcome.clone()]);
     let other = Column { kernel: format!("{} other", column.kernel).into(), ..column.clone() };
     vec![column, other]
 }
@@ -198,7 +199,7 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
         let columns = columns(&outcome);
         let outcome = &columns[0].outcomes[0];
         let folder = tempfile::tempdir().unwrap();
-        pcap::write(outcome, folder.path()).unwrap();
+        pcap::write(outcome, Frames::AsSent, folder.path()).unwrap();
         let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()).collect();
         // Both arms have the same name.
         assert_eq!(files.len(), 1);
@@ -207,7 +208,8 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
         assert!(!name.starts_with('.') && name.len() <= 255, "{name}");
 
         let mut bytes = vec![];
-        pcapng::write(outcome.arms[0].capture.as_ref().unwrap(), "about", &mut bytes).unwrap();
+        pcapng::write(outcome.arms[0].capture.as_ref().unwrap(), Frames::BothEnds, "about", &mut bytes)
+            .unwrap();
         let has = |part: &str| bytes.windows(part.len()).any(|window| window == part.as_bytes());
         assert!(has("]0;t") && has("probe "));
         for part in ["\x1b]", "\x07", "\u{9b}", "\nfaultlab:", "\nok 1", "\u{202e}", "\u{200b}"] {

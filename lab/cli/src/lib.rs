@@ -5,6 +5,7 @@ mod exercise;
 mod files;
 #[cfg(test)]
 mod hostile;
+mod interruption;
 mod kernel;
 mod ladders;
 mod list;

@@ -117,7 +117,7 @@ impl Merged {
         // The heading that `run` uses in the whole matrix.
         let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
         let at = *self.places.entry(kernel.clone()).or_insert_with(|| {
-            self.columns.push(Column { kernel: kernel.clone(), outcomes: vec![] });
+            self.columns.push(Column::new(kernel.clone(), vec![]));
             self.columns.len() - 1
         });
         if !self.known.insert((at, outcome.scenario.clone())) {

@@ -11,7 +11,8 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
 use faultlab_machine::job::Job;
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{Clock, Need};
+use faultlab_model::scenario::{ArmKind, Clock, Need};
+use faultlab_report::pcapng::Frames;
 
 /// A scenario mostly waits for kernel timers, so several on one processor take no
 /// longer than one.
@@ -42,9 +43,13 @@ pub struct Run {
     /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
-    /// Write the frames of every arm into a pcapng file in this directory, for Wireshark
+    /// Write the packets of every arm into a pcapng file in this directory, for Wireshark: each as it was
+    /// sent, and as it was received where the wire changed it
     #[arg(long, value_name = "DIR")]
     pcap: Option<PathBuf>,
+    /// Write each packet at both ends of every link; Wireshark takes the second for a retransmission
+    #[arg(long, requires = "pcap")]
+    pcap_both_ends: bool,
     /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
     /// over it, and what that counted or said. An outcome that is not as expected says so unasked
     #[arg(long)]
@@ -158,6 +163,8 @@ pub struct Options {
     pub junit: Option<PathBuf>,
     /// Where to write captures.
     pub pcap: Option<PathBuf>,
+    /// Which frames captures have.
+    pub frames: Frames,
     /// What to capture; `None` disables captures.
     pub capturing: Option<CaptureOptions>,
     /// Whether to print ladders.
@@ -239,6 +246,7 @@ impl Run {
                 explains: self.why || self.report.is_some(),
             }),
             pcap: self.pcap,
+            frames: if self.pcap_both_ends { Frames::BothEnds } else { Frames::AsSent },
             ladder: self.ladder,
             report: self.report,
             console: self.console,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::matrix::Column;
+use super::matrix::{Column, NOT_RUN};
 use faultlab_base::text;
 use faultlab_model::outcome::{Outcome, Verdict};
 
@@ -19,6 +19,7 @@ pub fn junit(columns: &[Column]) -> io::Result<String> {
         let kernel = text::line(&column.kernel);
         let mut suite = TestSuite::new(&*kernel);
         suite.add_test_cases(column.outcomes.iter().map(|o| case(&kernel, o)));
+        suite.add_test_cases(column.not_run.iter().map(|name| not_run(&kernel, name)));
         report.add_test_suite(suite);
     }
     report.to_string().map_err(io::Error::other)
@@ -27,6 +28,15 @@ pub fn junit(columns: &[Column]) -> io::Result<String> {
 /// Text without the characters that XML 1.0 forbids.
 fn plain(text: &str) -> String {
     text::lines(text).into_owned()
+}
+
+/// A scenario that an interrupted run has not run to its end.
+fn not_run(kernel: &str, scenario: &str) -> TestCase {
+    let mut status = TestCaseStatus::skipped();
+    status.set_message(NOT_RUN);
+    let mut case = TestCase::new(&*text::line(scenario), status);
+    case.set_classname(kernel);
+    case
 }
 
 fn case(kernel: &str, outcome: &Outcome) -> TestCase {

@@ -9,6 +9,9 @@ use super::Style;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 
+/// What reports say of a scenario that an interrupted run has not run to its end.
+pub(crate) const NOT_RUN: &str = "not run: interrupted";
+
 /// The outcomes of one kernel.
 #[derive(Debug, Clone)]
 pub struct Column {
@@ -16,9 +19,17 @@ pub struct Column {
     pub kernel: Cell,
     /// Its outcomes.
     pub outcomes: Vec<Outcome>,
+    /// The scenarios without an outcome, because the run was interrupted.
+    pub not_run: Vec<String>,
 }
 
 impl Column {
+    /// The outcomes of one kernel, all of which were run.
+    #[must_use]
+    pub fn new(kernel: impl Into<Cell>, outcomes: Vec<Outcome>) -> Self {
+        Self { kernel: kernel.into(), outcomes, not_run: vec![] }
+    }
+
     fn of(&self, scenario: &str) -> Option<&Outcome> {
         self.outcomes.iter().find(|o| o.scenario == scenario)
     }

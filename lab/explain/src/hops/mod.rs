@@ -66,6 +66,8 @@ pub struct Hop {
     pub carried: Option<Carried>,
     /// What the wire changed in it.
     pub changed: Option<String>,
+    /// The headers of its segment on arrival.
+    pub received: Option<Header>,
     /// The comment on it.
     pub comment: Option<Line>,
     /// The timestamps of its segment on arrival: a wire may have changed them.
@@ -86,6 +88,7 @@ impl Hop {
             stays: false,
             carried: None,
             changed: None,
+            received: None,
             comment: comment.cloned(),
         }
     }
@@ -143,6 +146,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
                 hop.fate = HopFate::Arrived;
                 hop.changed = changed(&hop.packet, &packet);
                 hop.stamps = packet.timestamps();
+                hop.received = packet.header().copied();
                 hop.comment = hop.comment.take().or(frame.comment.clone());
                 continue;
             }
