@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::journey::Journey;
+use super::journey::{Journey, Leg};
 use super::{Arm, Finding, Rank, counters, flow, name, seconds};
 use crate::hops::HopFate;
 use faultlab_net::wire::segment::{Flags, Header};
@@ -136,9 +136,34 @@ fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
     let Some(tsval) = there.header.timestamps.map(|stamps| stamps.tsval) else {
         return Some(format!("it came without a TS val, after {before}"));
     };
+    if let Some(answered) = answer_without_timestamps(arm, there) {
+        let later = seconds(answered.saturating_sub(there.at));
+        let host = there.to.unwrap_or("?");
+        return Some(format!(
+            "{host} ignored its TS val: {host}'s next answer to one, {later} later, has none"
+        ));
+    }
     // RFC 7323 5.2: s < t where 0 < (t - s) < 2^31.
     let behind = last.wrapping_sub(tsval);
     (behind > 0 && behind < 1 << 31).then(|| format!("its TS val {tsval} is {behind} behind {before}"))
+}
+
+/// When the host that a SYN was for next answered a SYN with timestamps, if its
+/// answer has none. RFC 7323 3.2: a host that uses the option must answer with it.
+fn answer_without_timestamps(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<Duration> {
+    let asked = |answer: &Leg<'_>| {
+        arm.journeys.all.iter().map(Journey::last).any(|leg| {
+            leg.header.flags.opens()
+                && leg.header.timestamps.is_some()
+                && leg.at < answer.at
+                && (leg.header.src, leg.header.dst) == (answer.header.dst, answer.header.src)
+        })
+    };
+    let sent = arm.journeys.all.iter().map(Journey::first);
+    let mut answers =
+        sent.filter(|leg| leg.from == syn.to && leg.at > syn.at && leg.header.flags == Flags::SYN_ACK);
+    let next = answers.find(|answer| asked(answer))?;
+    next.header.timestamps.is_none().then_some(next.at)
 }
 
 /// SYNs answered with an ACK: the other end still has the connection.

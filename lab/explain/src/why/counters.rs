@@ -14,7 +14,10 @@ use faultlab_net::wire::segment::Flags;
 /// The names are from net/ipv4/proc.c; those that begin with Ip6 are from
 /// net/ipv6/proc.c.
 const MEANINGS: [(&str, &str); 23] = [
-    ("PAWSPassive", "SYNs older than the last of their address (tcp_conn_request, tcp_tw_recycle)"),
+    (
+        "PAWSPassive",
+        "SYNs older than the last of their address, or without a timestamp (tcp_conn_request, tcp_tw_recycle)",
+    ),
     (
         "PAWSTimewait",
         "segments older than the last of a connection that is in TIME_WAIT (tcp_timewait_state_process)",

@@ -93,8 +93,8 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
     let behind = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000, sent 2 times in 1.0 s, got no answer: it ended \
                   at server, as 192.0.2.1:9 > 192.0.2.2:80; server counted PAWSPassive +2; its TS val 1000 is 4000 \
                   behind 5000, the last from 192.0.2.1 to server, 2.0 s before";
-    let meaning = "server counted PAWSPassive +2, SYNs older than the last of their address (tcp_conn_request, \
-                   tcp_tw_recycle)";
+    let meaning = "server counted PAWSPassive +2, SYNs older than the last of their address, or without a \
+                   timestamp (tcp_conn_request, tcp_tw_recycle)";
     assert_eq!(told(&arm, &control), [behind, meaning]);
 
     // Lost on a wire, which counts the loss as a kernel would.
@@ -138,6 +138,32 @@ fn a_syn_without_a_timestamp_is_told_after_one_that_had_one() {
     let text = "SYN 192.0.2.1:9 > 192.0.2.2:80, seq 9 got no answer: it ended at server; it came without a TS val, after \
                 5000, the last from 192.0.2.1 to server, 2.0 s before";
     assert_eq!(told, [text]);
+}
+
+#[test]
+fn a_server_without_timestamps_did_not_compare_them() {
+    let old = frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(2000, 1, 2)]);
+    let later = frames(["192.0.2.1:11", SERVER], Flags::SYN, 11, 1000, b"", &[on(4000, 1, 2)]);
+    let mut answer = frames([SERVER, "192.0.2.1:11"], Flags::SYN_ACK, 12, 9, b"", &[on(4002, 2, 1)]);
+    let with = told(
+        &recording(&[connected(), vec![old.clone(), later.clone(), answer.clone()]].concat()),
+        &recording(&connected()),
+    );
+    assert!(
+        with[0].ends_with(
+            "its TS val 1000 is 4000 behind 5000, the last from 192.0.2.1 to server, 2.0 s before"
+        ),
+        "{with:?}"
+    );
+    for frame in &mut answer {
+        assert!(faultlab_net::wire::segment::remove_timestamps(&mut frame.bytes));
+    }
+    let without =
+        told(&recording(&[connected(), vec![old, later, answer]].concat()), &recording(&connected()));
+    assert!(
+        without[0].ends_with("server ignored its TS val: server's next answer to one, 2.0 s later, has none"),
+        "{without:?}"
+    );
 }
 
 /// The server's data arrives untranslated at the NAT, which answers with a RST.

@@ -86,7 +86,7 @@ impl Setting {
         match self.values {
             Values::Choice(words) if words.contains(&value) => Ok(()),
             Values::Choice(words) => {
-                Err(format!("{} is one of {}, not {value:?}", self.key, words.join(", ")))
+                Err(format!("{} is one of {}, not {value:?} ({})", self.key, words.join(", "), self.about))
             }
             Values::Number { unit, least, most, .. } => match value.parse::<u64>() {
                 Ok(n) if (least..=most).contains(&n) => Ok(()),
