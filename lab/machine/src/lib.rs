@@ -8,10 +8,12 @@
 //! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
 //!   shared by both.
 //! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
-//!   its own `belongings`; `exercise`: answers a trainee's requests.
+//!   its own `belongings` and `commands`; `recheck`: plays the probes again;
+//!   `exercise`: answers a trainee's commands.
 
 mod belongings;
 pub mod check;
+pub mod commands;
 mod complaints;
 pub mod confinement;
 pub mod exercise;
@@ -23,6 +25,7 @@ mod mounts;
 mod names;
 mod played;
 pub mod protocol;
+mod recheck;
 pub mod shell;
 mod stops;
 mod syscalls;

@@ -4,6 +4,7 @@
 //! The hosts get names for `ip netns` (`names`), in a mount namespace that only
 //! this worker and its shell are in.
 
+use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,11 +21,14 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::belongings::Belongings;
-use super::exercise::{self, Exercise};
+use super::commands::{self, Commands, Request, ShellCommand};
+use super::exercise::Exercise;
 use super::played::Played;
+use super::recheck::{CANNOT, Rechecks};
 use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
+use faultlab_model::outcome::Map;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
 
@@ -71,6 +75,82 @@ impl Streams {
     }
 }
 
+/// What a shell says of the arm beside it, and answers.
+enum Guide<'s, 'a> {
+    /// Everything.
+    Plain {
+        rechecks: Rechecks<'s, 'a>,
+        /// What the probes met before the shell began.
+        at_first: Map<String>,
+    },
+    /// What does not reveal the cause.
+    Exercise(Exercise<'s, 'a>),
+}
+
+impl Guide<'_, '_> {
+    fn commands(&self) -> &'static [ShellCommand] {
+        match self {
+            Self::Plain { .. } => ShellCommand::PLAIN,
+            Self::Exercise(_) => ShellCommand::EXERCISE,
+        }
+    }
+
+    /// The text before the first prompt, of an arm whose play goes on if it `stays`.
+    fn greeting(&self, stays: bool, style: Style) -> String {
+        match self {
+            Self::Plain { rechecks: Rechecks { scenario, run, .. }, at_first } => {
+                let (arm, topology) = (run.arm(), run.network().topology());
+                standing::standing(scenario, arm, topology, at_first, stays, tools(), style)
+            }
+            Self::Exercise(exercise) => exercise.greeting(tools(), style),
+        }
+    }
+
+    /// Answers commands, one after the other.
+    async fn serve(&mut self, commands: &Commands) -> Result<Infallible> {
+        loop {
+            let request = commands.next().await?;
+            // An interrupted command does not read its answer.
+            let _ = self.answer(request).await;
+        }
+    }
+
+    /// Answers a command.
+    ///
+    /// # Errors
+    /// If the command is gone.
+    async fn answer(&mut self, mut request: Request) -> io::Result<()> {
+        let (rechecks, at_first) = match self {
+            Self::Exercise(exercise) => return exercise.answer(request).await,
+            Self::Plain { rechecks, at_first } => (rechecks, at_first),
+        };
+        let style = request.style;
+        let checked = match rechecks.impossible() {
+            Some(why) => Err(Error::Lab(why.to_owned())),
+            None => match rechecks.answer(&mut request).await? {
+                Some(checked) => checked,
+                None => return Ok(()),
+            },
+        };
+        let (status, told) = match checked {
+            Ok(checked) => {
+                let stopped = checked.stopped.map(|error| error.to_string());
+                let told = standing::rechecked(
+                    rechecks.scenario,
+                    at_first,
+                    &checked.seen,
+                    stopped.as_deref(),
+                    style,
+                );
+                (u8::from(!checked.cured), told)
+            }
+            Err(error) => (CANNOT, style.paragraph("", &format!("It cannot be checked now: {error}"))),
+        };
+        request.say(told).await?;
+        request.done(status).await
+    }
+}
+
 /// Starts a shell beside an arm that was played, and waits for it to end. Returns
 /// the shell's exit status, or 128 plus the signal's number. A `confined` shell is
 /// told what it can write to.
@@ -84,15 +164,14 @@ pub(super) async fn beside(
     let Streams([stdin, stdout, stderr]) = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(run.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
-    let (role, told, mut exercise) = if options.exercise {
-        let exercise = Exercise::begin(scenario, run, rest.is_some())?;
-        ("exercise", exercise.greeting(tools(), options.style), Some(exercise))
+    let rechecks = Rechecks::of(scenario, run, rest.is_some());
+    let (role, mut guide) = if options.exercise {
+        ("exercise", Guide::Exercise(Exercise::of(rechecks)?))
     } else {
-        let (arm, topology) = (run.arm(), run.network().topology());
-        let seen = run.observed();
-        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), options.style);
-        (arm.name, told, None)
+        (run.arm().name, Guide::Plain { at_first: run.observed(), rechecks })
     };
+    let commands = Commands::install(guide.commands())?;
+    let told = guide.greeting(rest.is_some(), options.style);
     let belongings = confined.then(Belongings::look);
     let limits = belongings.as_ref().map(|b| options.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
@@ -109,7 +188,7 @@ pub(super) async fn beside(
         .env("FAULTLAB_ARM", role)
         .env("PS1", format!("({} {role}) $ ", scenario.card.name))
         .env("PROMPT_COMMAND", PROMPT)
-        .env("PATH", path(options.exercise))
+        .env("PATH", path())
         .kill_on_drop(true)
         .process_group(0);
     if let Some(belongings) = &belongings {
@@ -129,19 +208,13 @@ pub(super) async fn beside(
         }
     }
     let mut child = command.spawn().map_err(|e| failed(&format!("start {}", program.display()), e))?;
-    let serve = async {
-        match &mut exercise {
-            Some(exercise) => exercise.serve().await,
-            None => std::future::pending().await,
-        }
-    };
     // The runtime keeps running meanwhile: wires carry their frames.
     let status = tokio::select! {
         status = child.wait() => status,
-        failed = serve => match failed? {},
+        failed = guide.serve(&commands) => match failed? {},
         failed = Played::go_on(rest) => match failed? {},
     };
-    if let Some(exercise) = exercise {
+    if let Guide::Exercise(exercise) = guide {
         let _ = from_background(|| screen.write_all(exercise.farewell(options.style).as_bytes()));
     }
     Ok(code(status.map_err(|e| failed("wait", e))?))
@@ -152,9 +225,9 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The commands of an exercise come before all others.
-fn path(exercise: bool) -> OsString {
-    let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
+/// The shell's own commands come before all others.
+fn path() -> OsString {
+    let mut path = OsString::from(format!("{}:", commands::PLACE));
     if Path::new(tmpfs::WRAPPERS).exists() {
         path.push(format!("{}:", tmpfs::WRAPPERS));
     }
