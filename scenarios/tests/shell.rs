@@ -46,7 +46,8 @@ fn a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on() {
     let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --arm drop-invalid"), commands);
     assert_eq!(out, format!("client\nnode\nserver\n{SHORT} drop-invalid\nConnection refused\n"), "{err}");
     assert_eq!(status, Some(7), "{err}");
-    assert!(err.starts_with(&format!("{SHORT}, drop-invalid arm\n")) && !err.contains('\x1b'), "{err}");
+    let begins = format!("Playing the drop-invalid arm of {SHORT}.\n{SHORT}, drop-invalid arm\n");
+    assert!(err.starts_with(&begins) && !err.contains('\x1b'), "{err}");
     for told in ["What people saw", "the server's connection: open", "ip netns exec server"] {
         assert!(err.contains(told), "{told:?} is not in {err}");
     }
@@ -180,6 +181,8 @@ fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
     let mut command = faultlab("shell conntrack-idle-expiry --exercise");
     command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
     let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+    // The arm takes seconds. No row is shown: its name may reveal the cause.
+    terminal.wait_for("\rPlaying the exercise, 0 s\x1b[K\rPlaying the exercise, ");
     let on_the_node = |terminal: &mut Terminal, sysctl: &str, value: u32| {
         let file = format!("/proc/sys/net/netfilter/{sysctl}");
         terminal.type_line(&format!("nsenter --net=/run/netns/node sh -c 'echo {value} > {file}'; check"));

@@ -16,10 +16,11 @@ use faultlab_machine::exercise;
 use faultlab_machine::here::{Checked, Here};
 use faultlab_machine::job::Job;
 use faultlab_machine::shell::ShellOptions;
-use faultlab_machine::vm::Vm;
+use faultlab_machine::vm::{ShellEvent, Vm};
 use faultlab_model::scenario::{Clock, Environment, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
+use faultlab_report::progress::{Display, Progress};
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -99,6 +100,45 @@ async fn beside(
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
 }
 
+/// Says on standard error how far a guest is on its way to the shell.
+struct GuestProgress {
+    display: Display,
+    /// What goes on: the boot, then the arm.
+    now: String,
+    playing: String,
+}
+
+impl GuestProgress {
+    /// A guest with this kernel boots, to play this arm.
+    fn begin(kernel: &str, arm: &str) -> Self {
+        let terminal = io::stderr().is_terminal();
+        if terminal && io::stdin().is_terminal() {
+            terminal::complain("Ctrl-C ends the machine, and Ctrl-] from the prompt on.");
+        }
+        if !terminal {
+            terminal::complain(&format!("Booting {kernel}, and playing {arm} there."));
+        }
+        let mut display = Display::new(terminal);
+        let now = format!("Booting {kernel}");
+        display.note(&Progress::Waiting(&now));
+        Self { display, now, playing: format!("Playing {arm}") }
+    }
+
+    fn note(&mut self, event: ShellEvent) {
+        self.display.note(&Progress::WaitingEnded(&self.now));
+        if event == ShellEvent::Booted {
+            self.display.note(&Progress::Waiting(&self.playing));
+            self.now.clone_from(&self.playing);
+        }
+    }
+}
+
+impl Drop for GuestProgress {
+    fn drop(&mut self) {
+        self.display.note(&Progress::WaitingEnded(&self.now));
+    }
+}
+
 /// Runs a shell in a guest of that kernel.
 fn in_guest(
     scenario: &Scenario,
@@ -107,23 +147,16 @@ fn in_guest(
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let job = Job::Shell {
-        scenario: scenario.card.name.to_owned(),
-        arm: raw.arm.clone(),
-        set,
-        options: ShellOptions { foreground: true, style, exercise: raw.exercise },
-    };
+    let options = ShellOptions { foreground: true, style, exercise: raw.exercise };
+    let job = Job::Shell { scenario: scenario.card.name.to_owned(), arm: raw.arm.clone(), set, options };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
-    if io::stdin().is_terminal() && io::stderr().is_terminal() {
-        terminal::complain(&format!(
-            "Booting {}, and playing the arm there. Ctrl-C ends the machine, and Ctrl-] from the prompt on.",
-            text::line(kernel)
-        ));
-    }
+    let mut progress =
+        GuestProgress::begin(&text::line(kernel), &options.names(scenario.card.name, &raw.arm));
+    let mut note = |event| progress.note(event);
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            status = vm.shell(job) => Ok(ExitCode::from(status?)),
+            status = vm.shell(job, &mut note) => Ok(ExitCode::from(status?)),
         }
     })
 }

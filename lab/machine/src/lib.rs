@@ -8,7 +8,8 @@
 //! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
 //!   shared by both.
 //! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
-//!   its own `belongings` and `commands`; `recheck`: plays the probes again;
+//!   its own `belongings` and `commands`; `waiting`: what takes
+//!   time before it; `recheck`: plays the probes again;
 //!   `exercise`: answers a trainee's commands.
 
 mod belongings;
@@ -31,4 +32,5 @@ mod stops;
 mod syscalls;
 mod tmpfs;
 pub mod vm;
+mod waiting;
 pub mod worker;

@@ -55,6 +55,14 @@ pub struct ShellOptions {
     pub exercise: bool,
 }
 
+impl ShellOptions {
+    /// The arm of a scenario, in the words that may be shown before the shell begins.
+    #[must_use]
+    pub fn names(&self, scenario: &str, arm: &str) -> String {
+        if self.exercise { "the exercise".to_owned() } else { format!("the {arm} arm of {scenario}") }
+    }
+}
+
 /// The input and output of a shell: its descriptors 0, 1 and 2.
 #[derive(Debug)]
 pub(super) struct Streams([OwnedFd; 3]);
@@ -66,6 +74,11 @@ impl Streams {
         // nothing else in it uses them.
         #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
         Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// A copy of the error output.
+    pub(super) fn screen(&self) -> Result<OwnedFd> {
+        self.0[2].try_clone().map_err(|e| Error::kernel("shell", "dup", e))
     }
 
     /// The same terminal for all three.
@@ -273,7 +286,7 @@ fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
 
 /// Performs an operation on a terminal for which the kernel would stop a background
 /// process with SIGTTOU.
-fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTTOU);
     let before = stop.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;

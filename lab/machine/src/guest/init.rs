@@ -2,6 +2,7 @@
 //! kernel with nothing else on it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -91,6 +92,11 @@ impl Site for Guest {
 
     fn report(&self, what: &Report) -> Result<()> {
         report(what)
+    }
+
+    fn screen(&self) -> Result<Option<OwnedFd>> {
+        // Nobody is attached to the console yet; the machine around says it.
+        Ok(None)
     }
 
     fn streams(&self, options: &ShellOptions) -> Result<Streams> {

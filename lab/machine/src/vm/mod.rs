@@ -29,4 +29,4 @@ mod tsc;
 pub use console::Console;
 pub use end::{ExitReason, GuestEnd};
 pub use qemu::{GuestClock, Qemu};
-pub use run::Vm;
+pub use run::{ShellEvent, Vm};

@@ -50,6 +50,15 @@ pub enum GuestEvent<'a> {
     Outcome(&'a Outcome),
 }
 
+/// An event of a guest with a shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShellEvent {
+    /// Its init is running, and plays the arm.
+    Booted,
+    /// The arm was played: the shell begins.
+    Begins,
+}
+
 /// The result of a guest.
 #[derive(Debug)]
 pub struct GuestRun {
@@ -139,12 +148,13 @@ impl Vm {
     }
 
     /// Boots the kernel, plays an arm there, and attaches a person to a shell
-    /// beside its network. Returns the shell's exit status.
+    /// beside its network. Returns the shell's exit status. Whatever `on_event`
+    /// prints comes before the shell's output.
     ///
     /// # Errors
     /// [`Error::Missing`] without a static busybox; other errors if the guest
     /// cannot be started, or ends before the shell does.
-    pub async fn shell(&self, job: Job) -> Result<u8> {
+    pub async fn shell(&self, job: Job, on_event: &mut dyn FnMut(ShellEvent)) -> Result<u8> {
         let mut root = self.root(vec![job])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
@@ -158,8 +168,11 @@ impl Vm {
                     let what = answers::name(&report);
                     return Err(Error::Lab(format!("it reported {what} after the end of its shell")));
                 }
-                Report::Booted { .. } => {}
-                Report::ShellBegins if !serial.is_attached() => serial.attach(),
+                Report::Booted { .. } => on_event(ShellEvent::Booted),
+                Report::ShellBegins if !serial.is_attached() => {
+                    on_event(ShellEvent::Begins);
+                    serial.attach();
+                }
                 Report::Left(status) if serial.is_attached() => left = Some(Ok(status)),
                 Report::Missing { what, advice } => left = Some(Err(answers::missing(&what, &advice))),
                 Report::Failed(sentence) | Report::Exhausted(sentence) => {
