@@ -101,41 +101,50 @@ async fn beside(
 }
 
 /// Says on standard error how far a guest is on its way to the shell.
-struct GuestProgress {
+struct GuestProgress<'a> {
+    kernel: &'a str,
+    arm: &'a str,
     display: Display,
     /// What goes on: the boot, then the arm.
     now: String,
-    playing: String,
 }
 
-impl GuestProgress {
-    /// A guest with this kernel boots, to play this arm.
-    fn begin(kernel: &str, arm: &str) -> Self {
-        let terminal = io::stderr().is_terminal();
-        if terminal && io::stdin().is_terminal() {
-            terminal::complain("Ctrl-C ends the machine, and Ctrl-] from the prompt on.");
-        }
-        if !terminal {
-            terminal::complain(&format!("Booting {kernel}, and playing {arm} there."));
-        }
-        let mut display = Display::new(terminal);
-        let now = format!("Booting {kernel}");
-        display.note(&Progress::Waiting(&now));
-        Self { display, now, playing: format!("Playing {arm}") }
+impl<'a> GuestProgress<'a> {
+    /// A guest with this kernel is to play this arm.
+    fn new(kernel: &'a str, arm: &'a str) -> Self {
+        Self { kernel, arm, display: Display::new(io::stderr().is_terminal()), now: String::new() }
     }
 
     fn note(&mut self, event: ShellEvent) {
-        self.display.note(&Progress::WaitingEnded(&self.now));
-        if event == ShellEvent::Booted {
-            self.display.note(&Progress::Waiting(&self.playing));
-            self.now.clone_from(&self.playing);
+        self.end();
+        match event {
+            ShellEvent::Boots if !io::stderr().is_terminal() => {
+                terminal::complain(&format!("Booting {}, and playing {} there.", self.kernel, self.arm));
+            }
+            ShellEvent::Boots => {
+                if io::stdin().is_terminal() {
+                    terminal::complain("Ctrl-C ends the machine, and Ctrl-] from the prompt on.");
+                }
+                self.begin(format!("Booting {}", self.kernel));
+            }
+            ShellEvent::Booted => self.begin(format!("Playing {}", self.arm)),
+            ShellEvent::Begins => {}
         }
+    }
+
+    fn begin(&mut self, what: String) {
+        self.display.note(&Progress::Waiting(&what));
+        self.now = what;
+    }
+
+    fn end(&mut self) {
+        self.display.note(&Progress::WaitingEnded(&self.now));
     }
 }
 
-impl Drop for GuestProgress {
+impl Drop for GuestProgress<'_> {
     fn drop(&mut self) {
-        self.display.note(&Progress::WaitingEnded(&self.now));
+        self.end();
     }
 }
 
@@ -147,11 +156,12 @@ fn in_guest(
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let options = ShellOptions { foreground: true, style, exercise: raw.exercise };
+    let options =
+        ShellOptions { foreground: true, style, exercise: raw.exercise, piped: !io::stdin().is_terminal() };
     let job = Job::Shell { scenario: scenario.card.name.to_owned(), arm: raw.arm.clone(), set, options };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
-    let mut progress =
-        GuestProgress::begin(&text::line(kernel), &options.names(scenario.card.name, &raw.arm));
+    let (kernel, arm) = (text::line(kernel), options.names(scenario.card.name, &raw.arm));
+    let mut progress = GuestProgress::new(&kernel, &arm);
     let mut note = |event| progress.note(event);
     super::on_runtime(async {
         tokio::select! {

@@ -23,6 +23,7 @@ use tokio::process::Command;
 use super::belongings::Belongings;
 use super::commands::{self, Commands, Request, ShellCommand};
 use super::exercise::Exercise;
+use super::guest::outputs::Outputs;
 use super::played::Played;
 use super::recheck::{CANNOT, Rechecks};
 use super::{names, tmpfs};
@@ -53,6 +54,9 @@ pub struct ShellOptions {
     pub style: Style,
     /// Whether to keep the cause secret, for the user to find.
     pub exercise: bool,
+    /// Whether its input is no terminal: then a guest's shell has pipes for its
+    /// outputs, not its console.
+    pub piped: bool,
 }
 
 impl ShellOptions {
@@ -65,7 +69,11 @@ impl ShellOptions {
 
 /// The input and output of a shell: its descriptors 0, 1 and 2.
 #[derive(Debug)]
-pub(super) struct Streams([OwnedFd; 3]);
+pub(super) struct Streams {
+    descriptors: [OwnedFd; 3],
+    /// The other ends of its outputs, if nobody else reads them.
+    outputs: Option<Outputs>,
+}
 
 impl Streams {
     /// The streams that a worker inherited.
@@ -73,18 +81,24 @@ impl Streams {
         // SAFETY: the starter made these three descriptors for this process, and
         // nothing else in it uses them.
         #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
-        Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+        let descriptors = descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Self { descriptors, outputs: None }
     }
 
     /// A copy of the error output.
     pub(super) fn screen(&self) -> Result<OwnedFd> {
-        self.0[2].try_clone().map_err(|e| Error::kernel("shell", "dup", e))
+        self.descriptors[2].try_clone().map_err(|e| Error::kernel("shell", "dup", e))
     }
 
     /// The same terminal for all three.
     pub(super) fn of(terminal: OwnedFd) -> Result<Self> {
         let again = || terminal.try_clone().map_err(|e| Error::kernel("shell", "dup", e));
-        Ok(Self([again()?, again()?, terminal]))
+        Ok(Self { descriptors: [again()?, again()?, terminal], outputs: None })
+    }
+
+    /// This input, and pipes for the outputs.
+    pub(super) fn piped(input: OwnedFd, [out, err]: [OwnedFd; 2], outputs: Outputs) -> Self {
+        Self { descriptors: [input, out, err], outputs: Some(outputs) }
     }
 }
 
@@ -174,7 +188,7 @@ pub(super) async fn beside(
     confined: bool,
 ) -> Result<u8> {
     let Played { scenario, run, rest } = played;
-    let Streams([stdin, stdout, stderr]) = streams;
+    let Streams { descriptors: [stdin, stdout, stderr], mut outputs } = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(run.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let rechecks = Rechecks::of(scenario, run, rest.is_some());
@@ -226,11 +240,23 @@ pub(super) async fn beside(
         status = child.wait() => status,
         failed = guide.serve(&commands) => match failed? {},
         failed = Played::go_on(rest) => match failed? {},
+        failed = pass_on(&mut outputs) => match failed? {},
     };
     if let Guide::Exercise(exercise) = guide {
         let _ = from_background(|| screen.write_all(exercise.farewell(options.style).as_bytes()));
     }
+    if let Some(outputs) = &mut outputs {
+        outputs.rest()?;
+    }
     Ok(code(status.map_err(|e| failed("wait", e))?))
+}
+
+/// Passes on the outputs, if there are any, for ever.
+async fn pass_on(outputs: &mut Option<Outputs>) -> Result<Infallible> {
+    match outputs {
+        Some(outputs) => outputs.pass_on().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn code(status: ExitStatus) -> u8 {

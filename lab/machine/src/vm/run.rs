@@ -9,11 +9,12 @@ use super::elf::Executable;
 use super::end::GuestEnd;
 use super::initramfs::Initramfs;
 use super::qemu::{self, Qemu};
-use super::serial_console::SerialConsole;
+use super::serial_console::{self, SerialConsole};
 use super::tools;
 use super::{Console, ExitReason};
 use crate::job::{Job, Report};
-use crate::protocol::{Frame, ORDERS, Orders};
+use crate::protocol::{Frame, ORDERS, Orders, STDERR, STDOUT};
+use crate::shell::ShellOptions;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_kernels::KernelImage;
@@ -53,6 +54,8 @@ pub enum GuestEvent<'a> {
 /// An event of a guest with a shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShellEvent {
+    /// It has everything that it needs, and boots.
+    Boots,
     /// Its init is running, and plays the arm.
     Booted,
     /// The arm was played: the shell begins.
@@ -155,13 +158,23 @@ impl Vm {
     /// [`Error::Missing`] without a static busybox; other errors if the guest
     /// cannot be started, or ends before the shell does.
     pub async fn shell(&self, job: Job, on_event: &mut dyn FnMut(ShellEvent)) -> Result<u8> {
+        let piped = matches!(job, Job::Shell { options: ShellOptions { piped: true, .. }, .. });
         let mut root = self.root(vec![job])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
-        let serial = SerialConsole::default();
+        let serial = SerialConsole::new(piped);
         let guest = self.guest(&archive, Some(&serial), 1);
+        on_event(ShellEvent::Boots);
         let mut left = None;
         let mut hear = |frame: &Frame| {
+            if serial.is_piped()
+                && serial.is_attached()
+                && left.is_none()
+                && [STDOUT, STDERR].contains(&frame.kind)
+            {
+                serial_console::write(&frame.body, frame.kind == STDERR);
+                return Ok(());
+            }
             let report = answers::read(frame, answers::SMALL)?;
             match report {
                 _ if left.is_some() => {
