@@ -299,7 +299,7 @@ fn a_wire_shifts_timestamps_and_checks_them() {
         let slow = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
         let twice = Chain::new().then(slow).then(Duplicate::matching(|_, _| true));
         let first = network.wire("b", "nat", Box::new(twice)).unwrap();
-        let (check, handle) = TwRecycle::new(tw_recycle::Rule::V4, Direction::There);
+        let (check, handle) = TwRecycle::new(tw_recycle::Rule::From3_17, Direction::There);
         let second = network.wire("nat", "server", Box::new(check)).unwrap();
 
         let mut flow = Flow::open(network.host("b"), service, server, 80).await.unwrap();

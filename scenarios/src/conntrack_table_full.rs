@@ -47,9 +47,17 @@ pub fn scenario() -> Scenario {
             Era::new("names-the-namespace", "6.17 and later", |env| env.kernel.at_least(6, 17))
                 .since("the kernel's line has the number of the namespace whose table it is"),
             Era::new("table-full", "4.10 to 6.16", is_4_10).since("nf_tables has notrack (254432613c58)"),
-            Era::new("before-notrack", "up to 4.9", |_| true)
-                .since("no notrack in nf_tables; the buckets are a module's parameter"),
+            Era::new("before-notrack", "4.9 (more-buckets: as on 4.10, not run)", is_4_9).since(
+                "nf_conntrack_buckets can be written (3183ab8997a4, after 4.4); no notrack in nf_tables; \
+                 more-buckets was not run: its outcome is that of 4.10",
+            ),
+            Era::new("buckets-read-only", "up to 4.8", |_| true)
+                .since("nf_conntrack_buckets is read-only; no notrack in nf_tables"),
         ])
+}
+
+fn is_4_9(env: &Environment) -> bool {
+    env.kernel.at_least(4, 9)
 }
 
 fn is_4_10(env: &Environment) -> bool {
@@ -113,14 +121,15 @@ fn arms(env: &Environment) -> Arms<Conduct> {
             let (shorter, silence) = (shorter.as_secs(), silence.as_secs());
             format!("a flow that is idle for {silence} s stays with a timeout of {shorter} s")
         })
-        .rest_only_where(is_4_10(env))
         .remedy("notrack", "the router does not track connections to port 80", |arm| {
             arm.first_rule("router", Rule::notrack("answers").tcp().source_port(80));
             arm.first_rule("router", Rule::notrack("requests").tcp().destination_port(80));
         })
+        .only_where(is_4_10(env))
         .remedy("more-buckets", "nf_conntrack_buckets is 16384", |arm| {
             arm.kernel_sysctl("net.netfilter.nf_conntrack_buckets", 16_384);
         })
+        .only_where(is_4_9(env))
 }
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -165,4 +174,32 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         new = *new
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lab::kernel::Kernel;
+    use lab::scenario::Clock;
+
+    use super::*;
+
+    #[test]
+    fn the_buckets_can_be_written_from_4_9_on() {
+        let scenario = scenario();
+        for (release, era, buckets, notrack) in [
+            ("4.4.178", "buckets-read-only", false, false),
+            ("4.9.337", "before-notrack", true, false),
+            ("4.10.17", "table-full", true, true),
+        ] {
+            let mut kernel = Kernel::running();
+            kernel.release = release.to_owned();
+            let env = Environment::new(&scenario, kernel, Clock::Virtual, &BTreeMap::new());
+            let arms = scenario.arms_on(&env, &[]);
+            let has = |name: &str| arms.iter().any(|arm| arm.name == name);
+            assert_eq!(scenario.era(&env).map(|era| era.name), Some(era));
+            assert_eq!((has("more-buckets"), has("notrack")), (buckets, notrack), "{release}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 
+use lab::kernel::Kernel;
 use lab::prelude::*;
 use lab::scenario::{Shows, Values};
 use lab::wire::tw_recycle::{self, TwRecycle, TwRecycleHandle};
@@ -12,8 +13,11 @@ use lab::wire::tw_recycle::{self, TwRecycle, TwRecycleHandle};
 pub const RECYCLE: &str = "net.ipv4.tcp_tw_recycle";
 /// 2 means 1 without a random offset per connection (4.10 and later).
 pub const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
-/// An hour in milliseconds, the unit of timestamps (4.13 and later).
-pub const HOUR: u32 = 3_600_000;
+/// How far apart two hosts' timestamps are, in ticks of their clock. From 4.13 on
+/// a tick is a millisecond, and this is an hour. Before, a tick is a jiffy, and
+/// this is 3,600,000/HZ s: an hour with HZ=1000, four with HZ=250. The check
+/// compares ticks.
+pub const TICKS_APART: u32 = 3_600_000;
 
 /// Two hosts, host-b behind a wire, that reach the server through a router. The
 /// scenario adds what lies between the router and the server.
@@ -30,26 +34,39 @@ pub fn two_hosts() -> Topology {
         .sysctl_where_known("host-b", TIMESTAMPS, 2)
 }
 
+/// The model of the check that answers SYNs without timestamps.
+const MODEL_UP_TO_3_16: &str = "model-mainline-3.16";
+
 /// Which check applies, and how long a timestamp stays valid.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "recycle",
-        about: "whose check: the kernel's own, or the model of 4.x or 3.10 on a wire",
-        values: Values::Choice(&["kernel", "model", "model-3.10"]),
+        about: "whose check: the kernel's own, or on a wire the model of 3.17 to 4.11 and RHEL 7, or that of \
+                mainline up to 3.16",
+        values: Values::Choice(&["kernel", "model", MODEL_UP_TO_3_16]),
     },
     Setting::seconds("paws-window", "how long a stamp counts; a kernel's own is always 60", 8, 60),
 ];
 
 /// The eras of the check.
 pub const ERAS: &[Era] = &[
-    Era::new("model", "any kernel with --set recycle=model", |env| env.word("recycle") == "model")
-        .since("the check of 3.17 to 4.11, on a wire in front of the server"),
-    Era::new("model-3.10", "any kernel with --set recycle=model-3.10", |env| {
-        env.word("recycle") == "model-3.10"
+    Era::new("model", "3.17 to 4.11 and RHEL 7, as a model: --set recycle=model", |env| {
+        env.word("recycle") == "model"
     })
-    .since("the check of 3.6 to 3.16, on a wire in front of the server"),
-    Era::new("has-tcp-tw-recycle", "2.6 to 4.11", |env| env.kernel.has_sysctl(RECYCLE))
-        .since("the sysctl exists"),
+    .since("their check, on a wire in front of the server; any kernel below it"),
+    Era::new(MODEL_UP_TO_3_16, "mainline up to 3.16, as a model: --set recycle=model-mainline-3.16", |env| {
+        env.word("recycle") == MODEL_UP_TO_3_16
+    })
+    .since("their check, on a wire in front of the server; any kernel below it"),
+    Era::new("answers-without-timestamps", "up to 3.16, but not RHEL 7 (not run: by the model)", |env| {
+        env.kernel.has_sysctl(RECYCLE) && answers_without_timestamps(&env.kernel)
+    })
+    .since(
+        "a SYN without timestamps is not checked; the scenario was not run on these kernels: the outcome \
+         is the model's, which agrees with 304 answers recorded from mainline 3.10",
+    ),
+    Era::new("has-tcp-tw-recycle", "3.17 to 4.11, and RHEL 7", |env| env.kernel.has_sysctl(RECYCLE))
+        .since("a26552afe894 drops a SYN without timestamps too; RHEL 7's 3.10 has it"),
     Era {
         name: "gone",
         kernels: "4.12 and later",
@@ -60,6 +77,13 @@ pub const ERAS: &[Era] = &[
         recognise: |env| env.kernel.at_least(4, 12),
     },
 ];
+
+/// Whether the check of such a kernel, if it has one, answers SYNs without
+/// timestamps.
+fn answers_without_timestamps(kernel: &Kernel) -> bool {
+    // RHEL 7 and CentOS 7 (3.10.0-1160.el7) have a26552afe894.
+    !kernel.at_least(3, 17) && !kernel.release.contains(".el7")
+}
 
 fn modelled(env: &Environment) -> bool {
     env.word("recycle") != "kernel"
@@ -101,8 +125,8 @@ impl<'a> Check<'a> {
     /// Puts the model, or a plain cable, between a router and the server.
     pub fn of(stage: &'a Stage<'a>, router: &str, server: &str) -> Result<Self> {
         let rule = match stage.env.word("recycle") {
-            "model-3.10" => tw_recycle::Rule::V3_10,
-            _ => tw_recycle::Rule::V4,
+            MODEL_UP_TO_3_16 => tw_recycle::Rule::UpTo3_16,
+            _ => tw_recycle::Rule::From3_17,
         };
         let model = if modelled(stage.env) {
             let (policy, model) = TwRecycle::new(rule, Direction::There);
@@ -170,5 +194,26 @@ impl<'a> Check<'a> {
                 .because(format!("{who} dropped {dropped} SYN(s) of {client} (PAWSPassive +{dropped})"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rhel_7_is_not_mainline_3_10() {
+        for (release, answers) in [
+            ("2.6.32-754.el6.x86_64", true),
+            ("3.10.17", true),
+            ("3.16.0-11-amd64", true),
+            ("3.10.0-1160.el7.x86_64", false),
+            ("3.17.8", false),
+            ("4.9.337", false),
+        ] {
+            let mut kernel = Kernel::running();
+            kernel.release = release.to_owned();
+            assert_eq!(answers_without_timestamps(&kernel), answers, "{release}");
+        }
     }
 }

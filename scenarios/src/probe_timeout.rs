@@ -14,7 +14,7 @@ use lab::wire::tw_recycle::{self, TwRecycle};
 use crate::actors::Kubelet;
 use crate::actors::http::{Agent, get};
 use crate::actors::prober::{BackOff, Purpose, Spec, Worker};
-use crate::one_address::{HOUR, TIMESTAMPS};
+use crate::one_address::{TICKS_APART, TIMESTAMPS};
 
 const CARD: Card = Card {
     name: "probe-timeout",
@@ -92,7 +92,7 @@ fn arms() -> Arms<Conduct> {
         .variant("lasting-load", "the node stays busy", |arm| arm.busy_at = lasting())
         .variant_of_control(
             "model-tw-recycle",
-            "no load, but the check of tcp_tw_recycle, the model of 4.x, before the pod",
+            "no load, but the check of tcp_tw_recycle, the model of 3.17 to 4.11, before the pod",
             |arm| {
                 arm.network.links.iter_mut().for_each(|link| link.wired = true);
                 arm.tw_recycle = true;
@@ -123,8 +123,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     };
     // The neighbour connects in every arm; only the server's check does harm.
     if conduct.tw_recycle {
-        stage.wire("neighbour", "node", policy::ShiftTimestampClock::new(Direction::There, HOUR))?;
-        stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::V4, Direction::There).0)?;
+        stage.wire("neighbour", "node", policy::ShiftTimestampClock::new(Direction::There, TICKS_APART))?;
+        stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::From3_17, Direction::There).0)?;
     }
     let turn = Rc::new(Cell::new(0));
     let probe = Rc::clone(&turn);

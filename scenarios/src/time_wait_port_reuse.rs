@@ -8,7 +8,7 @@ use lab::topology::rule::{Choice, TcpFlags};
 use lab::wire::Wire;
 use lab::wire::segment::Flags;
 
-use crate::one_address::{HOUR, two_hosts};
+use crate::one_address::{TICKS_APART, two_hosts};
 
 const CARD: Card = Card {
     name: "time-wait-port-reuse",
@@ -56,15 +56,15 @@ fn network() -> Topology {
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// How far host-b's timestamps are ahead of host-a's, in milliseconds.
+    /// How far host-b's timestamps are ahead of host-a's, in ticks.
     host_b_ahead: i32,
 }
 
 fn arms() -> Arms<Conduct> {
-    let hour = HOUR.cast_signed();
-    let base = Conduct { host_b_ahead: hour };
+    let apart = TICKS_APART.cast_signed();
+    let base = Conduct { host_b_ahead: apart };
     Arms::control("host-b's timestamps happen to be ahead of host-a's", network(), base)
-        .fault("host-b's timestamps happen to be behind host-a's", |arm| arm.host_b_ahead = -hour)
+        .fault("host-b's timestamps happen to be behind host-a's", |arm| arm.host_b_ahead = -apart)
         .variant("rst-dropped", "a firewall rule on the NAT drops host-b's RST", |arm| {
             arm.rule("nat", Rule::drop("rst").tcp_flags(TcpFlags::RST).r#in("host-b"));
         })

@@ -3,11 +3,11 @@
 //!
 //! Linux 4.12 removed the sysctl. `--set recycle=model` puts a model of the old
 //! kernel's check into a wire in front of the server. The model agrees with 808
-//! answers recorded from 4.9 and 3.10.
+//! answers recorded from 4.9 and mainline 3.10.
 
 use lab::prelude::*;
 
-use crate::one_address::{self, Check, HOUR, Measure, RECYCLE, knob, recycles, two_hosts};
+use crate::one_address::{self, Check, Measure, RECYCLE, TICKS_APART, knob, recycles, two_hosts};
 
 const CARD: Card = Card {
     name: "tw-recycle-nat",
@@ -21,8 +21,8 @@ const CARD: Card = Card {
             address stands for many hosts, whose clocks differ.",
     function: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_metrics.c: tcp_peer_is_proven (up to \
                4.11)",
-    cure: "tcp_tw_recycle=0, at once. Turning timestamps off does not help on 3.17 to 4.11 while a stamp is \
-           held: a SYN without a timestamp is dropped too. The sysctl was removed in 4.12.",
+    cure: "tcp_tw_recycle=0, at once. Turning timestamps off does not help on 3.17 to 4.11 and RHEL 7 while \
+           a stamp is held: a SYN without a timestamp is dropped too. The sysctl was removed in 4.12.",
     reading: &[
         "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
         "a26552afe894 tcp: don't allow syn packets without timestamps to pass tcp_tw_recycle logic (3.17)",
@@ -51,7 +51,7 @@ fn network(env: &Environment) -> Topology {
 /// The timestamps of host-b.
 #[derive(Debug, Clone, Copy)]
 enum Clock {
-    AnHourBehind,
+    Behind,
     NotBehind,
     NoTimestamps,
 }
@@ -67,7 +67,7 @@ struct Conduct {
 
 fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct {
-        host_b: Clock::AnHourBehind,
+        host_b: Clock::Behind,
         first_to_close: Side::Server,
         measure: Measure::None,
         waits_for_expiry: false,
@@ -104,10 +104,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     match conduct.host_b {
-        Clock::AnHourBehind => stage.wire(
+        Clock::Behind => stage.wire(
             "host-b",
             "nat",
-            policy::ShiftTimestampClock::new(Direction::There, HOUR.wrapping_neg()),
+            policy::ShiftTimestampClock::new(Direction::There, TICKS_APART.wrapping_neg()),
         )?,
         Clock::NotBehind => stage.wire("host-b", "nat", policy::Pass)?,
         Clock::NoTimestamps => stage.wire("host-b", "nat", policy::RemoveTimestamps)?,

@@ -3,11 +3,11 @@
 //!
 //! Up to 4.9 a pod shares its node's timestamp clock. Since 4.10 an offset
 //! depends on both addresses of a connection, so it is a matter of chance which
-//! of the two hangs. Here a wire sets the pod's clock an hour ahead.
+//! of the two hangs. Here a wire sets the pod's clock ahead.
 
 use lab::prelude::*;
 
-use crate::one_address::{self, Check, HOUR, Measure, RECYCLE, TIMESTAMPS, knob, recycles};
+use crate::one_address::{self, Check, Measure, RECYCLE, TICKS_APART, TIMESTAMPS, knob, recycles};
 
 const CARD: Card = Card {
     name: "tw-recycle-pod-and-node",
@@ -22,7 +22,8 @@ const CARD: Card = Card {
     function: "net/ipv4/tcp_input.c: tcp_conn_request; net/core/secure_seq.c: secure_tcp_ts_off",
     cure: "tcp_tw_recycle=0 on the server, at once. tcp_timestamps=2 on pod and node (no offset, 4.10 and \
            later), a client that closes first, or another server for the pod help once the last stamp has \
-           expired.",
+           expired. tcp_timestamps=0 on the server does too, but on 3.17 to 4.11 and RHEL 7 it locks the pod out \
+           as well until then.",
     reading: &[
         "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
         "95a22caee396 tcp: attach random timestamp offsets (4.10)",
@@ -65,7 +66,7 @@ fn network(env: &Environment) -> Topology {
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// How far the pod's timestamps are ahead of the node's, in milliseconds.
+    /// How far the pod's timestamps are ahead of the node's, in ticks.
     pod_ahead: u32,
     /// What the administrator does after the pod's first connection.
     measure: Measure,
@@ -76,7 +77,7 @@ struct Conduct {
 
 fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct {
-        pod_ahead: HOUR,
+        pod_ahead: TICKS_APART,
         measure: Measure::None,
         pod_calls: "server-c",
         first_to_close: Side::Server,

@@ -77,7 +77,7 @@ fn an_unknown_setting_lists_the_known() {
 fn a_number_out_of_range_names_the_range() {
     snapshot!("out-of-range", refusal("run keepalive-dead-peer --set time=7201"));
     snapshot!("no-number", refusal("run keepalive-dead-peer --set time=soon"));
-    snapshot!("no-choice", refusal("run tw-recycle-nat --set recycle=perhaps"));
+    snapshot!("no-choice", refusal("run tw-recycle-nat --set recycle=model-3.10"));
     snapshot!("jobs", refusal("run --jobs 0"));
 }
 

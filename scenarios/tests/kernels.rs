@@ -37,7 +37,7 @@ const PROMPT: f64 = 0.01;
 /// Settings with which the scenarios that have them are run once more, by the key.
 const SETTINGS: [(&str, &[&str]); 3] = [
     ("recycle", &["--set", "recycle=model"]),
-    ("recycle", &["--set", "recycle=model-3.10"]),
+    ("recycle", &["--set", "recycle=model-mainline-3.16"]),
     ("family", &["--set", "family=ipv6"]),
 ];
 

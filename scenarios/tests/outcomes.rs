@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let snapshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots");
     let mut reviewed = Reviewed::new(&CATALOGUE, snapshots);
     for scenario in ["tw-recycle-nat", "tw-recycle-pod-and-node"] {
-        for model in ["model", "model-3.10"] {
+        for model in ["model", "model-mainline-3.16"] {
             reviewed = reviewed.set(scenario, &[("recycle", model)]);
         }
     }

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use lab::outcome::Map;
 use lab::scenario::{ArmKind, Era, Scenario};
 use lab::snapshot::{self, Snapshot};
 use scenarios::CATALOGUE;
@@ -21,18 +22,32 @@ fn reviewed(scenario: &Scenario, era: &Era) -> Option<Snapshot> {
     Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
 }
 
-/// The remedies that restore the control's cell in the symptom row, and those
-/// that do not.
-fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<&'static str>; 2] {
+/// The remedies that restore the control's cell in the symptom row, each with what
+/// it harms, and those that do not.
+fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<String>; 2] {
     let cells = outcome.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
     let tried = |arm: &&lab::scenario::Arm| arm.kind == ArmKind::Remedy && cells.get(arm.name).is_some();
-    scenario
-        .arms()
-        .iter()
-        .filter(tried)
-        .map(|arm| arm.name)
-        .partition::<Vec<_>, _>(|arm| cells.get(arm) == cells.get("control"))
-        .into()
+    let arms = scenario.arms();
+    let (helps, fails): (Vec<_>, Vec<_>) =
+        arms.iter().filter(tried).map(|arm| arm.name).partition(|arm| cells.get(arm) == cells.get("control"));
+    let helps = helps.into_iter().map(|arm| match harmed(outcome, arm) {
+        harmed if harmed.is_empty() => format!("`{arm}`"),
+        harmed => format!("`{arm}` (but {})", harmed.join(", ")),
+    });
+    [helps.collect(), fails.into_iter().map(|arm| format!("`{arm}`")).collect()]
+}
+
+/// The rows in which a connection works in the control and even in the fault, but
+/// not in an arm; each with the arm's cell.
+fn harmed(outcome: &Snapshot, arm: &str) -> Vec<String> {
+    let healthy =
+        |cell: Option<&String>| cell.is_some_and(|c| matches!(c.as_str(), "connected" | "received"));
+    let harmed = |(row, cells): &(String, Map<String>)| {
+        let unharmed = healthy(cells.get("control")) && healthy(cells.get("fault"));
+        let cell = cells.get(arm).filter(|cell| unharmed && !healthy(Some(cell)))?;
+        Some(format!("{row}: {cell}"))
+    };
+    outcome.cells.0.iter().filter_map(harmed).collect()
 }
 
 fn table() -> String {
@@ -45,8 +60,7 @@ fn table() -> String {
             // Without a fault there is nothing to remedy.
             let shown = outcome.verdict == "reproduced";
             let lists = if shown { remedies(scenario, &outcome) } else { [vec![], vec![]] };
-            let [helps, fails] =
-                lists.map(|arms| arms.iter().map(|arm| format!("`{arm}`")).collect::<Vec<_>>().join(", "));
+            let [helps, fails] = lists.map(|arms| arms.join(", "));
             let shown = if shown { "yes" } else { "no" };
             writeln!(text, "| {name} | {} | {shown} | {helps} | {fails} |", era.kernels).expect("a string");
             name.clear();

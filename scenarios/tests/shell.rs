@@ -16,6 +16,8 @@ use user::{SHORT, ask, faultlab, needs_namespaces, refusal};
 
 faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on,
+    a_check_in_a_plain_shell_plays_the_probes_again,
+    a_check_in_a_plain_shell_looks_at_a_hang_again,
     a_shell_that_cannot_be_is_one_sentence,
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
     a_shell_that_is_ended_gives_the_terminal_back_as_it_was,
@@ -44,10 +46,53 @@ fn a_shell_in_a_pipe_has_the_hosts_and_passes_its_status_on() {
     let Answer { status, out, err } = ask_shell(&format!("shell {SHORT} --arm drop-invalid"), commands);
     assert_eq!(out, format!("client\nnode\nserver\n{SHORT} drop-invalid\nConnection refused\n"), "{err}");
     assert_eq!(status, Some(7), "{err}");
-    assert!(err.starts_with(&format!("{SHORT}, drop-invalid arm\n")) && !err.contains('\x1b'), "{err}");
+    let begins = format!("Playing the drop-invalid arm of {SHORT}.\n{SHORT}, drop-invalid arm\n");
+    assert!(err.starts_with(&begins) && !err.contains('\x1b'), "{err}");
     for told in ["What people saw", "the server's connection: open", "ip netns exec server"] {
         assert!(err.contains(told), "{told:?} is not in {err}");
     }
+}
+
+fn a_check_in_a_plain_shell_plays_the_probes_again() {
+    needs_namespaces();
+    let liberal = "echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
+    let commands = format!(
+        "check; echo $?; nsenter --net=/run/netns/node sh -c '{liberal}'; check; echo $?; hint; echo $?"
+    );
+    let Answer { status, out, err } = ask_shell(&format!("shell {SHORT}"), &commands);
+    assert_eq!(status, Some(0), "{err}");
+    assert!(err.contains("`check` plays the probes again"), "{err}");
+    // Without a change nothing differs from the first time.
+    let again = "The probes are played again; the first time it took ";
+    let [before, after] =
+        ["\n1\n", "\n0\n"].map(|status| out.find(status).unwrap_or_else(|| panic!("{out}")));
+    let (before, after) = (&out[..before], &out[before..after]);
+    assert!(before.starts_with(again) && !before.contains("at first"), "{out}");
+    assert!(
+        before.contains("The symptom is there; in a healthy network, the server's connection: open\n"),
+        "{out}"
+    );
+    assert!(after.contains("The symptom is not there.\n"), "{out}");
+    assert!(after.contains("  the server's connection: open (at first: reset)\n"), "{out}");
+    // Hints and the solution belong to an exercise.
+    assert!(out.ends_with("\n127\n"), "{out}");
+}
+
+fn a_check_in_a_plain_shell_looks_at_a_hang_again() {
+    needs_namespaces();
+    let commands = "check; echo $?; kill $(grep -l ^hold /proc/[0-9]*/comm | cut -d/ -f3); check; echo $?";
+    let Answer { status, out, err } = ask_shell("shell veth-teardown-hang", commands);
+    assert_eq!(status, Some(0), "{err}");
+    let [before, after] =
+        ["\n1\n", "\n0\n"].map(|status| out.find(status).unwrap_or_else(|| panic!("{out}")));
+    assert!(
+        before < after && out.starts_with("What waits is looked at again.\nThe symptom is there; "),
+        "{out}"
+    );
+    // Nothing waits in the control, whose probes have deleted a device.
+    let Answer { status, out, err } = ask_shell("shell veth-teardown-hang --arm control", "check");
+    let cannot = "It cannot be checked now: these probes cannot be played twice on one network\n";
+    assert_eq!((status, out.as_str()), (Some(69), cannot), "{err}");
 }
 
 fn a_shell_that_cannot_be_is_one_sentence() {
@@ -136,6 +181,8 @@ fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
     let mut command = faultlab("shell conntrack-idle-expiry --exercise");
     command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
     let mut session = Session::start(command.env("SHELL", "/bin/sh"));
+    // The arm takes seconds. No row is shown: its name may reveal the cause.
+    terminal.wait_for("\rPlaying the exercise, 0 s\x1b[K\rPlaying the exercise, ");
     let on_the_node = |terminal: &mut Terminal, sysctl: &str, value: u32| {
         let file = format!("/proc/sys/net/netfilter/{sysctl}");
         terminal.type_line(&format!("nsenter --net=/run/netns/node sh -c 'echo {value} > {file}'; check"));
@@ -197,11 +244,15 @@ fn an_exercise_that_cannot_be_is_one_sentence() {
     let Answer { status, err, .. } = ask("shell netns-teardown-hang --exercise");
     assert_eq!(status, Some(69));
     assert!(err.contains("which --kernel gives it") && err.lines().count() == 1, "{err}");
-    // The commands of an exercise are links to this program.
+    // The commands of a shell are links to this program.
     let place = tempfile::tempdir().expect("a directory");
-    let command = place.path().join("check");
-    symlink(env!("CARGO_BIN_EXE_faultlab"), &command).expect("a link");
-    let Answer { status, err, .. } = answer(&mut Command::new(command));
-    assert_eq!(status, Some(69));
-    assert!(err.contains("faultlab shell SCENARIO --exercise") && err.lines().count() == 1, "{err}");
+    for (name, shell) in
+        [("check", "`faultlab shell SCENARIO`"), ("hint", "`faultlab shell SCENARIO --exercise`")]
+    {
+        let command = place.path().join(name);
+        symlink(env!("CARGO_BIN_EXE_faultlab"), &command).expect("a link");
+        let Answer { status, err, .. } = answer(&mut Command::new(command));
+        assert_eq!(status, Some(69));
+        assert_eq!(err, format!("faultlab: {name} works in the shell of {shell} only\n"));
+    }
 }

@@ -67,6 +67,14 @@ fn a_shell_in_a_guest_has_the_terminal() {
     session.gone(Instant::now());
 }
 
+/// What `check` prints before anything was changed, after a line with its time.
+const CHECKED: &str = "\
+The symptom is there; in a healthy network, the server's connection: open
+  the server's connection: reset
+  the client's next request: reset
+  packets that were INVALID: 2
+";
+
 fn a_shell_in_a_guest_ends_with_a_pipe() {
     let kernel = newest().id;
     if let Err(missing) = tools::busybox() {
@@ -74,15 +82,25 @@ fn a_shell_in_a_guest_ends_with_a_pipe() {
     }
     let of_busybox = only(&["qemu-system-x86_64", "busybox"]);
     let every = std::env::var_os("PATH").expect("cargo was found by it");
-    // The last line has no newline either.
-    for (commands, said, left) in [("echo h''i; exit 7", "hi\r\n", 7), ("", "$ ", 0)] {
+    // The last line has no newline either. Nothing else is on stdout: no echo, no
+    // prompt, and not what comes before the shell.
+    let long = "x".repeat(200_000);
+    let print = "head -c 200000 /dev/zero | tr '\\0' x; echo oops >&2; exit 7";
+    for (commands, said, left) in
+        [("check | sed 1d; check >&2; exit $?", CHECKED, 1), (print, &*long, 7), ("", "", 0)]
+    {
         for path in [Path::new(&every), of_busybox.path()] {
             let (read, write) = io::pipe().expect("a pipe");
             { write }.write_all(commands.as_bytes()).expect("a pipe has room for a command");
             let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel}"));
             let Answer { status, out, err } = answer(command.stdin(read).env("PATH", path));
             assert_eq!(status, Some(left), "{}: {err}{out}", path.display());
-            assert!(out.contains(said), "{}: {err}{out}", path.display());
+            assert_eq!(out, said, "{}: {err}", path.display());
+            let begins = format!(
+                "Booting {kernel}, and playing the fault arm of {SHORT} there.\n{SHORT}, fault arm\n"
+            );
+            assert!(err.starts_with(&begins) && !err.contains("$ ") && !err.contains('\r'), "{err}");
+            assert_eq!(err.ends_with("\noops\n"), commands == print, "{err}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one file per verb.
 
+mod commands;
 mod doctor;
-mod exercise;
 mod files;
 #[cfg(test)]
 mod hostile;
@@ -32,7 +32,7 @@ use nix::sys::signal::Signal;
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_machine::exercise::ExerciseCommand;
+use faultlab_machine::commands::ShellCommand;
 use faultlab_machine::{guest, worker};
 use faultlab_report::Style;
 
@@ -153,8 +153,8 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
         return worker::main(catalogue, parent);
     }
     terminal::install_panic_hook();
-    let done = if arguments.first().is_some_and(|program| ExerciseCommand::asked(program).is_some()) {
-        exercise::exercise(style())
+    let done = if arguments.first().is_some_and(|program| ShellCommand::asked(program).is_some()) {
+        commands::run(style())
     } else {
         match Arguments::try_parse() {
             Ok(arguments) => obey(catalogue, arguments.verb),

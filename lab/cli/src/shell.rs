@@ -16,10 +16,11 @@ use faultlab_machine::exercise;
 use faultlab_machine::here::{Checked, Here};
 use faultlab_machine::job::Job;
 use faultlab_machine::shell::ShellOptions;
-use faultlab_machine::vm::Vm;
+use faultlab_machine::vm::{ShellEvent, Vm};
 use faultlab_model::scenario::{Clock, Environment, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::Style;
+use faultlab_report::progress::{Display, Progress};
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -100,6 +101,54 @@ async fn beside(
     Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
 }
 
+/// Says on standard error how far a guest is on its way to the shell.
+struct GuestProgress<'a> {
+    kernel: &'a str,
+    arm: &'a str,
+    display: Display,
+    /// What goes on: the boot, then the arm.
+    now: String,
+}
+
+impl<'a> GuestProgress<'a> {
+    /// A guest with this kernel is to play this arm.
+    fn new(kernel: &'a str, arm: &'a str) -> Self {
+        Self { kernel, arm, display: Display::new(io::stderr().is_terminal()), now: String::new() }
+    }
+
+    fn note(&mut self, event: ShellEvent) {
+        self.end();
+        match event {
+            ShellEvent::Boots if !io::stderr().is_terminal() => {
+                terminal::complain(&format!("Booting {}, and playing {} there.", self.kernel, self.arm));
+            }
+            ShellEvent::Boots => {
+                if io::stdin().is_terminal() {
+                    terminal::complain("Ctrl-C ends the machine, and Ctrl-] from the prompt on.");
+                }
+                self.begin(format!("Booting {}", self.kernel));
+            }
+            ShellEvent::Booted => self.begin(format!("Playing {}", self.arm)),
+            ShellEvent::Begins => {}
+        }
+    }
+
+    fn begin(&mut self, what: String) {
+        self.display.note(&Progress::Waiting(&what));
+        self.now = what;
+    }
+
+    fn end(&mut self) {
+        self.display.note(&Progress::WaitingEnded(&self.now));
+    }
+}
+
+impl Drop for GuestProgress<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// Runs a shell in a guest of that kernel.
 fn in_guest(
     scenario: &Scenario,
@@ -108,23 +157,17 @@ fn in_guest(
     set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let job = Job::Shell {
-        scenario: scenario.card.name.to_owned(),
-        arm: raw.arm.clone(),
-        set,
-        options: ShellOptions { foreground: true, style, exercise: raw.exercise },
-    };
+    let options =
+        ShellOptions { foreground: true, style, exercise: raw.exercise, piped: !io::stdin().is_terminal() };
+    let job = Job::Shell { scenario: scenario.card.name.to_owned(), arm: raw.arm.clone(), set, options };
     let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
-    if io::stdin().is_terminal() && io::stderr().is_terminal() {
-        terminal::complain(&format!(
-            "Booting {}, and playing the arm there. Ctrl-C ends the machine, and Ctrl-] from the prompt on.",
-            text::line(kernel)
-        ));
-    }
+    let (kernel, arm) = (text::line(kernel), options.names(scenario.card.name, &raw.arm));
+    let mut progress = GuestProgress::new(&kernel, &arm);
+    let mut note = |event| progress.note(event);
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            status = vm.shell(job) => Ok(ExitCode::from(status?)),
+            status = vm.shell(job, &mut note) => Ok(ExitCode::from(status?)),
         }
     })
 }

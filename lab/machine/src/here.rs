@@ -119,7 +119,7 @@ impl Here {
             scenario: scenario.to_owned(),
             arm: arm.to_owned(),
             set,
-            options: ShellOptions { foreground: terminal.is_ours(), style, exercise },
+            options: ShellOptions { foreground: terminal.is_ours(), style, exercise, piped: false },
         };
         let descriptors = streams.each_ref().map(AsRawFd::as_raw_fd);
         match self.ask(Work::Sit { job, descriptors, unconfined }, &mut |_| {}).await? {

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -14,6 +15,7 @@ use super::exercise;
 use super::played::Played;
 use super::shell::{self, ShellOptions, Streams};
 use super::stops::Stops;
+use super::waiting::Waiting;
 use faultlab_base::error::{Error, Missing, Result};
 use faultlab_base::text::{Cell, Line, Lines};
 use faultlab_engine::catalogue::Catalogue;
@@ -111,6 +113,10 @@ pub(super) trait Site {
 
     /// Sends a report.
     fn report(&self, report: &Report) -> Result<()>;
+
+    /// Where to say what takes time before a shell begins; `None` if somebody else
+    /// says it.
+    fn screen(&self) -> Result<Option<OwnedFd>>;
 
     /// The input and output of a shell.
     fn streams(&self, options: &ShellOptions) -> Result<Streams>;
@@ -240,7 +246,26 @@ async fn sit(
         exercise::has_something(scenario, env)?;
     }
     let run = Played::run(scenario, env, arm, reports).await?;
-    let played = Played::on(scenario, &run).await?;
+    let played = {
+        let what = options.names(scenario.card.name, arm.arm.name);
+        let screen = site.screen()?;
+        let mut waiting = screen.map(|s| Waiting::on(s, format!("Playing {what}"), options.style.width));
+        let latest = || {
+            let (row, cell) = run.observed().0.pop().filter(|_| !options.exercise)?;
+            Some(format!("{row}: {cell}"))
+        };
+        let tick = async {
+            match &mut waiting {
+                Some(waiting) => waiting.tick(latest).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            played = Played::on(scenario, &run) => played?,
+            never = tick => match never {},
+        }
+    };
     let streams = site.streams(&options)?;
     site.report(&Report::ShellBegins)?;
     let left = shell::beside(played, streams, options, site.confines()).await;

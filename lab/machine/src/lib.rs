@@ -8,10 +8,13 @@
 //! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
 //!   shared by both.
 //! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
-//!   its own `belongings`; `exercise`: answers a trainee's requests.
+//!   its own `belongings` and `commands`; `waiting`: what takes
+//!   time before it; `recheck`: plays the probes again;
+//!   `exercise`: answers a trainee's commands.
 
 mod belongings;
 pub mod check;
+pub mod commands;
 mod complaints;
 pub mod confinement;
 pub mod exercise;
@@ -23,9 +26,11 @@ mod mounts;
 mod names;
 mod played;
 pub mod protocol;
+mod recheck;
 pub mod shell;
 mod stops;
 mod syscalls;
 mod tmpfs;
 pub mod vm;
+mod waiting;
 pub mod worker;

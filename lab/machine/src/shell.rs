@@ -4,6 +4,7 @@
 //! The hosts get names for `ip netns` (`names`), in a mount namespace that only
 //! this worker and its shell are in.
 
+use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,11 +21,15 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::belongings::Belongings;
-use super::exercise::{self, Exercise};
+use super::commands::{self, Commands, Request, ShellCommand};
+use super::exercise::Exercise;
+use super::guest::outputs::Outputs;
 use super::played::Played;
+use super::recheck::{CANNOT, Rechecks};
 use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
+use faultlab_model::outcome::Map;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
 
@@ -49,11 +54,26 @@ pub struct ShellOptions {
     pub style: Style,
     /// Whether to keep the cause secret, for the user to find.
     pub exercise: bool,
+    /// Whether its input is no terminal: then a guest's shell has pipes for its
+    /// outputs, not its console.
+    pub piped: bool,
+}
+
+impl ShellOptions {
+    /// The arm of a scenario, in the words that may be shown before the shell begins.
+    #[must_use]
+    pub fn names(&self, scenario: &str, arm: &str) -> String {
+        if self.exercise { "the exercise".to_owned() } else { format!("the {arm} arm of {scenario}") }
+    }
 }
 
 /// The input and output of a shell: its descriptors 0, 1 and 2.
 #[derive(Debug)]
-pub(super) struct Streams([OwnedFd; 3]);
+pub(super) struct Streams {
+    descriptors: [OwnedFd; 3],
+    /// The other ends of its outputs, if nobody else reads them.
+    outputs: Option<Outputs>,
+}
 
 impl Streams {
     /// The streams that a worker inherited.
@@ -61,13 +81,100 @@ impl Streams {
         // SAFETY: the starter made these three descriptors for this process, and
         // nothing else in it uses them.
         #[allow(unsafe_code, reason = "descriptors that were inherited, see SAFETY")]
-        Self(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+        let descriptors = descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Self { descriptors, outputs: None }
+    }
+
+    /// A copy of the error output.
+    pub(super) fn screen(&self) -> Result<OwnedFd> {
+        self.descriptors[2].try_clone().map_err(|e| Error::kernel("shell", "dup", e))
     }
 
     /// The same terminal for all three.
     pub(super) fn of(terminal: OwnedFd) -> Result<Self> {
         let again = || terminal.try_clone().map_err(|e| Error::kernel("shell", "dup", e));
-        Ok(Self([again()?, again()?, terminal]))
+        Ok(Self { descriptors: [again()?, again()?, terminal], outputs: None })
+    }
+
+    /// This input, and pipes for the outputs.
+    pub(super) fn piped(input: OwnedFd, [out, err]: [OwnedFd; 2], outputs: Outputs) -> Self {
+        Self { descriptors: [input, out, err], outputs: Some(outputs) }
+    }
+}
+
+/// What a shell says of the arm beside it, and answers.
+enum Guide<'s, 'a> {
+    /// Everything.
+    Plain {
+        rechecks: Rechecks<'s, 'a>,
+        /// What the probes met before the shell began.
+        at_first: Map<String>,
+    },
+    /// What does not reveal the cause.
+    Exercise(Exercise<'s, 'a>),
+}
+
+impl Guide<'_, '_> {
+    fn commands(&self) -> &'static [ShellCommand] {
+        match self {
+            Self::Plain { .. } => ShellCommand::PLAIN,
+            Self::Exercise(_) => ShellCommand::EXERCISE,
+        }
+    }
+
+    /// The text before the first prompt, of an arm whose play goes on if it `stays`.
+    fn greeting(&self, stays: bool, style: Style) -> String {
+        match self {
+            Self::Plain { rechecks: Rechecks { scenario, run, .. }, at_first } => {
+                let (arm, topology) = (run.arm(), run.network().topology());
+                standing::standing(scenario, arm, topology, at_first, stays, tools(), style)
+            }
+            Self::Exercise(exercise) => exercise.greeting(tools(), style),
+        }
+    }
+
+    /// Answers commands, one after the other.
+    async fn serve(&mut self, commands: &Commands) -> Result<Infallible> {
+        loop {
+            let request = commands.next().await?;
+            // An interrupted command does not read its answer.
+            let _ = self.answer(request).await;
+        }
+    }
+
+    /// Answers a command.
+    ///
+    /// # Errors
+    /// If the command is gone.
+    async fn answer(&mut self, mut request: Request) -> io::Result<()> {
+        let (rechecks, at_first) = match self {
+            Self::Exercise(exercise) => return exercise.answer(request).await,
+            Self::Plain { rechecks, at_first } => (rechecks, at_first),
+        };
+        let style = request.style;
+        let checked = match rechecks.impossible() {
+            Some(why) => Err(Error::Lab(why.to_owned())),
+            None => match rechecks.answer(&mut request).await? {
+                Some(checked) => checked,
+                None => return Ok(()),
+            },
+        };
+        let (status, told) = match checked {
+            Ok(checked) => {
+                let stopped = checked.stopped.map(|error| error.to_string());
+                let told = standing::rechecked(
+                    rechecks.scenario,
+                    at_first,
+                    &checked.seen,
+                    stopped.as_deref(),
+                    style,
+                );
+                (u8::from(!checked.cured), told)
+            }
+            Err(error) => (CANNOT, style.paragraph("", &format!("It cannot be checked now: {error}"))),
+        };
+        request.say(told).await?;
+        request.done(status).await
     }
 }
 
@@ -81,18 +188,17 @@ pub(super) async fn beside(
     confined: bool,
 ) -> Result<u8> {
     let Played { scenario, run, rest } = played;
-    let Streams([stdin, stdout, stderr]) = streams;
+    let Streams { descriptors: [stdin, stdout, stderr], mut outputs } = streams;
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(run.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
-    let (role, told, mut exercise) = if options.exercise {
-        let exercise = Exercise::begin(scenario, run, rest.is_some())?;
-        ("exercise", exercise.greeting(tools(), options.style), Some(exercise))
+    let rechecks = Rechecks::of(scenario, run, rest.is_some());
+    let (role, mut guide) = if options.exercise {
+        ("exercise", Guide::Exercise(Exercise::of(rechecks)?))
     } else {
-        let (arm, topology) = (run.arm(), run.network().topology());
-        let seen = run.observed();
-        let told = standing::standing(scenario, arm, topology, &seen, rest.is_some(), tools(), options.style);
-        (arm.name, told, None)
+        (run.arm().name, Guide::Plain { at_first: run.observed(), rechecks })
     };
+    let commands = Commands::install(guide.commands())?;
+    let told = guide.greeting(rest.is_some(), options.style);
     let belongings = confined.then(Belongings::look);
     let limits = belongings.as_ref().map(|b| options.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
@@ -109,7 +215,7 @@ pub(super) async fn beside(
         .env("FAULTLAB_ARM", role)
         .env("PS1", format!("({} {role}) $ ", scenario.card.name))
         .env("PROMPT_COMMAND", PROMPT)
-        .env("PATH", path(options.exercise))
+        .env("PATH", path())
         .kill_on_drop(true)
         .process_group(0);
     if let Some(belongings) = &belongings {
@@ -129,22 +235,28 @@ pub(super) async fn beside(
         }
     }
     let mut child = command.spawn().map_err(|e| failed(&format!("start {}", program.display()), e))?;
-    let serve = async {
-        match &mut exercise {
-            Some(exercise) => exercise.serve().await,
-            None => std::future::pending().await,
-        }
-    };
     // The runtime keeps running meanwhile: wires carry their frames.
     let status = tokio::select! {
         status = child.wait() => status,
-        failed = serve => match failed? {},
+        failed = guide.serve(&commands) => match failed? {},
         failed = Played::go_on(rest) => match failed? {},
+        failed = pass_on(&mut outputs) => match failed? {},
     };
-    if let Some(exercise) = exercise {
+    if let Guide::Exercise(exercise) = guide {
         let _ = from_background(|| screen.write_all(exercise.farewell(options.style).as_bytes()));
     }
+    if let Some(outputs) = &mut outputs {
+        outputs.rest()?;
+    }
     Ok(code(status.map_err(|e| failed("wait", e))?))
+}
+
+/// Passes on the outputs, if there are any, for ever.
+async fn pass_on(outputs: &mut Option<Outputs>) -> Result<Infallible> {
+    match outputs {
+        Some(outputs) => outputs.pass_on().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn code(status: ExitStatus) -> u8 {
@@ -152,9 +264,9 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The commands of an exercise come before all others.
-fn path(exercise: bool) -> OsString {
-    let mut path = OsString::from(if exercise { format!("{}:", exercise::PLACE) } else { String::new() });
+/// The shell's own commands come before all others.
+fn path() -> OsString {
+    let mut path = OsString::from(format!("{}:", commands::PLACE));
     if Path::new(tmpfs::WRAPPERS).exists() {
         path.push(format!("{}:", tmpfs::WRAPPERS));
     }
@@ -200,7 +312,7 @@ fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
 
 /// Performs an operation on a terminal for which the kernel would stop a background
 /// process with SIGTTOU.
-fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTTOU);
     let before = stop.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;

@@ -1,9 +1,9 @@
 //! The process that does one job: this program, started again with a request on
 //! standard input. It reports on standard output in lines of JSON.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use nix::unistd::Pid;
@@ -134,13 +134,13 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
         Work::Do(job) => (job, None),
         Work::Sit { job, descriptors, .. } => (job, Some(Streams::inherited(descriptors))),
     };
-    let worker = Worker { streams: Cell::new(streams), room };
+    let worker = Worker { streams: RefCell::new(streams), room };
     job.perform(catalogue, &opened.listen(), &worker, &runtime)
 }
 
 /// This process, in its own namespaces.
 struct Worker {
-    streams: Cell<Option<Streams>>,
+    streams: RefCell<Option<Streams>>,
     room: Room,
 }
 
@@ -155,6 +155,10 @@ impl Site for Worker {
 
     fn report(&self, what: &Report) -> Result<()> {
         report(what)
+    }
+
+    fn screen(&self) -> Result<Option<OwnedFd>> {
+        self.streams.borrow().as_ref().map(Streams::screen).transpose()
     }
 
     fn streams(&self, _: &ShellOptions) -> Result<Streams> {

@@ -17,6 +17,10 @@ pub enum Progress<'a> {
     Checking,
     /// The check has ended.
     CheckingEnded,
+    /// This takes time.
+    Waiting(&'a str),
+    /// What took time has ended.
+    WaitingEnded(&'a str),
     /// A scenario has begun, or the scenarios of a kernel have.
     Begun {
         /// The scenario's or the kernel's name.
@@ -84,8 +88,9 @@ impl Display {
             return;
         }
         match progress {
-            Progress::Checking => self.begin(CHECKING, None),
-            Progress::Begun { name, parts } => self.begin(name, Some(*parts)),
+            Progress::Checking => self.begin(CHECKING, "{spinner} {prefix}", 0),
+            Progress::Waiting(what) => self.begin(what, "{spinner} {prefix}  {elapsed}", 0),
+            Progress::Begun { name, parts } => self.begin(name, parts.template(), parts.number()),
             Progress::PartEnded { of, part } => {
                 if let Some(bar) = self.running.get(*of) {
                     bar.inc(1);
@@ -93,7 +98,7 @@ impl Display {
                 }
             }
             Progress::CheckingEnded => self.end(CHECKING),
-            Progress::Ended(name) => self.end(name),
+            Progress::WaitingEnded(name) | Progress::Ended(name) => self.end(name),
         }
     }
 
@@ -104,11 +109,10 @@ impl Display {
         }
     }
 
-    fn begin(&mut self, name: &str, parts: Option<Parts>) {
-        let template = parts.map_or("{spinner} {prefix}", Parts::template);
+    fn begin(&mut self, name: &str, template: &str, number: usize) {
         let style = ProgressStyle::with_template(template).expect("the template is right");
-        let number = parts.map_or(0, Parts::number) as u64;
-        let bar = ProgressBar::new(number).with_style(style).with_prefix(text::line(name).into_owned());
+        let bar =
+            ProgressBar::new(number as u64).with_style(style).with_prefix(text::line(name).into_owned());
         let bar = self.bars.add(bar);
         bar.enable_steady_tick(Duration::from_millis(100));
         self.running.insert(name.to_owned(), bar);

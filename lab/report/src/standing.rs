@@ -3,7 +3,7 @@
 use super::Style;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
-use faultlab_model::scenario::{Arm, Fault};
+use faultlab_model::scenario::{Arm, Fault, Recheck};
 use faultlab_net::topology::{Kind, Topology};
 
 /// The tools that are available; busybox's tools are suggested instead of missing
@@ -46,7 +46,43 @@ pub fn standing(
         + &style.part("The network around you", &textwrap::indent(&topology.to_string(), "  "))
         + &style.part(met_when, &cells.collect::<String>())
         + &style.part("Try", &tries(topology, tools))
-        + "`exit` ends the shell and the network.\n"
+        + &style.paragraph("", &format!("{}`exit` ends the shell and the network.", check(scenario, stays)))
+}
+
+/// What `check` does beside an arm whose play goes on if it `stays`.
+fn check(scenario: &Fault, stays: bool) -> &'static str {
+    match (scenario.recheck, stays) {
+        (Recheck::Never, _) | (Recheck::Look, false) => "",
+        (_, true) => "`check` looks again at what waits. ",
+        (Recheck::Replay, false) => "`check` plays the probes again on the network as you left it. ",
+    }
+}
+
+/// What the probes met when they were played again, beside what they met
+/// `at_first`: whether the symptom is there, and each row. `stopped` is why they did
+/// not come to the symptom.
+#[must_use]
+pub fn rechecked(
+    scenario: &Fault,
+    at_first: &Map<String>,
+    seen: &Map<String>,
+    stopped: Option<&str>,
+    style: Style,
+) -> String {
+    let symptom = scenario.symptom;
+    let verdict = match (stopped, seen.get(symptom.row)) {
+        (Some(why), _) => format!("The probes did not come to their end: {why}"),
+        (None, Some(cell)) if cell == symptom.healthy => "The symptom is not there.".to_owned(),
+        (None, _) => {
+            format!("The symptom is there; in a healthy network, {}: {}", symptom.row, symptom.healthy)
+        }
+    };
+    let row = |(row, cell): &(String, String)| {
+        let before = at_first.get(row).filter(|before| *before != cell);
+        let before = before.map_or(String::new(), |before| format!(" (at first: {before})"));
+        style.hanging("  ", "    ", &format!("{row}: {cell}{before}"))
+    };
+    style.paragraph("", &verdict) + &seen.0.iter().map(row).collect::<String>()
 }
 
 /// Commands that are informative in this network.

@@ -327,7 +327,7 @@ fn plays_an_old_server_with_tw_recycle() {
         // 4.9 there is only one; from 4.13 on the sysctl is per namespace.
         write_sysctl(&net.a, "net/ipv4/tcp_timestamps", "2");
         let clock = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
-        let (check, handle) = TwRecycle::new(Rule::V4, Direction::There);
+        let (check, handle) = TwRecycle::new(Rule::From3_17, Direction::There);
         let wire = net.wire(Chain::new().then(BehindPort { port: 41002, clock }).then(check));
         let listener = net.listen();
 

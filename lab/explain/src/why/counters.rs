@@ -16,8 +16,8 @@ use faultlab_net::wire::segment::Flags;
 const MEANINGS: [(&str, &str); 23] = [
     (
         "PAWSPassive",
-        "SYNs rejected for the last timestamp of their address (tcp_tw_recycle; tcp_conn_request, up to 3.16 \
-         tcp_v4_conn_request)",
+        "SYNs rejected for the last timestamp of their address, or for having none (tcp_tw_recycle; \
+         tcp_conn_request, up to 3.16 tcp_v4_conn_request)",
     ),
     (
         "PAWSTimewait",

@@ -73,8 +73,30 @@ fn behind_its_address(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<String> {
     let Some(tsval) = syn.header.timestamps.map(|stamps| stamps.tsval) else {
         return Some(format!("it came without a TS val, after {before}"));
     };
+    if let Some(answered) = answer_without_timestamps(arm, syn) {
+        let later = seconds(answered.saturating_sub(syn.at));
+        return Some(format!("{to} ignored its TS val: {to}'s next answer to one, {later} later, has none"));
+    }
     let behind = behind(last, tsval, WINDOW)?;
     Some(format!("its TS val {tsval} is {behind} behind {before}"))
+}
+
+/// When the host that a SYN was for next answered a SYN with timestamps, if its
+/// answer has none. RFC 7323 3.2: a host that uses the option must answer with it.
+fn answer_without_timestamps(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<Duration> {
+    let asked = |answer: &Leg<'_>| {
+        arm.journeys.all.iter().map(Journey::last).any(|leg| {
+            leg.header.flags.opens()
+                && leg.header.timestamps.is_some()
+                && leg.at < answer.at
+                && (leg.header.src, leg.header.dst) == (answer.header.dst, answer.header.src)
+        })
+    };
+    let sent = arm.journeys.all.iter().map(Journey::first);
+    let mut answers =
+        sent.filter(|leg| leg.from == syn.to && leg.at > syn.at && leg.header.flags == Flags::SYN_ACK);
+    let next = answers.find(|answer| asked(answer))?;
+    next.header.timestamps.is_none().then_some(next.at)
 }
 
 /// When the last of the earlier segments like these arrived over the same link, and

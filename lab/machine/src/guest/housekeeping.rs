@@ -26,6 +26,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use faultlab_base::error::{Error, Result};
 
@@ -156,6 +157,19 @@ pub fn take_console(columns: usize) -> Result<OwnedFd> {
     // Messages more severe than a warning.
     set_console_level("4")?;
     Ok(console.into())
+}
+
+/// Makes the console an input without echo, in which only Ctrl-D has a meaning: at
+/// the start of a line it ends the input.
+///
+/// # Errors
+/// If it is no terminal.
+pub fn read_plainly(console: &OwnedFd) -> Result<()> {
+    let failed = |tried: &'static str| move |e: nix::Error| Error::kernel(INIT, tried, e);
+    let mut modes = tcgetattr(console).map_err(failed("tcgetattr"))?;
+    modes.local_flags &= !(LocalFlags::ECHO | LocalFlags::ISIG | LocalFlags::IEXTEN);
+    modes.input_flags &= !(InputFlags::ICRNL | InputFlags::IXON);
+    tcsetattr(console, SetArg::TCSANOW, &modes).map_err(failed("tcsetattr"))
 }
 
 /// Keeps the kernel from printing on the console after the farewell to the user.

@@ -2,10 +2,12 @@
 //! kernel with nothing else on it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::outputs::Outputs;
 use super::{housekeeping, line, priority, tools};
 use crate::job::{self, Job, Report, Site};
 use crate::protocol::{Frame, MODULE_LIST, MODULES, ORDERS, Orders, REPORT};
@@ -93,9 +95,20 @@ impl Site for Guest {
         report(what)
     }
 
+    fn screen(&self) -> Result<Option<OwnedFd>> {
+        // Nobody is attached to the console yet; the machine around says it.
+        Ok(None)
+    }
+
     fn streams(&self, options: &ShellOptions) -> Result<Streams> {
         tools::install()?;
-        Streams::of(housekeeping::take_console(options.style.width)?)
+        let console = housekeeping::take_console(options.style.width)?;
+        if !options.piped {
+            return Streams::of(console);
+        }
+        housekeeping::read_plainly(&console)?;
+        let (outputs, ends) = Outputs::new()?;
+        Ok(Streams::piped(console, ends, outputs))
     }
 
     fn confines(&self) -> bool {

@@ -4,11 +4,13 @@
 //!
 //! - `init`: its main function; `housekeeping`: its work before the first job, and
 //!   at the end; `priority`: CPU scheduling; `tools`: the tools of a shell.
-//! - `line`: sends its reports out of the guest.
+//! - `line`: sends its reports out of the guest; `outputs`: and what a shell without
+//!   a terminal prints.
 
 pub mod housekeeping;
 pub mod init;
 pub mod line;
+pub(crate) mod outputs;
 mod priority;
 mod tools;
 

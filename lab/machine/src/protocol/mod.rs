@@ -14,6 +14,10 @@ pub use frame::{Decoder, Frame};
 pub const ORDERS: &str = "/orders.json";
 /// The kind of a frame whose body is a [`Report`](crate::job::Report) in JSON.
 pub const REPORT: u8 = 1;
+/// The kind of a frame whose body is a piece of a shell's standard output.
+pub const STDOUT: u8 = 2;
+/// The kind of a frame whose body is a piece of a shell's standard error.
+pub const STDERR: u8 = 3;
 /// The directory of the guest's modules: `NNN-NAME.ko`, and [`MODULE_LIST`].
 pub const MODULES: &str = "/modules";
 /// The file names of the modules in load order, one per line.

@@ -30,4 +30,4 @@ pub use console::Console;
 pub use end::{ExitReason, GuestEnd};
 pub use process::Interrupted;
 pub use qemu::{GuestClock, Qemu};
-pub use run::Vm;
+pub use run::{ShellEvent, Vm};

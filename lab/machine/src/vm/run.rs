@@ -12,11 +12,12 @@ use super::end::GuestEnd;
 use super::initramfs::Initramfs;
 use super::process::Interrupted;
 use super::qemu::{self, Qemu};
-use super::serial_console::SerialConsole;
+use super::serial_console::{self, SerialConsole};
 use super::tools;
 use super::{Console, ExitReason};
 use crate::job::{Job, Report};
-use crate::protocol::{Frame, ORDERS, Orders};
+use crate::protocol::{Frame, ORDERS, Orders, STDERR, STDOUT};
+use crate::shell::ShellOptions;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_kernels::KernelImage;
@@ -51,6 +52,17 @@ pub enum GuestEvent<'a> {
     Arm(&'a str),
     /// A scenario has ended.
     Outcome(&'a Outcome),
+}
+
+/// An event of a guest with a shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShellEvent {
+    /// It has everything that it needs, and boots.
+    Boots,
+    /// Its init is running, and plays the arm.
+    Booted,
+    /// The arm was played: the shell begins.
+    Begins,
 }
 
 /// The result of a guest.
@@ -160,27 +172,41 @@ impl Vm {
     }
 
     /// Boots the kernel, plays an arm there, and attaches a person to a shell
-    /// beside its network. Returns the shell's exit status.
+    /// beside its network. Returns the shell's exit status. Whatever `on_event`
+    /// prints comes before the shell's output.
     ///
     /// # Errors
     /// [`Error::Missing`] without a static busybox; other errors if the guest
     /// cannot be started, or ends before the shell does.
-    pub async fn shell(&self, job: Job) -> Result<u8> {
+    pub async fn shell(&self, job: Job, on_event: &mut dyn FnMut(ShellEvent)) -> Result<u8> {
+        let piped = matches!(job, Job::Shell { options: ShellOptions { piped: true, .. }, .. });
         let mut root = self.root(vec![job])?;
         tools::add(&mut root)?;
         let archive = root.build()?;
-        let serial = SerialConsole::default();
+        let serial = SerialConsole::new(piped);
         let guest = self.guest(&archive, Some(&serial), 1);
+        on_event(ShellEvent::Boots);
         let mut left = None;
         let mut hear = |frame: &Frame| {
+            if serial.is_piped()
+                && serial.is_attached()
+                && left.is_none()
+                && [STDOUT, STDERR].contains(&frame.kind)
+            {
+                serial_console::write(&frame.body, frame.kind == STDERR);
+                return Ok(());
+            }
             let report = answers::read(frame, answers::SMALL)?;
             match report {
                 _ if left.is_some() => {
                     let what = answers::name(&report);
                     return Err(Error::Lab(format!("it reported {what} after the end of its shell")));
                 }
-                Report::Booted { .. } => {}
-                Report::ShellBegins if !serial.is_attached() => serial.attach(),
+                Report::Booted { .. } => on_event(ShellEvent::Booted),
+                Report::ShellBegins if !serial.is_attached() => {
+                    on_event(ShellEvent::Begins);
+                    serial.attach();
+                }
                 Report::Left(status) if serial.is_attached() => left = Some(Ok(status)),
                 Report::Missing { what, advice } => left = Some(Err(answers::missing(&what, &advice))),
                 Report::Failed(sentence) | Report::Exhausted(sentence) => {

@@ -27,9 +27,11 @@ const ESCAPE: u8 = 0x1d;
 const AHEAD: usize = 256;
 
 /// The console of a guest, to which a person may be attached.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SerialConsole {
     attached: RefCell<Option<Attached>>,
+    /// Whether it only takes input: the shell's output comes another way.
+    piped: bool,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,19 @@ struct Attached {
 }
 
 impl SerialConsole {
+    /// A console to which nobody is attached. If it is `piped`, a shell prints
+    /// elsewhere, and what is left here are the kernel's messages.
+    #[must_use]
+    pub fn new(piped: bool) -> Self {
+        Self { attached: RefCell::default(), piped }
+    }
+
+    /// Whether the shell's output comes another way.
+    #[must_use]
+    pub fn is_piped(&self) -> bool {
+        self.piped
+    }
+
     /// From now on input goes to the guest, including Ctrl-C, and the guest's
     /// output is shown. Ctrl-] at a terminal sends SIGINT to this process.
     pub fn attach(&self) {
@@ -70,12 +85,21 @@ impl SerialConsole {
 
     /// Shows output of the guest.
     pub(super) fn show(&self, bytes: &[u8]) {
-        if self.attached.borrow().is_some() {
-            let mut screen = io::stdout().lock();
-            // If nobody reads this, the shell still works.
-            let _ = screen.write_all(bytes).and_then(|()| screen.flush());
+        if self.is_attached() {
+            write(bytes, self.piped);
         }
     }
+}
+
+/// Writes output of the guest to standard output or `error`. If nobody reads it,
+/// the shell still works.
+pub(super) fn write(bytes: &[u8], error: bool) {
+    let _ = if error {
+        io::stderr().lock().write_all(bytes)
+    } else {
+        let mut screen = io::stdout().lock();
+        screen.write_all(bytes).and_then(|()| screen.flush())
+    };
 }
 
 /// Passes on the keys typed at a terminal, as long as the guest takes them.

@@ -152,7 +152,7 @@ impl Setting {
         match self.values {
             Values::Choice(words) if words.contains(&value) => Ok(value.to_owned()),
             Values::Choice(words) => {
-                Err(format!("{} is one of {}, not {value:?}", self.key, words.join(", ")))
+                Err(format!("{} is one of {}, not {value:?} ({})", self.key, words.join(", "), self.about))
             }
             Values::Number(number) => number.parse(value).map_err(|is| format!("{} {is}", self.key)),
         }

@@ -15,7 +15,8 @@ fn a_syn_from_the_past_is_told_with_how_far_and_with_the_counter() {
     let behind = "SYN 10.0.9.9:9 > 192.0.2.2:80, seq 9, TS val 1000, sent 2 times in 1.0 s, got no answer: it ended \
                   at server, as 192.0.2.1:9 > 192.0.2.2:80; server counted PAWSPassive +2; its TS val 1000 is 4000 \
                   behind 5000, the last from 192.0.2.1 to server, 2.0 s before";
-    let meaning = "server counted PAWSPassive +2, SYNs rejected for the last timestamp of their address (tcp_tw_recycle; \
+    let meaning = "server counted PAWSPassive +2, SYNs rejected for the last timestamp of their address, or for \
+                   having none (tcp_tw_recycle; \
                    tcp_conn_request, up to 3.16 tcp_v4_conn_request)";
     assert_eq!(told(&arm, &control), [behind, meaning]);
 
@@ -106,4 +107,25 @@ fn tcp_tw_recycle_allows_a_tick_and_forgets_after_a_minute() {
         count(&mut arm, 2, "PAWSPassive", 1);
         assert_eq!(is_called_old(&arm), is_old, "{at} ms, {tsval}");
     }
+}
+
+#[test]
+fn a_server_without_timestamps_did_not_compare_them() {
+    let old = frames(["192.0.2.1:9", SERVER], Flags::SYN, 9, 1000, b"", &[on(2000, 1, 2)]);
+    let later = frames(["192.0.2.1:11", SERVER], Flags::SYN, 11, 1000, b"", &[on(4000, 1, 2)]);
+    let mut answer = frames([SERVER, "192.0.2.1:11"], Flags::SYN_ACK, 12, 9, b"", &[on(4002, 2, 1)]);
+    let why = |answer: &[Frame]| {
+        let mut arm = recording(&[connected(), vec![old.clone(), later.clone(), answer.to_vec()]].concat());
+        count(&mut arm, 2, "PAWSPassive", 1);
+        told(&arm, &recording(&connected())).swap_remove(0)
+    };
+    let with = why(&answer);
+    let compared = "its TS val 1000 is 4000 behind 5000, the last from 192.0.2.1 to server, 2.0 s before";
+    assert!(with.ends_with(compared), "{with}");
+    for frame in &mut answer {
+        assert!(faultlab_net::wire::segment::remove_timestamps(&mut frame.bytes));
+    }
+    let without = why(&answer);
+    let ignored = "server ignored its TS val: server's next answer to one, 2.0 s later, has none";
+    assert!(without.ends_with(ignored), "{without}");
 }

@@ -7,7 +7,7 @@
 //!
 //! [`Model`] takes every segment to and from the server, with its time, and
 //! decides which SYNs such a kernel would drop. It agrees with measurements of
-//! 3.10.17 and 4.9.337 (tests/vectors/tw_recycle.jsonl). It cannot know:
+//! mainline 3.10.17 and 4.9.337 (tests/vectors/tw_recycle.jsonl). It cannot know:
 //!
 //! - whether a port is open: it assumes so for every SYN, while a real kernel
 //!   answers RST on a closed port;
@@ -54,10 +54,12 @@ pub enum Rule {
     /// Mainline 3.6 to 3.16: a stamp per peer; a SYN without timestamps is not
     /// checked. 3.14 to 3.16 have a stamp per peer and server address
     /// (795709af1513), which makes no difference to a server with one address.
-    V3_10,
-    /// Mainline 3.17 (a26552afe894) to 4.11, and RHEL 7: a stamp per peer and
-    /// server address; a SYN without timestamps is dropped while there is a stamp.
-    V4,
+    /// RHEL 7's 3.10 is not among them.
+    UpTo3_16,
+    /// Mainline 3.17 (a26552afe894) to 4.11, and RHEL 7's 3.10: a stamp per peer
+    /// and server address; a SYN without timestamps is dropped while there is a
+    /// stamp.
+    From3_17,
 }
 
 /// Who sent a segment.
@@ -207,7 +209,7 @@ impl Model {
             Some(timestamps) => !older(timestamps.tsval, stamp.ts, TCP_PAWS_WINDOW),
             // a26552afe894, "tcp: don't allow syn packets without timestamps to
             // pass tcp_tw_recycle logic".
-            None => self.rule == Rule::V3_10,
+            None => self.rule == Rule::UpTo3_16,
         }
     }
 
@@ -227,7 +229,7 @@ impl Model {
     }
 
     fn key(&self, peer: IpAddr, server: IpAddr) -> Key {
-        (peer, (self.rule == Rule::V4).then_some(server))
+        (peer, (self.rule == Rule::From3_17).then_some(server))
     }
 }
 

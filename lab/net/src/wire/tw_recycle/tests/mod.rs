@@ -123,7 +123,7 @@ impl Talk {
 fn the_retries_of_one_connect_are_dropped_for_60_s() {
     // Seconds after the stamp at which a client of 6.18 sent its SYNs.
     let ladder = [0.3, 1.3, 2.4, 3.4, 4.4, 5.4, 7.5, 11.5, 19.7, 35.8, 68.6];
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     lab.closed_by_server(41000, Some(TICKS));
     let closed = lab.now;
     let answered = ladder.map(|after| {
@@ -136,8 +136,8 @@ fn the_retries_of_one_connect_are_dropped_for_60_s() {
 }
 
 #[test]
-fn the_stamp_is_per_server_address_on_4_only() {
-    for (rule, verdict) in [(Rule::V3_10, Verdict::Drop), (Rule::V4, Verdict::Pass)] {
+fn the_stamp_is_per_server_address_from_3_17_on() {
+    for (rule, verdict) in [(Rule::UpTo3_16, Verdict::Drop), (Rule::From3_17, Verdict::Pass)] {
         let mut lab = Lab::new(rule);
         lab.closed_by_server(41000, Some(TICKS));
         let mut talk = Talk::new(41001, Some(TICKS - 2));
@@ -154,7 +154,7 @@ fn the_stamp_is_per_server_address_on_4_only() {
 
 #[test]
 fn recycle_off_answers_at_once_and_keeps_the_stamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     lab.closed_by_server(41000, Some(TICKS));
     lab.model.set_recycle(false);
     assert_eq!(lab.syn(41001, Some(TICKS - 2)), Verdict::Pass);
@@ -164,7 +164,7 @@ fn recycle_off_answers_at_once_and_keeps_the_stamp() {
 
 #[test]
 fn a_connection_closed_under_recycle_off_leaves_no_stamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     lab.model.set_recycle(false);
     lab.closed_by_server(41000, Some(TICKS));
     lab.model.set_recycle(true);
@@ -173,14 +173,14 @@ fn a_connection_closed_under_recycle_off_leaves_no_stamp() {
 
 #[test]
 fn a_connection_without_timestamps_leaves_no_stamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     lab.closed_by_server(41000, None);
     assert_eq!(lab.model.stamp(lab.now, CLIENT, SERVER), None);
 }
 
 #[test]
-fn server_timestamps_off_drops_everyone_on_4_and_nobody_on_3_10() {
-    for (rule, verdict) in [(Rule::V3_10, Verdict::Pass), (Rule::V4, Verdict::Drop)] {
+fn server_timestamps_off_drops_everyone_from_3_17_on_and_nobody_before() {
+    for (rule, verdict) in [(Rule::UpTo3_16, Verdict::Pass), (Rule::From3_17, Verdict::Drop)] {
         let mut lab = Lab::new(rule);
         lab.closed_by_server(41000, Some(TICKS));
         lab.model.set_timestamps(false);
@@ -191,7 +191,7 @@ fn server_timestamps_off_drops_everyone_on_4_and_nobody_on_3_10() {
 
 #[test]
 fn only_a_newer_connection_closed_by_the_server_renews_the_stamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     lab.closed_by_server(41000, Some(TICKS));
     let first = lab.model.stamp(lab.now, CLIENT, SERVER);
     lab.wait(Duration::from_secs(30));
@@ -208,7 +208,7 @@ fn only_a_newer_connection_closed_by_the_server_renews_the_stamp() {
 
 #[test]
 fn a_lower_timestamp_never_replaces_a_fresh_one() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     // Both connect before either closes, so that neither SYN is dropped.
     let mut low = lab.open(41000, Some(TICKS - 1000));
     lab.closed_by_server(41001, Some(TICKS));
@@ -237,7 +237,7 @@ fn every_way_into_time_wait_leaves_a_stamp() {
         ("no FIN of the client's", &[(S, FIN), (C, ACK)]),
     ];
     for (way, segments) in ways {
-        let mut lab = Lab::new(Rule::V4);
+        let mut lab = Lab::new(Rule::From3_17);
         let mut talk = lab.open(41000, Some(TICKS));
         lab.wait(Duration::from_secs(5));
         talk.tsval = Some(TICKS + 5);
@@ -249,7 +249,7 @@ fn every_way_into_time_wait_leaves_a_stamp() {
 
 #[test]
 fn a_simultaneous_close_leaves_a_stamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let mut talk = lab.open(41000, Some(TICKS));
     // Two FINs cross: neither acknowledges the other.
     let mut crossing = talk.clone();
@@ -264,7 +264,7 @@ fn a_simultaneous_close_leaves_a_stamp() {
 
 #[test]
 fn data_after_the_servers_fin_resets_an_orphan_and_leaves_no_stamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let mut talk = lab.open(41000, Some(TICKS));
     lab.pass(&mut talk, Side::Server, FIN, 0);
     lab.pass(&mut talk, Side::Client, FIN, 100);
@@ -274,7 +274,7 @@ fn data_after_the_servers_fin_resets_an_orphan_and_leaves_no_stamp() {
 
 #[test]
 fn a_server_that_takes_data_after_its_fin_is_in_time_wait_only_by_the_clients_fin() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let mut talk = lab.open(41000, Some(TICKS));
     lab.pass(&mut talk, Side::Server, FIN, 0);
     lab.pass(&mut talk, Side::Client, ACK, 100);
@@ -287,7 +287,7 @@ fn a_server_that_takes_data_after_its_fin_is_in_time_wait_only_by_the_clients_fi
 
 #[test]
 fn a_segment_from_the_past_does_not_count() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let mut talk = lab.open(41000, Some(TICKS));
     lab.pass(&mut talk, Side::Server, FIN, 0);
     talk.tsval = Some(TICKS - 2);
@@ -297,7 +297,7 @@ fn a_segment_from_the_past_does_not_count() {
 
 #[test]
 fn the_stamp_has_the_second_of_the_last_timestamp() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let mut talk = lab.open(41000, Some(TICKS));
     let heard = lab.now.as_secs();
     lab.wait(Duration::from_secs(10));
@@ -312,7 +312,7 @@ fn the_stamp_has_the_second_of_the_last_timestamp() {
 fn the_same_port_is_the_servers_business_while_time_wait_lasts() {
     // 3.5 x 200 ms; with a round trip of 50 ms 3.5 x (50 + 200) ms, of 200 ms 3.5 x (200 + 400) ms.
     for (rtt, lifetime) in [(0, 700), (50, 875), (200, 2100)] {
-        let mut lab = Lab::new(Rule::V4);
+        let mut lab = Lab::new(Rule::From3_17);
         let mut talk = Talk::new(41000, Some(TICKS));
         lab.pass(&mut talk, Side::Client, Flags::SYN, 0);
         lab.pass(&mut talk, Side::Server, Flags::SYN_ACK, 0);
@@ -328,7 +328,7 @@ fn the_same_port_is_the_servers_business_while_time_wait_lasts() {
 
 #[test]
 fn an_ack_prolongs_time_wait_to_60_s() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let mut talk = lab.closed_by_server(41000, Some(TICKS));
     lab.wait(Duration::from_millis(500));
     lab.pass(&mut talk, Side::Client, ACK, 0);
@@ -338,7 +338,7 @@ fn an_ack_prolongs_time_wait_to_60_s() {
 
 #[test]
 fn a_syn_that_was_never_answered_is_checked_again() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     assert_eq!(lab.syn(41001, Some(TICKS - 1000)), Verdict::Pass);
     lab.closed_by_server(41000, Some(TICKS));
     assert_eq!(lab.syn(41001, Some(TICKS - 1000)), Verdict::Drop);
@@ -346,7 +346,7 @@ fn a_syn_that_was_never_answered_is_checked_again() {
 
 #[test]
 fn memory_is_bounded() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     for port in 0..5000 {
         lab.wait(Duration::from_millis(1));
         lab.open(1024 + port, Some(TICKS));
@@ -365,7 +365,7 @@ fn memory_is_bounded() {
 /// Both families share the check.
 #[test]
 fn a_peer_with_an_ipv6_address_has_a_stamp_of_its_own() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     let v6 = |talk: &mut Talk, host: u128| {
         talk.client.set_ip(Ipv6Addr::from_bits(0x2001_0db8 << 96 | host).into());
         talk.server.set_ip(Ipv6Addr::from_bits(0x2001_0db8 << 96 | 0x80).into());
@@ -383,7 +383,7 @@ fn a_peer_with_an_ipv6_address_has_a_stamp_of_its_own() {
 
 #[test]
 fn a_wire_counts_what_the_server_would_have() {
-    let mut lab = Lab::new(Rule::V4);
+    let mut lab = Lab::new(Rule::From3_17);
     lab.closed_by_server(41000, Some(TICKS));
     assert_eq!(lab.syn(41001, Some(TICKS - 1000)), Verdict::Drop);
     let policy = TwRecycle { model: Rc::new(RefCell::new(lab.model)), server: Direction::There };

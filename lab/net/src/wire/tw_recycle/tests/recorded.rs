@@ -41,8 +41,8 @@ pub(super) fn case(name: &str) -> (f64, &'static [(Side, Flags)]) {
 
 fn replay(cell: &Cell) -> (bool, u64) {
     let rule = match cell.kernel.split('.').next() {
-        Some("3") => Rule::V3_10,
-        Some("4") => Rule::V4,
+        Some("3") => Rule::UpTo3_16,
+        Some("4") => Rule::From3_17,
         _ => panic!("unknown kernel {}", cell.kernel),
     };
     let (phase, segments) = case(&cell.case);

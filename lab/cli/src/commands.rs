@@ -1,4 +1,4 @@
-//! The commands of an exercise: this program, run under their names.
+//! The commands of a shell: this program, run under their names.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,10 @@ use clap::Parser;
 
 use super::Stop;
 use faultlab_base::terminal;
-use faultlab_machine::exercise::{ExerciseCommand, ask};
+use faultlab_machine::commands::{ShellCommand, ask};
 use faultlab_report::Style;
 
-/// A command of `faultlab shell SCENARIO --exercise`.
+/// A command of the shell of `faultlab shell SCENARIO`.
 #[derive(Debug, Parser)]
 #[command(multicall = true, max_term_width = 100)]
 enum Command {
@@ -20,17 +20,17 @@ enum Command {
     /// the symptom is gone
     ///
     /// The probes' own sockets and the conntrack entries of earlier flows are gone before they begin. Exits
-    /// with 0 where the network is cured, else with 1.
+    /// with 0 where the symptom is gone, with 1 where it is there, and with 69 where the probes cannot be played.
     Check,
     /// Tell why it happens and what cures it
     Solution,
 }
 
-pub(super) fn exercise(style: Style) -> Result<ExitCode, Stop> {
+pub(super) fn run(style: Style) -> Result<ExitCode, Stop> {
     let command = match Command::parse() {
-        Command::Hint => ExerciseCommand::Hint,
-        Command::Check => ExerciseCommand::Check,
-        Command::Solution => ExerciseCommand::Solution,
+        Command::Hint => ShellCommand::Hint,
+        Command::Check => ShellCommand::Check,
+        Command::Solution => ShellCommand::Solution,
     };
     let tell = |text: &str| Ok::<_, Stop>(terminal::print(text)?);
     Ok(ExitCode::from(ask(command, style, tell)?))

@@ -1,0 +1,101 @@
+//! The probes of an arm, played again on the network as the user of a shell left
+//! it.
+
+use std::io;
+use std::time::Duration;
+
+use super::commands::Request;
+use super::played::play;
+use faultlab_base::error::{Error, Result};
+use faultlab_engine::run::ArmRun;
+use faultlab_engine::scenario::Scenario;
+use faultlab_model::outcome::Map;
+use faultlab_model::scenario::Recheck;
+
+/// The exit status of a check whose probes could not be played: EX_UNAVAILABLE of
+/// sysexits.h.
+pub(super) const CANNOT: u8 = 69;
+
+/// An arm that was played, or whose play holds its fault, and can be checked.
+pub(super) struct Rechecks<'s, 'a> {
+    pub(super) scenario: &'s Scenario,
+    pub(super) run: &'s ArmRun<'a>,
+    /// Whether the play holds its fault, and looks at it again; else it is repeated.
+    held: bool,
+    /// How long the first play took.
+    took: Duration,
+}
+
+/// The result of a check.
+pub(super) struct Checked {
+    /// Whether the symptom's row is the same as in a healthy network.
+    pub(super) cured: bool,
+    /// What the probes met.
+    pub(super) seen: Map<String>,
+    /// Why the probes did not come to the symptom.
+    pub(super) stopped: Option<Error>,
+}
+
+impl<'s, 'a> Rechecks<'s, 'a> {
+    /// Of an arm that was just played, or whose play holds its fault.
+    pub(super) fn of(scenario: &'s Scenario, run: &'s ArmRun<'a>, held: bool) -> Self {
+        Self { scenario, run, held, took: run.elapsed() }
+    }
+
+    /// Whether nothing that anyone does could be checked, and why.
+    pub(super) fn impossible(&self) -> Option<&'static str> {
+        match self.scenario.recheck {
+            Recheck::Never => Some("nothing ends this fault once it is there"),
+            Recheck::Look if !self.held => Some("these probes cannot be played twice on one network"),
+            Recheck::Look | Recheck::Replay => None,
+        }
+    }
+
+    /// Whether the symptom's row is the same as in a healthy network.
+    pub(super) fn cured(&self) -> bool {
+        let symptom = self.scenario.symptom;
+        self.run.observed().get(symptom.row).is_some_and(|cell| cell == symptom.healthy)
+    }
+
+    /// Says what is checked and checks it, unless the command is interrupted: then
+    /// `None`.
+    ///
+    /// # Errors
+    /// If the command is gone.
+    pub(super) async fn answer(&self, request: &mut Request) -> io::Result<Option<Result<Checked>>> {
+        let begun = if self.held {
+            "What waits is looked at again.\n".to_owned()
+        } else {
+            let took = self.took.as_secs() + 1;
+            format!("The probes are played again; the first time it took {took} s.\n")
+        };
+        request.say(begun).await?;
+        // Before 6.0 a TIME_WAIT socket cannot be destroyed from outside.
+        if !self.held && !self.run.env().kernel.at_least(6, 0) {
+            request.say("This kernel's TIME_WAITs are waited for, up to a minute.\n".into()).await?;
+        }
+        Ok(tokio::select! {
+            checked = self.check() => Some(checked),
+            () = request.interrupted() => None,
+        })
+    }
+
+    /// Plays the probes on the network in its current state, or looks at the held
+    /// fault again.
+    ///
+    /// # Errors
+    /// If they cannot be played.
+    async fn check(&self) -> Result<Checked> {
+        let played = if self.held {
+            self.run.recheck().await;
+            Ok(())
+        } else {
+            self.run.reset().await?;
+            play(self.run).await.and_then(|()| self.run.check_wires())
+        };
+        let seen = self.run.observed();
+        // What failed after the symptom depended on something that the user removed.
+        let stopped = played.err().filter(|_| seen.get(self.scenario.symptom.row).is_none());
+        Ok(Checked { cured: stopped.is_none() && self.cured(), seen, stopped })
+    }
+}
