@@ -64,8 +64,8 @@ fn check(scenario: &Fault, stays: bool) -> &'static str {
 #[must_use]
 pub fn rechecked(
     scenario: &Fault,
-    at_first: &Map<String>,
-    seen: &Map<String>,
+    at_first: &Map<Cell>,
+    seen: &Map<Cell>,
     stopped: Option<&str>,
     style: Style,
 ) -> String {
@@ -77,7 +77,7 @@ pub fn rechecked(
             format!("The symptom is there; in a healthy network, {}: {}", symptom.row, symptom.healthy)
         }
     };
-    let row = |(row, cell): &(String, String)| {
+    let row = |(row, cell): &(Cell, Cell)| {
         let before = at_first.get(row).filter(|before| *before != cell);
         let before = before.map_or(String::new(), |before| format!(" (at first: {before})"));
         style.hanging("  ", "    ", &format!("{row}: {cell}{before}"))
