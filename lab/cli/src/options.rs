@@ -11,7 +11,7 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
 use faultlab_machine::job::Job;
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{ArmKind, Clock, Need};
+use faultlab_model::scenario::{Clock, Need};
 use faultlab_report::pcapng::Frames;
 
 /// A scenario mostly waits for kernel timers, so several on one processor take no

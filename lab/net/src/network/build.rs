@@ -304,3 +304,108 @@ async fn addresses(host: &Host) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+
+    /// Hosts for a plan, which needs their descriptors only: all are the namespace of
+    /// this thread, in which nothing is made.
+    fn hosts(topology: &Topology) -> Vec<Host> {
+        let (pending, journal) = (Rc::new(Pending::default()), Rc::new(Journal::default()));
+        let host = |node: &crate::topology::Node| Host {
+            namespace: Namespace::current(&node.name).expect("/proc is mounted"),
+            kind: node.kind,
+            interfaces: vec![],
+            firewall: None,
+            pending: Rc::clone(&pending),
+            journal: Rc::clone(&journal),
+        };
+        topology.nodes.iter().map(host).collect()
+    }
+
+    fn planned(topology: &Topology, check: impl FnOnce(&[Host], &[Plan<'_>], &[Wired])) {
+        let mut hosts = hosts(topology);
+        let wires = topology.links.iter().any(|link| link.wired);
+        let wires = wires.then(|| Namespace::current("wires").expect("/proc is mounted"));
+        let (plans, wired) = plan(topology, &mut hosts, wires.as_ref());
+        check(&hosts, &plans, &wired);
+    }
+
+    fn indices(messages: &[LinkMessage]) -> Vec<u32> {
+        messages.iter().map(|message| message.header.index).collect()
+    }
+
+    #[test]
+    fn a_link_is_made_by_its_first_node_and_brought_up_by_both() {
+        let topology = Topology::new()
+            .host("client")
+            .router("nat")
+            .host("server")
+            .link("client 10.0.1.2/24", "nat 10.0.1.1/24")
+            .link("nat 192.0.2.1/24", "server 192.0.2.2/24");
+        planned(&topology, |hosts, plans, wired| {
+            assert!(wired.is_empty());
+            let made: Vec<_> = plans.iter().map(|plan| indices(&plan.make)).collect();
+            assert_eq!(made, [vec![3], vec![4], vec![]]);
+            // The loopback interface, and far ends.
+            let raised: Vec<_> = plans.iter().map(|plan| indices(&plan.raise)).collect();
+            assert_eq!(raised, [vec![1], vec![1, 3], vec![1, 3]]);
+            let names = |host: &Host| host.interfaces.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
+            assert_eq!(names(&hosts[1]), ["client", "server"]);
+            let nat = &hosts[1].interfaces;
+            // The node and the link.
+            assert_eq!((nat[0].mac, nat[1].mac), ([2, 0, 1, 0, 0, 0], [2, 0, 1, 0, 0, 1]));
+            let addresses: Vec<_> = plans[1].addresses.iter().map(|(i, _, net)| (*i, net.addr())).collect();
+            assert_eq!(addresses, [(3, [10, 0, 1, 1].into()), (4, [192, 0, 2, 1].into())]);
+            // Each end knows the other's hardware address.
+            let neighbour = &plans[0].neighbours[0];
+            assert_eq!((neighbour.address, neighbour.mac), ([10, 0, 1, 1].into(), nat[0].mac));
+            assert_eq!(plans[0].routes, topology.routes_of(0));
+        });
+    }
+
+    #[test]
+    fn a_wire_has_its_inner_ends_in_a_namespace_of_its_own() {
+        let topology = Topology::new()
+            .hosts(["a", "b"])
+            .link("a 10.0.1.1/24", "b 10.0.1.2/24")
+            .wire("a 10.0.2.1/24", "b 10.0.2.2/24");
+        planned(&topology, |_, plans, wired| {
+            assert_eq!(wired.len(), 1);
+            assert_eq!((wired[0].nodes, &wired[0].interfaces), ([0, 1], &["w1-0".into(), "w1-1".into()]));
+            // Both nodes make a veth pair to the wire; the last plan is the wire's.
+            let made: Vec<_> = plans.iter().map(|plan| indices(&plan.make)).collect();
+            assert_eq!(made, [vec![3, 4], vec![4], vec![]]);
+            assert_eq!(indices(&plans[2].raise), [5, 6]);
+        });
+    }
+
+    #[test]
+    fn neighbours_have_the_family_of_an_own_address() {
+        let topology = Topology::new().hosts(["a", "b"]).link("a 10.0.1.1/24 fd00::1/64", "b fd00::2/64");
+        planned(&topology, |_, plans, _| {
+            assert_eq!(plans[0].ipv6, ["b"]);
+            let of = |plan: &Plan<'_>| plan.neighbours.iter().map(|n| n.address).collect::<Vec<_>>();
+            assert_eq!(of(&plans[0]), ["fd00::2".parse::<IpAddr>().unwrap()]);
+            // b has no IPv4 address with which it could reach that of a.
+            assert_eq!(of(&plans[1]), ["fd00::1".parse::<IpAddr>().unwrap()]);
+        });
+    }
+
+    #[test]
+    fn a_bridge_is_made_first_and_its_links_join_it() {
+        let topology = Topology::new()
+            .bridge("lan")
+            .host("a")
+            .router("nat")
+            .link("a 10.0.1.2/24", "lan")
+            .link("nat 10.0.1.1/24", "lan");
+        planned(&topology, |_, plans, _| {
+            assert_eq!(indices(&plans[0].make), [BRIDGE_INDEX]);
+            assert_eq!(indices(&plans[0].raise), [1, 3, 4]);
+            assert!(plans[0].addresses.is_empty() && plans[1].neighbours.is_empty());
+        });
+    }
+}

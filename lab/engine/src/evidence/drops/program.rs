@@ -313,3 +313,111 @@ impl Assembler {
         self.load(VALUE, STACK, SCRATCH);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFSETS: Offsets = Offsets {
+        skb_dev: 16,
+        skb_refdst: 88,
+        skb_head: 200,
+        skb_network_header: 180,
+        skb_protocol: 176,
+        dst_dev: 0,
+        dev_net: 1264,
+        net_inum: 120,
+        net_user_ns: 88,
+        user_ns_inum: 520,
+        otherhost: Some(9),
+    };
+    const MAPS: Maps = Maps { settings: 3, format: 4, notes: 5 };
+
+    fn offset(instruction: [u8; 8]) -> i16 {
+        i16::from_ne_bytes([instruction[2], instruction[3]])
+    }
+
+    fn constant(instruction: [u8; 8]) -> i32 {
+        i32::from_ne_bytes(instruction[4..].try_into().unwrap())
+    }
+
+    fn assembled(write: impl FnOnce(&mut Assembler)) -> Vec<[u8; 8]> {
+        let mut assembler = Assembler::default();
+        write(&mut assembler);
+        assembler.0
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn instructions_are_encoded_as_struct_bpf_insn() {
+        for (instruction, bytes) in [
+            // Code, registers (source and destination), offset, constant.
+            (assembled(|p| p.set(R1, -8)), [0xb7, 0x01, 0, 0, 0xf8, 0xff, 0xff, 0xff]), // r1 = -8
+            (assembled(|p| p.copy(CONTEXT, R1)), [0xbf, 0x16, 0, 0, 0, 0, 0, 0]),       // r6 = r1
+            (assembled(|p| p.load(R1, CONTEXT, 16)), [0x79, 0x61, 16, 0, 0, 0, 0, 0]), // r1 = *(u64 *)(r6 + 16)
+            (assembled(|p| p.store(-16, R0)), [0x7b, 0x0a, 0xf0, 0xff, 0, 0, 0, 0]), // *(u64 *)(r10 - 16) = r0
+            (assembled(|p| p.and(VALUE, -8)), [0x57, 0x08, 0, 0, 0xf8, 0xff, 0xff, 0xff]), // r8 &= -8
+            (assembled(|p| p.call(KTIME_GET_NS)), [0x85, 0, 0, 0, 5, 0, 0, 0]),      // call 5
+            (assembled(Assembler::exit), [0x95, 0, 0, 0, 0, 0, 0, 0]),               // exit
+        ] {
+            assert_eq!(instruction, [bytes]);
+        }
+        // A map takes two instructions: r1 = 5 ll, with src 1.
+        let map = assembled(|p| p.map(R1, BPF_PSEUDO_MAP_FD, 5));
+        assert_eq!(map, [[0x18, 0x11, 0, 0, 5, 0, 0, 0], [0; 8]]);
+    }
+
+    #[test]
+    fn a_jump_skips_what_was_written_before_its_target() {
+        let program = assembled(|p| {
+            let jump = p.jump(IF, R1, 7);
+            p.set(R0, 1);
+            p.set(R0, 2);
+            p.land(jump);
+            p.exit();
+        });
+        assert_eq!((offset(program[0]), constant(program[0])), (2, 7));
+    }
+
+    #[test]
+    fn every_jump_but_one_ends_the_program() {
+        let program = program(&OFFSETS, MAPS);
+        let end = program.len() - 2;
+        let is_jump = |code: u8| [IF, IF_NOT, 0x5d].contains(&code);
+        let jumps = program.iter().enumerate().filter(|(_, instruction)| is_jump(instruction[0]));
+        let targets: Vec<_> =
+            jumps.map(|(at, jump)| at + 1 + usize::try_from(offset(*jump)).unwrap()).collect();
+        assert_eq!(targets.iter().filter(|target| **target == end).count(), 4);
+        // The other skips the route of a packet without a device.
+        assert_eq!(targets.len(), 5);
+        assert_eq!(program[end], assembled(|p| p.set(R0, 0))[0]);
+        assert_eq!(program[end + 1][0], 0x95);
+    }
+
+    #[test]
+    fn a_kernel_without_the_reason_for_other_hosts_compares_no_reason() {
+        let with = program(&OFFSETS, MAPS);
+        let without = program(&Offsets { otherhost: None, ..OFFSETS }, MAPS);
+        assert_eq!(without.len(), with.len() - 1);
+        let compares = |program: &[[u8; 8]]| program.iter().any(|i| i[0] == IF && constant(*i) == 9);
+        assert!(compares(&with) && !compares(&without));
+    }
+
+    #[test]
+    fn the_stack_of_512_bytes_suffices_and_the_whole_record_is_written() {
+        // MAX_BPF_STACK in include/linux/filter.h.
+        const { assert!(SCRATCH >= -512) };
+        let program = program(&OFFSETS, MAPS);
+        let zeroed: Vec<_> = program.iter().filter(|i| i[0] == 0x7a).map(|i| offset(*i)).collect();
+        for at in (0..note::PACKET).step_by(8) {
+            assert!(zeroed.contains(&(NOTE + at as i16)), "{at}");
+        }
+        // bpf_probe_read_kernel() writes the rest.
+        let reads = |at: i16, length: usize| {
+            let read = assembled(|p| p.read(at, length, VALUE, 0));
+            program.windows(read.len()).any(|part| part == read)
+        };
+        assert!(reads(NOTE + note::PACKET as i16, PACKET));
+        assert_eq!(note::PACKET + PACKET, note::LENGTH);
+    }
+}
