@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -19,9 +20,10 @@ use faultlab_base::text;
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::kernel_reports::KernelReports;
 use faultlab_engine::perform::{RunOptions, perform};
+use faultlab_engine::run::budget;
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
-use faultlab_model::outcome::{Machine, Outcome, Verdict};
+use faultlab_model::outcome::{Machine, Map, Outcome, Seconds, Verdict};
 use faultlab_model::scenario::{Clock, Environment};
 use faultlab_net::kernel::Kernel;
 
@@ -65,6 +67,8 @@ pub enum Report {
         #[serde(deserialize_with = "text::line_from")]
         release: String,
     },
+    /// The play that begins may take this long.
+    MayTake(Duration),
     /// An arm of a scenario has ended.
     ArmEnded(#[serde(deserialize_with = "text::line_from")] String),
     /// An arm was played, and the shell beside it starts.
@@ -165,9 +169,7 @@ impl Job {
                     RunOptions { machine, only, without_cause: *without_cause, capturing: *capturing };
                 let outcome = match run(catalogue, scenario, &env, options, reports, site, runtime) {
                     // A guest's own memory may suffice for the next scenario.
-                    Err(error) if machine == Machine::Vm => {
-                        Outcome::without_run_in(scenario, &env, machine, Verdict::Failed, error.to_string())
-                    }
+                    Err(error) if machine == Machine::Vm => exhausted(scenario, &env, &error),
                     outcome => outcome?,
                 };
                 Report::Outcome(Box::new(outcome))
@@ -178,6 +180,17 @@ impl Job {
             }
         };
         site.report(&end)
+    }
+}
+
+/// The outcome of a scenario for which a guest had too little of a resource. Settings
+/// and time are what the host expects of an answer.
+fn exhausted(scenario: &Scenario, env: &Environment, error: &Error) -> Outcome {
+    let virtual_time = (env.clock == Clock::Virtual).then_some(0.0);
+    Outcome {
+        settings: Map(env.settings.clone().into_iter().collect()),
+        seconds: Seconds { wall: 0.0, virtual_time, wire: None },
+        ..Outcome::without_run_in(scenario, env, Machine::Vm, Verdict::Failed, error.to_string())
     }
 }
 
@@ -206,6 +219,9 @@ fn run(
         let _ = site.report(&Report::Continued);
     };
     let stops = Stops::default();
+    if options.machine == Machine::Here {
+        site.report(&Report::MayTake(longest(scenario, env, options)))?;
+    }
     loop {
         let play = perform(scenario, env, options, reports, catalogue.snapshots, &on_arm);
         let watched = async {
@@ -221,6 +237,13 @@ fn run(
             return Ok(outcome);
         }
     }
+}
+
+/// How long a run may take.
+fn longest(scenario: &Scenario, env: &Environment, options: RunOptions<'_>) -> Duration {
+    let budget = budget((scenario.lasts)(env), env.clock, options.machine);
+    let arms = if (scenario.sequential)(env) { scenario.arms_on(env, options.only).len() } else { 1 };
+    budget.saturating_mul(u32::try_from(arms).unwrap_or(u32::MAX))
 }
 
 /// Plays an arm, and starts a shell beside its network. Returns the shell's exit
