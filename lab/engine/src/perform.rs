@@ -82,7 +82,7 @@ pub async fn perform(
                     recordings.iter_mut().flatten().for_each(arrange);
                     outcome.arms = arms;
                     judge_outcome(&mut outcome, scenario, era, options.without_cause, snapshots);
-                    if capturing.explains || !outcome.expected {
+                    if capturing.explains || !outcome.expected || outcome.without_reference {
                         explain(&mut outcome, &recordings);
                     }
                     if capturing.captures {
