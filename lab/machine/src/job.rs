@@ -271,3 +271,61 @@ async fn sit(
     site.shell_left()?;
     left
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use faultlab_model::scenario::{Arms, Card, Setting};
+    use faultlab_net::topology::Topology;
+
+    use super::*;
+    use crate::protocol::REPORT;
+    use crate::protocol::frame::Frame;
+    use crate::vm::answers::{Answer, Answers};
+
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+        let card = Card {
+            name: "many-flows",
+            title: "",
+            family: "",
+            saw: "",
+            cause: "",
+            function: "",
+            cure: "",
+            reading: &[],
+        };
+        let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
+        let scenario = Scenario::new(card, ("row", "cell"), arms, async |_, _| Ok(()));
+        Catalogue::new(vec![scenario.settings([Setting::seconds("silence", "", 4, 400)])], |_| None)
+    });
+
+    #[test]
+    fn a_guest_that_has_too_little_of_a_resource_is_believed() {
+        let job = Job::Run {
+            scenario: "many-flows".to_owned(),
+            only: vec![],
+            set: BTreeMap::from([("silence".to_owned(), "9".to_owned())]),
+            without_cause: false,
+            capturing: None,
+        };
+        let Job::Run { set, .. } = &job else { unreachable!("it runs") };
+        let scenario = CATALOGUE.find("many-flows").unwrap();
+        let env = Environment::new(scenario, Kernel::running(), Clock::Virtual, set);
+        let error = Error::Exhausted("office: accept: too many open files".to_owned());
+        let outcome = exhausted(scenario, &env, &error);
+        let release = env.kernel.release.clone();
+        let mut answers = Answers::new(&CATALOGUE, &[job], &release, Clock::Virtual).unwrap();
+        for report in [Report::Booted { release }, Report::Outcome(Box::new(outcome))] {
+            let answer = answers.take(&Frame::new(REPORT, serde_json::to_vec(&report).unwrap()));
+            match answer.unwrap() {
+                Answer::Booted => {}
+                Answer::Outcome(outcome) => {
+                    assert_eq!(outcome.verdict, Verdict::Failed);
+                    assert_eq!(outcome.reason.as_deref(), Some("office: accept: too many open files"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
