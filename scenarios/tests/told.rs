@@ -189,12 +189,12 @@ fn with_values(line: &str, status: i32) -> (Value, String) {
 
 fn a_remedy_that_is_too_slow_for_these_values_is_named() {
     needs_namespaces();
-    let values = "--set established=2 --set keepalive-time=3s";
+    let values = "--set established=2 --set keepalive-time=2min";
     let (_, reason) = with_values(&format!("conntrack-idle-expiry --arm keepalive {values}"), 0);
     assert_eq!(
         reason,
-        "no reference for these values (established=2, keepalive-time=3): judged by difference alone; keepalive does \
-         not help with them: a keepalive of 3 s is too slow for a timeout of 2 s"
+        "no reference for these values (established=2, keepalive-time=120): judged by difference alone; keepalive does \
+         not help with them: a keepalive of 120 s is too slow for a timeout of 2 s"
     );
 }
 
