@@ -5,7 +5,9 @@ use std::path::Path;
 use std::{env, fs};
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots");
+    // Not the place where this script was compiled: a copied target directory has another.
+    let package = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let folder = Path::new(&package).join("../snapshots");
     println!("cargo::rerun-if-changed={}", folder.display());
     let entries = fs::read_dir(&folder).expect("snapshots/ is beside scenarios/");
     let mut files: Vec<_> = entries.map(|e| e.expect("snapshots/ can be read").path()).collect();

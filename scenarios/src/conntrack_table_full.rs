@@ -33,7 +33,7 @@ const SETTINGS: &[Setting] = &[
         .at_most(Limit::JIFFIES),
 ];
 
-const FLOWS: Limit = Limit { most: 28_000, why: "TODO" };
+const FLOWS: Limit = Limit { most: 16_384, why: "each is two sockets, and a guest has memory for no more" };
 
 /// The scenario.
 pub fn scenario() -> Scenario {

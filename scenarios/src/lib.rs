@@ -64,7 +64,7 @@ mod tests {
     use std::path::Path;
 
     use lab::kernel::Kernel;
-    use lab::scenario::{ArmKind, Clock, Environment};
+    use lab::scenario::{ArmKind, Clock, Environment, Number, Values};
     use lab::snapshot::read;
 
     use super::{CATALOGUE, snapshots};
@@ -88,6 +88,47 @@ mod tests {
                 );
                 assert_eq!(arm.kind == ArmKind::Control, edits == 0, "{}: {}", scenario.card.name, arm.name);
             }
+        }
+    }
+
+    #[test]
+    fn every_default_is_a_value_that_a_setting_takes_and_follows_its_own_rule() {
+        for (scenario, clock) in
+            CATALOGUE.scenarios.iter().flat_map(|s| [(s, Clock::Real), (s, Clock::Virtual)])
+        {
+            let name = scenario.card.name;
+            let env = Environment::new(scenario, Kernel::running(), clock, &BTreeMap::new());
+            for setting in scenario.settings {
+                let default = setting.default(clock);
+                assert_eq!(setting.parse(&default).as_ref(), Ok(&default), "{name}: {}", setting.key);
+                let Values::Number(Number { follows: Some(follows), .. }) = setting.values else { continue };
+                let other = env.number(follows.key);
+                assert_eq!((follows.default)(other).to_string(), default, "{name}: {}", setting.key);
+            }
+            // Every arm has an effect with the defaults.
+            let arms = scenario.arms_on(&env, &[]);
+            assert_eq!(arms.into_iter().find_map(|arm| arm.no_effect), None, "{name}");
+            if clock == Clock::Real {
+                assert!((scenario.lasts)(&env).as_secs() <= 60, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_values_that_users_type_are_taken() {
+        for (scenario, key, value) in [
+            ("conntrack-idle-expiry", "keepalive-time", "7200"),
+            ("conntrack-idle-expiry", "established", "5d"),
+            ("keepalive-behind-nat", "idle-timeout", "900"),
+            ("keepalive-behind-nat", "time", "15min"),
+            ("keepalive-dead-peer", "app-time", "2h"),
+            ("probe-timeout", "period", "30"),
+            ("conntrack-close-wait-expiry", "pause", "15min"),
+            ("conntrack-table-full", "flows", "4096"),
+        ] {
+            let scenario = CATALOGUE.find(scenario).unwrap();
+            let setting = scenario.settings.iter().find(|setting| setting.key == key).unwrap();
+            assert!(setting.parse(value).is_ok(), "{key}={value}");
         }
     }
 

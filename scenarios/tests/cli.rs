@@ -23,6 +23,9 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     an_unknown_setting_lists_the_known,
     a_number_out_of_range_names_the_range,
     a_malformed_setting_says_what_it_should_be,
+    values_that_take_days_are_refused_on_a_real_clock,
+    a_setting_has_one_value,
+    an_arm_that_cannot_run_is_refused_before_anything_runs,
     an_unknown_arm_suggests_the_nearest,
     an_unknown_flag_is_named,
     what_is_mistyped_is_no_bad_commit,
@@ -66,7 +69,7 @@ fn a_typo_finds_its_scenario() {
 fn an_unknown_setting_lists_the_known() {
     assert_eq!(
         refusal("run tw-recycle-nat --set recylce=model"),
-        "faultlab: no setting is named \"recylce\"; there are family, paws-window, recycle\n"
+        "faultlab: no setting is named \"recylce\"; did you mean recycle?\n"
     );
     assert_eq!(
         refusal("run veth-teardown-hang --set x=1"),
@@ -75,7 +78,8 @@ fn an_unknown_setting_lists_the_known() {
 }
 
 fn a_number_out_of_range_names_the_range() {
-    snapshot!("out-of-range", refusal("run keepalive-dead-peer --set time=7201"));
+    snapshot!("out-of-range", refusal("run keepalive-dead-peer --set time=30d"));
+    assert_eq!(refusal("run --set time=30d"), refusal("run keepalive-dead-peer --set time=30d"));
     snapshot!("no-number", refusal("run keepalive-dead-peer --set time=soon"));
     snapshot!("no-choice", refusal("run tw-recycle-nat --set recycle=model-3.10"));
     snapshot!("jobs", refusal("run --jobs 0"));
@@ -86,6 +90,43 @@ fn a_malformed_setting_says_what_it_should_be() {
         refusal("run tw-recycle-nat --set recycle"),
         "faultlab: --set takes KEY=VALUE, not \"recycle\"\n"
     );
+}
+
+fn values_that_take_days_are_refused_on_a_real_clock() {
+    assert_eq!(
+        refusal("run conntrack-idle-expiry --set established=5d"),
+        "faultlab: conntrack-idle-expiry with established=432000 would take 5.1 days of real time; with --kernel ID it \
+         runs in virtual time\n"
+    );
+    // A timeout that nothing waits for may be as long as the kernel's default.
+    let refused = refusal("run conntrack-idle-expiry --set keepalive-time=7200 --set established=2h");
+    assert!(refused.contains("would take 2 hours of real time"), "{refused}");
+    assert!(refusal("shell conntrack-idle-expiry --set established=5d").contains("would take 5.1 days"));
+    let refused = refusal("run conntrack-idle-expiry --kernel x --real-time --set established=5d");
+    assert!(refused.contains("without --real-time"), "{refused}");
+}
+
+fn a_setting_has_one_value() {
+    assert_eq!(
+        refusal("run keepalive-dead-peer --set time=5 --set time=1min"),
+        "faultlab: --set time is given twice, as 5 and as 60\n"
+    );
+}
+
+fn an_arm_that_cannot_run_is_refused_before_anything_runs() {
+    assert_eq!(
+        refusal("run conntrack-idle-expiry veth-teardown-hang --arm keepalive"),
+        "faultlab: veth-teardown-hang: no arm is named \"keepalive\"; there are delete-again, delete-the-peer, \
+         end-the-holder\n"
+    );
+    assert_eq!(
+        refusal("run pod-stuck-terminating --arm rtnl-stalled"),
+        "faultlab: the arm rtnl-stalled means nothing on this kernel with these settings\n"
+    );
+    for kernel in ["", " --kernel no-such-kernel"] {
+        assert!(refusal(&format!("run --arm keepalife{kernel}")).contains("did you mean keepalive?"));
+        assert!(refusal(&format!("run --set tme=5{kernel}")).contains("did you mean time?"));
+    }
 }
 
 fn an_unknown_arm_suggests_the_nearest() {

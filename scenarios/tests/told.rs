@@ -19,7 +19,10 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     why_tells_the_reason_of_a_timeout,
     why_tells_what_a_hang_waits_for,
     who_looks_on_changes_nothing,
-    what_is_not_as_expected_is_explained_unasked,
+    what_has_no_reference_is_explained_unasked,
+    a_remedy_that_is_too_slow_for_these_values_is_named,
+    a_pause_can_be_too_long_for_a_timeout_or_not,
+    an_arm_alone_runs_the_scenarios_that_have_it,
     one_arm_runs_beside_control_and_fault,
     without_its_cause_a_fault_is_not_reproduced,
     a_terminal_has_progress_on_stderr_only,
@@ -157,20 +160,68 @@ fn who_looks_on_changes_nothing() {
     }
 }
 
-fn what_is_not_as_expected_is_explained_unasked() {
+fn what_has_no_reference_is_explained_unasked() {
     needs_namespaces();
     // The keepalive probe comes after the NAT has forgotten the flow.
     let told = |options: &str| {
         let Answer { status, out, err } =
             ask(&format!("run keepalive-behind-nat --arm keepalive --set app-time=30 {options}"));
-        assert_eq!(status, Some(1), "{out}{err}");
-        assert!(out.contains("keepalive-behind-nat  reproduced, NOT as expected"), "{out}");
+        assert_eq!(status, Some(0), "{out}{err}");
+        assert!(out.contains("keepalive-behind-nat  reproduced, no reference for these values"), "{out}");
+        assert!(out.ends_with("1 outcome: 1 reproduced; no reference for these values\n"), "{out}");
         out
     };
     let explained = told("");
     let (_, why) = explained.split_once("\n  keepalive, why: nat answered data ").expect("an explanation");
     assert!(why.contains("conntrack had forgotten the flow"), "{explained}");
     assert!(!told("--no-captures").contains("why:"));
+}
+
+/// The outcome of a run with values that no reviewed outcome has, and its reason.
+fn with_values(line: &str, status: i32) -> (Value, String) {
+    let Answer { status: ended, out, err } = ask(&format!("run {line} --json"));
+    assert_eq!(ended, Some(status), "{out}{err}");
+    let outcome: Value = serde_json::from_str(&out).expect("one outcome");
+    assert_eq!((&outcome["expected"], &outcome["without_reference"]), (&(status == 0).into(), &true.into()));
+    let reason = outcome["reason"].as_str().expect("a reason").to_owned();
+    (outcome, reason)
+}
+
+fn a_remedy_that_is_too_slow_for_these_values_is_named() {
+    needs_namespaces();
+    let values = "--set established=2 --set keepalive-time=2min";
+    let (_, reason) = with_values(&format!("conntrack-idle-expiry --arm keepalive {values}"), 0);
+    assert_eq!(
+        reason,
+        "no reference for these values (established=2, keepalive-time=120): judged by difference alone; keepalive does \
+         not help with them: a keepalive of 120 s is too slow for a timeout of 2 s"
+    );
+}
+
+fn a_pause_can_be_too_long_for_a_timeout_or_not() {
+    needs_namespaces();
+    let run = |values: &str, status| {
+        with_values(&format!("conntrack-close-wait-expiry --arm close-wait-3600 {values}"), status).1
+    };
+    let reason = run("--set pause=4 --set close-wait-kube-proxy=3", 0);
+    assert!(
+        reason.ends_with(
+            "close-wait-3600 does not help with them: a pause of 4 s is longer than a timeout of 3 s"
+        ),
+        "{reason}"
+    );
+    let reason = run("--set pause=4 --set close-wait=6", 1);
+    assert!(
+        reason.ends_with("with the fault and without it: a timeout of 6 s is long enough for a pause of 4 s"),
+        "{reason}"
+    );
+}
+
+fn an_arm_alone_runs_the_scenarios_that_have_it() {
+    needs_namespaces();
+    let outcomes = json("run --arm be-liberal --json");
+    let names: Vec<_> = outcomes.iter().map(|outcome| &outcome["scenario"]).collect();
+    assert_eq!(names, ["conntrack-delayed-segment-reset", SHORT]);
 }
 
 fn one_arm_runs_beside_control_and_fault() {

@@ -51,7 +51,8 @@ pub struct Run {
     #[arg(long, requires = "pcap")]
     pcap_both_ends: bool,
     /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
-    /// over it, and what that counted or said. An outcome that is not as expected says so unasked
+    /// over it, and what that counted or said. An outcome that is not as expected, or has no reference for
+    /// its values, says so unasked
     #[arg(long)]
     why: bool,
     /// Do not look on: by default every arm's frames and conntrack's events are captured in memory, within

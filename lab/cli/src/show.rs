@@ -60,7 +60,8 @@ fn story(scenario: &Scenario, style: Style) -> String {
     part("Eras", scenario.eras.iter().map(era).collect());
     part("What cures it", style.paragraph("  ", card.cure));
     if !scenario.settings.is_empty() {
-        part("Settings (--set KEY=VALUE)", scenario.settings.iter().map(|s| setting(s, style)).collect());
+        let heading = "Settings (--set KEY=VALUE; a duration may be 90, 15min, 2h, 5d)";
+        part(heading, scenario.settings.iter().map(|s| setting(s, style)).collect());
     }
     part("Reading", card.reading.iter().map(|r| style.hanging("  ", "    ", r)).collect());
     text
@@ -70,11 +71,16 @@ fn setting(setting: &Setting, style: Style) -> String {
     let values = match setting.values {
         Values::Choice(words) => format!("one of {}", words.join(", ")),
         Values::Number(number) => {
-            let (range, Number { short, real, limit, .. }) = (number.range(), number);
-            format!("{range}: {}; {short} on this kernel's own clock, {real} in virtual time", limit.why)
+            let Number { short, real, limit, .. } = number;
+            let default = if short == real {
+                format!("{short} by default")
+            } else {
+                format!("{short} on this kernel's own clock, {real} in virtual time")
+            };
+            format!("{default}; {}: {}", number.range(), limit.why)
         }
     };
-    style.hanging(&format!("  {}: ", setting.key), "    ", &format!("{} ({values})", setting.about))
+    style.hanging(&format!("  {}: ", setting.key), "    ", &format!("{}; {values}", setting.about))
 }
 
 fn as_json(scenario: &Scenario) -> serde_json::Value {

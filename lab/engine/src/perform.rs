@@ -82,7 +82,7 @@ pub async fn perform(
                     recordings.iter_mut().flatten().for_each(arrange);
                     outcome.arms = arms;
                     judge_outcome(&mut outcome, scenario, era, options.without_cause, snapshots);
-                    if capturing.explains || !outcome.expected {
+                    if capturing.explains || !outcome.expected || outcome.without_reference {
                         explain(&mut outcome, &recordings);
                     }
                     if capturing.captures {
@@ -130,7 +130,7 @@ async fn all(
         for arm in arms {
             let run = ArmRun::set_up(scenario, env, arm, reports, options.capturing).await?;
             run.await_witness();
-            outcomes.push(play(run, on_arm).await?);
+            outcomes.push(play(run, options.machine, on_arm).await?);
         }
         return Ok(outcomes);
     }
@@ -140,19 +140,19 @@ async fn all(
     }
     // The kernel makes the witnesses of all arms wait at the same time.
     runs.iter().for_each(ArmRun::await_witness);
-    let plays = runs.into_iter().map(|run| play(run, on_arm));
+    let plays = runs.into_iter().map(|run| play(run, options.machine, on_arm));
     join_all(plays).await.into_iter().collect()
 }
 
 /// The outcome of an arm, and its recording if there was a witness.
 type Played = (ArmOutcome, Option<Recording>);
 
-async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
+async fn play(run: ArmRun<'_>, machine: Machine, on_arm: &dyn Fn(&str)) -> Result<Played> {
     let arm = run.arm().name;
     let playing = async {
         let played = tokio::select! {
             biased;
-            played = run.play() => played,
+            played = run.within(run.budget(machine), run.play()) => played,
             never = run.watch_waits() => match never {},
         };
         run.stop_wires();

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -15,13 +16,16 @@ use tokio::time::timeout;
 use super::check::Ability;
 use super::complaints::Complaints;
 use super::job::{Job, Report};
-use super::played::BUDGET;
 use super::shell::{ShellOptions, Terminal};
 use super::worker::{Request, WORD, Work};
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Outcome;
 use faultlab_net::isolation::Privilege;
 use faultlab_report::Style;
+
+/// How long a worker may take before it says how long its job may take, and longer
+/// than that.
+const SLACK: Duration = Duration::from_secs(120);
 
 /// The running kernel, ready to run scenarios.
 #[derive(Debug, Clone)]
@@ -82,8 +86,8 @@ impl Here {
     /// Runs a scenario, and reports the name of each arm that ends.
     ///
     /// # Errors
-    /// If there is no outcome: the worker could not start, died, or took longer
-    /// than two minutes.
+    /// If there is no outcome: the worker could not start, died, or took longer than
+    /// it said its job may take.
     pub async fn run(&self, job: Job, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
         match self.ask(Work::Do(job), on_arm).await? {
             Report::Outcome(outcome) => Ok(*outcome),
@@ -148,22 +152,27 @@ impl Here {
         let _ = stdin.write_all(&request).await;
         drop(stdin);
         if lasts {
-            return follow(&mut child, on_arm, &Cell::new(false)).await;
+            return follow(&mut child, on_arm, &WorkerState::default()).await;
         }
         let process = child.id();
-        let continued = Cell::new(false);
-        let mut followed = pin!(follow(&mut child, on_arm, &continued));
-        // A worker that was stopped gets a new deadline when it continues.
+        let state = WorkerState::default();
+        let mut followed = pin!(follow(&mut child, on_arm, &state));
+        let mut begun = Instant::now();
         loop {
-            if let Ok(result) = timeout(BUDGET, &mut followed).await {
+            let budget = state.may_take.get() + SLACK;
+            if let Ok(result) = timeout(budget.saturating_sub(begun.elapsed()), &mut followed).await {
                 return result;
             }
-            if !continued.take() && !process.is_some_and(is_stopped) {
-                // Dropping it kills it.
+            // A worker that was stopped gets a new deadline when it continues.
+            if state.continued.take() || process.is_some_and(is_stopped) {
+                begun = Instant::now();
+            } else if begun.elapsed() >= state.may_take.get() + SLACK {
+                // Dropping it kills it. A play that only waits gives up by itself.
                 return Err(Error::Deadline {
                     place: "worker".into(),
-                    condition: "an outcome".into(),
-                    waited: BUDGET,
+                    condition: "its outcome; it does not even give up, so a system call of its own blocks"
+                        .into(),
+                    waited: budget,
                 });
             }
         }
@@ -183,8 +192,17 @@ fn is_stopped(process: u32) -> bool {
     [process.as_str()].into_iter().chain(children.split_whitespace()).any(stopped)
 }
 
-/// Reads a worker's reports until it ends, and records whether it was stopped.
-async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cell<bool>) -> Result<Report> {
+/// What a worker reported while it went on.
+#[derive(Debug, Default)]
+struct WorkerState {
+    /// Whether it was stopped and continued.
+    continued: Cell<bool>,
+    /// How long its job may take.
+    may_take: Cell<Duration>,
+}
+
+/// Reads a worker's reports until it ends.
+async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), state: &WorkerState) -> Result<Report> {
     let mut reports = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let listen = Complaints::read(BufReader::new(child.stderr.take().expect("stderr is piped")));
     let read = async {
@@ -193,7 +211,8 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cel
             match serde_json::from_str(&line) {
                 Ok(Report::ArmEnded(arm)) => on_arm(&arm),
                 Ok(Report::ShellBegins) => {}
-                Ok(Report::Continued) => continued.set(true),
+                Ok(Report::Continued) => state.continued.set(true),
+                Ok(Report::MayTake(time)) => state.may_take.set(time),
                 Ok(report) => end = Some(report),
                 Err(error) => end = Some(Report::Failed(format!("the worker said {line:?}: {error}").into())),
             }

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -21,9 +22,10 @@ use faultlab_base::text::{Cell, Line, Lines};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::kernel_reports::KernelReports;
 use faultlab_engine::perform::{RunOptions, perform};
+use faultlab_engine::run::budget;
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
-use faultlab_model::outcome::{Machine, Outcome, Verdict};
+use faultlab_model::outcome::{Machine, Map, Outcome, Seconds, Verdict};
 use faultlab_model::scenario::{Clock, Environment};
 use faultlab_net::kernel::Kernel;
 
@@ -66,6 +68,8 @@ pub enum Report {
         /// The kernel's release.
         release: Cell,
     },
+    /// The play that begins may take this long.
+    MayTake(Duration),
     /// An arm of a scenario has ended.
     ArmEnded(Cell),
     /// An arm was played, and the shell beside it starts.
@@ -170,9 +174,7 @@ impl Job {
                     RunOptions { machine, only, without_cause: *without_cause, capturing: *capturing };
                 let outcome = match run(catalogue, scenario, &env, options, reports, site, runtime) {
                     // A guest's own memory may suffice for the next scenario.
-                    Err(error) if machine == Machine::Vm => {
-                        Outcome::without_run_in(scenario, &env, machine, Verdict::Failed, error.to_string())
-                    }
+                    Err(error) if machine == Machine::Vm => exhausted(scenario, &env, &error),
                     outcome => outcome?,
                 };
                 Report::Outcome(Box::new(outcome))
@@ -183,6 +185,17 @@ impl Job {
             }
         };
         site.report(&end)
+    }
+}
+
+/// The outcome of a scenario for which a guest had too little of a resource. Settings
+/// and time are what the host expects of an answer.
+fn exhausted(scenario: &Scenario, env: &Environment, error: &Error) -> Outcome {
+    let virtual_time = (env.clock == Clock::Virtual).then_some(0.0);
+    Outcome {
+        settings: Map(env.settings.clone().into_iter().collect()),
+        seconds: Seconds { wall: 0.0, virtual_time, wire: None },
+        ..Outcome::without_run_in(scenario, env, Machine::Vm, Verdict::Failed, error.to_string())
     }
 }
 
@@ -211,6 +224,9 @@ fn run(
         let _ = site.report(&Report::Continued);
     };
     let stops = Stops::default();
+    if options.machine == Machine::Here {
+        site.report(&Report::MayTake(longest(scenario, env, options)))?;
+    }
     loop {
         let play = perform(scenario, env, options, reports, catalogue.snapshots, &on_arm);
         let watched = async {
@@ -226,6 +242,13 @@ fn run(
             return Ok(outcome);
         }
     }
+}
+
+/// How long a run may take.
+fn longest(scenario: &Scenario, env: &Environment, options: RunOptions<'_>) -> Duration {
+    let budget = budget((scenario.lasts)(env), env.clock, options.machine);
+    let arms = if (scenario.sequential)(env) { scenario.arms_on(env, options.only).len() } else { 1 };
+    budget.saturating_mul(u32::try_from(arms).unwrap_or(u32::MAX))
 }
 
 /// Plays an arm, and starts a shell beside its network. Returns the shell's exit
@@ -271,4 +294,62 @@ async fn sit(
     let left = shell::beside(played, streams, options, site.confines()).await;
     site.shell_left()?;
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use faultlab_model::scenario::{Arms, Card, Setting};
+    use faultlab_net::topology::Topology;
+
+    use super::*;
+    use crate::protocol::REPORT;
+    use crate::protocol::frame::Frame;
+    use crate::vm::answers::{Answer, Answers};
+
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+        let card = Card {
+            name: "many-flows",
+            title: "",
+            family: "",
+            saw: "",
+            cause: "",
+            function: "",
+            cure: "",
+            reading: &[],
+        };
+        let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
+        let scenario = Scenario::new(card, ("row", "cell"), arms, async |_, _| Ok(()));
+        Catalogue::new(vec![scenario.settings([Setting::seconds("silence", "", 4, 400)])], |_| None)
+    });
+
+    #[test]
+    fn a_guest_that_has_too_little_of_a_resource_is_believed() {
+        let job = Job::Run {
+            scenario: "many-flows".to_owned(),
+            only: vec![],
+            set: BTreeMap::from([("silence".to_owned(), "9".to_owned())]),
+            without_cause: false,
+            capturing: None,
+        };
+        let Job::Run { set, .. } = &job else { unreachable!("it runs") };
+        let scenario = CATALOGUE.find("many-flows").unwrap();
+        let env = Environment::new(scenario, Kernel::running(), Clock::Virtual, set);
+        let error = Error::Exhausted("office: accept: too many open files".to_owned());
+        let outcome = exhausted(scenario, &env, &error);
+        let release = env.kernel.release.clone();
+        let mut answers = Answers::new(&CATALOGUE, &[job], &release, Clock::Virtual).unwrap();
+        for report in [Report::Booted { release }, Report::Outcome(Box::new(outcome))] {
+            let answer = answers.take(&Frame::new(REPORT, serde_json::to_vec(&report).unwrap()));
+            match answer.unwrap() {
+                Answer::Booted => {}
+                Answer::Outcome(outcome) => {
+                    assert_eq!(outcome.verdict, Verdict::Failed);
+                    assert_eq!(outcome.reason.as_deref(), Some("office: accept: too many open files"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -1,18 +1,13 @@
 //! An arm that is played for a shell. It may go on while its fault lasts.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
-use tokio::time::timeout;
-
-use faultlab_base::error::{Error, Result};
+use faultlab_base::error::Result;
 use faultlab_engine::evidence::kernel_reports::KernelReports;
 use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
+use faultlab_model::outcome::Machine;
 use faultlab_model::scenario::Environment;
-
-/// How long a scenario, or one of its arms, may take.
-pub(super) const BUDGET: Duration = Duration::from_secs(120);
 
 /// An arm that was played, or whose play goes on while its fault lasts.
 pub(super) struct Played<'s> {
@@ -45,7 +40,7 @@ impl<'s> Played<'s> {
                 () = run.is_held() => Ok(true),
             }
         };
-        let stays = within_budget(run, stays).await?;
+        let stays = run.within(run.budget(Machine::Here), stays).await?;
         Ok(Self { scenario, run, rest: stays.then_some(play) })
     }
 
@@ -60,15 +55,5 @@ impl<'s> Played<'s> {
 
 /// Plays an arm once more.
 pub(super) async fn play(run: &ArmRun<'_>) -> Result<()> {
-    within_budget(run, run.play()).await
-}
-
-async fn within_budget<T>(run: &ArmRun<'_>, played: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(BUDGET, played).await.unwrap_or_else(|_| {
-        Err(Error::Deadline {
-            place: run.arm().name.into(),
-            condition: "the arm to be played".into(),
-            waited: BUDGET,
-        })
-    })
+    run.within(run.budget(Machine::Here), run.play()).await
 }

@@ -106,8 +106,8 @@ pub struct ArmOutcome {
     pub because: Vec<Line>,
     /// The contents of the kernel's own tables, by host.
     pub evidence: Map<Vec<Line>>,
-    /// Why it differs from the control, if that was requested or the outcome is
-    /// unexpected: the reason first, then its evidence.
+    /// Why it differs from the control, if that was requested, or the outcome is
+    /// unexpected or has no reference: the reason first, then its evidence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<Line>,
     /// What its capture lacks, if anything: some frames, or all.

@@ -138,17 +138,26 @@ impl fmt::Display for Act {
     }
 }
 
+impl Probe {
+    /// What it does, a clause.
+    #[must_use]
+    pub fn tries(&self) -> String {
+        let Self { host, act, remote, .. } = self;
+        match act {
+            Act::Connects | Act::Speaks => format!("{host} {act} to {remote}"),
+            Act::Asks => format!("{host} {act} {remote}"),
+            Act::Waits => format!("{host} {act} for {remote} on this connection"),
+        }
+    }
+}
+
 impl fmt::Display for Probe {
     /// The whole note, as a sentence.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, act, remote, .. } = self;
-        match act {
-            Act::Connects | Act::Speaks => write!(f, "{host} {act} to {remote}")?,
-            Act::Asks => write!(f, "{host} {act} {remote}")?,
-            Act::Waits => {
-                let (seconds, rest) = (self.at.as_secs(), self.at.subsec_millis());
-                write!(f, "{host} {act} for {remote} on this connection, from {seconds}.{rest:03} s on")?;
-            }
+        f.write_str(&self.tries())?;
+        if self.act == Act::Waits {
+            let (seconds, rest) = (self.at.as_secs(), self.at.subsec_millis());
+            write!(f, ", from {seconds}.{rest:03} s on")?;
         }
         let met = self.met.as_deref().unwrap_or("nobody stayed to see");
         write!(f, ", and meets: {met}")

@@ -1,6 +1,7 @@
 //! A running arm as the engine sees it: the stage that its play receives, and
 //! everything that is hidden from the play.
 
+mod budget;
 mod end;
 
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+pub use self::budget::budget;
 use crate::evidence::counters::Counters;
 use crate::evidence::kernel_reports::KernelReports;
 use crate::evidence::sockets::{destroy, sockets};
@@ -33,6 +35,8 @@ const ORPHANED: Duration = Duration::from_secs(90);
 pub struct ArmRun<'a> {
     stage: Stage<'a>,
     scripted: &'a ScriptedArm,
+    /// How long its play waits because of the settings.
+    lasts: Duration,
 }
 
 impl<'a> ArmRun<'a> {
@@ -63,7 +67,7 @@ impl<'a> ArmRun<'a> {
             witness,
             session: None,
         };
-        Ok(Self { stage, scripted })
+        Ok(Self { stage, scripted, lasts: (fault.lasts)(env) })
     }
 
     /// The arm.

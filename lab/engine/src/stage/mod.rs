@@ -28,8 +28,8 @@ use session::ShellSession;
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What an outcome includes of the captures. If its arms are captured, an unexpected
-/// outcome is always explained.
+/// What an outcome includes of the captures. If its arms are captured, an outcome that is
+/// unexpected or has no reference is always explained.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct CaptureOptions {
     /// Whether the outcome includes the frames.

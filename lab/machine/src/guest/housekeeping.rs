@@ -26,6 +26,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use faultlab_base::error::{Error, Result};
@@ -362,6 +363,19 @@ pub fn power_off() -> Result<std::convert::Infallible> {
         libc::reboot(libc::LINUX_REBOOT_CMD_RESTART)
     };
     Err(Error::kernel(INIT, "reboot", io::Error::last_os_error()))
+}
+
+/// fs/file.c: sysctl_nr_open, the most that even root may set.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// Lets this process have as many descriptors as the kernel allows: a flow takes two
+/// sockets, and init begins with a limit of 1024.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn raise_open_files() -> Result<()> {
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+        .map_err(|e| Error::kernel("init", "raise the limit of open files", e))
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     let modules = read(MODULE_LIST)?;
     housekeeping::load_modules(modules.lines().map(|name| Path::new(MODULES).join(name)))?;
     housekeeping::quiet()?;
+    housekeeping::raise_open_files()?;
     priority::go_first()?;
     // Nothing else runs on this kernel, so its global settings are the lab's.
     sysctl::own_the_kernel();

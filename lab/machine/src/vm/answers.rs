@@ -125,6 +125,7 @@ impl Answers {
             | Report::Abilities(_)
             | Report::ShellBegins
             | Report::Left(_)
+            | Report::MayTake(_)
             | Report::Continued => refused(format!("it reported {what}, and was asked for {}", next.name())),
         }
     }
@@ -170,6 +171,7 @@ pub(super) fn name(report: &Report) -> String {
         Report::Left(status) => format!("the end of a shell with status {status}"),
         Report::Missing { what, .. } => format!("that {:?} is missing", short(what, QUOTED)),
         Report::Failed(why) | Report::Exhausted(why) => format!("the failure {:?}", short(why, QUOTED)),
+        Report::MayTake(_) => "how long it may take".to_owned(),
         Report::Continued => "that it was stopped and goes on".to_owned(),
     }
 }

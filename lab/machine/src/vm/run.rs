@@ -217,6 +217,7 @@ impl Vm {
                 | Report::Left(_)
                 | Report::Outcome(_)
                 | Report::Abilities(_)
+                | Report::MayTake(_)
                 | Report::Continued => {
                     let what = answers::name(&report);
                     return Err(Error::Lab(format!("it reported {what}, and was asked for a shell")));

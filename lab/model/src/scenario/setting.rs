@@ -175,7 +175,7 @@ impl Number {
         }
     }
 
-    /// The range, as a noun phrase: `a number of seconds from 1 to 2147483 (24.9 days)`.
+    /// The range: `from 1 to 2147483 seconds (24.9 days)`.
     #[must_use]
     pub fn range(&self) -> String {
         let Self { unit, least, limit: Limit { most, .. }, .. } = self;
@@ -183,7 +183,7 @@ impl Number {
             words if *unit == SECONDS && *most >= 120 => format!(" ({words})"),
             _ => String::new(),
         };
-        format!("a number of {unit} from {least} to {most}{in_words}")
+        format!("from {least} to {most} {unit}{in_words}")
     }
 }
 
@@ -202,19 +202,19 @@ mod tests {
         }
         assert_eq!(
             TIMEOUT.parse("30d").unwrap_err(),
-            "timeout is a number of seconds from 1 to 2147483 (24.9 days), not \"30d\": the kernel keeps it as \
+            "timeout is from 1 to 2147483 seconds (24.9 days), not \"30d\": the kernel keeps it as \
              jiffies in an int, up to 1000 of them a second"
         );
         assert_eq!(
             TIMEOUT.parse("soon").unwrap_err(),
-            "timeout is a number of seconds from 1 to 2147483 (24.9 days), as 90, 15min, 2h or 5d, not \"soon\""
+            "timeout is from 1 to 2147483 seconds (24.9 days), as 90, 15min, 2h or 5d, not \"soon\""
         );
         assert!(TIMEOUT.parse("0").is_err());
         let probes = Setting::number("probes", "", "probes", Limit::BYTE, [3, 9]);
         assert_eq!(probes.parse("255"), Ok("255".to_owned()));
         assert_eq!(
             probes.parse("256").unwrap_err(),
-            "probes is a number of probes from 1 to 255, not \"256\": the kernel keeps it in a byte"
+            "probes is from 1 to 255 probes, not \"256\": the kernel keeps it in a byte"
         );
         assert!(probes.parse("5d").is_err());
     }

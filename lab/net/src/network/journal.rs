@@ -114,6 +114,12 @@ impl Journal {
         }
     }
 
+    /// The probe that began last and has no result, if there is one.
+    pub fn running(&self) -> Option<Probe> {
+        let probes = self.probes.borrow();
+        probes.iter().rev().find(|probe| probe.met.is_none()).cloned()
+    }
+
     /// The records, with their times relative to `begun` on the kernel's clock.
     pub fn since(&self, begun: Duration) -> Vec<Probe> {
         let counted = |probe: &Probe| Probe { at: probe.at.saturating_sub(begun), ..probe.clone() };

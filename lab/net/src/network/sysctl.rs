@@ -8,12 +8,15 @@
 //! are refused: nothing global is ever written, except by the init of a guest,
 //! whose kernel is the lab's ([`set_kernel_wide`]).
 
+mod absent;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::absent::{absent, absent_kernel_wide};
 use crate::namespace::Namespace;
 use crate::topology::Sysctl;
 use faultlab_base::error::{Error, Result};
@@ -65,8 +68,8 @@ impl Drop for KernelSysctl {
 /// is dropped. Only in the init of a guest, and outside of [`Namespace::enter`].
 ///
 /// # Errors
-/// [`Error::Lab`] if this process does not own the kernel; [`Error::Missing`] if
-/// there is no such key; EINVAL if the kernel refuses the value, or a different
+/// [`Error::Lab`] if this process does not own the kernel; if there is no such key,
+/// [`Error::Missing`], or [`Error::Lab`] as for [`set`]; EINVAL if the kernel refuses the value, or a different
 /// value is read back.
 pub fn set_kernel_wide(key: &str, value: &str) -> Result<KernelSysctl> {
     const PLACE: &str = "the kernel";
@@ -76,7 +79,10 @@ pub fn set_kernel_wide(key: &str, value: &str) -> Result<KernelSysctl> {
     }
     let failed = |source| Error::kernel(PLACE, format!("write {key} = {value}"), source);
     let read = || fs::read_to_string(&path).map(|text| words(&text));
-    let before = read().map_err(|source| not_opened(PLACE, key, "read", source))?;
+    let before = read().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => absent_kernel_wide(PLACE, key, &path),
+        _ => Error::kernel(PLACE, format!("read {key}"), source),
+    })?;
     fs::write(&path, value).map_err(failed)?;
     let guard = KernelSysctl { path: path.clone(), before };
     let kept = read().map_err(failed)?;
@@ -93,8 +99,9 @@ pub fn set_kernel_wide(key: &str, value: &str) -> Result<KernelSysctl> {
 /// not matter. A write-only file (`net.ipv4.route.flush`) is not read back.
 ///
 /// # Errors
-/// [`Error::Missing`] if the namespace has no such key; [`Error::Lab`] if the key
-/// is not namespaced; EINVAL if the kernel refuses the value, EACCES or EPERM if
+/// [`Error::Missing`] if the namespace has neither the key nor others of its feature;
+/// [`Error::Lab`] if it has others, so that the key is wrong or needs
+/// [`set_where_known`], or if the key is not namespaced; EINVAL if the kernel refuses the value, EACCES or EPERM if
 /// it may not be written here. Also if a different value is read back, because
 /// the kernel clamped, rounded or truncated it.
 pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
@@ -108,11 +115,10 @@ pub fn set(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     {
         return written.map_err(failed);
     }
+    let open = || OpenOptions::new().write(true).open(&path);
+    let file = namespace.enter(open).map_err(|e| not_opened(namespace, key, &path, "write", e));
+    let mut file = file?;
     namespace.enter(|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .map_err(|e| not_opened(namespace.name(), key, "write", e))?;
         // One write(): a second one would be a second value. A short write shows
         // up in the value that is read back.
         match file.write(value.as_bytes()) {
@@ -160,19 +166,20 @@ pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => elsewhere.push((pin, path, e)),
                 Err(_) if already() => {}
-                Err(e) => return Err((pin, e)),
+                Err(e) => return Err((pin, path, e)),
             }
         }
         Ok(())
     });
-    let refused =
-        |(pin, source): (&Sysctl, io::Error)| not_opened(namespace.name(), &pin.key, "write", source);
+    let refused = |(pin, path, source): (&Sysctl, &PathBuf, io::Error)| {
+        not_opened(namespace, &pin.key, path, "write", source)
+    };
     written.map_err(refused)?;
     for (pin, path, source) in elsewhere {
         match write_global(path, &pin.value) {
-            Some(written) => written.map_err(|e| refused((pin, e)))?,
+            Some(written) => written.map_err(|e| refused((pin, path, e)))?,
             None if pin.optional => {}
-            None => return Err(refused((pin, source))),
+            None => return Err(refused((pin, path, source))),
         }
     }
     Ok(())
@@ -183,6 +190,10 @@ pub fn pin(namespace: &Namespace, pins: &[Sysctl]) -> Result<()> {
 /// # Errors
 /// As [`set`], except for a missing key.
 pub fn set_where_known(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
+    let is_global = || OWN_KERNEL.load(Ordering::Relaxed) && path_of(key).is_ok_and(|path| path.exists());
+    if !exists(namespace, key)? && !is_global() {
+        return Ok(());
+    }
     match set(namespace, key, value) {
         Err(Error::Missing(_)) => Ok(()),
         done => done,
@@ -192,14 +203,14 @@ pub fn set_where_known(namespace: &Namespace, key: &str, value: &str) -> Result<
 /// Reads the value, with a single space between its words.
 ///
 /// # Errors
-/// [`Error::Missing`] if the namespace has no such key; [`Error::Lab`] for a key
-/// outside `net.`; if the file may not be read.
+/// As for [`set`] if the namespace has no such key; [`Error::Lab`] for a key outside
+/// `net.`; if the file may not be read.
 pub fn get(namespace: &Namespace, key: &str) -> Result<String> {
     let path = path_of(key)?;
     namespace
-        .enter(|| fs::read_to_string(path))
+        .enter(|| fs::read_to_string(&path))
         .map(|text| words(&text))
-        .map_err(|source| not_opened(namespace.name(), key, "read", source))
+        .map_err(|source| not_opened(namespace, key, &path, "read", source))
 }
 
 /// Whether the namespace has such a key.
@@ -218,11 +229,11 @@ fn whole(key: &str) -> Error {
     Error::Lab(format!("{key} belongs to the whole kernel; it is never written from a namespace"))
 }
 
-fn not_opened(place: &str, key: &str, tried: &str, source: io::Error) -> Error {
+fn not_opened(namespace: &Namespace, key: &str, path: &Path, tried: &str, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::NotFound {
-        return Error::missing(key, format!("{place} has no such sysctl on this kernel"));
+        return absent(namespace, key, path);
     }
-    Error::kernel(place, format!("{tried} {key}"), source)
+    Error::kernel(namespace.name(), format!("{tried} {key}"), source)
 }
 
 /// The file under /proc/sys of a key under `net.`.
