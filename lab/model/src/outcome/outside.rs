@@ -118,8 +118,8 @@ fn clean_list(list: &mut Vec<String>) {
 }
 
 fn clean_capture(capture: &mut Capture) {
-    let Capture { ends, frames, until, lost: _, tracked, events_cut: _, probes } = capture;
-    *until = (*until).min(limits::TIME);
+    let Capture { ends, frames, until, last_observation, lost: _, tracked, events_cut: _, probes } = capture;
+    [until].into_iter().chain(last_observation).for_each(|at| *at = (*at).min(limits::TIME));
     let count = ends.len();
     for End { host, interface, addresses: _, peer } in ends {
         [host, interface].into_iter().for_each(clean_cell);
