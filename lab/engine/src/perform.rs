@@ -173,20 +173,33 @@ async fn play(run: ArmRun<'_>, on_arm: &dyn Fn(&str)) -> Result<Played> {
     ended
 }
 
-/// Explains the arms by their differences from the control, and an unhealthy control
-/// by its own recording.
+/// Explains the arms that differ from the control, and an unhealthy control by its own
+/// recording. An arm with the control's cells has nothing to explain, whatever its
+/// counters say.
 fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
+    let healthy = outcome.arms.iter().find(|arm| arm.kind == ArmKind::Control).cloned();
     let control = outcome.arms.iter().zip(recordings).find(|(arm, _)| arm.kind == ArmKind::Control);
     let control = control.and_then(|(_, recording)| recording.as_ref());
     let reasons_of_control = control.map(|recording| Reasons::of(recording, None));
     for (arm, recording) in outcome.arms.iter_mut().zip(recordings) {
         let Some(recording) = recording else { continue };
         if arm.kind != ArmKind::Control {
+            if healthy.as_ref().is_some_and(|control| has_the_cells_of(control, arm)) {
+                continue;
+            }
             arm.why = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
         } else if !outcome.control_is_healthy {
             arm.why = reasons_of_control.iter().flat_map(|reasons| reasons.beside(None)).collect();
         }
     }
+}
+
+/// Whether the cells of an arm are those of the control, in whatever order.
+fn has_the_cells_of(control: &ArmOutcome, arm: &ArmOutcome) -> bool {
+    let same = |one: &Map<String>, other: &Map<String>| {
+        one.0.len() == other.0.len() && one.0.iter().all(|(row, cell)| other.get(row) == Some(cell))
+    };
+    same(&control.observations, &arm.observations) && same(&control.unobserved, &arm.unobserved)
 }
 
 /// Judges the played arms in this era: sets the outcome's verdict, which is by
@@ -275,6 +288,24 @@ mod tests {
         // Without a difference nothing was reproduced, whatever was reviewed.
         let (judged, expected, _) = verdict("open", false, none);
         assert_eq!((judged, expected), (Verdict::Failed, false));
+    }
+
+    #[test]
+    fn an_arm_with_the_cells_of_the_control_has_nothing_to_explain() {
+        use faultlab_model::recording::HostRecording;
+
+        let recording = |by| {
+            let counted = vec![("PAWSEstab".to_owned(), by)];
+            let server = HostRecording { name: "server".into(), counted, ..HostRecording::default() };
+            Some(Recording { hosts: vec![server], ..Recording::default() })
+        };
+        let recordings = [recording(0), recording(1)];
+        let why = |fault: &str| {
+            let mut outcome = made::outcome("6.1", Verdict::Immune, fault, true);
+            explain(&mut outcome, &recordings);
+            outcome.arms[1].why.len()
+        };
+        assert_eq!([why("open"), why("reset")], [0, 1]);
     }
 
     #[test]
