@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::fold::{AFTER, BEFORE, HEAD, SINCE, TAIL};
 use super::*;
 use faultlab_explain::hops::made;
 use faultlab_explain::remarks::remarks;
@@ -56,7 +57,7 @@ fn incident() -> Capture {
         crossing(2, Some(2), Some(3), OUTSIDE, Flags::SYN, 1000),
         // A silence, and a segment that the NAT drops.
         crossing(9000, Some(0), Some(1), INSIDE, Flags::PSH | Flags::ACK, 1001),
-        // One segment is lost on the wire, one is made by it.
+        // One segment is lost on the link, one is made by the wire.
         crossing(9100, Some(0), None, INSIDE, Flags::FIN_ACK, 1006),
         crossing(9200, None, Some(3), OUTSIDE, Flags::RST, 1006),
     ];
@@ -73,7 +74,7 @@ fn what_became_of_a_packet_is_drawn() {
 #[test]
 fn what_was_not_seen_is_not_called_lost() {
     let text = Ladder::of(&Capture { lost: 9, ..incident() }).text();
-    assert!(!text.contains("lost on the wire") && !text.contains("dropped by"), "{text}");
+    assert!(!text.contains("lost on the link") && !text.contains("dropped by"), "{text}");
     assert!(text.contains("9 more frames were not kept"), "{text}");
 }
 
@@ -137,13 +138,60 @@ fn the_probes_packets_are_marked() {
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
 
+fn between(packets: usize) -> Row {
+    Row::Folded(Folded { packets, place: Place::Between })
+}
+
+/// A hundred connections of two segments from one port, a second apart. The answers to
+/// these are resets.
+fn probed(failing: std::ops::Range<u32>) -> Capture {
+    let frames = (0..100).flat_map(|n: u32| {
+        let (at, seq) = (u64::from(n) * 1000, n * 1000);
+        let answer = if failing.contains(&n) { Flags::RST } else { Flags::SYN_ACK };
+        [
+            crossing(at, Some(2), Some(3), OUTSIDE, Flags::SYN, seq),
+            crossing(at + 2, Some(3), Some(2), [OUTSIDE[1], OUTSIDE[0]], answer, seq),
+        ]
+    });
+    let frames = frames.flatten().collect();
+    Capture { ends: ends(&NAT), frames, until: Duration::from_secs(200), ..Capture::default() }
+}
+
+#[test]
+fn a_ladder_is_centred_on_the_first_difference_from_the_control() {
+    let control = probed(0..0);
+    let flows = Flows::of(&control);
+    let ladder = Ladder::beside(&probed(60..100), &flows);
+    let text = ladder.text();
+    assert_eq!(ladder.differs, Some(Duration::from_millis(60_002)), "{text}");
+    let folded: Vec<_> = text.lines().filter(|line| line.contains(" more packets")).map(str::trim).collect();
+    assert_eq!(folded, ["...  109 more packets before", "...  51 more packets after"], "{text}");
+    assert!(text.contains("the first difference from the control\n"), "{text}");
+    assert!(ladder.summary().contains("; the first difference from the control is at 60.002 s"), "{text}");
+    // The addresses are noted where they are first drawn.
+    let noted: Vec<_> = text.lines().enumerate().filter(|(_, line)| line.contains(" > ")).collect();
+    assert_eq!(noted.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [3, 5], "{text}");
+    let svg = ladder.svg("a");
+    for words in ["... 109 more packets before", "... 51 more packets after", "the first difference"] {
+        assert!(svg.contains(words), "{words}: {svg}");
+    }
+    // Nothing is left out before an early difference.
+    let ladder = Ladder::beside(&probed(0..100), &flows);
+    assert_eq!(ladder.rows.len(), BEFORE + SINCE + 1, "{}", ladder.text());
+    assert!(matches!(ladder.rows[0], Row::Arrow(_)));
+    // Without a difference there is no centre.
+    let same = Ladder::beside(&control, &flows);
+    assert_eq!((same.differs, &same.rows), (None, &Ladder::of(&control).rows));
+    assert!(matches!(same.rows[HEAD], Row::Folded(Folded { place: Place::Between, .. })));
+}
+
 #[test]
 fn a_long_story_is_folded_in_the_middle() {
     let frames =
         || (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames().collect(), ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
-    assert_eq!(ladder.rows[HEAD], Row::Folded(60));
+    assert_eq!(ladder.rows[HEAD], between(60));
     assert!(ladder.summary().starts_with("100 packets between nat, server"));
 
     // A probe that the outcome reports is drawn.
@@ -152,7 +200,7 @@ fn a_long_story_is_folded_in_the_middle() {
     let frames = frames().chain(syn).collect();
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames, probes, ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + 1 + AFTER + 1 + TAIL);
-    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&Row::Folded(28), &Row::Folded(27)]);
+    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&between(28), &between(27)]);
     assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text());
     assert!(ladder.summary().starts_with("101 packets between nat, server"));
 }

@@ -21,10 +21,7 @@ impl Ladder {
         for row in &self.rows {
             match row {
                 Row::Arrow(arrow) => page.arrow(arrow, &mut lines),
-                Row::Silence(time) => {
-                    lines.push(format!("{:>9}  {} s of silence", "...", time.as_secs()));
-                }
-                Row::Folded(count) => lines.push(format!("{:>9}  {count} more packets", "...")),
+                Row::Silence(_) | Row::Folded(_) => lines.push(format!("{:>9}  {}", "...", row.words())),
             }
         }
         lines.extend(textwrap::wrap(&self.summary(), WIDTH).into_iter().map(Into::into));
