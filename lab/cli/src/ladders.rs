@@ -39,7 +39,7 @@ pub(super) fn text(outcome: &Outcome, drawn: &ByArm, options: &Options, style: S
         text.push('\n');
         text.push_str(&style.paragraph("", &arm.change));
         text.push('\n');
-        text.push_str(&ladder.text());
+        text.push_str(&ladder.text(style.width));
         text.push('\n');
     }
     text

@@ -30,8 +30,11 @@ pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, centre: Option<usize>) -> Vec
     let is_told = |row: &Row| matches!(row, Row::Arrow(arrow) if arrow.told);
     let told = rows.iter().enumerate().filter(|(at, (row, _))| !is_in_part(*at) && is_told(row));
     let told: Vec<_> = told.map(|(at, _)| at).take(PROBES).collect();
-    let is_drawn =
+    let is_chosen =
         |at: usize| is_in_part(at) || told.iter().any(|probe| (*probe..probe + AFTER).contains(&at));
+    // A single row takes no more room than the row that would stand for it.
+    let is_alone = |at: usize| (at == 0 || is_chosen(at - 1)) && (at + 1 == count || is_chosen(at + 1));
+    let is_drawn = |at: usize| is_chosen(at) || is_alone(at);
     let mut kept: Vec<(Row, Option<T>)> = vec![];
     for (at, row) in rows.into_iter().enumerate() {
         let packets = usize::from(matches!(row.0, Row::Arrow(_)));

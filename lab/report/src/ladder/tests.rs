@@ -66,14 +66,33 @@ fn incident() -> Capture {
 
 #[test]
 fn what_became_of_a_packet_is_drawn() {
-    let text = Ladder::of(&incident()).text();
+    let text = Ladder::of(&incident()).text(80);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     insta::assert_snapshot!(text);
 }
 
 #[test]
+fn a_wide_page_is_used_and_a_narrow_one_is_not_too_narrow() {
+    let [narrow, page, wide] = [60, 80, 160].map(|width| Ladder::of(&incident()).text(width));
+    assert_eq!(narrow, page);
+    // The columns are where they were, and no label and no sentence is wrapped.
+    assert_eq!(wide.lines().count() + 1, page.lines().count(), "{wide}");
+    assert_eq!(wide.lines().next(), page.lines().next());
+    assert!(wide.lines().all(|line| line.chars().count() <= 160), "{wide}");
+    // More hosts have more room.
+    let hosts =
+        ["a b 10.0.0.1", "b a 10.0.0.2", "b c 10.0.1.1", "c b 10.0.1.2", "c d 10.0.2.1", "d c 10.0.2.2"];
+    let path = ["10.0.0.1:9", "10.0.2.2:80"];
+    let hop = |n: usize| crossing(n as u64, Some(2 * n), Some(2 * n + 1), path, Flags::SYN, 7);
+    let frames = (0..3).flat_map(hop).collect();
+    let ladder = Ladder::of(&Capture { ends: ends(&hosts), frames, ..Capture::default() });
+    let [page, wide] = [80, 160].map(|width| ladder.text(width));
+    assert!(page.contains("│────────>│") && wide.contains("│────────────>│"), "{page}{wide}");
+}
+
+#[test]
 fn what_was_not_seen_is_not_called_lost() {
-    let text = Ladder::of(&Capture { lost: 9, ..incident() }).text();
+    let text = Ladder::of(&Capture { lost: 9, ..incident() }).text(80);
     assert!(!text.contains("lost on the link") && !text.contains("dropped by"), "{text}");
     assert!(text.contains("9 more frames were not kept"), "{text}");
 }
@@ -131,7 +150,7 @@ fn the_probes_packets_are_marked() {
     4: probe: server waits for 192.0.2.1:41000 on this connection, from 1.000 s on, and meets: no answer
     5: probe "the first words": client speaks to 192.0.2.2:80, and meets: no answer
     "#);
-    let text = Ladder::of(&capture).text();
+    let text = Ladder::of(&capture).text(80);
     let marked: Vec<_> =
         text.lines().filter_map(|line| line.split_once("probe: ")).map(|(_, it)| it).collect();
     assert_eq!(marked, ["client connects", "server waits", "the first words"], "{text}");
@@ -162,7 +181,7 @@ fn a_ladder_is_centred_on_the_first_difference_from_the_control() {
     let control = probed(0..0);
     let flows = Flows::of(&control);
     let ladder = Ladder::beside(&probed(60..100), &flows);
-    let text = ladder.text();
+    let text = ladder.text(80);
     assert_eq!(ladder.differs, Some(Duration::from_millis(60_002)), "{text}");
     let folded: Vec<_> = text.lines().filter(|line| line.contains(" more packets")).map(str::trim).collect();
     assert_eq!(folded, ["...  109 more packets before", "...  51 more packets after"], "{text}");
@@ -177,7 +196,7 @@ fn a_ladder_is_centred_on_the_first_difference_from_the_control() {
     }
     // Nothing is left out before an early difference.
     let ladder = Ladder::beside(&probed(0..100), &flows);
-    assert_eq!(ladder.rows.len(), BEFORE + SINCE + 1, "{}", ladder.text());
+    assert_eq!(ladder.rows.len(), BEFORE + SINCE + 1, "{}", ladder.text(80));
     assert!(matches!(ladder.rows[0], Row::Arrow(_)));
     // Without a difference there is no centre.
     let same = Ladder::beside(&control, &flows);
@@ -201,8 +220,20 @@ fn a_long_story_is_folded_in_the_middle() {
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames, probes, ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + 1 + AFTER + 1 + TAIL);
     assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&between(28), &between(27)]);
-    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text());
+    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text(80));
     assert!(ladder.summary().starts_with("101 packets between nat, server"));
+}
+
+#[test]
+fn a_row_is_not_left_out_alone() {
+    // Twelve rows are drawn before the difference: one row is left before them if the
+    // difference is the fourteenth.
+    for failing in 5..9 {
+        let control = probed(0..0);
+        let ladder = Ladder::beside(&probed(failing..100), &Flows::of(&control));
+        let alone = |row: &Row| matches!(row, Row::Folded(Folded { packets: 1, .. }));
+        assert!(!ladder.rows.iter().any(alone), "{}", ladder.text(80));
+    }
 }
 
 #[test]
@@ -232,7 +263,7 @@ proptest! {
         }));
         capture.ends.truncate(hosts);
         let ladder = Ladder::of(&capture);
-        prop_assert!(ladder.text().lines().all(|line| line.chars().count() <= 80));
+        prop_assert!(ladder.text(80).lines().all(|line| line.chars().count() <= 80));
         let _ = ladder.svg("b");
     }
 }
