@@ -134,7 +134,7 @@ fn a_masqueraded_connection_is_seen_by_all() {
         );
         assert_eq!(probed(&capture, &all).len(), 1);
         // Long lines are folded, next to the columns of the hosts.
-        let ladder = Ladder::of(&capture).text().replace('│', " ");
+        let ladder = Ladder::of(&capture).text(80).replace('│', " ");
         let ladder = ladder.split_whitespace().collect::<Vec<_>>().join(" ");
         for words in [format!("{own} > {service}"), format!("{seen} > {service}"), "SYN".to_owned()] {
             assert!(ladder.contains(&words), "{words} is not in\n{ladder}");

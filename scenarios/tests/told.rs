@@ -74,7 +74,8 @@ fn a_ladder_fits_a_terminal() {
     }
     let drawn = || out.lines().filter(|line| line.contains('│'));
     assert!(drawn().any(|line| line.contains("SYN ACK seq 0 ack 1")), "{out}");
-    assert!(drawn().all(|line| line.chars().count() <= 80), "{out}");
+    // A pipe is a page of 100 columns.
+    assert!(drawn().all(|line| line.chars().count() <= 100), "{out}");
     assert!(refusal(&format!("run {SHORT} --ladder --json")).contains("cannot be used with"));
 }
 
@@ -114,12 +115,13 @@ fn told(line: &str) -> String {
 fn why_tells_the_reason_of_a_reset() {
     let told = told(&format!("run {SHORT} --why"));
     assert!(told.contains("fault, why: client answered data 10.0.2.2:9000 > 10.0.1.2:"), "{told}");
-    // Users who may read the kernel's drop reasons get them, also for remedies.
+    // Users who may read the kernel's drop reasons get them.
     let drops = json("doctor --json").iter().any(|a| a["need"] == "drop reasons" && a["missing"].is_null());
     let said = if drops { " (client dropped it: NO_SOCKET in tcp_v4_rcv)" } else { "" };
     let wanted = format!("with a RST{said}: its connection is with 10.96.0.1:80; node did not");
     assert!(told.contains(&wanted), "{told}");
-    assert_eq!(told.contains("be-liberal, why: client dropped 1 packet: "), drops, "{told}");
+    // A remedy with the cells of the control needs no explanation.
+    assert!(!told.contains("be-liberal, why:"), "{told}");
     // The wording differs between kernels: "the upper bound", "upper bound 17".
     assert!(told.contains("to its conntrack it was INVALID: SEQ is over "), "{told}");
     assert!(!told.contains("control, why:"), "{told}");
@@ -129,7 +131,7 @@ fn why_tells_the_reason_of_a_timeout() {
     let told = told("run time-wait-port-reuse --arm rst-dropped --why");
     let (_, told) = told.split_once("rst-dropped, why: SYN ").expect("an explanation");
     assert!(told.contains(" was answered with an ACK by server "), "{told}");
-    assert!(told.contains(", the last from 192.0.2.1 to server, "), "{told}");
+    assert!(told.contains(", the last of 192.0.2.1:40000 > 192.0.2.2:80, "), "{told}");
     // PAWSEstab before 6.18.
     assert!(told.contains("server counted PAWS"), "{told}");
 }

@@ -1,18 +1,25 @@
 //! `--ladder`: draws the packets of arms in the terminal.
 
 use super::options::Options;
-use faultlab_model::outcome::Outcome;
+use faultlab_model::outcome::{ArmOutcome, Outcome};
 use faultlab_model::scenario::ArmKind;
 use faultlab_report::Style;
 use faultlab_report::html::{ByArm, Drawn};
-use faultlab_report::ladder::Ladder;
+use faultlab_report::ladder::{Flows, Ladder};
 use faultlab_report::lanes::Lanes;
 
 /// Draws the captures of an outcome, and removes them from it.
 pub(super) fn take(outcome: &mut Outcome) -> ByArm {
-    let drawn = |arm: &mut faultlab_model::outcome::ArmOutcome| {
+    let control = outcome.arms.iter().find(|arm| arm.kind == ArmKind::Control);
+    let control = control.and_then(|arm| arm.capture.as_ref());
+    let control = control.map(Flows::of);
+    let drawn = |arm: &mut ArmOutcome| {
         let capture = arm.capture.take()?;
-        Some((arm.name.clone(), Drawn { ladder: Ladder::of(&capture), lanes: Lanes::of(&capture) }))
+        let ladder = match control.as_ref().filter(|_| arm.kind != ArmKind::Control) {
+            Some(control) => Ladder::beside(&capture, control),
+            None => Ladder::of(&capture),
+        };
+        Some((arm.name.clone(), Drawn { ladder, lanes: Lanes::of(&capture) }))
     };
     outcome.arms.iter_mut().filter_map(drawn).collect()
 }
@@ -32,7 +39,7 @@ pub(super) fn text(outcome: &Outcome, drawn: &ByArm, options: &Options, style: S
         text.push('\n');
         text.push_str(&style.paragraph("", &arm.change));
         text.push('\n');
-        text.push_str(&ladder.text());
+        text.push_str(&ladder.text(style.width));
         text.push('\n');
     }
     text

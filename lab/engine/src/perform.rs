@@ -11,10 +11,10 @@ use crate::run::ArmRun;
 use crate::scenario::{Scenario, ScriptedArm};
 use crate::stage::CaptureOptions;
 use faultlab_base::error::{Error, Result};
-use faultlab_base::text::Line;
+use faultlab_base::text::{Cell, Line};
 use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
-use faultlab_model::outcome::{ArmOutcome, Machine, Outcome, Verdict};
+use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Verdict};
 use faultlab_model::recording::Recording;
 use faultlab_model::scenario::{ArmKind, Environment};
 use faultlab_net::wire::all as wires;
@@ -170,15 +170,20 @@ async fn play(run: ArmRun<'_>, machine: Machine, on_arm: &dyn Fn(&str)) -> Resul
     ended
 }
 
-/// Explains the arms by their differences from the control, and an unhealthy control
-/// by its own recording.
+/// Explains the arms that differ from the control, and an unhealthy control by its own
+/// recording. An arm with the control's cells has nothing to explain, whatever its
+/// counters say.
 fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
+    let healthy = outcome.arms.iter().find(|arm| arm.kind == ArmKind::Control).cloned();
     let control = outcome.arms.iter().zip(recordings).find(|(arm, _)| arm.kind == ArmKind::Control);
     let control = control.and_then(|(_, recording)| recording.as_ref());
     let reasons_of_control = control.map(|recording| Reasons::of(recording, None));
     for (arm, recording) in outcome.arms.iter_mut().zip(recordings) {
         let Some(recording) = recording else { continue };
         if arm.kind != ArmKind::Control {
+            if healthy.as_ref().is_some_and(|control| has_the_cells_of(control, arm)) {
+                continue;
+            }
             let reasons = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
             arm.why = reasons.into_iter().map(Line::from).collect();
         } else if !outcome.control_is_healthy {
@@ -186,6 +191,14 @@ fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
             arm.why = reasons.map(Line::from).collect();
         }
     }
+}
+
+/// Whether the cells of an arm are those of the control, in whatever order.
+fn has_the_cells_of(control: &ArmOutcome, arm: &ArmOutcome) -> bool {
+    let same = |one: &Map<Cell>, other: &Map<Cell>| {
+        one.0.len() == other.0.len() && one.0.iter().all(|(row, cell)| other.get(row) == Some(cell))
+    };
+    same(&control.observations, &arm.observations) && same(&control.unobserved, &arm.unobserved)
 }
 
 #[cfg(test)]
@@ -210,6 +223,24 @@ mod tests {
         };
         let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
         Scenario::new(card, ("the connection", "open"), arms, async |_, _| Ok(()))
+    }
+
+    #[test]
+    fn an_arm_with_the_cells_of_the_control_has_nothing_to_explain() {
+        use faultlab_model::recording::HostRecording;
+
+        let recording = |by| {
+            let counted = vec![("PAWSEstab".to_owned(), by)];
+            let server = HostRecording { name: "server".into(), counted, ..HostRecording::default() };
+            Some(Recording { hosts: vec![server], ..Recording::default() })
+        };
+        let recordings = [recording(0), recording(1)];
+        let why = |fault: &str| {
+            let mut outcome = faultlab_model::made::outcome("6.1", Verdict::Immune, fault, true);
+            explain(&mut outcome, &recordings);
+            outcome.arms[1].why.len()
+        };
+        assert_eq!([why("open"), why("reset")], [0, 1]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod arrange;
 pub mod carried;
 pub mod copies;
+pub mod difference;
 pub mod dropped;
 pub mod hops;
 pub mod remarks;

@@ -193,7 +193,7 @@ impl Job {
 fn exhausted(scenario: &Scenario, env: &Environment, error: &Error) -> Outcome {
     let virtual_time = (env.clock == Clock::Virtual).then_some(0.0);
     Outcome {
-        settings: Map(env.settings.clone().into_iter().collect()),
+        settings: env.settings.iter().collect(),
         seconds: Seconds { wall: 0.0, virtual_time, wire: None },
         ..Outcome::without_run_in(scenario, env, Machine::Vm, Verdict::Failed, error.to_string())
     }
@@ -340,7 +340,7 @@ mod tests {
         let outcome = exhausted(scenario, &env, &error);
         let release = env.kernel.release.clone();
         let mut answers = Answers::new(&CATALOGUE, &[job], &release, Clock::Virtual).unwrap();
-        for report in [Report::Booted { release }, Report::Outcome(Box::new(outcome))] {
+        for report in [Report::Booted { release: release.into() }, Report::Outcome(Box::new(outcome))] {
             let answer = answers.take(&Frame::new(REPORT, serde_json::to_vec(&report).unwrap()));
             match answer.unwrap() {
                 Answer::Booted => {}

@@ -19,6 +19,10 @@ pub struct Capture {
     /// When the capture ended; zero if unknown.
     #[serde(default)]
     pub until: Duration,
+    /// When the last observation of the arm was made; `None` if unknown. What comes
+    /// later is the teardown: it decided nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_observation: Option<Duration>,
     /// How many more frames there were that did not fit into the rings.
     pub lost: u64,
     /// The events of conntrack entries, in order of time once they are
@@ -34,6 +38,12 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// When the teardown of the arm began: its last observation, or its end.
+    #[must_use]
+    pub fn decided(&self) -> Duration {
+        self.last_observation.map_or(self.until, |last| last.min(self.until))
+    }
+
     /// Sorts frames and conntrack events by time. At equal times the order of the
     /// hosts stays.
     pub fn sort(&mut self) {

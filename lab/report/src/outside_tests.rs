@@ -19,5 +19,5 @@ fn the_longest_time_is_no_overflow() {
     let capture = outcome.arms[1].capture.as_ref().unwrap();
     let lanes = crate::lanes::Lanes::of(capture).unwrap();
     assert!(!lanes.svg("").is_empty() && !lanes.lines().is_empty());
-    assert!(!crate::ladder::Ladder::of(capture).text().is_empty());
+    assert!(!crate::ladder::Ladder::of(capture).text(80).is_empty());
 }

@@ -60,7 +60,7 @@ fn waits_for(network: &Network) -> (String, String) {
     match network.journal().and_then(Journal::running) {
         Some(probe) => {
             let tries = probe.tries();
-            (probe.host, format!("the end of a probe: {tries}"))
+            (probe.host.into(), format!("the end of a probe: {tries}"))
         }
         None => ("the play".to_owned(), "its own end, and no probe is running".to_owned()),
     }

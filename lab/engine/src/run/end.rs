@@ -111,6 +111,8 @@ impl ArmRun<'_> {
             wires::carry();
         }
         let begun = ended.saturating_sub(recording.capture.until);
+        let last = self.stage.seen.borrow().last;
+        recording.capture.last_observation = last.map(|last| last.saturating_sub(begun));
         recording.capture.probes =
             self.stage.network.journal().map_or(vec![], |journal| journal.since(begun));
         Ok(())

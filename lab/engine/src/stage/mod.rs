@@ -21,7 +21,7 @@ use faultlab_base::text::{self, Line};
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::Environment;
 use faultlab_net::network::journal::{Observed, ProbeId, ProbeResult};
-use faultlab_net::network::{Host, Network};
+use faultlab_net::network::{Host, Network, ring};
 use faultlab_net::wire::{Policy, Wire, all as wires};
 use session::ShellSession;
 
@@ -88,6 +88,8 @@ pub(crate) struct Seen {
     pub(crate) observations: Map<text::Cell>,
     pub(crate) unobserved: Map<text::Cell>,
     pub(crate) because: Vec<Line>,
+    /// When the last of them was recorded, on CLOCK_MONOTONIC.
+    pub(crate) last: Option<Duration>,
 }
 
 impl fmt::Debug for Stage<'_> {
@@ -155,13 +157,13 @@ impl Stage<'_> {
     pub fn observe(&self, row: &str, cell: impl Observed) {
         let (cell, probe) = cell.observed();
         self.told(row, probe);
-        self.seen.borrow_mut().observations.insert(row, cell);
+        self.see(|seen| seen.observations.insert(row, cell));
     }
 
     /// Records the cell of a row that puts a probe's result in other words.
     pub fn observe_of<T>(&self, met: &ProbeResult<T>, row: &str, cell: impl fmt::Display) {
         self.told(row, Some(met.probe()));
-        self.seen.borrow_mut().observations.insert(row, cell.to_string());
+        self.see(|seen| seen.observations.insert(row, cell.to_string()));
     }
 
     fn told(&self, row: &str, probe: Option<ProbeId>) {
@@ -172,12 +174,18 @@ impl Stage<'_> {
 
     /// Records that a row could not be observed, and why.
     pub fn cannot_observe(&self, row: &str, why: impl fmt::Display) {
-        self.seen.borrow_mut().unobserved.insert(row, why.to_string());
+        self.see(|seen| seen.unobserved.insert(row, why.to_string()));
     }
 
     /// Records a sentence that explains the observations.
     pub fn because(&self, sentence: impl fmt::Display) {
-        self.seen.borrow_mut().because.push(sentence.to_string().into());
+        self.see(|seen| seen.because.push(sentence.to_string().into()));
+    }
+
+    fn see(&self, record: impl FnOnce(&mut Seen)) {
+        let seen = &mut *self.seen.borrow_mut();
+        record(seen);
+        seen.last = Some(ring::now());
     }
 
     /// Time since the network was set up, on the machine's clock.

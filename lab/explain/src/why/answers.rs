@@ -23,7 +23,7 @@ pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     let journeys = arm.journeys;
     let mut groups: Vec<Vec<&Journey<'_>>> = vec![];
     let mut by_number: HashMap<u32, Vec<usize>> = HashMap::new();
-    for one in journeys.all.iter().filter(|j| j.sender().is_some() && !j.has(Flags::RST)) {
+    for one in journeys.evidence().filter(|j| j.sender().is_some() && !j.has(Flags::RST)) {
         let key = |j: &Journey<'_>| {
             let Header { ack, flags, .. } = j.first().header;
             (j.endpoints(), ack, flags, j.length)
@@ -53,7 +53,7 @@ fn is_unanswered<'a>(arm: &Arm<'a>, group: &[&Journey<'a>]) -> bool {
     let (first, syn) = (group[0], group[0].first().header.flags.opens());
     let at = first.first().at;
     let ending = if first.has(Flags::FIN) { AFTERMATH } else { ENDING };
-    let closing = !syn && at + ending >= arm.journeys.until;
+    let closing = !syn && at + ending >= arm.journeys.decided;
     if closing || group.iter().any(|j| j.is_under_way()) || (!syn && group.len() < 2) {
         return false;
     }
@@ -113,7 +113,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
 /// SYNs answered with an ACK: the other end still has the connection.
 pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = vec![];
-    for syn in arm.journeys.all.iter().filter(|j| j.first().header.flags.opens()) {
+    for syn in arm.journeys.evidence().filter(|j| j.first().header.flags.opens()) {
         let (leg, Some(host)) = (syn.first(), syn.sender()) else { continue };
         let kind = format!("ACK for a SYN of {host}");
         if found.iter().any(|finding| finding.kind == kind) {
@@ -148,7 +148,7 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
 /// Answers that arrived after the requesting socket was closed, and caused a RST.
 pub(super) fn late(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found: Vec<(&str, Finding, usize)> = vec![];
-    for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {
+    for reset in arm.journeys.evidence().filter(|j| j.has(Flags::RST)) {
         let Some(host) = reset.sender() else { continue };
         let before = |j: &&Journey<'_>| j.first().at <= reset.first().at;
         let sent = || arm.journeys.departures(host, reset.endpoints());

@@ -104,11 +104,12 @@ pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>) -> Option<String>
 }
 
 /// The reasons that a host's kernel gave for dropping segments more often than in the
-/// control.
+/// control, both before the teardown.
 fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
     let reasons = |recording: &Recording| {
         let drops = recording.host(host).into_iter().flat_map(|host| &host.drops);
-        tally(drops.filter(|dropped| dropped.segment.is_some()))
+        let decided = recording.begun + recording.capture.decided();
+        tally(drops.filter(|dropped| dropped.segment.is_some() && dropped.at <= decided))
     };
     let before = arm.control.map(reasons).unwrap_or_default();
     let more = |(count, reason): &(usize, String)| {

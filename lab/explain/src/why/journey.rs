@@ -15,8 +15,8 @@ pub(super) use crate::verdicts::Endpoints;
 pub(super) struct Journeys<'a> {
     /// In the order in which they were sent.
     pub all: Vec<Journey<'a>>,
-    /// When the capture ended.
-    pub until: Duration,
+    /// When the teardown began.
+    pub decided: Duration,
     /// Whether the capture is incomplete: then a missing frame proves nothing.
     pub gaps: bool,
     /// Positions in `all`, by the ports on the last leg and on the first.
@@ -92,7 +92,12 @@ impl<'a> Journeys<'a> {
             arrived.entry(ports(journey.last().endpoints())).or_default().push(n);
             sent.entry(ports(journey.endpoints())).or_default().push(n);
         }
-        Self { all, until: capture.until, gaps: capture.lost > 0, arrived, sent }
+        Self { all, decided: capture.decided(), gaps: capture.lost > 0, arrived, sent }
+    }
+
+    /// The segments that were sent before the teardown.
+    pub(super) fn evidence(&self) -> impl DoubleEndedIterator<Item = &Journey<'a>> {
+        self.all.iter().filter(|journey| journey.first().at <= self.decided)
     }
 
     /// The segments that arrived at a host, from `src` to `dst`.

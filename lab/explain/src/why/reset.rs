@@ -7,7 +7,7 @@ use faultlab_net::wire::segment::Flags;
 /// Resets for segments of a connection that the host does not have.
 pub(super) fn resets(arm: &Arm<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = vec![];
-    for reset in arm.journeys.all.iter().filter(|j| j.has(Flags::RST)) {
+    for reset in arm.journeys.evidence().filter(|j| j.has(Flags::RST)) {
         let Some(host) = reset.sender() else { continue };
         let kind = format!("reset of an unknown connection by {host}");
         // The first finding of a kind stands for all.

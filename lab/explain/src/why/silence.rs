@@ -27,8 +27,8 @@ pub(super) fn no_keepalive(arm: &Arm<'_>) -> Vec<Finding> {
 
 /// When the longest period without a segment began, and how long it was.
 fn longest(arm: &Arm<'_>) -> Option<(Duration, Duration)> {
-    let times = arm.journeys.all.iter().map(|journey| journey.first().at);
-    let mut times: Vec<_> = times.chain([arm.journeys.until]).collect();
+    let times = arm.journeys.evidence().map(|journey| journey.first().at);
+    let mut times: Vec<_> = times.chain([arm.journeys.decided]).collect();
     times.sort_unstable();
     let gaps = times.windows(2).map(|pair| (pair[0], pair[1].saturating_sub(pair[0])));
     gaps.max_by_key(|(_, gap)| *gap)

@@ -97,7 +97,7 @@ fn shorten(list: &mut Vec<Line>) {
 }
 
 fn limit_capture(capture: &mut Capture) -> Result<(), String> {
-    let Capture { ends, frames, until, lost: _, tracked, events_cut: _, probes } = capture;
+    let Capture { ends, frames, until, last_observation, lost: _, tracked, events_cut: _, probes } = capture;
     most("interfaces", ends.len(), limits::INTERFACES)?;
     most("frames", frames.len(), limits::FRAMES)?;
     most("conntrack events", tracked.len(), limits::LINES)?;
@@ -107,7 +107,7 @@ fn limit_capture(capture: &mut Capture) -> Result<(), String> {
         most("addresses of an interface", addresses.len(), limits::INTERFACES)?;
         *peer = peer.filter(|peer| *peer < count);
     }
-    let mut latest = *until;
+    let mut latest = last_observation.map_or(*until, |at| at.max(*until));
     let mut reaches = |at: Duration| latest = latest.max(at);
     for Frame { at, end, outgoing: _, length: _, bytes: _, comment: _, carried: _ } in frames {
         if *end >= count {

@@ -1,6 +1,6 @@
 //! The labels of arrows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use faultlab_explain::hops::{Packet, Payload};
@@ -14,26 +14,19 @@ const FAR: u32 = 1 << 30;
 pub(super) struct Labels {
     /// The initial sequence number of each sender.
     first: HashMap<(SocketAddr, SocketAddr), u32>,
-    /// Addresses already shown for a link in one direction.
-    told: HashSet<(String, String, (String, String))>,
 }
 
 impl Labels {
-    /// The label of a packet, and its addresses if they are new between these two
-    /// hosts.
-    pub(super) fn of(&mut self, packet: &Packet, from: &str, to: &str) -> (String, Option<String>) {
-        let label = match &packet.what {
+    /// The label of a packet.
+    pub(super) fn of(&mut self, packet: &Packet) -> String {
+        match &packet.what {
             Payload::Tcp(header, length) => {
                 format!("{}>{} {}", header.src.port(), header.dst.port(), self.segment(header, *length))
             }
             Payload::Udp(src, dst, length) => format!("{src}>{dst} UDP len {length}"),
             Payload::Icmp(word) => word.clone(),
             Payload::Fragment => "fragment".to_owned(),
-        };
-        let addresses = packet.addresses();
-        let told = format!("{} > {}", addresses.0, addresses.1);
-        let new = self.told.insert((from.to_owned(), to.to_owned(), addresses));
-        (label, new.then_some(told))
+        }
     }
 
     fn segment(&mut self, header: &Header, length: usize) -> String {

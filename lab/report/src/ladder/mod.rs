@@ -1,35 +1,30 @@
-//! The frames of an arm as a ladder: hosts are columns, time runs down, and
-//! every packet that crosses a link is an arrow.
+//! The packets of an arm as a ladder: hosts are columns, time runs down, and every
+//! packet that crosses a link is an arrow.
 //!
-//! Like the time-sequence diagrams of RFC 9293 3.5, and the "flow graph" of
-//! Wireshark; but a packet that crosses a link is one arrow, not two frames, and a
-//! packet that never arrived is marked with a cross.
+//! Like the time-sequence diagrams of RFC 9293 3.5, and the "flow graph" of Wireshark.
+//! But the two frames of a packet on a link are one arrow, and a packet that never
+//! arrived is marked with a cross.
 
+mod fold;
 mod label;
+mod notes;
 mod svg;
 mod text;
 
 use std::time::Duration;
 
+use fold::fold;
 use label::Labels;
 
+pub use faultlab_explain::difference::Flows;
 pub use faultlab_explain::hops::HopFate;
 use faultlab_explain::verdicts::Verdicts;
-use faultlab_net::capture::{Capture, Carried};
+use faultlab_net::capture::Capture;
 
-/// How many columns fit on a page; the least busy hosts are left out.
+/// How many hosts have a column; those with the fewest packets have none.
 const HOSTS: usize = 6;
-/// How many rows are drawn at the start and the end of a long ladder.
-const HEAD: usize = 23;
-const TAIL: usize = 17;
-/// How many rows are drawn from each probe that the outcome reports, wherever it
-/// is, and for how many probes.
-const AFTER: usize = 6;
-const PROBES: usize = 3;
-/// The shortest silence that is shown.
+/// The shortest silence that is drawn.
 const SILENCE: Duration = Duration::from_secs(1);
-/// A packet that takes longer than this is labelled with its time of arrival.
-const LATE: Duration = Duration::from_millis(100);
 
 /// A drawing of the packets of an arm over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +33,16 @@ pub struct Ladder {
     pub hosts: Vec<(String, String)>,
     /// In order of time.
     pub rows: Vec<Row>,
-    /// The number of hosts that took part but have no column.
+    /// The number of hosts that sent or received packets but have no column.
     pub apart: usize,
     /// The number of frames that did not fit into the capture. If it is not zero,
     /// no packet can be said to be lost or dropped.
     pub lost: u64,
+    /// When the first packet was sent that differs from the control's, since the
+    /// network was set up; `None` if none does, or if there is no control.
+    pub differs: Option<Duration>,
+    /// How many of its packets, drawn or not, had each of these fates.
+    fates: [(HopFate, usize); 3],
 }
 
 /// A row of a ladder.
@@ -52,8 +52,28 @@ pub enum Row {
     Arrow(Arrow),
     /// Nothing was sent for this long.
     Silence(Duration),
-    /// This many packets are not drawn.
-    Folded(usize),
+    /// Packets that are not drawn.
+    Folded(Folded),
+}
+
+/// Packets that are not drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Folded {
+    /// How many.
+    pub packets: usize,
+    /// Where they are.
+    pub place: Place,
+}
+
+/// Where rows are that are not drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before all rows that are drawn.
+    Before,
+    /// Between two rows that are drawn.
+    Between,
+    /// After all rows that are drawn.
+    After,
 }
 
 /// A packet that crosses a link.
@@ -65,119 +85,123 @@ pub struct Arrow {
     pub from: Option<usize>,
     /// The receiver's column, even if the packet never arrived.
     pub to: Option<usize>,
-    /// What became of it.
+    /// What happened to it.
     pub fate: HopFate,
-    /// Ports, flags, relative numbers.
+    /// Ports, flags, and sequence numbers relative to the first.
     pub label: String,
-    /// Notes, one per line: new addresses, a fate, a comment.
+    /// Notes, one per line: the probe, the addresses, what happened to the packet.
     pub notes: Vec<String>,
-    /// Whether it is a probe's packet that a row of the outcome reports.
+    /// Whether a row of the outcome reports it: it is the packet of a probe.
     pub told: bool,
 }
 
+impl Row {
+    /// The text of a row that is no arrow.
+    fn words(&self) -> String {
+        match self {
+            Self::Arrow(arrow) => arrow.label.clone(),
+            Self::Silence(time) => format!("{} s of silence", time.as_secs()),
+            Self::Folded(Folded { packets, place }) => {
+                let packets = if *packets == 1 {
+                    "1 more packet".to_owned()
+                } else {
+                    format!("{packets} more packets")
+                };
+                match place {
+                    Place::Before => format!("{packets} before"),
+                    Place::Between => packets,
+                    Place::After => format!("{packets} after"),
+                }
+            }
+        }
+    }
+}
+
 impl Ladder {
-    /// The ladder of a capture.
+    /// The ladder of a capture. A long one has its beginning, its end, and the probes
+    /// that the outcome reports.
     #[must_use]
     pub fn of(capture: &Capture) -> Self {
-        let Verdicts { hops, all: verdicts, probed: marks } = Verdicts::of(capture);
-        let sides: Vec<_> = verdicts.iter().map(|verdict| (verdict.from, verdict.to)).collect();
-        let mut busy: Vec<(&str, usize)> = vec![];
-        for end in capture.ends.iter().filter(|end| busy_with(&sides, &end.host) > 0) {
-            if !busy.iter().any(|(host, _)| *host == end.host) {
-                busy.push((&end.host, busy_with(&sides, &end.host)));
-            }
-        }
-        let mut ranks: Vec<_> = busy.iter().map(|(_, count)| *count).collect();
-        ranks.sort_unstable_by(|a, b| b.cmp(a));
-        let fewest = ranks.get(HOSTS - 1).copied().unwrap_or(0);
-        let all = busy.len();
-        busy.retain(|(_, count)| *count >= fewest);
-        busy.truncate(HOSTS);
-        let column = |host: Option<&str>| busy.iter().position(|(name, _)| Some(*name) == host);
+        Self::draw(capture, &Verdicts::of(capture), None)
+    }
 
+    /// The ladder of a capture, beside the control's packets. A long one is centred on
+    /// the first packet that differs.
+    #[must_use]
+    pub fn beside(capture: &Capture, control: &Flows) -> Self {
+        let verdicts = Verdicts::of(capture);
+        let differs = Flows::with(capture, &verdicts).first_difference(control);
+        Self::draw(capture, &verdicts, differs)
+    }
+
+    /// `differs` is the position of a hop.
+    fn draw(capture: &Capture, verdicts: &Verdicts<'_>, differs: Option<usize>) -> Self {
+        let (columns, apart) = columns(capture, verdicts);
+        let column = |host: Option<&str>| columns.iter().position(|name| Some(*name) == host);
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
-        for (number, (hop, (from, to))) in hops.iter().zip(&sides).enumerate() {
-            let (from_column, to_column) = (column(*from), column(*to));
+        let mut centre = None;
+        for (number, (hop, verdict)) in verdicts.hops.iter().zip(&verdicts.all).enumerate() {
+            let (from, to) = (column(verdict.from), column(verdict.to));
             let silence = last.map_or(Duration::ZERO, |last| hop.at().saturating_sub(last));
             if silence > SILENCE {
-                rows.push(Row::Silence(silence));
+                rows.push((Row::Silence(silence), None));
             }
+            // A packet between hosts without a column ends a silence too.
             last = last.max(Some(hop.until()));
-            // Packets of hosts without a column count too.
-            if (from.is_some() && from_column.is_none()) || (to.is_some() && to_column.is_none()) {
+            if (verdict.from.is_some() && from.is_none()) || (verdict.to.is_some() && to.is_none()) {
                 continue;
             }
-            let (mut label, addresses) = labels.of(&hop.packet, from.unwrap_or(""), to.unwrap_or(""));
-            if hop.first.is_some() {
-                label.push_str(" again");
+            let is_first = centre.is_none() && differs.is_some_and(|first| first <= number);
+            if is_first {
+                centre = Some(rows.len());
             }
-            let ours = || marks.iter().filter(|mark| mark.hop == number).map(|mark| mark.probe);
-            let words = ours().map(|probe| match &probe.row {
-                Some(row) => format!("probe: {row}"),
-                None => format!("probe: {} {}", probe.host, probe.act),
-            });
-            let mut notes: Vec<String> = words.chain(addresses).collect();
-            let fate = match hop.fate {
-                HopFate::Arrived => None,
-                HopFate::UnderWay => Some("the arm ends".to_owned()),
-                HopFate::Lost if hop.carried == Some(Carried::Held) => Some("held by the wire".to_owned()),
-                HopFate::Lost => Some("lost on the wire".to_owned()),
-                HopFate::Dropped => Some(format!("dropped by {}", to.unwrap_or("?"))),
-                HopFate::Made => Some("made by the wire".to_owned()),
-            };
-            // The comment from the kernel says it better.
-            let told =
-                |fate: &String| hop.comment.as_ref().is_some_and(|words| words.starts_with(fate.as_str()));
-            notes.extend(fate.filter(|fate| !told(fate)));
-            if hop.until().saturating_sub(hop.at()) >= LATE {
-                notes.push(format!("arrives at {}", seconds(hop.until())));
+            let label = labels.of(&hop.packet) + if hop.first.is_some() { " again" } else { "" };
+            let (mut notes, told) = notes::probes(verdicts, number);
+            if is_first {
+                notes.insert(0, "the first difference from the control".to_owned());
             }
-            notes.extend(hop.changed.clone());
-            // A RST that this host sent, but not immediately after the packet that
-            // it answers.
-            if hop.before.is_none()
-                && let Some(answered) = verdicts[number].reset.and_then(|reset| reset.answers)
-                && let answered = hops[answered].until()
-                && hop.at() > answered + LATE
-            {
-                notes.push(format!("answers what arrived at {}", seconds(answered)));
-            }
-            notes.extend(hop.comment.as_ref().map(ToString::to_string));
-            rows.push(Row::Arrow(Arrow {
-                at: hop.at(),
-                from: from_column,
-                to: to_column,
-                fate: hop.fate,
-                label,
-                notes,
-                told: ours().any(|probe| probe.row.is_some()),
-            }));
+            let way = notes::Way::of(hop, verdict, notes.len());
+            notes.extend(notes::fate(verdicts, number));
+            let arrow = Arrow { at: hop.at(), from, to, fate: hop.fate, label, notes, told };
+            rows.push((Row::Arrow(arrow), Some(way)));
         }
-        let addresses = |host: &str| {
-            let own = capture.ends.iter().filter(|end| end.host == host).flat_map(|end| &end.addresses);
+        let addresses = |host: &&str| {
+            let own = capture.ends.iter().filter(|end| end.host == **host).flat_map(|end| &end.addresses);
             own.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
-        let hosts: Vec<_> = busy.iter().map(|(host, _)| ((*host).to_owned(), addresses(host))).collect();
-        Self { apart: all - hosts.len(), hosts, rows: folded(rows), lost: capture.lost }
+        let count =
+            |fate| rows.iter().filter(|(row, _)| matches!(row, Row::Arrow(a) if a.fate == fate)).count();
+        Self {
+            apart,
+            fates: [HopFate::Lost, HopFate::Dropped, HopFate::Made].map(|fate| (fate, count(fate))),
+            hosts: columns.iter().map(|host| ((*host).to_owned(), addresses(host))).collect(),
+            rows: notes::with_addresses(fold(rows, centre)),
+            lost: capture.lost,
+            differs: differs.map(|hop| verdicts.hops[hop].at()),
+        }
     }
 
     /// A text alternative for the drawing, in one sentence.
     #[must_use]
     pub fn summary(&self) -> String {
-        let arrows =
-            || self.rows.iter().filter_map(|row| if let Row::Arrow(a) = row { Some(a) } else { None });
-        let folded: usize = self.rows.iter().map(|r| if let Row::Folded(n) = r { *n } else { 0 }).sum();
-        let count = |fate: HopFate| arrows().filter(|a| a.fate == fate).count();
+        let packets = |row: &Row| match row {
+            Row::Arrow(_) => 1,
+            Row::Silence(_) => 0,
+            Row::Folded(folded) => folded.packets,
+        };
+        let all: usize = self.rows.iter().map(packets).sum();
         let names: Vec<_> = self.hosts.iter().map(|(host, _)| host.as_str()).collect();
-        let mut text = format!("{} packets between {}", arrows().count() + folded, names.join(", "));
-        for (fate, word) in [
-            (HopFate::Lost, "lost on the wire"),
-            (HopFate::Dropped, "dropped"),
-            (HopFate::Made, "made by the wire"),
-        ] {
-            if count(fate) > 0 {
-                text.push_str(&format!("; {} {word}", count(fate)));
-            }
+        let mut text = format!("{all} packets between {}", names.join(", "));
+        if let Some(at) = self.differs {
+            text.push_str(&format!("; the first difference from the control is at {}", seconds(at)));
+        }
+        for (fate, count) in self.fates.iter().filter(|(_, count)| *count > 0) {
+            let word = match fate {
+                HopFate::Lost => "lost on the link",
+                HopFate::Made => "made by the wire",
+                _ => "dropped",
+            };
+            text.push_str(&format!("; {count} {word}"));
         }
         if self.lost > 0 {
             text.push_str(&format!("; {} more frames were not kept", self.lost));
@@ -189,31 +213,29 @@ impl Ladder {
     }
 }
 
-fn busy_with(between: &[(Option<&str>, Option<&str>)], host: &str) -> usize {
-    between.iter().filter(|(from, to)| *from == Some(host) || *to == Some(host)).count()
-}
-
-/// The first and the last rows of a long ladder, and the probes in between.
-fn folded(rows: Vec<Row>) -> Vec<Row> {
-    let count = rows.len();
-    if count <= HEAD + TAIL + 1 {
-        return rows;
-    }
-    let is_told = |row: &Row| matches!(row, Row::Arrow(arrow) if arrow.told);
-    let told = rows.iter().enumerate().skip(HEAD).filter(|(_, row)| is_told(row)).map(|(at, _)| at);
-    let told: Vec<_> = told.take(PROBES).collect();
-    let drawn = |at: usize| {
-        at < HEAD || at >= count - TAIL || told.iter().any(|probe| (*probe..probe + AFTER).contains(&at))
+/// The hosts that have a column, in the order of the capture, and the number of those
+/// that have none.
+fn columns<'a>(capture: &'a Capture, verdicts: &Verdicts<'_>) -> (Vec<&'a str>, usize) {
+    let packets = |host: &str| {
+        let is_end = |end: Option<&str>| end == Some(host);
+        verdicts.all.iter().filter(|verdict| is_end(verdict.from) || is_end(verdict.to)).count()
     };
-    let mut kept = vec![];
-    for (at, row) in rows.into_iter().enumerate() {
-        match kept.last_mut() {
-            _ if drawn(at) => kept.push(row),
-            Some(Row::Folded(hidden)) => *hidden += usize::from(matches!(row, Row::Arrow(_))),
-            _ => kept.push(Row::Folded(usize::from(matches!(row, Row::Arrow(_))))),
+    let mut busy: Vec<(&str, usize)> = vec![];
+    for end in &capture.ends {
+        if !busy.iter().any(|(host, _)| *host == end.host) {
+            busy.push((&end.host, packets(&end.host)));
         }
     }
-    kept
+    busy.retain(|(_, count)| *count > 0);
+    let all = busy.len();
+    let mut counts: Vec<_> = busy.iter().map(|(_, count)| *count).collect();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    let fewest = counts.get(HOSTS - 1).copied().unwrap_or(0);
+    busy.retain(|(_, count)| *count >= fewest);
+    busy.truncate(HOSTS);
+    let columns: Vec<_> = busy.into_iter().map(|(host, _)| host).collect();
+    let apart = all - columns.len();
+    (columns, apart)
 }
 
 /// Seconds, with milliseconds, for people to read.

@@ -122,12 +122,10 @@ fn text(svg: &mut String, x: usize, y: usize, attributes: &str, words: &str) {
 }
 
 fn draw(svg: &mut String, row: &Row, y: usize, beside: usize) {
-    let words = match row {
-        Row::Arrow(arrow) => return draw_arrow(svg, arrow, y, beside),
-        Row::Silence(time) => format!("... {} s of silence", time.as_secs()),
-        Row::Folded(count) => format!("... {count} more packets"),
-    };
-    text(svg, beside, y + MIDDLE, "font-style=\"italic\"", &words);
+    if let Row::Arrow(arrow) = row {
+        return draw_arrow(svg, arrow, y, beside);
+    }
+    text(svg, beside, y + MIDDLE, "font-style=\"italic\"", &format!("... {}", row.words()));
 }
 
 fn draw_arrow(svg: &mut String, arrow: &Arrow, y: usize, beside: usize) {

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::fold::{AFTER, BEFORE, HEAD, SINCE, TAIL};
 use super::*;
 use faultlab_explain::copies::Frames;
 use faultlab_explain::hops::made;
@@ -57,7 +58,7 @@ fn incident() -> Capture {
         crossing(2, Some(2), Some(3), OUTSIDE, Flags::SYN, 1000),
         // A silence, and a segment that the NAT drops.
         crossing(9000, Some(0), Some(1), INSIDE, Flags::PSH | Flags::ACK, 1001),
-        // One segment is lost on the wire, one is made by it.
+        // One segment is lost on the link, one is made by the wire.
         crossing(9100, Some(0), None, INSIDE, Flags::FIN_ACK, 1006),
         crossing(9200, None, Some(3), OUTSIDE, Flags::RST, 1006),
     ];
@@ -66,15 +67,34 @@ fn incident() -> Capture {
 
 #[test]
 fn what_became_of_a_packet_is_drawn() {
-    let text = Ladder::of(&incident()).text();
+    let text = Ladder::of(&incident()).text(80);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     insta::assert_snapshot!(text);
 }
 
 #[test]
+fn a_wide_page_is_used_and_a_narrow_one_is_not_too_narrow() {
+    let [narrow, page, wide] = [60, 80, 160].map(|width| Ladder::of(&incident()).text(width));
+    assert_eq!(narrow, page);
+    // The columns are where they were, and no label and no sentence is wrapped.
+    assert_eq!(wide.lines().count() + 1, page.lines().count(), "{wide}");
+    assert_eq!(wide.lines().next(), page.lines().next());
+    assert!(wide.lines().all(|line| line.chars().count() <= 160), "{wide}");
+    // More hosts have more room.
+    let hosts =
+        ["a b 10.0.0.1", "b a 10.0.0.2", "b c 10.0.1.1", "c b 10.0.1.2", "c d 10.0.2.1", "d c 10.0.2.2"];
+    let path = ["10.0.0.1:9", "10.0.2.2:80"];
+    let hop = |n: usize| crossing(n as u64, Some(2 * n), Some(2 * n + 1), path, Flags::SYN, 7);
+    let frames = (0..3).flat_map(hop).collect();
+    let ladder = Ladder::of(&Capture { ends: ends(&hosts), frames, ..Capture::default() });
+    let [page, wide] = [80, 160].map(|width| ladder.text(width));
+    assert!(page.contains("│────────>│") && wide.contains("│────────────>│"), "{page}{wide}");
+}
+
+#[test]
 fn what_was_not_seen_is_not_called_lost() {
-    let text = Ladder::of(&Capture { lost: 9, ..incident() }).text();
-    assert!(!text.contains("lost on the wire") && !text.contains("dropped by"), "{text}");
+    let text = Ladder::of(&Capture { lost: 9, ..incident() }).text(80);
+    assert!(!text.contains("lost on the link") && !text.contains("dropped by"), "{text}");
     assert!(text.contains("9 more frames were not kept"), "{text}");
 }
 
@@ -153,11 +173,58 @@ fn the_probes_packets_are_marked() {
     4: probe: server waits for 192.0.2.1:41000 on this connection, from 1.000 s on, and meets: no answer
     5: probe "the first words": client speaks to 192.0.2.2:80, and meets: no answer
     "#);
-    let text = Ladder::of(&capture).text();
+    let text = Ladder::of(&capture).text(80);
     let marked: Vec<_> =
         text.lines().filter_map(|line| line.split_once("probe: ")).map(|(_, it)| it).collect();
     assert_eq!(marked, ["client connects", "server waits", "the first words"], "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+fn between(packets: usize) -> Row {
+    Row::Folded(Folded { packets, place: Place::Between })
+}
+
+/// A hundred connections of two segments from one port, a second apart. The answers to
+/// these are resets.
+fn probed(failing: std::ops::Range<u32>) -> Capture {
+    let frames = (0..100).flat_map(|n: u32| {
+        let (at, seq) = (u64::from(n) * 1000, n * 1000);
+        let answer = if failing.contains(&n) { Flags::RST } else { Flags::SYN_ACK };
+        [
+            crossing(at, Some(2), Some(3), OUTSIDE, Flags::SYN, seq),
+            crossing(at + 2, Some(3), Some(2), [OUTSIDE[1], OUTSIDE[0]], answer, seq),
+        ]
+    });
+    let frames = frames.flatten().collect();
+    Capture { ends: ends(&NAT), frames, until: Duration::from_secs(200), ..Capture::default() }
+}
+
+#[test]
+fn a_ladder_is_centred_on_the_first_difference_from_the_control() {
+    let control = probed(0..0);
+    let flows = Flows::of(&control);
+    let ladder = Ladder::beside(&probed(60..100), &flows);
+    let text = ladder.text(80);
+    assert_eq!(ladder.differs, Some(Duration::from_millis(60_002)), "{text}");
+    let folded: Vec<_> = text.lines().filter(|line| line.contains(" more packets")).map(str::trim).collect();
+    assert_eq!(folded, ["...  109 more packets before", "...  51 more packets after"], "{text}");
+    assert!(text.contains("the first difference from the control\n"), "{text}");
+    assert!(ladder.summary().contains("; the first difference from the control is at 60.002 s"), "{text}");
+    // The addresses are noted where they are first drawn.
+    let noted: Vec<_> = text.lines().enumerate().filter(|(_, line)| line.contains(" > ")).collect();
+    assert_eq!(noted.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [3, 5], "{text}");
+    let svg = ladder.svg("a");
+    for words in ["... 109 more packets before", "... 51 more packets after", "the first difference"] {
+        assert!(svg.contains(words), "{words}: {svg}");
+    }
+    // Nothing is left out before an early difference.
+    let ladder = Ladder::beside(&probed(0..100), &flows);
+    assert_eq!(ladder.rows.len(), BEFORE + SINCE + 1, "{}", ladder.text(80));
+    assert!(matches!(ladder.rows[0], Row::Arrow(_)));
+    // Without a difference there is no centre.
+    let same = Ladder::beside(&control, &flows);
+    assert_eq!((same.differs, &same.rows), (None, &Ladder::of(&control).rows));
+    assert!(matches!(same.rows[HEAD], Row::Folded(Folded { place: Place::Between, .. })));
 }
 
 #[test]
@@ -166,7 +233,7 @@ fn a_long_story_is_folded_in_the_middle() {
         || (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames().collect(), ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
-    assert_eq!(ladder.rows[HEAD], Row::Folded(60));
+    assert_eq!(ladder.rows[HEAD], between(60));
     assert!(ladder.summary().starts_with("100 packets between nat, server"));
 
     // A probe that the outcome reports is drawn.
@@ -175,9 +242,21 @@ fn a_long_story_is_folded_in_the_middle() {
     let frames = frames().chain(syn).collect();
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames, probes, ..Capture::default() });
     assert_eq!(ladder.rows.len(), HEAD + 1 + AFTER + 1 + TAIL);
-    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&Row::Folded(28), &Row::Folded(27)]);
-    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text());
+    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&between(28), &between(27)]);
+    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text(80));
     assert!(ladder.summary().starts_with("101 packets between nat, server"));
+}
+
+#[test]
+fn a_row_is_not_left_out_alone() {
+    // Twelve rows are drawn before the difference: one row is left before them if the
+    // difference is the fourteenth.
+    for failing in 5..9 {
+        let control = probed(0..0);
+        let ladder = Ladder::beside(&probed(failing..100), &Flows::of(&control));
+        let alone = |row: &Row| matches!(row, Row::Folded(Folded { packets: 1, .. }));
+        assert!(!ladder.rows.iter().any(alone), "{}", ladder.text(80));
+    }
 }
 
 #[test]
@@ -207,7 +286,7 @@ proptest! {
         }));
         capture.ends.truncate(hosts);
         let ladder = Ladder::of(&capture);
-        prop_assert!(ladder.text().lines().all(|line| line.chars().count() <= 80));
+        prop_assert!(ladder.text(80).lines().all(|line| line.chars().count() <= 80));
         let _ = ladder.svg("b");
     }
 }

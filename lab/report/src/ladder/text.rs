@@ -2,47 +2,47 @@
 
 use super::{Arrow, HopFate, Ladder, Row};
 
-/// Fits any terminal.
-const WIDTH: usize = 80;
+/// The narrowest page.
+const NARROWEST: usize = 80;
+/// The widest distance between columns.
+const GAP: usize = 14;
 /// Where the first column is: after the seconds.
 const FIRST: usize = 13;
 /// The minimum width of a label.
 const LABEL: usize = 32;
 
 impl Ladder {
-    /// The ladder as text, 80 columns wide.
+    /// The ladder as text, at most `width` columns wide, or 80 if that is more.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, width: usize) -> String {
         if self.rows.is_empty() {
             return "no packet was sent\n".to_owned();
         }
-        let page = Page::of(self);
+        let page = Page::of(self, width.max(NARROWEST));
         let mut lines = vec![page.names(self)];
         for row in &self.rows {
             match row {
                 Row::Arrow(arrow) => page.arrow(arrow, &mut lines),
-                Row::Silence(time) => {
-                    lines.push(format!("{:>9}  {} s of silence", "...", time.as_secs()));
-                }
-                Row::Folded(count) => lines.push(format!("{:>9}  {count} more packets", "...")),
+                Row::Silence(_) | Row::Folded(_) => lines.push(format!("{:>9}  {}", "...", row.words())),
             }
         }
-        lines.extend(textwrap::wrap(&self.summary(), WIDTH).into_iter().map(Into::into));
+        lines.extend(textwrap::wrap(&self.summary(), page.width).into_iter().map(Into::into));
         lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect()
     }
 }
 
 struct Page {
+    width: usize,
     /// The distance between columns.
     gap: usize,
     columns: usize,
 }
 
 impl Page {
-    fn of(ladder: &Ladder) -> Self {
+    fn of(ladder: &Ladder, width: usize) -> Self {
         let columns = ladder.hosts.len();
-        let gap = (WIDTH - FIRST - LABEL - 3) / columns.saturating_sub(1).max(1);
-        Self { gap: gap.min(14), columns }
+        let gap = (width - FIRST - LABEL - 3) / columns.saturating_sub(1).max(1);
+        Self { width, gap: gap.min(GAP), columns }
     }
 
     fn place(&self, column: usize) -> usize {
@@ -50,7 +50,7 @@ impl Page {
     }
 
     fn names(&self, ladder: &Ladder) -> String {
-        let mut line = vec![' '; WIDTH];
+        let mut line = vec![' '; self.width];
         line[8] = 's';
         for (column, (name, _)) in ladder.hosts.iter().enumerate() {
             let letters: Vec<char> = name.chars().take(self.gap.max(7) - 1).collect();
@@ -101,7 +101,7 @@ impl Page {
         }
         let mut words = vec![arrow.label.clone()];
         words.extend(arrow.notes.iter().map(|note| format!("  {note}")));
-        let room = WIDTH - line.len() - 2;
+        let room = self.width - line.len() - 2;
         let options = textwrap::Options::new(room)
             .subsequent_indent("  ")
             .word_splitter(textwrap::WordSplitter::NoHyphenation);

@@ -1,4 +1,5 @@
 mod hang;
+mod teardown;
 mod timestamps;
 
 use std::net::{IpAddr, SocketAddr};

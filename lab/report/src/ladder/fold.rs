@@ -1,0 +1,56 @@
+//! Which rows of a long ladder are drawn.
+
+use super::{Folded, Place, Row};
+
+/// How many rows are drawn at the start and at the end of a ladder without a centre.
+pub(super) const HEAD: usize = 23;
+pub(super) const TAIL: usize = 17;
+/// How many rows are drawn before the centre, and from it on.
+pub(super) const BEFORE: usize = 12;
+pub(super) const SINCE: usize = 28;
+/// How many rows are drawn from each probe that the outcome reports, wherever it
+/// is, and for how many probes.
+pub(super) const AFTER: usize = 6;
+pub(super) const PROBES: usize = 3;
+
+/// The rows that are drawn, each with what belongs to it. `centre` is the position of
+/// the row that they are drawn around.
+pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, centre: Option<usize>) -> Vec<(Row, Option<T>)> {
+    let count = rows.len();
+    if count <= HEAD + TAIL + 1 {
+        return rows;
+    }
+    let is_in_part = |at: usize| match centre {
+        None => at < HEAD || at >= count - TAIL,
+        Some(centre) => {
+            let first = centre.saturating_sub(BEFORE).min(count - BEFORE - SINCE);
+            (first..first + BEFORE + SINCE).contains(&at)
+        }
+    };
+    let is_told = |row: &Row| matches!(row, Row::Arrow(arrow) if arrow.told);
+    let told = rows.iter().enumerate().filter(|(at, (row, _))| !is_in_part(*at) && is_told(row));
+    let told: Vec<_> = told.map(|(at, _)| at).take(PROBES).collect();
+    let is_chosen =
+        |at: usize| is_in_part(at) || told.iter().any(|probe| (*probe..probe + AFTER).contains(&at));
+    // A single row takes no more room than the row that would stand for it.
+    let is_alone = |at: usize| (at == 0 || is_chosen(at - 1)) && (at + 1 == count || is_chosen(at + 1));
+    let is_drawn = |at: usize| is_chosen(at) || is_alone(at);
+    let mut kept: Vec<(Row, Option<T>)> = vec![];
+    for (at, row) in rows.into_iter().enumerate() {
+        let packets = usize::from(matches!(row.0, Row::Arrow(_)));
+        match kept.last_mut() {
+            _ if is_drawn(at) => kept.push(row),
+            Some((Row::Folded(folded), _)) => folded.packets += packets,
+            before => {
+                let place = if before.is_none() { Place::Before } else { Place::Between };
+                kept.push((Row::Folded(Folded { packets, place }), None));
+            }
+        }
+    }
+    if let Some((Row::Folded(folded), _)) = kept.last_mut() {
+        folded.place = Place::After;
+    }
+    // Silences alone are not worth a row.
+    kept.retain(|(row, _)| !matches!(row, Row::Folded(Folded { packets: 0, .. })));
+    kept
+}
