@@ -5,7 +5,9 @@ pub use std::time::Duration;
 pub use crate::conntrack::{Conntrack, Statistic};
 pub use crate::network::{Host, Namespace, sysctl};
 pub use crate::probe::{Answer, Attempt, Connect, Flow, Side, connect, link, listen};
-pub use crate::scenario::{Arms, Card, Clock, Environment, Era, Need, Recheck, Scenario, Setting, Setup};
+pub use crate::scenario::{
+    Arms, Card, Clock, Environment, Era, Limit, Need, Recheck, Scenario, Setting, Setup,
+};
 pub use crate::stage::Stage;
 pub use crate::topology::Topology;
 pub use crate::topology::rule::{CtState, Rule};

@@ -19,7 +19,7 @@ use lab::network::{Network, sysctl};
 use lab::probe::tcp::{Answer, connect};
 use lab::probe::{Flow, Side, link};
 use lab::report::ladder::Ladder;
-use lab::report::pcapng;
+use lab::report::pcapng::{self, Frames};
 use lab::tap::Tap;
 use lab::topology::rule::{CtState, Hook, Rule};
 use lab::topology::{Family, Topology};
@@ -140,7 +140,7 @@ fn a_masqueraded_connection_is_seen_by_all() {
             assert!(ladder.contains(&words), "{words} is not in\n{ladder}");
         }
         let mut file = vec![];
-        pcapng::write(&capture, "a test", &mut file).unwrap();
+        pcapng::write(&capture, Frames::BothEnds, "a test", &mut file).unwrap();
         let has = |words: &str| file.windows(words.len()).any(|bytes| bytes == words.as_bytes());
         assert!(has("client nat, 2001:db8:1::2"));
         assert!(has(&format!("nat translates {own} > {service} of frame")));

@@ -2,6 +2,7 @@
 
 use lab::prelude::*;
 
+use crate::keepalive::too_slow;
 use crate::service::{self, LOOSE, open_or};
 
 const CARD: Card = Card {
@@ -32,10 +33,17 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the rest of the answer", "received"), arms, play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack])
         .settings([
-            Setting::seconds("close-wait", "nf_conntrack_tcp_timeout_close_wait on the node", 2, 60),
-            Setting::seconds("close-wait-kube-proxy", "the same as kube-proxy sets it", 20, 3600),
-            Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arms", 1, 30),
+            Setting::seconds("close-wait", "nf_conntrack_tcp_timeout_close_wait on the node", 2, 60)
+                .at_most(Limit::JIFFIES),
+            Setting::seconds("close-wait-kube-proxy", "the same in the close-wait-3600 arm", 20, 3600)
+                .at_most(Limit::JIFFIES),
+            Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arms", 1, 30)
+                .at_most(Limit::JIFFIES),
+            Setting::seconds("pause", "how long the server pauses; by default longer than close-wait", 3, 67)
+                .following("close-wait", |timeout| timeout + timeout / 10 + 1),
         ])
+        // A server that trickles pauses for half the timeout, three times.
+        .lasts(|env| env.seconds("pause").max(env.seconds("close-wait") * 3 / 2))
         .eras([Era::every_kernel("a flow that has begun to close is forgotten sooner")])
 }
 
@@ -62,25 +70,36 @@ struct Conduct {
 }
 
 fn arms(env: &Environment) -> Arms<Conduct> {
-    let timeout = env.seconds("close-wait");
+    let (timeout, pause) = (env.seconds("close-wait"), env.seconds("pause"));
+    let (longer, keepalive) = (env.seconds("close-wait-kube-proxy"), env.seconds("keepalive-time"));
+    let short = |timeout: Duration| {
+        format!("a pause of {} s is longer than a timeout of {} s", pause.as_secs(), timeout.as_secs())
+    };
     let base = Conduct { client_closes_its_side: true, keepalive: None, pauses: 1, pause: timeout / 2 };
     let arms = Arms::control("the server pauses for half as long as the timeout", network(env), base)
         .fault("the server pauses for longer than the timeout", |arm| {
-            arm.pause = timeout + timeout / 10 + Duration::from_secs(1);
+            arm.pause = pause;
+        })
+        .no_effect_if(pause <= timeout, || {
+            let (pause, timeout) = (pause.as_secs(), timeout.as_secs());
+            format!("a timeout of {timeout} s is long enough for a pause of {pause} s")
         })
         .variant("server-trickles", "the server sends a little whenever half the timeout has passed", |arm| {
             (arm.pauses, arm.pause) = (3, timeout / 2);
         })
         .variant("not-loose", "nf_conntrack_tcp_loose=0 on the node", |arm| arm.sysctl("node", LOOSE, 0))
         .remedy("close-wait-3600", "nf_conntrack_tcp_timeout_close_wait=3600, as kube-proxy sets it", |arm| {
-            arm.sysctl("node", CLOSE_WAIT, env.number("close-wait-kube-proxy"));
+            arm.sysctl("node", CLOSE_WAIT, longer.as_secs());
         })
+        .no_effect_if(pause > longer, || short(longer))
         .remedy("client-keepalive", "SO_KEEPALIVE at the client, with a time below the timeout", |arm| {
             arm.keepalive = Some(Side::Client);
         })
+        .no_effect_if(keepalive >= timeout, || too_slow(keepalive, timeout))
         .remedy("server-keepalive", "SO_KEEPALIVE at the server, with a time below the timeout", |arm| {
             arm.keepalive = Some(Side::Server);
         })
+        .no_effect_if(keepalive >= timeout, || too_slow(keepalive, timeout))
         .remedy("no-half-close", "the client closes its side when it has the answer", |arm| {
             arm.client_closes_its_side = false;
         });

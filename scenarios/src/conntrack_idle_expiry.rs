@@ -2,6 +2,7 @@
 
 use lab::prelude::*;
 
+use crate::keepalive::too_slow;
 use crate::service::{self, LOOSE};
 
 const CARD: Card = Card {
@@ -28,11 +29,26 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the first words after it", "received"), arms, play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         .settings([
-            Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000),
-            Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600),
+            Setting::seconds("established", "nf_conntrack_tcp_timeout_established on the node", 4, 432_000)
+                .at_most(LONGEST),
+            Setting::seconds("keepalive-time", "tcp_keepalive_time of the keepalive arm", 1, 600)
+                .at_most(Limit::JIFFIES),
             Setting::family(),
         ])
+        .lasts(|env| longer_than(env.seconds("established")))
         .eras([Era::every_kernel("a NAT must forget, and conntrack does so by time")])
+}
+
+/// The longer-timeout arm has a longer one, which the kernel must take, and the
+/// silence is between the two.
+const LONGEST: Limit = Limit {
+    most: 2_000_000,
+    why: "the longer-timeout arm needs a longer one, and at HZ=1000 the kernel takes at most 2147483",
+};
+
+/// A silence that is longer than the timeout.
+fn longer_than(timeout: Duration) -> Duration {
+    timeout + timeout / 100 + Duration::from_secs(1)
 }
 
 const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
@@ -56,11 +72,11 @@ struct Conduct {
 }
 
 fn arms(env: &Environment) -> Arms<Conduct> {
-    let timeout = env.seconds("established");
+    let (timeout, keepalive) = (env.seconds("established"), env.seconds("keepalive-time"));
     let base = Conduct { silence: timeout / 4, first: Side::Server, client_keepalive: false };
     let arms = Arms::control("the silence is a quarter of the timeout", network(env), base)
         .fault("the silence is longer than the timeout; the server speaks first", |arm| {
-            arm.silence = timeout + timeout / 100 + Duration::from_secs(1);
+            arm.silence = longer_than(timeout);
         })
         .variant("client-first", "the client speaks first", |arm| arm.first = Side::Client)
         .variant("client-first-not-loose", "the client speaks first, nf_conntrack_tcp_loose=0", |arm| {
@@ -73,8 +89,11 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("keepalive", "SO_KEEPALIVE at the client, with a time below the timeout", |arm| {
             arm.client_keepalive = true;
         })
+        .no_effect_if(keepalive >= timeout, || too_slow(keepalive, timeout))
         .remedy("longer-timeout", "nf_conntrack_tcp_timeout_established is ten times as long", |arm| {
-            arm.sysctl("node", ESTABLISHED, 10 * timeout.as_secs());
+            // At HZ=1000 the kernel refuses ten times the default.
+            let longer = (10 * timeout.as_secs()).min(Limit::JIFFIES.most);
+            arm.sysctl("node", ESTABLISHED, longer);
         });
     service::drop_invalid(arms).in_family(env.family())
 }

@@ -27,10 +27,13 @@ const CARD: Card = Card {
 };
 
 const SETTINGS: &[Setting] = &[
-    Setting::number("flows", "flows of the office; the fault's nf_conntrack_max", "flows", 64, [16, 16]),
+    Setting::number("flows", "flows of the office; the fault's nf_conntrack_max", "flows", FLOWS, [16, 16]),
     Setting::seconds("silence", "how long all but one of them have been idle", 8, 4000),
-    Setting::seconds("established", "the shorter-timeout arm's tcp_timeout_established", 4, 3600),
+    Setting::seconds("established", "the shorter-timeout arm's tcp_timeout_established", 4, 3600)
+        .at_most(Limit::JIFFIES),
 ];
+
+const FLOWS: Limit = Limit { most: 28_000, why: "TODO" };
 
 /// The scenario.
 pub fn scenario() -> Scenario {
@@ -39,6 +42,7 @@ pub fn scenario() -> Scenario {
         // nf_conntrack_max applies to the whole kernel.
         .sequential(|_| true)
         .settings(SETTINGS)
+        .lasts(|env| 7 * env.seconds("silence"))
         .eras([
             Era::new("names-the-namespace", "6.17 and later", |env| env.kernel.at_least(6, 17))
                 .since("the kernel's line has the number of the namespace whose table it is"),
@@ -97,6 +101,7 @@ struct Conduct {
 fn arms(env: &Environment) -> Arms<Conduct> {
     let flows = env.number("flows");
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let (shorter, silence) = (env.seconds("established"), env.seconds("silence"));
     let base = Conduct { flows, unanswered_syns: 0 };
     Arms::control("nf_conntrack_max is twice the number of flows", network(env), base)
         .fault("nf_conntrack_max is the number of flows", |arm| arm.kernel_sysctl(MAX, flows))
@@ -110,7 +115,11 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         })
         .remedy("shorter-timeout", "nf_conntrack_tcp_timeout_established=3600 on the router", |arm| {
             let key = "net.netfilter.nf_conntrack_tcp_timeout_established";
-            arm.sysctl("router", key, env.number("established"));
+            arm.sysctl("router", key, shorter.as_secs());
+        })
+        .no_effect_if(shorter >= silence, || {
+            let (shorter, silence) = (shorter.as_secs(), silence.as_secs());
+            format!("a flow that is idle for {silence} s stays with a timeout of {shorter} s")
         })
         .remedy("notrack", "the router does not track connections to port 80", |arm| {
             arm.first_rule("router", Rule::notrack("answers").tcp().source_port(80));

@@ -11,6 +11,11 @@ pub fn kernel_values(network: Topology, host: &str, env: &Environment) -> Topolo
     })
 }
 
+/// Why a keepalive that begins after `time` does not refresh a flow in time.
+pub fn too_slow(time: Duration, timeout: Duration) -> String {
+    format!("a keepalive of {} s is too slow for a timeout of {} s", time.as_secs(), timeout.as_secs())
+}
+
 /// The rule that explains the time of a timeout, or the time itself if no rule
 /// does.
 pub fn rule(

@@ -32,18 +32,46 @@ const CARD: Card = Card {
 };
 
 const SETTINGS: &[Setting] = &[
-    Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350),
-    Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200),
-    Setting::seconds("intvl", "tcp_keepalive_intvl at the client, the kernel's", 1, 75),
-    Setting::number("probes", "tcp_keepalive_probes at the client, the kernel's", "probes", 127, [2, 9]),
-    Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 1, 300),
+    Setting::seconds("idle-timeout", "nf_conntrack_tcp_timeout_established on the NAT", 3, 350)
+        .at_most(LONGEST),
+    Setting::seconds("time", "tcp_keepalive_time at the client, the kernel's", 7, 7200)
+        .at_most(Limit::JIFFIES),
+    Setting::seconds("intvl", "tcp_keepalive_intvl at the client, the kernel's", 1, 75)
+        .at_most(Limit::JIFFIES),
+    Setting::number(
+        "probes",
+        "tcp_keepalive_probes at the client, the kernel's",
+        "probes",
+        Limit::BYTE,
+        [2, 9],
+    ),
+    Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 1, 300)
+        .at_most(Limit::KEEPALIVE_OPTION),
 ];
+
+/// In the control, too, the NAT forgets a mapping that is idle for longer.
+const LONGEST: Limit = Limit {
+    most: 400_000,
+    why: "the NAT of the control keeps an idle mapping for 432000 s, the kernel's default",
+};
+
+/// A silence that is longer than the idle timeout.
+fn longer_than(timeout: Duration) -> Duration {
+    timeout + timeout / 100 + Duration::from_secs(1)
+}
+
+/// The silence, or all probes of a keepalive that nobody answers.
+fn lasts(env: &Environment) -> Duration {
+    let schedule = KeepaliveSchedule::new(env, "");
+    longer_than(env.seconds("idle-timeout")).max(schedule.at_latest(schedule.probes))
+}
 
 /// The scenario.
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the first words after it", "received"), arms, play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack])
         .settings(SETTINGS)
+        .lasts(lasts)
         .eras([Era::every_kernel(
             "a NAT must forget, and tcp_keepalive_time is two hours (RFC 1122 4.2.3.6)",
         )])
@@ -80,10 +108,16 @@ struct Conduct {
 }
 
 fn arms(env: &Environment) -> Arms<Conduct> {
+    let (timeout, own) = (env.seconds("idle-timeout"), env.seconds("time"));
+    let app = env.seconds("app-time");
     let base = Conduct { first: Side::Server, awaits_probe: false, keepidle: None };
     Arms::control("the NAT keeps an idle mapping for five days, the kernel's default", network(env), base)
         .fault("the NAT forgets an idle mapping; then the server speaks first", |arm| {
-            arm.sysctl("nat", TIMEOUT, env.number("idle-timeout"));
+            arm.sysctl("nat", TIMEOUT, timeout.as_secs());
+        })
+        .no_effect_if(own < timeout, || {
+            let (own, timeout) = (own.as_secs(), timeout.as_secs());
+            format!("the client's own keepalive, of {own} s, is fast enough for a timeout of {timeout} s")
         })
         .variant("nat-drops", "the NAT drops what comes in and is not established", |arm| {
             let strangers = Rule::drop("strangers").on(Hook::Input);
@@ -104,9 +138,11 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("keepalive", "TCP_KEEPIDLE at the client, below the NAT's timeout", |arm| {
             arm.keepidle = Some(Side::Client);
         })
+        .no_effect_if(app >= timeout, || keepalive::too_slow(app, timeout))
         .remedy("server-keepalive", "TCP_KEEPIDLE at the server, below the NAT's timeout", |arm| {
             arm.keepidle = Some(Side::Server);
         })
+        .no_effect_if(app >= timeout, || keepalive::too_slow(app, timeout))
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -124,7 +160,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     }
 
     let timeout = stage.env.seconds("idle-timeout");
-    stage.pass(timeout + timeout / 100 + Duration::from_secs(1)).await;
+    stage.pass(longer_than(timeout)).await;
     let nat = Conntrack::of(stage.host("nat").namespace())?;
     let knows = || -> Result<bool> { Ok(!nat.entries()?.is_empty()) };
     let mut memory = if knows()? { "yes" } else { "no" };

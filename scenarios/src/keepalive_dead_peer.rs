@@ -31,13 +31,22 @@ const CARD: Card = Card {
 };
 
 const SETTINGS: &[Setting] = &[
-    Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200),
-    Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75),
-    Setting::number("probes", "tcp_keepalive_probes, the kernel's", "probes", 127, [3, 9]),
-    Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 2, 20),
-    Setting::seconds("app-intvl", "TCP_KEEPINTVL of the arms that set it", 1, 5),
-    Setting::number("app-probes", "TCP_KEEPCNT of the arms that set it", "probes", 127, [2, 9]),
-    Setting::seconds("user-timeout", "TCP_USER_TIMEOUT of the arm that sets it", 5, 30),
+    Setting::seconds("time", "tcp_keepalive_time, the kernel's", 3, 7200).at_most(Limit::JIFFIES),
+    Setting::seconds("intvl", "tcp_keepalive_intvl, the kernel's", 1, 75).at_most(Limit::JIFFIES),
+    Setting::number("probes", "tcp_keepalive_probes, the kernel's", "probes", Limit::BYTE, [3, 9]),
+    Setting::seconds("app-time", "TCP_KEEPIDLE of the arms that set it", 2, 20)
+        .at_most(Limit::KEEPALIVE_OPTION),
+    Setting::seconds("app-intvl", "TCP_KEEPINTVL of the arms that set it", 1, 5)
+        .at_most(Limit::KEEPALIVE_OPTION),
+    Setting::number(
+        "app-probes",
+        "TCP_KEEPCNT of the arms that set it",
+        "probes",
+        Limit::KEEPALIVE_COUNT,
+        [2, 9],
+    ),
+    Setting::seconds("user-timeout", "TCP_USER_TIMEOUT of the arm that sets it", 5, 30)
+        .at_most(Limit::USER_TIMEOUT),
     Setting::seconds("watch", "how long the fault is watched", 8, 259_200),
 ];
 
@@ -46,6 +55,7 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("half-open connection", "none"), arms, play)
         .needs([Need::Veth, Need::PacketSocket])
         .settings(SETTINGS)
+        .lasts(|env| env.seconds("watch"))
         .eras([Era::every_kernel("RFC 1122 4.2.3.6: keep-alives must be off by default")])
 }
 
@@ -71,18 +81,33 @@ struct Conduct {
 
 fn arms(env: &Environment) -> Arms<Conduct> {
     let base = Conduct { link_is_cut: false, keepalive: None, user_timeout: None };
+    let watch = env.seconds("watch");
+    let ends = |prefix: &str, user_timeout: Option<Duration>| {
+        let schedule = KeepaliveSchedule::new(env, prefix);
+        schedule.at(schedule.intervals(user_timeout))
+    };
+    let too_late = |ends: Duration| {
+        let (ends, watch) = (ends.as_secs(), watch.as_secs());
+        format!("the connection ends after {ends} s, and is watched for {watch} s")
+    };
+    let user_timeout = Some(env.seconds("user-timeout"));
+    let [kernel, app] = [ends("", None), ends("app-", None)];
+    let limited = ends("app-", user_timeout);
     Arms::control("the link lives; no keepalive", network(env), base)
         .fault("the link is cut; no keepalive", |arm| arm.link_is_cut = true)
         .remedy("kernel-defaults", "SO_KEEPALIVE with the kernel's values", |arm| {
             arm.keepalive = Some(Values::Kernel);
         })
+        .no_effect_if(kernel >= watch, || too_late(kernel))
         .remedy("app-values", "SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT", |arm| {
             arm.keepalive = Some(Values::Application);
         })
+        .no_effect_if(app >= watch, || too_late(app))
         .remedy("user-timeout", "the same and TCP_USER_TIMEOUT", |arm| {
             arm.keepalive = Some(Values::Application);
-            arm.user_timeout = Some(env.seconds("user-timeout"));
+            arm.user_timeout = user_timeout;
         })
+        .no_effect_if(limited >= watch, || too_late(limited))
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -41,6 +41,7 @@ pub fn scenario() -> Scenario {
             Setting::seconds("threshold", "relistThreshold, the kubelet's", 6, 180),
             Setting::seconds("deadline", "runtimeRequestTimeout, the deadline of a plugin", 2, 120),
         ])
+        .lasts(|env| 2 * env.seconds("deadline") + 2 * env.seconds("threshold"))
         .eras([Era::every_kernel("a task in state D takes no signal")])
 }
 
@@ -94,6 +95,10 @@ fn arms(env: &Environment) -> Arms<Conduct> {
     })
     .remedy("deadline-and-retry", "the same, and then it tries again", |arm| {
         (arm.deadline, arm.retries) = (deadline, true);
+    })
+    .no_effect_if(env.seconds("deadline") > env.seconds("threshold"), || {
+        let (deadline, threshold) = (env.word("deadline"), env.word("threshold"));
+        format!("a deadline of {deadline} s is longer than the threshold of {threshold} s")
     })
 }
 

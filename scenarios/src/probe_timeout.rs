@@ -47,10 +47,14 @@ pub fn scenario() -> Scenario {
         .sequential(|env| env.clock == Clock::Virtual)
         .settings([
             Setting::seconds("period", "periodSeconds", 2, 10),
-            Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10),
+            Setting::seconds("back-off", "the first wait of CrashLoopBackOff, the kubelet's", 2, 10)
+                .at_most(LONGEST_BACK_OFF),
         ])
+        .lasts(|env| PERIODS * env.seconds("period"))
         .eras([Era::every_kernel("the kernel has no part in it but to carry what comes too late")])
 }
+
+const LONGEST_BACK_OFF: Limit = Limit { most: 300, why: "no back-off is longer (MaxContainerBackOff)" };
 
 fn network() -> Topology {
     Topology::new()

@@ -35,6 +35,7 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("host-b connects", "connected"), arms, play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         .sequential(one_address::sequential)
+        .lasts(|env| 3 * env.seconds("paws-window"))
         .settings([one_address::SETTINGS, &[Setting::family()]].concat())
         .eras(one_address::ERAS)
 }

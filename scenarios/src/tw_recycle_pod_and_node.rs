@@ -36,6 +36,7 @@ pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("node connects to C", "connected"), arms, play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
         .sequential(one_address::sequential)
+        .lasts(|env| 3 * env.seconds("paws-window"))
         .settings(one_address::SETTINGS)
         .eras(one_address::ERAS)
 }

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "nobody types here")]
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     recycled_behind_nat,
     a_port_in_time_wait,
     a_keepalive_behind_nat,
+    nothing_looks_like_a_retransmission_but_what_was_sent_again,
 ];
 
 fn beyond_the_window() {
@@ -39,6 +40,40 @@ fn a_keepalive_behind_nat() {
     assert!(found.resets > 0, "{found:?}");
 }
 
+fn nothing_looks_like_a_retransmission_but_what_was_sent_again() {
+    needs_namespaces();
+    // A service address, NAT with changed timestamps, a router without either, and
+    // IPv6.
+    for line in [
+        "conntrack-beyond-window-reset",
+        "tw-recycle-nat --set recycle=model",
+        "time-wait-port-reuse",
+        "keepalive-dead-peer",
+        "conntrack-idle-expiry --set family=ipv6",
+    ] {
+        let folder = tempfile::tempdir().expect("a directory");
+        let Answer { status, out, err } = ask(&format!("run {line} --pcap {}", folder.path().display()));
+        assert_eq!(status, Some(0), "{out}{err}");
+        let files: Vec<_> = fs::read_dir(folder.path()).expect("a directory").flatten().collect();
+        assert!(files.len() >= 2, "{files:?}");
+        for file in files {
+            let mut known = HashMap::new();
+            for (number, segment) in (1..).zip(dissect(&file.path())) {
+                let place = format!("{line}, {}, frame {number}: {segment:?}", file.path().display());
+                // What a wire changed is there as it was received, too.
+                let is_copy = segment.tcp && !segment.says(" received it: ") && {
+                    let Segment { interface, src, dst, id, seq, ack, flags, length, .. } = &segment;
+                    let key = (src.clone(), dst.clone(), id.clone(), *seq, *ack, *flags, *length);
+                    // What leaves the same interface again was sent again.
+                    known.insert(key, interface.clone()).is_some_and(|before| before != *interface)
+                };
+                let looks_so = segment.again || segment.duplicate_ack;
+                assert!(!is_copy || !looks_so || segment.says("sent again"), "{place}");
+            }
+        }
+    }
+}
+
 /// How often tshark and faultlab agreed.
 #[derive(Debug, Default)]
 struct Found {
@@ -51,7 +86,8 @@ struct Found {
 fn agrees(line: &str) -> Found {
     needs_namespaces();
     let folder = tempfile::tempdir().expect("a directory");
-    let Answer { status, out, err } = ask(&format!("run {line} --ladder --pcap {}", folder.path().display()));
+    let Answer { status, out, err } =
+        ask(&format!("run {line} --ladder --pcap-both-ends --pcap {}", folder.path().display()));
     assert_eq!(status, Some(0), "{out}{err}");
     let scenario = line.split(' ').next().expect("a name");
     let mut found = Found::default();
@@ -102,6 +138,8 @@ struct Segment {
     flags: u16,
     length: u32,
     again: bool,
+    /// Whether tshark takes it for a duplicate ACK.
+    duplicate_ack: bool,
 }
 
 const FIN: u16 = 1;
@@ -129,7 +167,7 @@ impl Segment {
     }
 }
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "frame.interface_name",
     "frame.packet_flags_direction",
     "frame.comment",
@@ -145,6 +183,7 @@ const FIELDS: [&str; 15] = [
     "ip.src",
     "ip.dst",
     "tcp.dstport",
+    "tcp.analysis.duplicate_ack",
 ];
 
 /// Has tshark read a file; it must print only the requested fields.
@@ -183,6 +222,7 @@ fn segment(fields: &[&str]) -> Segment {
         // Within a round trip, tshark takes a retransmission for an out-of-order
         // segment.
         again: tcp && !(fields[9].is_empty() && fields[11].is_empty()),
+        duplicate_ack: tcp && !fields[15].is_empty(),
     }
 }
 

@@ -4,15 +4,18 @@
 mod user;
 
 use std::fs::{self};
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use faultlab_testkit::{Answer, Terminal, answer, leave_out};
+use faultlab_testkit::{Answer, PATIENCE, Session, Terminal, answer, leave_out};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
-use user::{SOON, ask, faultlab, in_the_hang, json, keys, needs_namespaces, refusal};
+use user::{SHORT, SOON, ask, faultlab, in_the_hang, json, keys, needs_namespaces, refusal};
 
 faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     no_arguments_print_the_help,
@@ -28,6 +31,8 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     doctor_says_what_can_be_done,
     ctrl_c_ends_a_hang,
     sigterm_ends_a_hang,
+    ctrl_c_prints_what_is_finished,
+    a_second_ctrl_c_ends_at_once,
     forbidden_namespaces_are_named,
     completions_and_manual_are_there,
 ];
@@ -191,6 +196,66 @@ fn sigterm_ends_a_hang() {
     let sent = Instant::now();
     assert_eq!(session.status(), Some(143));
     let gone = session.gone(sent);
+    assert!(gone < SOON, "{gone:?}");
+}
+
+fn ctrl_c_prints_what_is_finished() {
+    needs_namespaces();
+    let folder = tempfile::tempdir().expect("a directory");
+    let junit = folder.path().join("junit.xml");
+    let mut terminal = Terminal::new();
+    // The last is finished at once, but its outcome is printed after that of the
+    // hang.
+    let mut command = faultlab(&format!("run {SHORT} veth-teardown-hang rtnl-stall --json --junit"));
+    command.arg(&junit).stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
+    let mut session = Session::start(&mut command);
+    drop(command);
+    terminal.wait_for("\"verdict\":\"reproduced\"");
+    terminal.wait_for("1/5 arms");
+    terminal.interrupt();
+    assert_eq!(session.status(), Some(130));
+    session.gone(Instant::now());
+    let text = terminal.text();
+    let line = text.lines().find(|line| line.contains("\"scenario\":\"rtnl-stall\"")).unwrap_or_default();
+    let line = &line[line.find('{').unwrap_or(0)..];
+    let outcome: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert_eq!(outcome["verdict"], "not-applicable");
+    let sentence = "faultlab: interrupted: 1 of 3 were not run to the end: veth-teardown-hang\r\n";
+    assert!(text.contains(sentence), "{text}");
+    let report = fs::read_to_string(&junit).expect("a report");
+    assert!(report.contains(SHORT) && report.contains("not run: interrupted"), "{report}");
+}
+
+/// A pipe that holds as much as it can, and its reader.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("fcntl");
+    set(OFlag::O_NONBLOCK);
+    while (&writer).write(&[b'x'; 4096]).is_ok() {}
+    set(OFlag::empty());
+    writer.flush().expect("nothing is kept");
+    (reader, writer)
+}
+
+fn a_second_ctrl_c_ends_at_once() {
+    needs_namespaces();
+    let (_reader, writer) = full_pipe();
+    let mut terminal = Terminal::new();
+    let mut command = faultlab("run veth-teardown-hang rtnl-stall --json");
+    command.stdin(terminal.side()).stdout(writer).stderr(terminal.side());
+    let mut session = Session::start(&mut command);
+    drop(command);
+    terminal.wait_for("1/5 arms");
+    terminal.interrupt();
+    // It has ended its worker, and waits for the reader of its results.
+    let pressed = Instant::now();
+    while session.processes().len() > 1 && pressed.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(5));
+    }
+    terminal.interrupt();
+    let pressed = Instant::now();
+    assert_eq!(session.status(), Some(130));
+    let gone = session.gone(pressed);
     assert!(gone < SOON, "{gone:?}");
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use lab::outcome::Map;
 use lab::scenario::{ArmKind, Era, Scenario};
 use lab::snapshot::{self, Snapshot};
+use lab::text::Cell;
 use scenarios::CATALOGUE;
 
 const BEGIN: &str = "<!-- from snapshots/, by scenarios/tests/readme.rs -->\n";
@@ -40,9 +41,8 @@ fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<String>; 2] {
 /// The rows in which a connection works in the control and even in the fault, but
 /// not in an arm; each with the arm's cell.
 fn harmed(outcome: &Snapshot, arm: &str) -> Vec<String> {
-    let healthy =
-        |cell: Option<&String>| cell.is_some_and(|c| matches!(c.as_str(), "connected" | "received"));
-    let harmed = |(row, cells): &(String, Map<String>)| {
+    let healthy = |cell: Option<&Cell>| cell.is_some_and(|c| matches!(c.as_str(), "connected" | "received"));
+    let harmed = |(row, cells): &(Cell, Map<Cell>)| {
         let unharmed = healthy(cells.get("control")) && healthy(cells.get("fault"));
         let cell = cells.get(arm).filter(|cell| unharmed && !healthy(Some(cell)))?;
         Some(format!("{row}: {cell}"))

@@ -196,23 +196,22 @@ fn evil(outcomes: &[Outcome]) -> String {
     let evil = |kernel: &str| {
         let mut outcomes = outcomes.to_vec();
         for outcome in &mut outcomes {
-            outcome.kernel = format!("{kernel}{EVIL}");
-            outcome.kernel_id = Some(EVIL.to_owned());
-            EVIL.clone_into(&mut outcome.scenario);
-            outcome.reason = Some(EVIL.to_owned());
+            outcome.kernel = format!("{kernel}{EVIL}").into();
+            outcome.kernel_id = Some(EVIL.into());
+            outcome.scenario = EVIL.into();
+            outcome.reason = Some(EVIL.into());
             outcome.settings.insert(EVIL, EVIL.to_owned());
-            outcome.log.push(EVIL.to_owned());
+            outcome.log.push(EVIL.into());
             for arm in &mut outcome.arms {
-                for word in [&mut arm.name, &mut arm.change] {
-                    EVIL.clone_into(word);
-                }
+                arm.name = EVIL.into();
+                arm.change = EVIL.into();
                 arm.observations.insert(EVIL, format!("{kernel}{EVIL}"));
-                arm.because.push(EVIL.to_owned());
-                arm.evidence.insert(EVIL, vec![EVIL.to_owned()]);
+                arm.because.push(EVIL.into());
+                arm.evidence.insert(EVIL, vec![EVIL.into()]);
             }
         }
         outcomes.truncate(1);
-        Column { kernel: format!("{kernel}{EVIL}"), outcomes }
+        Column::new(format!("{kernel}{EVIL}"), outcomes)
     };
     html(&Page {
         columns: &[evil("one"), evil("other")],

@@ -19,8 +19,17 @@ pub const ARMS: usize = 64;
 /// entries in any one map. More are an error.
 pub const ROWS: usize = 256;
 
-/// The most lines in a list (a log, the evidence of a host). The rest is cut.
+/// The most lines in a list (a log, the evidence of a host), of which the rest is
+/// cut; and the most probes or conntrack events in a capture, of which more are an
+/// error.
 pub const LINES: usize = 20_000;
+
+/// The most interfaces in a capture, and addresses of one interface. More are an
+/// error.
+pub const INTERFACES: usize = 1_000;
+
+/// The most frames in a capture. More are an error.
+pub const FRAMES: usize = 30_000;
 
 /// The longest line of JSON in a file, in bytes.
 pub const JSON_LINE: usize = 16 << 20;
@@ -41,5 +50,5 @@ pub const SCENARIOS: usize = 256;
 /// linux/limits.h, 255, covers all parts together.
 pub const FILE_NAME: usize = 64;
 
-/// The latest time in a capture, ten years. Later times are cut to this.
+/// The longest duration of an arm, ten years. A longer one is an error.
 pub const TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

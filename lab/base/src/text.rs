@@ -2,15 +2,17 @@
 //!
 //! A terminal obeys control characters, a reader trusts anything that looks like
 //! a line of this program, and an editor follows bidirectional controls. So text
-//! is cleaned on input and again on output. A removed character is shown in
+//! is cleaned on input, which makes it a [`Cell`], a [`Line`] or [`Lines`], and again
+//! on output. A removed character is shown in
 //! Rust's escape syntax: `\x1b`, `\u{202e}`. Text without such characters
 //! is unchanged.
 //!
 //! Reading: ECMA-48 5.3, the C1 set; Unicode Standard Annex 9, "Explicit
 //! Directional Formatting Characters"; Unicode Technical Report 36, 2.10.
 
-use std::borrow::Cow;
-use std::fmt::Write;
+use std::borrow::{Borrow, Cow};
+use std::fmt::{self, Write};
+use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use unicode_width::UnicodeWidthChar;
@@ -74,25 +76,138 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |letter| letter == '\n'), limits::TEXT)
 }
 
-/// [`line()`] in place.
-pub fn clean_line(text: &mut String) {
-    if let Cow::Owned(cleaned) = line(text) {
-        *text = cleaned;
-    }
+/// Text from outside, cleaned when it is made: by [`From`], and by reading JSON.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $clean:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                match $clean(&text) {
+                    Cow::Owned(cleaned) => Self(cleaned),
+                    Cow::Borrowed(_) => Self(text),
+                }
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self($clean(text).into_owned())
+            }
+        }
+
+        impl From<&String> for $name {
+            fn from(text: &String) -> Self {
+                text.as_str().into()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(Self::from)
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                self
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                self
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self)
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0 == other
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                self.0 == *other
+            }
+        }
+
+        impl PartialEq<String> for $name {
+            fn eq(&self, other: &String) -> bool {
+                self.0 == *other
+            }
+        }
+
+        impl PartialEq<$name> for str {
+            fn eq(&self, other: &$name) -> bool {
+                *self == other.0
+            }
+        }
+
+        impl PartialEq<$name> for &str {
+            fn eq(&self, other: &$name) -> bool {
+                **self == other.0
+            }
+        }
+
+        impl PartialEq<$name> for String {
+            fn eq(&self, other: &$name) -> bool {
+                *self == other.0
+            }
+        }
+    };
 }
 
-/// [`cell`] in place.
-pub fn clean_cell(text: &mut String) {
-    if let Cow::Owned(cleaned) = cell(text) {
-        *text = cleaned;
-    }
+text_type! {
+    /// A name or a table cell, cleaned by [`cell`].
+    Cell, cell
 }
 
-/// [`lines`] in place.
-pub fn clean_lines(text: &mut String) {
-    if let Cow::Owned(cleaned) = lines(text) {
-        *text = cleaned;
-    }
+text_type! {
+    /// One line, cleaned by [`line()`].
+    Line, line
+}
+
+text_type! {
+    /// Text of several lines, cleaned by [`lines`].
+    Lines, lines
 }
 
 /// Cleans text for the terminal: lines, in this program's colours.
@@ -139,26 +254,6 @@ pub fn json(value: &impl Serialize) -> String {
         }
     }
     escaped
-}
-
-/// For `#[serde(deserialize_with)]`: a string, cleaned by [`line()`].
-///
-/// # Errors
-/// If the value is not a string.
-pub fn line_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let mut text = String::deserialize(deserializer)?;
-    clean_line(&mut text);
-    Ok(text)
-}
-
-/// For `#[serde(deserialize_with)]`: a string, cleaned by [`lines`].
-///
-/// # Errors
-/// If the value is not a string.
-pub fn lines_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let mut text = String::deserialize(deserializer)?;
-    clean_lines(&mut text);
-    Ok(text)
 }
 
 fn cleaned(text: &str, also: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -278,6 +373,18 @@ mod tests {
         }
         // A single byte from the C1 set is not UTF-8.
         assert_eq!(line(&String::from_utf8_lossy(b"\x9b31m")), "\u{fffd}31m");
+    }
+
+    #[test]
+    fn a_text_is_clean_however_it_is_made() {
+        let hostile = "a\nfaultlab: \x1b[2J";
+        let json = serde_json::to_string(hostile).unwrap();
+        for text in [hostile.into(), hostile.to_owned().into(), serde_json::from_str(&json).unwrap()] {
+            let text: Line = text;
+            assert_eq!(text, "a\\nfaultlab: \\x1b[2J");
+        }
+        assert_eq!(serde_json::from_str::<Lines>(&json).unwrap(), "a\nfaultlab: \\x1b[2J");
+        assert_eq!(Cell::from("x".repeat(5000)).len(), limits::CELL);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::options::Options;
-use super::run::{cleaned, told};
+use super::run::told;
 use super::{ladders, options, pcap, report};
 use faultlab_base::text::{is_plain, line};
 use faultlab_engine::catalogue::Catalogue;
@@ -16,6 +16,7 @@ use faultlab_net::topology::Topology;
 use faultlab_report::html::{Drawings, Page, html};
 use faultlab_report::made::column;
 use faultlab_report::matrix::{Column, matrix};
+use faultlab_report::pcapng::Frames;
 use faultlab_report::{Style, junit, ktap, pcapng};
 
 /// Text that a hostile guest may send: a terminal title, a cleared screen, forged
@@ -91,14 +92,14 @@ fn outcome() -> Value {
 fn outcomes() -> [Outcome; 2] {
     let sent: Outcome = serde_json::from_value(outcome()).unwrap();
     let mut made = sent.clone();
-    made.reason = Some(HOSTILE.to_owned());
-    made.kernel_id = Some(HOSTILE.to_owned());
+    made.reason = Some(HOSTILE.into());
+    made.kernel_id = Some(HOSTILE.into());
     [sent, made]
 }
 
 fn columns(outcome: &Outcome) -> Vec<Column> {
-    let column = cleaned(Column { kernel: HOSTILE.to_owned(), outcomes: vec![outcome.clone()] });
-    let other = Column { kernel: format!("{} other", column.kernel), ..column.clone() };
+    let column = Column::new(HOSTILE, vec![outcome.clone()]);
+    let other = Column { kernel: format!("{} other", column.kernel).into(), ..column.clone() };
     vec![column, other]
 }
 
@@ -198,7 +199,7 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
         let columns = columns(&outcome);
         let outcome = &columns[0].outcomes[0];
         let folder = tempfile::tempdir().unwrap();
-        pcap::write(outcome, folder.path()).unwrap();
+        pcap::write(outcome, Frames::AsSent, folder.path()).unwrap();
         let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()).collect();
         // Both arms have the same name.
         assert_eq!(files.len(), 1);
@@ -207,7 +208,8 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
         assert!(!name.starts_with('.') && name.len() <= 255, "{name}");
 
         let mut bytes = vec![];
-        pcapng::write(outcome.arms[0].capture.as_ref().unwrap(), "about", &mut bytes).unwrap();
+        pcapng::write(outcome.arms[0].capture.as_ref().unwrap(), Frames::BothEnds, "about", &mut bytes)
+            .unwrap();
         let has = |part: &str| bytes.windows(part.len()).any(|window| window == part.as_bytes());
         assert!(has("]0;t") && has("probe "));
         for part in ["\x1b]", "\x07", "\u{9b}", "\nfaultlab:", "\nok 1", "\u{202e}", "\u{200b}"] {
@@ -219,7 +221,8 @@ fn no_capture_and_no_name_of_a_file_lets_hostile_text_through() {
 #[test]
 fn what_a_guest_reports_meanwhile_is_clean() {
     let read = |kind: &str| match serde_json::from_value(json!({kind: HOSTILE})).unwrap() {
-        Report::ArmEnded(text) | Report::Failed(text) => text,
+        Report::ArmEnded(text) => text.to_string(),
+        Report::Failed(text) => text.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(read("arm-ended").chars().all(is_plain));

@@ -88,7 +88,9 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
 /// come from a package.
 fn clean(mut entry: Entry) -> Entry {
     let Entry { id, release, version, source, modules: _, sums } = &mut entry;
-    [id, release, sums].into_iter().chain(version).chain(source).for_each(text::clean_line);
+    for name in [id, release, sums].into_iter().chain(version).chain(source) {
+        *name = text::line(name).into_owned();
+    }
     entry
 }
 

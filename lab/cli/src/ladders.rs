@@ -24,7 +24,7 @@ pub(super) fn text(outcome: &Outcome, drawn: &ByArm, options: &Options, style: S
         let wanted = if options.only.is_empty() {
             matches!(arm.kind, ArmKind::Control | ArmKind::Fault)
         } else {
-            options.only.contains(&arm.name)
+            options.only.iter().any(|name| arm.name == *name)
         };
         let Some(Drawn { ladder, .. }) = drawn.get(&arm.name).filter(|_| wanted) else { continue };
         let kernel = outcome.kernel_id.as_ref().map(|id| format!(", {id}")).unwrap_or_default();

@@ -5,6 +5,7 @@ mod doctor;
 mod files;
 #[cfg(test)]
 mod hostile;
+mod interruption;
 mod kernel;
 mod ladders;
 mod list;
@@ -16,6 +17,7 @@ mod report;
 mod run;
 mod run_here;
 mod run_vm;
+mod selection;
 mod shard;
 mod shell;
 mod show;

@@ -15,6 +15,7 @@ use super::Stop;
 use super::run::Tally;
 use super::shard::{Part, Parts};
 use faultlab_base::error::Error;
+use faultlab_base::text::Cell;
 use faultlab_base::{limits, terminal};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_model::outcome::Outcome;
@@ -69,10 +70,10 @@ struct Tag {
 struct Merged {
     columns: Vec<Column>,
     /// The index of each kernel's column.
-    places: HashMap<String, usize>,
+    places: HashMap<Cell, usize>,
     /// The known outcomes, by column and scenario.
-    known: HashSet<(usize, String)>,
-    scenarios: HashSet<String>,
+    known: HashSet<(usize, Cell)>,
+    scenarios: HashSet<Cell>,
     parts: Parts,
     bytes: u64,
 }
@@ -116,7 +117,7 @@ impl Merged {
         // The heading that `run` uses in the whole matrix.
         let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
         let at = *self.places.entry(kernel.clone()).or_insert_with(|| {
-            self.columns.push(Column { kernel: kernel.clone(), outcomes: vec![] });
+            self.columns.push(Column::new(kernel.clone(), vec![]));
             self.columns.len() - 1
         });
         if !self.known.insert((at, outcome.scenario.clone())) {

@@ -1,17 +1,18 @@
 //! The arguments of `run`: as given, and as used.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::selection;
 use super::shard::{Part, Shard};
-use faultlab_engine::catalogue::{Catalogue, nearest};
+use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
 use faultlab_machine::job::Job;
 use faultlab_model::outcome::{Outcome, Verdict};
-use faultlab_model::scenario::{ArmKind, Clock};
+use faultlab_model::scenario::{ArmKind, Clock, Need};
+use faultlab_report::pcapng::Frames;
 
 /// A scenario mostly waits for kernel timers, so several on one processor take no
 /// longer than one.
@@ -28,10 +29,12 @@ pub struct Run {
     /// several make a matrix
     #[arg(long, value_name = "ID|FILE")]
     kernel: Vec<String>,
-    /// Run only this variant or remedy, beside control and fault
+    /// Run only this variant or remedy, beside control and fault; without SCENARIO, of the scenarios that
+    /// have it
     #[arg(long, value_name = "NAME")]
     arm: Vec<String>,
-    /// Change a setting of a scenario; `faultlab show` lists them
+    /// Change a setting of a scenario; `faultlab show` lists them. A duration is in seconds, or has a unit:
+    /// 15min, 2h, 5d
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Let a virtual machine follow the wall's clock, with KVM where that works
@@ -40,9 +43,13 @@ pub struct Run {
     /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
-    /// Write the frames of every arm into a pcapng file in this directory, for Wireshark
+    /// Write the packets of every arm into a pcapng file in this directory, for Wireshark: each as it was
+    /// sent, and as it was received where the wire changed it
     #[arg(long, value_name = "DIR")]
     pcap: Option<PathBuf>,
+    /// Write each packet at both ends of every link; Wireshark takes the second for a retransmission
+    #[arg(long, requires = "pcap")]
+    pcap_both_ends: bool,
     /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
     /// over it, and what that counted or said. An outcome that is not as expected says so unasked
     #[arg(long)]
@@ -141,7 +148,7 @@ pub struct Options {
     /// The variants and remedies to narrow the run to.
     pub only: Vec<String>,
     /// The settings given.
-    pub set: BTreeMap<String, String>,
+    pub set: selection::Values,
     /// Whether the fault arms get the network and the behaviour of the control.
     pub without_cause: bool,
     /// How many scenarios run in parallel on the running kernel.
@@ -156,6 +163,8 @@ pub struct Options {
     pub junit: Option<PathBuf>,
     /// Where to write captures.
     pub pcap: Option<PathBuf>,
+    /// Which frames captures have.
+    pub frames: Frames,
     /// What to capture; `None` disables captures.
     pub capturing: Option<CaptureOptions>,
     /// Whether to print ladders.
@@ -177,7 +186,7 @@ impl Options {
         Job::Run {
             scenario: scenario.card.name.to_owned(),
             only: self.only.clone(),
-            set: self.set_for(scenario),
+            set: selection::of(scenario, &self.set),
             without_cause: self.without_cause,
             capturing: self.capturing,
         }
@@ -194,13 +203,6 @@ impl Options {
         );
         Some(Part::of(self.shard?, cells, &format!("{asked:?}")))
     }
-
-    /// The given settings that a scenario has.
-    #[must_use]
-    pub fn set_for(&self, scenario: &Scenario) -> BTreeMap<String, String> {
-        let known = |key: &str| scenario.settings.iter().any(|s| s.key == key);
-        self.set.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
-    }
 }
 
 impl Run {
@@ -209,17 +211,12 @@ impl Run {
     /// # Errors
     /// One sentence that names what is wrong and what would be valid.
     pub fn options(self, catalogue: &Catalogue) -> Result<Options, String> {
-        let scenarios: Vec<&'static Scenario> = if self.scenarios.is_empty() {
-            catalogue.scenarios.iter().collect()
-        } else {
-            let named = self.scenarios.iter().map(|n| catalogue.find(n)).collect::<Result<Vec<_>, _>>()?;
-            let asked = |s: &&Scenario| named.iter().any(|n| n.card.name == s.card.name);
-            catalogue.scenarios.iter().filter(asked).collect()
-        };
-        for arm in &self.arm {
-            known_arm(&scenarios, arm)?;
+        let scenarios = selection::scenarios(catalogue, &self.scenarios, &self.arm)?;
+        let set = selection::settings(&scenarios, &self.set)?;
+        self.check_time(&scenarios, &set)?;
+        if self.kernel.is_empty() {
+            selection::arms_apply(&scenarios, &self.arm, &set)?;
         }
-        let set = self.set.iter().map(|s| setting(&scenarios, s)).collect::<Result<_, _>>()?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mut kernels = vec![];
         for kernel in self.kernel {
@@ -249,6 +246,7 @@ impl Run {
                 explains: self.why || self.report.is_some(),
             }),
             pcap: self.pcap,
+            frames: if self.pcap_both_ends { Frames::BothEnds } else { Frames::AsSent },
             ladder: self.ladder,
             report: self.report,
             console: self.console,
@@ -256,41 +254,18 @@ impl Run {
             require_all: std::env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|v| v == "1"),
         })
     }
-}
 
-pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
-    let arms: Vec<_> = scenarios.iter().flat_map(|s| s.arms()).collect();
-    if arms.iter().any(|a| a.name == name) {
-        return Ok(());
+    /// Checks that nothing takes hours or days of real time.
+    fn check_time(&self, scenarios: &[&Scenario], set: &selection::Values) -> Result<(), String> {
+        let here = self.kernel.is_empty();
+        let otherwise = match (here, self.real_time) {
+            (true, _) => "with --kernel ID it runs in virtual time",
+            (false, true) => "without --real-time it runs in virtual time",
+            (false, false) => return Ok(()),
+        };
+        let runs = |scenario: &&&Scenario| !(here && scenario.needs.contains(&Need::ExclusiveKernel));
+        scenarios.iter().filter(runs).try_for_each(|scenario| selection::is_short(scenario, set, otherwise))
     }
-    let hint = if let Some(near) = nearest(name, arms.iter().map(|a| a.name)) {
-        format!("did you mean {near}?")
-    } else {
-        let narrowable = arms.iter().filter(|a| matches!(a.kind, ArmKind::Variant | ArmKind::Remedy));
-        let mut names: Vec<_> = narrowable.map(|a| a.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        format!("there are {}", names.join(", "))
-    };
-    Err(format!("no arm is named {name:?}; {hint}"))
-}
-
-pub(super) fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), String> {
-    let Some((key, value)) = text.split_once('=') else {
-        return Err(format!("--set takes KEY=VALUE, not {text:?}"));
-    };
-    let settings: Vec<_> = scenarios.iter().flat_map(|s| s.settings).filter(|s| s.key == key).collect();
-    if settings.is_empty() {
-        let mut known: Vec<_> = scenarios.iter().flat_map(|s| s.settings).map(|s| s.key).collect();
-        known.sort_unstable();
-        known.dedup();
-        return Err(match known.as_slice() {
-            [] => format!("no setting is named {key:?}; {} has none", scenarios[0].card.name),
-            known => format!("no setting is named {key:?}; there are {}", known.join(", ")),
-        });
-    }
-    settings.iter().try_for_each(|s| s.check(value))?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

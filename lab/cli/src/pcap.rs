@@ -6,6 +6,7 @@ use std::path::Path;
 use super::files::{self, Folder};
 use faultlab_model::outcome::Outcome;
 use faultlab_report::pcapng;
+use faultlab_report::pcapng::Frames;
 
 /// The file name of an arm: `SCENARIO.ARM.pcapng`, prefixed with the kernel's name
 /// if it has one.
@@ -14,16 +15,17 @@ pub(super) fn file(outcome: &Outcome, arm: &str) -> String {
     format!("{kernel}{}.{}.pcapng", files::name(&outcome.scenario), files::name(arm))
 }
 
-/// Writes the captures of an outcome into a directory.
+/// Writes these frames of the captures of an outcome into a directory.
 ///
 /// # Errors
 /// If a file cannot be written. The error names it.
-pub(super) fn write(outcome: &Outcome, folder: &Path) -> io::Result<()> {
+pub(super) fn write(outcome: &Outcome, frames: Frames, folder: &Path) -> io::Result<()> {
     for arm in &outcome.arms {
         let Some(capture) = &arm.capture else { continue };
         let about =
             format!("{}, {} arm, Linux {}: {}", outcome.scenario, arm.name, outcome.kernel, arm.change);
-        Folder::make(folder)?.write(&file(outcome, &arm.name), |out| pcapng::write(capture, &about, out))?;
+        Folder::make(folder)?
+            .write(&file(outcome, &arm.name), |out| pcapng::write(capture, frames, &about, out))?;
     }
     Ok(())
 }

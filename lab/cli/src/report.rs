@@ -36,9 +36,9 @@ pub(super) fn write(
 
 /// The command line that reproduces an outcome.
 pub(super) fn command(options: &Options, outcome: &Outcome) -> String {
-    let mut words = vec!["faultlab".to_owned(), "run".to_owned(), outcome.scenario.clone()];
+    let mut words = vec!["faultlab".to_owned(), "run".to_owned(), outcome.scenario.to_string()];
     if let Some(id) = &outcome.kernel_id {
-        words.extend(["--kernel".to_owned(), id.clone()]);
+        words.extend(["--kernel".to_owned(), id.to_string()]);
         if outcome.clock == Clock::Real {
             words.push("--real-time".to_owned());
         }

@@ -6,10 +6,9 @@ use std::io::{self, IsTerminal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use nix::sys::signal::Signal;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::interruption::{Interruption, Signals};
 use super::options::{Format, Options};
 use super::shard::Part;
 use super::{Stop, files, ladders, options, pcap, report, run_here, run_vm};
@@ -39,45 +38,39 @@ fn for_bisect(run: impl FnOnce() -> Result<ExitCode, Stop>) -> Result<ExitCode, 
 fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let options = raw.options(catalogue).map_err(Stop::Usage)?;
     terminal::is_open()?;
-    super::on_runtime(async {
-        tokio::select! {
-            // A run that is always ready must not delay a signal.
-            biased;
-            // Dropping the run kills its workers and guests, and everything they
-            // made.
-            stop = stopped() => Err(stop),
-            done = run_all(catalogue, &options, style) => done,
+    let interruption = Interruption::listen()?;
+    let done = super::on_runtime(run_all(catalogue, &options, style, &interruption));
+    match (interruption.signal(), done) {
+        (None, done) => done,
+        (Some(signal), Err(Stop::Output(error))) if error.kind() != io::ErrorKind::BrokenPipe => {
+            terminal::say(&super::unwritten(&error));
+            Err(Stop::Interrupted(signal))
         }
-    })
+        (Some(signal), _) => Err(Stop::Interrupted(signal)),
+    }
 }
 
+/// Waits for a signal that ends this program.
 pub(super) async fn stopped() -> Stop {
-    let wait = |kind: SignalKind, name: Signal| async move {
-        match signal(kind) {
-            Ok(mut signals) => {
-                signals.recv().await;
-                name
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let signal = tokio::select! {
-        name = wait(SignalKind::interrupt(), Signal::SIGINT) => name,
-        name = wait(SignalKind::terminate(), Signal::SIGTERM) => name,
-        name = wait(SignalKind::hangup(), Signal::SIGHUP) => name,
-    };
-    Stop::Interrupted(signal)
+    match Signals::listen() {
+        Ok(mut signals) => Stop::Interrupted(signals.next().await),
+        Err(stop) => stop,
+    }
 }
 
-async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Result<ExitCode, Stop> {
+async fn run_all(
+    catalogue: &Catalogue,
+    options: &Options,
+    style: Style,
+    interruption: &Interruption,
+) -> Result<ExitCode, Stop> {
     let display = RefCell::new(Display::new(io::stderr().is_terminal()));
     let mut columns: Vec<Column> = vec![];
     let mut drawings = Drawings::new();
     let part = options.part();
-    let mut tell = |column: Column| {
-        let mut column = cleaned(column);
+    let mut tell = |mut column: Column| {
         if let Some(folder) = &options.pcap {
-            column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, folder))?;
+            column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, options.frames, folder))?;
         }
         // Frames take much memory, their drawings little.
         let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
@@ -86,20 +79,25 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         drawings.extend(names.zip(drawn));
         print(&display, &text)?;
         match columns.iter_mut().find(|c| c.kernel == column.kernel) {
-            Some(known) => known.outcomes.extend(column.outcomes),
+            Some(known) => {
+                known.outcomes.extend(column.outcomes);
+                known.not_run.extend(column.not_run);
+            }
             None => columns.push(column),
         }
         Ok(())
     };
     if options.kernels.is_empty() {
-        run_here::run(options, &display, &mut tell).await?;
+        run_here::run(options, &display, interruption, &mut tell).await?;
     } else {
         let machines = run_vm::ready(options)?;
-        run_vm::run(catalogue, &machines, options, &display, &mut tell).await?;
+        run_vm::run(catalogue, &machines, options, &display, interruption, &mut tell).await?;
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
     let tally = Tally::of(&outcomes);
     match options.format {
+        // The run was interrupted.
+        Format::Text if outcomes.is_empty() => {}
         Format::Text => {
             if options.kernels.len() > 1 {
                 print(&display, &matrix::matrix(&columns, style))?;
@@ -110,17 +108,21 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
         Format::Ktap => print(&display, &ktap::ktap(&columns))?,
         Format::Json => {
             // A shard without outcomes still reports which shard it is.
-            if let Some(part) = part.as_ref().filter(|_| outcomes.is_empty()) {
+            let none = outcomes.is_empty() && interruption.signal().is_none();
+            if let Some(part) = part.as_ref().filter(|_| none) {
                 let line = text::json(&Line { outcome: None, shard: Some(part) });
                 print(&display, &(line + "\n"))?;
             }
         }
     }
+    if let Some(sentence) = not_run(&columns) {
+        display.borrow().print(|| terminal::say(&sentence));
+    }
     if let Some(file) = &options.junit {
         let report = junit::junit(&columns)?;
         files::write(file, |out| out.write_all(report.as_bytes()))?;
     }
-    if let Some(folder) = &options.report {
+    if let Some(folder) = options.report.as_ref().filter(|_| !outcomes.is_empty()) {
         report::write(catalogue, options, &columns, &drawings, folder)?;
     }
     Ok(match options.bisect {
@@ -129,13 +131,23 @@ async fn run_all(catalogue: &Catalogue, options: &Options, style: Style) -> Resu
     })
 }
 
-/// The column, safe to print. Outcomes that were read are clean already. But the
-/// lab's error about a failed guest quotes the guest, and a kernel's name may come
-/// from the command line.
-pub(super) fn cleaned(mut column: Column) -> Column {
-    text::clean_cell(&mut column.kernel);
-    column.outcomes.iter_mut().for_each(Outcome::clean);
-    column
+/// How many scenarios an interrupted run has not run to their end, and which.
+fn not_run(columns: &[Column]) -> Option<String> {
+    /// At most this many are named.
+    const NAMED: usize = 8;
+    let named = |column: &Column, scenario: &str| match column.kernel.as_str() {
+        run_here::HERE => scenario.to_owned(),
+        kernel => format!("{scenario} on {kernel}"),
+    };
+    let missing: Vec<_> =
+        columns.iter().flat_map(|column| column.not_run.iter().map(|name| named(column, name))).collect();
+    let all = missing.len() + columns.iter().map(|column| column.outcomes.len()).sum::<usize>();
+    let more = missing.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let first = missing.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let sentence =
+        || format!("interrupted: {} of {all} were not run to the end: {first}{more}", missing.len());
+    (!missing.is_empty()).then(sentence)
 }
 
 /// A line of JSON: an outcome, and the shard that it belongs to.
@@ -203,6 +215,8 @@ pub(super) struct Tally {
     not_applicable: usize,
     failed: usize,
     unexpected: usize,
+    /// Those as expected that no reviewed snapshot was compared with.
+    without_reference: usize,
 }
 
 impl Tally {
@@ -217,6 +231,7 @@ impl Tally {
                 Verdict::Failed => tally.failed += 1,
             }
             tally.unexpected += usize::from(!outcome.expected);
+            tally.without_reference += usize::from(outcome.expected && outcome.without_reference);
         }
         tally
     }
@@ -236,9 +251,11 @@ impl Tally {
         let parts: Vec<_> =
             counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
-        let expected = match self.unexpected {
-            0 => "all as expected".to_owned(),
-            n => format!("{n} NOT as expected"),
+        let expected = match (self.unexpected, self.without_reference) {
+            (0, 0) => "all as expected".to_owned(),
+            (0, n) if n == self.all => "no reference for these values".to_owned(),
+            (0, n) => format!("{n} without a reference, the others as expected"),
+            (n, _) => format!("{n} NOT as expected"),
         };
         format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
     }

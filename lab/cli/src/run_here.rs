@@ -5,8 +5,11 @@ use std::cell::RefCell;
 use futures_util::stream::{self, StreamExt};
 
 use super::Stop;
+use super::interruption::Interruption;
 use super::options::Options;
+use super::selection;
 use faultlab_base::error::Error;
+use faultlab_base::text::Line;
 use faultlab_engine::scenario::Scenario;
 use faultlab_machine::check::Ability;
 use faultlab_machine::here::{Checked, Here};
@@ -16,27 +19,57 @@ use faultlab_net::kernel::Kernel;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
 
+/// The heading of the running kernel's outcomes.
+pub(super) const HERE: &str = "here";
+
 /// Runs the scenarios, as many in parallel as requested, and passes each outcome on
-/// in the order of the catalogue.
+/// in the order of the catalogue. After an interruption it passes on those that had
+/// finished, and names the others.
 pub(super) async fn run(
     options: &Options,
     display: &RefCell<Display>,
+    interruption: &Interruption,
     on_outcome: &mut dyn FnMut(Column) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
+    let mine = |(at, _): &(usize, &&'static Scenario)| options.shard.is_none_or(|shard| shard.has(*at));
+    let scenarios = options.scenarios.iter().enumerate().filter(mine).map(|(_, scenario)| *scenario);
+    let not_run = |name: &str| Column { not_run: vec![name.to_owned()], ..Column::new(HERE, vec![]) };
     display.borrow_mut().note(&Progress::Checking);
-    let checked = Here::find(&super::executable()?).await;
+    let executable = super::executable()?;
+    let checked = tokio::select! {
+        () = interruption.arrived() => None,
+        checked = Here::find(&executable) => Some(checked),
+    };
     display.borrow_mut().note(&Progress::CheckingEnded);
+    let Some(checked) = checked else {
+        return scenarios.map(|scenario| not_run(scenario.card.name)).try_for_each(on_outcome);
+    };
     let Checked { here, abilities } = checked?;
     if let Some(reason) = missing(&abilities, &[Need::Veth]) {
         return Err(Stop::Lab(Error::Lab(format!("nothing can run here: {reason}"))));
     }
     let kernel = Kernel::running();
-    let mine = |(at, _): &(usize, &&'static Scenario)| options.shard.is_none_or(|shard| shard.has(*at));
-    let scenarios = options.scenarios.iter().enumerate().filter(mine);
-    let runs = scenarios.map(|(_, scenario)| one(scenario, options, &here, &abilities, &kernel, display));
-    let mut outcomes = stream::iter(runs).buffered(options.jobs);
-    while let Some(outcome) = outcomes.next().await {
-        on_outcome(Column { kernel: "here".to_owned(), outcomes: vec![outcome?] })?;
+    let runs = scenarios.map(|scenario| {
+        let run = one(scenario, options, &here, &abilities, &kernel, display);
+        let interrupted = move || {
+            display.borrow_mut().note(&Progress::Ended(scenario.card.name));
+            Ok(not_run(scenario.card.name))
+        };
+        async move {
+            if interruption.signal().is_some() {
+                return interrupted();
+            }
+            tokio::select! {
+                // What has finished counts, even if the signal came first.
+                biased;
+                outcome = run => outcome.map(|outcome| Column::new(HERE, vec![outcome])),
+                () = interruption.arrived() => interrupted(),
+            }
+        }
+    });
+    let mut columns = stream::iter(runs).buffered(options.jobs);
+    while let Some(column) = columns.next().await {
+        on_outcome(column?)?;
     }
     Ok(())
 }
@@ -52,7 +85,7 @@ async fn one(
     display: &RefCell<Display>,
 ) -> Result<Outcome, Error> {
     let name = scenario.card.name;
-    let set = options.set_for(scenario);
+    let set = selection::of(scenario, &options.set);
     let env = Environment::new(scenario, kernel.clone(), Clock::Real, &set);
     let without = |verdict, reason| Outcome::without_run_in(scenario, &env, Machine::Here, verdict, reason);
     if scenario.needs.contains(&Need::ExclusiveKernel) {
@@ -60,7 +93,7 @@ async fn one(
         return Ok(without(Verdict::NotApplicable, reason));
     }
     if let Some(reason) = missing(abilities, scenario.needs) {
-        return Ok(without(Verdict::NotApplicable, reason));
+        return Ok(without(Verdict::NotApplicable, reason.into()));
     }
     let arms = scenario.arms_on(&env, &options.only).len();
     display.borrow_mut().note(&Progress::Begun { name, parts: Parts::Arms(arms) });
@@ -75,7 +108,7 @@ async fn one(
 }
 
 /// Why one of these needs is not met; `None` if all are.
-pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<String> {
+pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<Line> {
     let needed = |a: &&Ability| !a.optional && needs.iter().any(|n| n.to_string() == a.need);
     abilities.iter().filter(needed).find_map(|a| a.missing.clone())
 }

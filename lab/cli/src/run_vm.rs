@@ -1,18 +1,20 @@
 //! `faultlab run --kernel`: scenarios on kernels in virtual machines.
 
 use std::cell::RefCell;
+use std::pin::pin;
 
 use futures_util::stream::{self, StreamExt};
 
 use super::Stop;
 use super::files::{self, Folder};
+use super::interruption::Interruption;
 use super::options::Options;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_kernels::{KernelImage, Store};
-use faultlab_machine::vm::Vm;
 use faultlab_machine::vm::run::GuestEvent;
+use faultlab_machine::vm::{Interrupted, Vm};
 use faultlab_model::outcome::{Machine, Outcome, Verdict};
 use faultlab_model::scenario::Clock;
 use faultlab_report::matrix::Column;
@@ -30,15 +32,17 @@ pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
 }
 
 /// Runs the scenarios on every kernel, as many guests in parallel as requested, and
-/// passes each column on in the order of the kernels.
+/// passes each column on in the order of the kernels. After an interruption a
+/// column has the outcomes so far, and names the other scenarios.
 pub(super) async fn run(
     catalogue: &Catalogue,
     machines: &[Vm],
     options: &Options,
     display: &RefCell<Display>,
+    interruption: &Interruption,
     on_column: &mut dyn FnMut(Column) -> std::result::Result<(), Stop>,
 ) -> std::result::Result<(), Stop> {
-    let column = |(number, vm)| column(catalogue, vm, number, options, display);
+    let column = |(number, vm)| column(catalogue, vm, number, options, display, interruption);
     let columns = machines.iter().enumerate().map(column);
     let mut columns = stream::iter(columns).buffered(options.guests);
     // Until a kernel has booted, the only thing to report is why none has.
@@ -65,6 +69,7 @@ async fn column(
     number: usize,
     options: &Options,
     display: &RefCell<Display>,
+    interruption: &Interruption,
 ) -> Result<(Column, Option<Error>)> {
     let mine = |(at, scenario): (usize, &&'static Scenario)| {
         let place = at * options.kernels.len() + number;
@@ -72,14 +77,14 @@ async fn column(
     };
     let mut left: Vec<&'static Scenario> = options.scenarios.iter().enumerate().filter_map(mine).collect();
     let id = vm.kernel().id.clone();
-    let mut column = Column { kernel: id.clone(), outcomes: vec![] };
+    let mut column = Column::new(id.clone(), vec![]);
     if left.is_empty() {
         return Ok((column, None));
     }
     display.borrow_mut().note(&Progress::Begun { name: &id, parts: Parts::Scenarios(left.len()) });
     let mut console = String::new();
     let mut never_booted = None;
-    while !left.is_empty() {
+    while !left.is_empty() && interruption.signal().is_none() {
         let together = share_a_guest(left.iter().map(|scenario| scenario.guest_not_shared));
         let batch: Vec<_> = left[..together].to_vec();
         let jobs = batch.iter().map(|s| options.job(s)).collect();
@@ -88,14 +93,18 @@ async fn column(
                 display.borrow_mut().note(&Progress::PartEnded { of: &id, part: &outcome.scenario });
             }
         };
-        let mut run = vm.run(catalogue, jobs, &mut hear).await?;
-        run.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone()));
+        let mut interrupted: Interrupted<'_> = pin!(interruption.arrived());
+        let mut run = vm.run_until(catalogue, jobs, &mut hear, &mut interrupted).await?;
+        run.outcomes.iter_mut().for_each(|outcome| outcome.kernel_id = Some(id.clone().into()));
         if options.console.is_some() {
             console.push_str(&run.console.text());
         }
         let done = run.outcomes.len();
         column.outcomes.extend(run.outcomes);
         left.drain(..done);
+        if run.interrupted {
+            break;
+        }
         let Some(failure) = run.failure.filter(|_| done < together) else { continue };
         // A kernel that does not boot will not boot for the next scenario either.
         // If a guest dies later, the other scenarios are not affected: they go on.
@@ -108,7 +117,8 @@ async fn column(
             never_booted = Some(failure);
         }
     }
-    if let Some(folder) = &options.console {
+    column.not_run.extend(left.iter().map(|scenario| scenario.card.name.to_owned()));
+    if let Some(folder) = options.console.as_ref().filter(|_| !console.is_empty()) {
         let file = files::name(&id) + ".log";
         let written = Folder::make(folder).and_then(|folder| {
             // The guest's output, unmodified.
@@ -134,7 +144,7 @@ fn failed(scenario: &Scenario, vm: &Vm, clock: Clock, error: &Error) -> Outcome 
     };
     let kernel = vm.kernel();
     Outcome {
-        kernel_id: Some(kernel.id.clone()),
+        kernel_id: Some(kernel.id.clone().into()),
         ..Outcome::without_run(scenario, Machine::Vm, &kernel.release, clock, verdict, error.to_string())
     }
 }

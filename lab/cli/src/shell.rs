@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::pick::{self, Place};
-use super::{Stop, options, run, run_here};
+use super::{Stop, run, run_here, selection};
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
@@ -74,9 +74,10 @@ impl Chosen {
             };
         };
         let scenario = catalogue.find(name).map_err(Stop::Usage)?;
-        options::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
-        let set = raw.set.iter().map(|s| options::setting(&[scenario], s)).collect::<Result<_, _>>();
-        let set = set.map_err(Stop::Usage)?;
+        selection::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
+        let set = selection::settings(&[scenario], &raw.set).map_err(Stop::Usage)?;
+        let otherwise = "a shell has no virtual time: shorten that";
+        selection::is_short(scenario, &set, otherwise).map_err(Stop::Usage)?;
         if raw.exercise && scenario.recheck == Recheck::Never {
             let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
             return Err(Stop::Usage(format!(
@@ -152,7 +153,7 @@ fn can_be_here(Chosen { scenario, set, exercise }: &Chosen, raw: &Shell) -> Resu
     if scenario.arms_on(&env, &[]).iter().any(|arm| arm.name == raw.arm) {
         return Ok(());
     }
-    Err(cannot(scenario, &format!("the arm {} means nothing on this kernel with these settings", raw.arm)))
+    Err(cannot(scenario, &selection::means_nothing(&raw.arm)))
 }
 
 fn cannot(scenario: &Scenario, why: &str) -> Stop {

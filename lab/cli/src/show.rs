@@ -6,7 +6,7 @@ use super::Stop;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::scenario::{Arm, ArmKind, Clock, Setting, Shows, Values};
+use faultlab_model::scenario::{Arm, ArmKind, Clock, Number, Setting, Shows, Values};
 use faultlab_report::Style;
 
 pub(super) fn show(catalogue: &Catalogue, name: &str, json: bool, style: Style) -> Result<(), Stop> {
@@ -69,8 +69,9 @@ fn story(scenario: &Scenario, style: Style) -> String {
 fn setting(setting: &Setting, style: Style) -> String {
     let values = match setting.values {
         Values::Choice(words) => format!("one of {}", words.join(", ")),
-        Values::Number { unit, least, most, short, real } => {
-            format!("{least} to {most} {unit}; {short} on this kernel's own clock, {real} in virtual time")
+        Values::Number(number) => {
+            let (range, Number { short, real, limit, .. }) = (number.range(), number);
+            format!("{range}: {}; {short} on this kernel's own clock, {real} in virtual time", limit.why)
         }
     };
     style.hanging(&format!("  {}: ", setting.key), "    ", &format!("{} ({values})", setting.about))

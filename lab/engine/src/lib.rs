@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod evidence;
+pub mod judgement;
 pub mod perform;
 pub mod probe;
 pub mod run;

@@ -6,16 +6,17 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use crate::evidence::kernel_reports::KernelReports;
+pub use crate::judgement::{Snapshots, judge_outcome};
 use crate::run::ArmRun;
 use crate::scenario::{Scenario, ScriptedArm};
 use crate::stage::CaptureOptions;
 use faultlab_base::error::{Error, Result};
+use faultlab_base::text::Line;
 use faultlab_explain::arrange;
 use faultlab_explain::why::Reasons;
-use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Verdict, judge};
+use faultlab_model::outcome::{ArmOutcome, Machine, Outcome, Verdict};
 use faultlab_model::recording::Recording;
-use faultlab_model::scenario::{ArmKind, Environment, Era};
-use faultlab_model::snapshot;
+use faultlab_model::scenario::{ArmKind, Environment};
 use faultlab_net::wire::all as wires;
 
 /// The options for running a scenario, apart from its environment.
@@ -31,9 +32,6 @@ pub struct RunOptions<'a> {
     /// What to capture; `None` disables captures.
     pub capturing: Option<CaptureOptions>,
 }
-
-/// Looks up a snapshot by `scenario@era`, as written by insta.
-pub type Snapshots = fn(&str) -> Option<&'static str>;
 
 /// Runs the arms of a scenario and judges them. If a run fails, the outcome's reason
 /// says why.
@@ -54,7 +52,7 @@ pub async fn perform(
     let begun = Instant::now();
     let mut outcome = Outcome::without_run_in(scenario, env, options.machine, Verdict::Failed, String::new());
     outcome.reason = None;
-    outcome.settings = Map(env.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    outcome.settings = env.settings.iter().collect();
     match scenario.era(env) {
         None => {
             outcome.verdict = Verdict::NotApplicable;
@@ -72,12 +70,11 @@ pub async fn perform(
             outcome.seconds.wire = wires::longest().map(|longest| longest.as_secs_f64());
             let capturing = options.capturing.unwrap_or_default();
             if capturing.captures {
-                outcome.log = reports.log.lines_since(logged);
+                outcome.log = reports.log.lines_since(logged).into_iter().map(Line::from).collect();
             }
             if let Ok(lost @ 1..) = reports.drops.lost() {
-                outcome
-                    .log
-                    .push(format!("faultlab: no room for {lost} more packets that the kernel dropped"));
+                let line = format!("faultlab: no room for {lost} more packets that the kernel dropped");
+                outcome.log.push(line.into());
             }
             match results {
                 Ok(played) => {
@@ -95,10 +92,10 @@ pub async fn perform(
                 }
                 Err(Error::Missing(missing)) => {
                     outcome.verdict = Verdict::NotApplicable;
-                    outcome.reason = Some(missing.to_string());
+                    outcome.reason = Some(missing.to_string().into());
                 }
                 Err(error @ Error::Exhausted(_)) => return Err(error),
-                Err(error) => outcome.reason = Some(error.to_string()),
+                Err(error) => outcome.reason = Some(error.to_string().into()),
             }
         }
     }
@@ -182,49 +179,12 @@ fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     for (arm, recording) in outcome.arms.iter_mut().zip(recordings) {
         let Some(recording) = recording else { continue };
         if arm.kind != ArmKind::Control {
-            arm.why = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
+            let reasons = Reasons::of(recording, control).beside(reasons_of_control.as_ref());
+            arm.why = reasons.into_iter().map(Line::from).collect();
         } else if !outcome.control_is_healthy {
-            arm.why = reasons_of_control.iter().flat_map(|reasons| reasons.beside(None)).collect();
+            let reasons = reasons_of_control.iter().flat_map(|reasons| reasons.beside(None));
+            arm.why = reasons.map(Line::from).collect();
         }
-    }
-}
-
-/// Judges the played arms in this era: sets the outcome's verdict, which is by
-/// difference, and whether it is as expected. The result depends only on the table, so
-/// the machine that started a guest computes it again from the guest's table.
-pub fn judge_outcome(
-    outcome: &mut Outcome,
-    scenario: &Scenario,
-    era: &Era,
-    without_cause: bool,
-    snapshots: Snapshots,
-) {
-    (outcome.verdict, outcome.reason) = judge(&scenario.symptom, era.shows, &mut outcome.arms);
-    outcome.control_is_healthy = outcome.arms.iter().any(|arm| {
-        let cell = arm.observations.get(scenario.symptom.row);
-        arm.kind == ArmKind::Control && cell.is_some_and(|c| c == scenario.symptom.healthy)
-    });
-    if without_cause {
-        let reproduced = outcome.fault().and_then(|fault| fault.symptom);
-        outcome.expected = outcome.control_is_healthy && reproduced == Some(false);
-    } else {
-        compare(outcome, scenario, snapshots);
-    }
-}
-
-fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
-    let Some(name) = outcome.snapshot_name(scenario.has_timers()) else { return };
-    if outcome.verdict == Verdict::Failed {
-        return;
-    }
-    let differences = match snapshots(&name).map(snapshot::read) {
-        Some(Ok(snapshot)) => snapshot::differences(outcome, &snapshot),
-        Some(Err(error)) => vec![format!("snapshots/{name}.snap: {error}")],
-        None => vec![format!("there is no reviewed snapshot {name}")],
-    };
-    outcome.expected = differences.is_empty();
-    if !differences.is_empty() {
-        outcome.reason = Some(differences.join("; "));
     }
 }
 
@@ -232,13 +192,10 @@ fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use faultlab_model::made;
     use faultlab_model::scenario::{Arms, Card, Clock};
     use faultlab_net::topology::Topology;
 
     use super::*;
-
-    const ERA: Era = Era::every_kernel("a test");
 
     fn scenario() -> Scenario {
         let card = Card {
@@ -253,34 +210,6 @@ mod tests {
         };
         let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
         Scenario::new(card, ("the connection", "open"), arms, async |_, _| Ok(()))
-    }
-
-    /// The verdict of a table whose fault arm met this, whether it is as expected,
-    /// and the reason.
-    fn verdict(fault: &str, without_cause: bool, reviewed: Snapshots) -> (Verdict, bool, String) {
-        let mut outcome = made::outcome("6.1", Verdict::Failed, fault, false);
-        outcome.era = Some(ERA.name.to_owned());
-        judge_outcome(&mut outcome, &scenario(), &ERA, without_cause, reviewed);
-        (outcome.verdict, outcome.expected, outcome.reason.unwrap_or_default())
-    }
-
-    #[test]
-    fn a_table_is_judged_by_difference_and_then_by_its_snapshot() {
-        let none: Snapshots = |_| None;
-        let (judged, expected, reason) = verdict("reset", false, none);
-        assert_eq!((judged, expected), (Verdict::Reproduced, false));
-        assert_eq!(reason, "there is no reviewed snapshot beyond-window@every-kernel");
-        let broken: Snapshots = |_| Some("no snapshot");
-        assert!(verdict("reset", false, broken).2.starts_with("snapshots/beyond-window@every-kernel.snap: "));
-        // Without a difference nothing was reproduced, whatever was reviewed.
-        let (judged, expected, _) = verdict("open", false, none);
-        assert_eq!((judged, expected), (Verdict::Failed, false));
-    }
-
-    #[test]
-    fn without_its_cause_a_fault_must_not_differ() {
-        assert!(verdict("open", true, |_| None).1);
-        assert!(!verdict("reset", true, |_| None).1);
     }
 
     #[test]

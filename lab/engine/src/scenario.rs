@@ -5,6 +5,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use faultlab_base::Result;
 use faultlab_model::scenario::{Arm, Arms, Card, Environment, Era, Fault, Need, Recheck, Setting};
@@ -125,6 +126,15 @@ impl Scenario {
     #[must_use]
     pub fn settings(mut self, settings: impl Into<Vec<Setting>>) -> Self {
         self.fault.settings = settings.into().leak();
+        self
+    }
+
+    /// About how long a play waits in its longest arm, from the settings; by default it
+    /// hardly waits. On a real clock a run that would wait for too long is refused
+    /// before it starts, and one that takes much longer than this is ended.
+    #[must_use]
+    pub fn lasts(mut self, lasts: fn(&Environment) -> Duration) -> Self {
+        self.fault.lasts = lasts;
         self
     }
 

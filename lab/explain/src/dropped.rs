@@ -37,6 +37,6 @@ pub fn join(recording: &mut Recording) {
         }
     }
     for (number, comment) in comments {
-        capture.frames[number].comment.get_or_insert(comment);
+        capture.frames[number].comment.get_or_insert(comment.into());
     }
 }

@@ -3,6 +3,7 @@
 
 mod arrange;
 pub mod carried;
+pub mod copies;
 pub mod dropped;
 pub mod hops;
 pub mod remarks;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use faultlab_base::error::{Error, Result};
+use faultlab_base::text::{Cell, Line};
 use faultlab_engine::evidence::kernel_reports::Opened;
 use faultlab_engine::evidence::sockets;
 use faultlab_engine::probe::{Flow, Side};
@@ -24,13 +25,13 @@ use faultlab_net::wire::policy::Pass;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ability {
     /// What was tried.
-    pub name: String,
+    pub name: Line,
     /// The name that scenarios use for it, as [`Need`] displays it.
-    pub need: String,
+    pub need: Cell,
     /// Whether scenarios can run without it.
     pub optional: bool,
     /// Why it is missing and how to fix that; `None` if it works.
-    pub missing: Option<String>,
+    pub missing: Option<Line>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,11 +49,11 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
             result => result.err().map(|e| explain(need, &e)),
         };
         abilities.push(Ability {
-            name: name.to_owned(),
-            need: need.to_string(),
+            name: name.into(),
+            need: need.to_string().into(),
             // Scenarios that use IPv6 report its absence themselves.
             optional: matches!(need, Need::KernelLog | Need::Ipv6),
-            missing,
+            missing: missing.map(Line::from),
         });
         Ok(())
     };
@@ -65,10 +66,10 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     let (log, drops) = opened.check_readable();
     add(Need::KernelLog, "read the kernel log", log)?;
     abilities.push(Ability {
-        name: "see why the kernel drops packets, for --why and --pcap".to_owned(),
-        need: "drop reasons".to_owned(),
+        name: "see why the kernel drops packets, for --why and --pcap".into(),
+        need: "drop reasons".into(),
         optional: true,
-        missing: drops.err().map(|error| error.to_string()),
+        missing: drops.err().map(|error| error.to_string().into()),
     });
     Ok(abilities)
 }

@@ -195,7 +195,7 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cel
                 Ok(Report::ShellBegins) => {}
                 Ok(Report::Continued) => continued.set(true),
                 Ok(report) => end = Some(report),
-                Err(error) => end = Some(Report::Failed(format!("the worker said {line:?}: {error}"))),
+                Err(error) => end = Some(Report::Failed(format!("the worker said {line:?}: {error}").into())),
             }
         }
         end
@@ -204,8 +204,8 @@ async fn follow(child: &mut Child, on_arm: &mut dyn FnMut(&str), continued: &Cel
     let status = child.wait().await.map_err(|e| Error::kernel("worker", "wait", e))?;
     match end {
         Some(Report::Missing { what, advice }) => Err(Error::missing(what, advice)),
-        Some(Report::Exhausted(sentence)) => Err(Error::Exhausted(sentence)),
-        Some(Report::Failed(sentence)) => Err(Error::Lab(sentence)),
+        Some(Report::Exhausted(sentence)) => Err(Error::Exhausted(sentence.into())),
+        Some(Report::Failed(sentence)) => Err(Error::Lab(sentence.into())),
         Some(report) => Ok(report),
         None => Err(died(status, complaints)),
     }

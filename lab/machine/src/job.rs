@@ -17,7 +17,7 @@ use super::shell::{self, ShellOptions, Streams};
 use super::stops::Stops;
 use super::waiting::Waiting;
 use faultlab_base::error::{Error, Missing, Result};
-use faultlab_base::text;
+use faultlab_base::text::{Cell, Line, Lines};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::evidence::kernel_reports::KernelReports;
 use faultlab_engine::perform::{RunOptions, perform};
@@ -64,11 +64,10 @@ pub enum Report {
     /// A guest's init is running.
     Booted {
         /// The kernel's release.
-        #[serde(deserialize_with = "text::line_from")]
-        release: String,
+        release: Cell,
     },
     /// An arm of a scenario has ended.
-    ArmEnded(#[serde(deserialize_with = "text::line_from")] String),
+    ArmEnded(Cell),
     /// An arm was played, and the shell beside it starts.
     ShellBegins,
     /// What the machine can do.
@@ -80,16 +79,14 @@ pub enum Report {
     /// Nothing can run: something is missing.
     Missing {
         /// What is missing.
-        #[serde(deserialize_with = "text::line_from")]
-        what: String,
+        what: Line,
         /// How to get it.
-        #[serde(deserialize_with = "text::line_from")]
-        advice: String,
+        advice: Line,
     },
     /// Nothing can run: the machine has run out of a resource.
-    Exhausted(#[serde(deserialize_with = "text::lines_from")] String),
+    Exhausted(Lines),
     /// Nothing can run: the lab failed.
-    Failed(#[serde(deserialize_with = "text::lines_from")] String),
+    Failed(Lines),
     /// The worker was stopped, and has continued.
     Continued,
 }
@@ -97,9 +94,11 @@ pub enum Report {
 impl From<Error> for Report {
     fn from(error: Error) -> Self {
         match error {
-            Error::Missing(Missing { what, advice }) => Self::Missing { what, advice },
-            Error::Exhausted(sentence) => Self::Exhausted(sentence),
-            error => Self::Failed(error.to_string()),
+            Error::Missing(Missing { what, advice }) => {
+                Self::Missing { what: what.into(), advice: advice.into() }
+            }
+            Error::Exhausted(sentence) => Self::Exhausted(sentence.into()),
+            error => Self::Failed(error.to_string().into()),
         }
     }
 }
@@ -205,7 +204,7 @@ fn run(
         if reported.borrow_mut().insert(arm.to_owned()) {
             // If this report is lost, the outcome still follows, or the reader is
             // gone.
-            let _ = site.report(&Report::ArmEnded(arm.to_owned()));
+            let _ = site.report(&Report::ArmEnded(arm.into()));
         }
     };
     let on_continued = || {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::commands::Request;
 use super::played::play;
 use faultlab_base::error::{Error, Result};
+use faultlab_base::text::Cell;
 use faultlab_engine::run::ArmRun;
 use faultlab_engine::scenario::Scenario;
 use faultlab_model::outcome::Map;
@@ -31,7 +32,7 @@ pub(super) struct Checked {
     /// Whether the symptom's row is the same as in a healthy network.
     pub(super) cured: bool,
     /// What the probes met.
-    pub(super) seen: Map<String>,
+    pub(super) seen: Map<Cell>,
     /// Why the probes did not come to the symptom.
     pub(super) stopped: Option<Error>,
 }

@@ -29,6 +29,7 @@ use super::recheck::{CANNOT, Rechecks};
 use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
@@ -126,7 +127,7 @@ enum Guide<'s, 'a> {
     Plain {
         rechecks: Rechecks<'s, 'a>,
         /// What the probes met before the shell began.
-        at_first: Map<String>,
+        at_first: Map<Cell>,
     },
     /// What does not reveal the cause.
     Exercise(Exercise<'s, 'a>),

@@ -19,6 +19,7 @@ pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> O
         era: None,
         verdict,
         expected,
+        without_reference: false,
         reason: (!expected).then(|| "nothing was reproduced".into()),
         settings: Map::default(),
         symptom: "the connection".into(),

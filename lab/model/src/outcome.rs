@@ -9,38 +9,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::{ArmKind, Clock, Environment, Fault, Shows, Symptom};
 use faultlab_base::limits;
+use faultlab_base::text::{Cell, Line, Lines};
 use faultlab_net::capture::Capture;
+use faultlab_net::kernel::Kernel;
 
 /// The result of a scenario on one kernel.
 ///
-/// An outcome that was read is cleaned and bounded, see [`Outcome::clean`].
+/// Its texts are clean, and when it is read, its parts are counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Outcome {
     /// The scenario's name.
-    pub scenario: String,
+    pub scenario: Cell,
     /// The kernel's release.
-    pub kernel: String,
+    pub kernel: Cell,
     /// How the kernel was requested, as an id of the store or a file; `None` for the
     /// running kernel.
     #[serde(default)]
-    pub kernel_id: Option<String>,
+    pub kernel_id: Option<Cell>,
     /// Where it ran.
     pub machine: Machine,
     /// The clock that the timers followed.
     pub clock: Clock,
     /// The kernel's era in this scenario; `None` if nothing could run.
-    pub era: Option<String>,
+    pub era: Option<Cell>,
     /// The verdict.
     pub verdict: Verdict,
-    /// Whether the outcome equals the reviewed snapshot of its era.
+    /// Whether the outcome equals the reviewed snapshot of its era; without a
+    /// reference, whether the fault was proved by difference.
     pub expected: bool,
-    /// Why it does not, or what is missing.
-    pub reason: Option<String>,
+    /// Whether it was judged by difference alone: no reviewed snapshot has the values of
+    /// its settings.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub without_reference: bool,
+    /// Why it is not as expected, what is missing, or what differs with these values of
+    /// the settings.
+    pub reason: Option<Lines>,
     /// The settings that the arms ran with.
-    pub settings: Map<String>,
+    pub settings: Map<Cell>,
     /// The row in which people noticed the fault.
-    pub symptom: String,
+    pub symptom: Cell,
     /// Whether the control arm showed a healthy network's value in that row.
     #[serde(default)]
     pub control_is_healthy: bool,
@@ -48,7 +56,7 @@ pub struct Outcome {
     pub arms: Vec<ArmOutcome>,
     /// What the kernel logged during the run, if captures were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub log: Vec<String>,
+    pub log: Vec<Line>,
     /// How long the run took.
     pub seconds: Seconds,
 }
@@ -72,33 +80,39 @@ impl fmt::Display for Machine {
     }
 }
 
+/// For fields that JSON has only if they are true.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 /// One column of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArmOutcome {
     /// The arm's name.
-    pub name: String,
+    pub name: Cell,
     /// Its purpose.
     pub kind: ArmKind,
     /// The one thing in which the arm differs.
-    pub change: String,
+    pub change: Line,
     /// Whether its symptom row differs from the control's.
     pub symptom: Option<bool>,
     /// The cells by row, without the rows that could not be observed.
-    pub observations: Map<String>,
+    pub observations: Map<Cell>,
     /// Rows that could not be observed, and why.
     #[serde(rename = "unseen")]
-    pub unobserved: Map<String>,
+    pub unobserved: Map<Cell>,
     /// The explanation, one sentence each.
-    pub because: Vec<String>,
+    pub because: Vec<Line>,
     /// The contents of the kernel's own tables, by host.
-    pub evidence: Map<Vec<String>>,
+    pub evidence: Map<Vec<Line>>,
     /// Why it differs from the control, if that was requested or the outcome is
     /// unexpected: the reason first, then its evidence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub why: Vec<String>,
+    pub why: Vec<Line>,
     /// What its capture lacks, if anything: some frames, or all.
     #[serde(rename = "unwatched", default, skip_serializing_if = "Option::is_none")]
-    pub capture_gap: Option<String>,
+    pub capture_gap: Option<Line>,
     /// The frames, if they were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
@@ -107,11 +121,11 @@ pub struct ArmOutcome {
 impl ArmOutcome {
     /// The column of an arm in which nothing was observed yet.
     #[must_use]
-    pub fn new(name: impl Into<String>, kind: ArmKind) -> Self {
+    pub fn new(name: impl Into<Cell>, kind: ArmKind) -> Self {
         Self {
             name: name.into(),
             kind,
-            change: String::new(),
+            change: Line::default(),
             symptom: None,
             observations: Map::default(),
             unobserved: Map::default(),
@@ -166,7 +180,7 @@ impl fmt::Display for Verdict {
 
 /// A map that keeps the order of insertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Map<V>(pub Vec<(String, V)>);
+pub struct Map<V>(pub Vec<(Cell, V)>);
 
 impl<V> Default for Map<V> {
     fn default() -> Self {
@@ -187,8 +201,8 @@ impl<V> Map<V> {
     }
 
     /// Sets the value of a key, which keeps its position if it exists.
-    pub fn insert(&mut self, key: impl Into<String>, value: V) {
-        let key = key.into();
+    pub fn insert(&mut self, key: impl Into<Cell>, value: impl Into<V>) {
+        let (key, value) = (key.into(), value.into());
         match self.0.iter_mut().find(|(k, _)| *k == key) {
             Some(entry) => entry.1 = value,
             None => self.0.push((key, value)),
@@ -198,15 +212,22 @@ impl<V> Map<V> {
 
 impl<V> Map<Vec<V>> {
     /// Adds to the values of a key.
-    pub fn extend(&mut self, key: &str, values: impl IntoIterator<Item = V>) {
-        let mut values = values.into_iter().peekable();
+    pub fn extend(&mut self, key: &str, values: impl IntoIterator<Item = impl Into<V>>) {
+        let mut values = values.into_iter().map(Into::into).peekable();
         if values.peek().is_none() {
             return;
         }
         match self.0.iter_mut().find(|(k, _)| k == key) {
             Some((_, known)) => known.extend(values),
-            None => self.0.push((key.to_owned(), values.collect())),
+            None => self.0.push((key.into(), values.collect())),
         }
+    }
+}
+
+impl<V, K: Into<Cell>, W: Into<V>> FromIterator<(K, W)> for Map<V> {
+    /// The keys must differ.
+    fn from_iter<I: IntoIterator<Item = (K, W)>>(entries: I) -> Self {
+        Self(entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
 }
 
@@ -226,10 +247,13 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Map<V> {
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Map<V>, A::Error> {
                 let mut map = Map::default();
-                while let Some((key, value)) = access.next_entry::<String, V>()? {
+                while let Some((key, value)) = access.next_entry::<Cell, V>()? {
                     if map.0.len() == limits::ROWS {
                         let limit = format!("a map has more than {} entries", limits::ROWS);
                         return Err(serde::de::Error::custom(limit));
+                    }
+                    if map.get(&key).is_some() {
+                        return Err(serde::de::Error::custom(format!("a map has the entry {key:?} twice")));
                     }
                     map.0.push((key, value));
                 }
@@ -243,11 +267,11 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Map<V> {
 /// The verdict by difference, with the reason for a `failed` one.
 ///
 /// Sets in every arm whether its symptom row differs from the control's.
-pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdict, Option<String>) {
+pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdict, Option<Lines>) {
     let cell = |arms: &[ArmOutcome], kind: ArmKind| {
         arms.iter().find(|a| a.kind == kind).and_then(|a| a.observations.get(symptom.row)).cloned()
     };
-    let failed = |reason: String| (Verdict::Failed, Some(reason));
+    let failed = |reason: String| (Verdict::Failed, Some(reason.into()));
     let Some(control) = cell(arms, ArmKind::Control) else {
         return failed(format!("the control arm has no row {:?}", symptom.row));
     };
@@ -283,20 +307,21 @@ impl Outcome {
         release: &str,
         clock: Clock,
         verdict: Verdict,
-        reason: String,
+        reason: impl Into<Lines>,
     ) -> Self {
         Self {
-            scenario: scenario.card.name.to_owned(),
-            kernel: release.to_owned(),
+            scenario: scenario.card.name.into(),
+            kernel: release.into(),
             kernel_id: None,
             machine,
             clock,
             era: None,
             verdict,
             expected: verdict == Verdict::NotApplicable,
-            reason: Some(reason),
+            without_reference: false,
+            reason: Some(reason.into()),
             settings: Map::default(),
-            symptom: scenario.symptom.row.to_owned(),
+            symptom: scenario.symptom.row.into(),
             control_is_healthy: false,
             arms: vec![],
             log: vec![],
@@ -311,12 +336,34 @@ impl Outcome {
         env: &Environment,
         machine: Machine,
         verdict: Verdict,
-        reason: String,
+        reason: impl Into<Lines>,
     ) -> Self {
         Self {
-            era: scenario.era(env).map(|era| era.name.to_owned()),
+            era: scenario.era(env).map(|era| era.name.into()),
             ..Self::without_run(scenario, machine, &env.kernel.release, env.clock, verdict, reason)
         }
+    }
+
+    /// How the outcome compares with what is expected, for people: `as expected`; empty
+    /// if there was nothing to compare.
+    #[must_use]
+    pub fn standing(&self) -> &'static str {
+        match (self.verdict, self.expected) {
+            (Verdict::NotApplicable, _) | (Verdict::Failed, false) => "",
+            (_, true) if self.without_reference => "no reference for these values",
+            // Without its cause, a fault is expected to fail.
+            (_, true) => "as expected",
+            (_, false) => "NOT as expected",
+        }
+    }
+
+    /// The environment of its arms: a kernel of its release, and its settings.
+    #[must_use]
+    pub fn environment(&self, scenario: &Fault) -> Environment {
+        let mut kernel = Kernel::running();
+        kernel.release = self.kernel.to_string();
+        let set = self.settings.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Environment::new(scenario, kernel, self.clock, &set)
     }
 
     /// All rows: the symptom, then the others in the order in which the arms recorded
@@ -403,7 +450,7 @@ mod tests {
 
     #[test]
     fn json_keeps_the_order_of_rows() {
-        let map = Map(vec![("z".to_owned(), 1), ("a".to_owned(), 2)]);
+        let map = Map(vec![("z".into(), 1), ("a".into(), 2)]);
         let text = serde_json::to_string(&map).unwrap();
         assert_eq!(text, r#"{"z":1,"a":2}"#);
         assert_eq!(serde_json::from_str::<Map<i32>>(&text).unwrap(), map);

@@ -2,6 +2,7 @@
 //! programs compare cell by cell.
 
 use crate::outcome::{Map, Outcome, Verdict};
+use faultlab_base::text::Cell;
 
 /// A reviewed outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub struct Snapshot {
     /// The verdict.
     pub verdict: String,
     /// The cell of each row and arm.
-    pub cells: Map<Map<String>>,
+    pub cells: Map<Map<Cell>>,
 }
 
 /// Formats an outcome as a snapshot.
@@ -20,11 +21,11 @@ pub struct Snapshot {
 pub fn write(outcome: &Outcome) -> String {
     let mut text = format!("verdict: {}\nsymptom: {}\n\n", outcome.verdict, outcome.symptom);
     let rows = outcome.rows();
-    let mut table: Vec<Vec<String>> = vec![];
-    table.push([String::new()].into_iter().chain(outcome.arms.iter().map(|a| a.name.clone())).collect());
+    let mut table: Vec<Vec<&str>> = vec![];
+    table.push([""].into_iter().chain(outcome.arms.iter().map(|a| &*a.name)).collect());
     for row in rows {
-        let cells = outcome.arms.iter().map(|a| a.observations.get(row).cloned().unwrap_or_default());
-        table.push([row.to_owned()].into_iter().chain(cells).collect());
+        let cells = outcome.arms.iter().map(|a| a.observations.get(row).map_or("", Cell::as_str));
+        table.push([row].into_iter().chain(cells).collect());
     }
     let widths: Vec<usize> = (0..table[0].len())
         .map(|c| table.iter().map(|r| r[c].chars().count()).max().unwrap_or(0).max(3))
@@ -64,7 +65,7 @@ pub fn read(text: &str) -> Result<Snapshot, String> {
         text.strip_prefix("---\n").and_then(|t| t.split_once("\n---\n")).map_or(text, |(_, body)| body);
     let mut verdict = None;
     let mut arms: Vec<String> = vec![];
-    let mut cells: Map<Map<String>> = Map::default();
+    let mut cells: Map<Map<Cell>> = Map::default();
     for line in body.lines().map(str::trim) {
         if let Some(word) = line.strip_prefix("verdict: ") {
             verdict = Some(word.to_owned());
@@ -79,7 +80,7 @@ pub fn read(text: &str) -> Result<Snapshot, String> {
                     return Err(format!("row {row:?} has {} cells for {} arms", words.len(), arms.len()));
                 }
                 let seen = arms.iter().cloned().zip(words).filter(|(_, cell)| !cell.is_empty());
-                cells.insert(row, Map(seen.collect()));
+                cells.insert(row, seen.collect::<Map<_>>());
             }
         }
     }
@@ -131,7 +132,7 @@ mod tests {
     use crate::scenario::{ArmKind, Clock};
 
     fn arm(name: &str, kind: ArmKind, rows: &[(&str, &str)]) -> ArmOutcome {
-        let observations = Map(rows.iter().map(|(r, c)| ((*r).to_owned(), (*c).to_owned())).collect());
+        let observations = rows.iter().map(|(row, cell)| (*row, *cell)).collect();
         ArmOutcome { observations, ..ArmOutcome::new(name, kind) }
     }
 
@@ -145,6 +146,7 @@ mod tests {
             era: Some("e".into()),
             verdict: Verdict::Reproduced,
             expected: true,
+            without_reference: false,
             reason: None,
             settings: Map::default(),
             symptom: "connects".into(),
@@ -178,7 +180,7 @@ mod tests {
     fn a_changed_cell_is_named() {
         let snapshot = read(&write(&outcome())).unwrap();
         let mut changed = outcome();
-        changed.arms[1].observations.insert("connects", "reset".into());
+        changed.arms[1].observations.insert("connects", "reset");
         assert_eq!(differences(&changed, &snapshot), ["fault, connects: \"reset\", not \"timed out\""]);
     }
 
@@ -191,7 +193,7 @@ mod tests {
         }
         assert_eq!(differences(&blind, &snapshot).len(), 2);
         for arm in &mut blind.arms {
-            arm.unobserved.insert("log", "no privilege".into());
+            arm.unobserved.insert("log", "no privilege");
         }
         assert_eq!(differences(&blind, &snapshot), Vec::<String>::new());
     }

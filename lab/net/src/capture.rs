@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use faultlab_base::text::{Cell, Line};
+
 /// What was captured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capture {
@@ -44,9 +46,9 @@ impl Capture {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// The host.
-    pub host: String,
+    pub host: Cell,
     /// The interface's name there.
-    pub interface: String,
+    pub interface: Cell,
     /// Its addresses, of either family.
     pub addresses: Vec<IpAddr>,
     /// The other end of its link, an index into [`Capture::ends`]. `None` for the
@@ -71,7 +73,7 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// A comment on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
+    pub comment: Option<Line>,
     /// What the wire did with a frame that was sent into one; `None` without a
     /// wire or its record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +100,7 @@ pub struct Probe {
     /// When it began, since the capture began.
     pub at: Duration,
     /// The host.
-    pub host: String,
+    pub host: Cell,
     /// What it does.
     pub act: Act,
     /// Its local address and port; `None` if it never had any.
@@ -106,9 +108,9 @@ pub struct Probe {
     /// The remote address and port, as its host addresses them.
     pub remote: SocketAddr,
     /// The result; `None` if nothing waited for it.
-    pub met: Option<String>,
+    pub met: Option<Line>,
     /// The row that reports it, if one does.
-    pub row: Option<String>,
+    pub row: Option<Cell>,
 }
 
 /// What a probe does.
@@ -159,15 +161,15 @@ pub struct ConntrackEvent {
     /// When, since the capture began.
     pub at: Duration,
     /// The host that has the entry.
-    pub host: String,
+    pub host: Cell,
     /// Distinguishes entries of the same flow.
     pub id: u32,
     /// What happened to it.
     pub happened: EventKind,
     /// The flow's addresses, before and after translation.
-    pub flow: String,
+    pub flow: Line,
     /// The state of a TCP connection, or else whether the flow was answered.
-    pub state: String,
+    pub state: Cell,
 }
 
 /// What can happen to an entry.

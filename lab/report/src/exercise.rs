@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Style;
 use super::standing::{self, Tools};
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, ArmKind, Environment, Fault, Recheck};
 use faultlab_net::topology::Topology;
@@ -19,7 +20,7 @@ pub fn greeting(
     scenario: &Fault,
     env: &Environment,
     topology: &Topology,
-    met: &Map<String>,
+    met: &Map<Cell>,
     tools: Tools,
     style: Style,
 ) -> String {
@@ -60,9 +61,9 @@ pub fn greeting(
 
 /// The symptom's cell compared with that of a healthy network.
 #[must_use]
-pub fn symptom(scenario: &Fault, met: &Map<String>) -> String {
+pub fn symptom(scenario: &Fault, met: &Map<Cell>) -> String {
     let (row, healthy) = (scenario.symptom.row, scenario.symptom.healthy);
-    let cell = met.get(row).map_or("not seen", String::as_str);
+    let cell = met.get(row).map_or("not seen", Cell::as_str);
     format!("{row}: {cell} (in a healthy network: {healthy})")
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::matrix::Column;
+use super::matrix::{Column, NOT_RUN};
 use faultlab_base::text;
 use faultlab_model::outcome::{Outcome, Verdict};
 
@@ -12,14 +12,18 @@ use faultlab_model::outcome::{Outcome, Verdict};
 pub fn ktap(columns: &[Column]) -> String {
     let mut text = format!("KTAP version 1\n1..{}\n", columns.len());
     for (number, column) in columns.iter().enumerate() {
-        let _ = writeln!(text, "  KTAP version 1\n  1..{}", column.outcomes.len());
+        let _ = writeln!(text, "  KTAP version 1\n  1..{}", column.outcomes.len() + column.not_run.len());
         for (number, outcome) in column.outcomes.iter().enumerate() {
             let _ = writeln!(text, "  {}", line(number + 1, outcome));
-            if let (false, Some(reason)) = (outcome.expected, &outcome.reason) {
+            if let (true, Some(reason)) = (!outcome.expected || outcome.without_reference, &outcome.reason) {
                 let _ = writeln!(text, "  # {}", sentence(reason));
             }
         }
-        let ok = if column.outcomes.iter().all(|o| o.expected) { "ok" } else { "not ok" };
+        for (number, scenario) in (column.outcomes.len() + 1..).zip(&column.not_run) {
+            let _ = writeln!(text, "  not ok {number} {} # {NOT_RUN}", name(scenario));
+        }
+        let complete = column.not_run.is_empty();
+        let ok = if complete && column.outcomes.iter().all(|o| o.expected) { "ok" } else { "not ok" };
         let _ = writeln!(text, "{ok} {} {}", number + 1, name(&column.kernel));
     }
     text
@@ -51,6 +55,21 @@ fn sentence(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::made::column;
+
+    #[test]
+    fn what_was_not_run_is_in_the_plan_and_not_ok() {
+        let mut column = column("old", Verdict::Reproduced, "reset", true);
+        column.not_run = vec!["probe-timeout".to_owned()];
+        insta::assert_snapshot!(ktap(&[column]), @r"
+        KTAP version 1
+        1..1
+          KTAP version 1
+          1..2
+          ok 1 beyond-window # reproduced
+          not ok 2 probe-timeout # not run: interrupted
+        not ok 1 old
+        ");
+    }
 
     #[test]
     fn a_kernel_is_a_test_and_a_scenario_a_subtest() {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::escaped::Escaped;
+use faultlab_base::text::{Cell, Line};
 use faultlab_net::capture::{Capture, ConntrackEvent, EventKind};
 
 /// How many lanes are drawn.
@@ -32,10 +33,10 @@ pub struct Lanes {
 /// The life of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Lane {
-    key: (String, u32),
-    flow: String,
+    key: (Cell, u32),
+    flow: Line,
     /// The states and when each began.
-    states: Vec<(Duration, String)>,
+    states: Vec<(Duration, Cell)>,
     gone: Option<Duration>,
 }
 
@@ -205,7 +206,7 @@ mod tests {
             host: "<nat>".into(),
             id,
             happened,
-            flow: format!("tcp 10.0.1.2:{id} > 192.0.2.2:80"),
+            flow: format!("tcp 10.0.1.2:{id} > 192.0.2.2:80").into(),
             state: state.into(),
         }
     }

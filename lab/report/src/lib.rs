@@ -14,6 +14,8 @@ pub mod matrix;
 mod outside_tests;
 pub mod pcapng;
 pub mod progress;
+#[cfg(test)]
+mod reference_tests;
 pub mod standing;
 pub mod table;
 

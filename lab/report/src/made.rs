@@ -8,5 +8,5 @@ use crate::matrix::Column;
 /// A column with one outcome, in which the fault arm met this.
 #[must_use]
 pub fn column(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Column {
-    Column { kernel: kernel.into(), outcomes: vec![outcome(kernel, verdict, fault, expected)] }
+    Column::new(kernel, vec![outcome(kernel, verdict, fault, expected)])
 }

@@ -6,18 +6,30 @@ use std::fmt;
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::Style;
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
+
+/// What reports say of a scenario that an interrupted run has not run to its end.
+pub(crate) const NOT_RUN: &str = "not run: interrupted";
 
 /// The outcomes of one kernel.
 #[derive(Debug, Clone)]
 pub struct Column {
     /// The kernel, as requested.
-    pub kernel: String,
+    pub kernel: Cell,
     /// Its outcomes.
     pub outcomes: Vec<Outcome>,
+    /// The scenarios without an outcome, because the run was interrupted.
+    pub not_run: Vec<String>,
 }
 
 impl Column {
+    /// The outcomes of one kernel, all of which were run.
+    #[must_use]
+    pub fn new(kernel: impl Into<Cell>, outcomes: Vec<Outcome>) -> Self {
+        Self { kernel: kernel.into(), outcomes, not_run: vec![] }
+    }
+
     fn of(&self, scenario: &str) -> Option<&Outcome> {
         self.outcomes.iter().find(|o| o.scenario == scenario)
     }
@@ -32,7 +44,7 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
     table.load_style(TableStyle::new().header_separator(rule));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(u16::try_from(style.width.saturating_sub(2)).unwrap_or(100));
-    table.set_header([String::new()].into_iter().chain(columns.iter().map(|c| c.kernel.clone())));
+    table.set_header([""].into_iter().chain(columns.iter().map(|c| c.kernel.as_str())));
     for scenario in &scenarios {
         let cells = columns.iter().map(|c| c.of(scenario).map_or("-".to_owned(), cell));
         table.add_row([(*scenario).to_owned()].into_iter().chain(cells));
@@ -56,10 +68,10 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
         text.push_str(&style.hanging("  ", "    ", &change.to_string()));
     }
     for column in columns {
-        for outcome in column.outcomes.iter().filter(|o| !o.expected) {
+        for outcome in column.outcomes.iter().filter(|o| !o.expected || o.without_reference) {
             let reason = outcome.reason.as_deref().unwrap_or("it differs from its snapshot");
             let sentence = format!("{}, {}: {reason}", column.kernel, outcome.scenario);
-            text.push_str(&style.hanging("  ! ", "    ", &sentence));
+            text.push_str(&style.hanging(if outcome.expected { "  " } else { "  ! " }, "    ", &sentence));
         }
     }
     text

@@ -1,12 +1,13 @@
 //! A capture as a pcapng file: one interface per end of a link, nanosecond
-//! timestamps, and comments with what the capture proves about a frame.
+//! timestamps, and comments with what the capture proves about a packet.
 //!
 //! Reading: draft-ietf-opsawg-pcapng, "PCAP Now Generic (pcapng) Capture File
 //! Format".
 
 use std::io::{self, Write};
 
-use faultlab_explain::remarks::remarks;
+pub use faultlab_explain::copies::Frames;
+use faultlab_explain::remarks::{Remarked, remarks};
 use faultlab_net::capture::Capture;
 
 /// "Section Header Block", and its byte-order magic.
@@ -31,17 +32,19 @@ const PACKET_FLAGS: u16 = 2;
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// Writes a capture. `about` goes into the section's comment and describes it.
+/// Writes these frames of a capture. `about` goes into the section's comment and
+/// describes it.
 ///
 /// # Errors
 /// Errors of the writer.
-pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(capture: &Capture, frames: Frames, about: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut section = Block::new(SECTION);
     section.bytes(&BYTE_ORDER.to_le_bytes());
     // Version 1.0, and an unspecified section length.
     section.bytes(&[1, 0, 0, 0]);
     section.bytes(&u64::MAX.to_le_bytes());
     section.option(COMMENT, about.as_bytes());
+    section.option(COMMENT, described(frames).as_bytes());
     if capture.lost > 0 {
         section.option(COMMENT, format!("{} more frames had no room", capture.lost).as_bytes());
     }
@@ -65,7 +68,8 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
         interface.end(out)?;
     }
 
-    for (frame, remarks) in capture.frames.iter().zip(remarks(capture)) {
+    for Remarked { frame, remarks } in remarks(capture, frames) {
+        let frame = &capture.frames[frame];
         let mut packet = Block::new(PACKET);
         let nanoseconds = u64::try_from(frame.at.as_nanos()).unwrap_or(u64::MAX).to_be_bytes();
         let half = |at: usize| u32::from_be_bytes(nanoseconds[at..at + 4].try_into().expect("four bytes"));
@@ -78,12 +82,23 @@ pub fn write(capture: &Capture, about: &str, out: &mut dyn Write) -> io::Result<
         packet.pad();
         let flags = if frame.outgoing { OUTBOUND } else { INBOUND };
         packet.option(PACKET_FLAGS, &flags.to_le_bytes());
-        for comment in frame.comment.iter().chain(&remarks) {
+        for comment in &remarks {
             packet.option(COMMENT, comment.as_bytes());
         }
         packet.end(out)?;
     }
     Ok(())
+}
+
+/// Which frames a file has.
+fn described(frames: Frames) -> &'static str {
+    match frames {
+        Frames::AsSent => {
+            "each packet once, where it was sent; again where a host translated its addresses, and where it \
+             arrived if the wire changed or made it; --pcap-both-ends writes it at both ends of every link"
+        }
+        Frames::BothEnds => "each packet at both ends of every link",
+    }
 }
 
 /// A block: type, length, content, and the length again.
@@ -141,7 +156,7 @@ mod tests {
             outgoing: n.is_multiple_of(2),
             length: 60,
             bytes: vec![0xab; 13 + n],
-            comment: (n == 1).then(|| "dropped here".to_owned()),
+            comment: (n == 1).then(|| "dropped here".into()),
             carried: None,
         };
         let capture = Capture {
@@ -151,7 +166,7 @@ mod tests {
             ..Capture::default()
         };
         let mut file = vec![];
-        write(&capture, "a test", &mut file).unwrap();
+        write(&capture, Frames::BothEnds, "a test", &mut file).unwrap();
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
         let (mut at, mut kinds) = (0, vec![]);
         while at < file.len() {

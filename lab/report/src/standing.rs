@@ -1,6 +1,7 @@
 //! The greeting of a shell: the network around it.
 
 use super::Style;
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Fault, Recheck};
 use faultlab_net::topology::{Kind, Topology};
@@ -27,7 +28,7 @@ pub fn standing(
     scenario: &Fault,
     arm: &Arm,
     topology: &Topology,
-    met: &Map<String>,
+    met: &Map<Cell>,
     stays: bool,
     tools: Tools,
     style: Style,
@@ -63,8 +64,8 @@ fn check(scenario: &Fault, stays: bool) -> &'static str {
 #[must_use]
 pub fn rechecked(
     scenario: &Fault,
-    at_first: &Map<String>,
-    seen: &Map<String>,
+    at_first: &Map<Cell>,
+    seen: &Map<Cell>,
     stopped: Option<&str>,
     style: Style,
 ) -> String {
@@ -76,7 +77,7 @@ pub fn rechecked(
             format!("The symptom is there; in a healthy network, {}: {}", symptom.row, symptom.healthy)
         }
     };
-    let row = |(row, cell): &(String, String)| {
+    let row = |(row, cell): &(Cell, Cell)| {
         let before = at_first.get(row).filter(|before| *before != cell);
         let before = before.map_or(String::new(), |before| format!(" (at first: {before})"));
         style.hanging("  ", "    ", &format!("{row}: {cell}{before}"))

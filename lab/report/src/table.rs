@@ -80,14 +80,11 @@ pub fn verdict(outcome: &Outcome, style: Style) -> String {
         (_, true) => GREEN,
         (_, false) => RED,
     };
-    let mut text = style.paint(colour, &outcome.verdict.to_string());
-    match (outcome.verdict, outcome.expected) {
-        (Verdict::NotApplicable, _) | (Verdict::Failed, false) => {}
-        // Without its cause, a fault is expected to fail.
-        (_, true) => text.push_str(", as expected"),
-        (_, false) => text.push_str(", NOT as expected"),
+    let text = style.paint(colour, &outcome.verdict.to_string());
+    match outcome.standing() {
+        "" => text,
+        standing => format!("{text}, {standing}"),
     }
-    text
 }
 
 /// The whole outcome: heading, table, and explanations.
@@ -160,7 +157,7 @@ fn facts(outcome: &Outcome) -> String {
 
 fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
     let cell = |arm: &ArmOutcome, row: &str| match (arm.observations.get(row), arm.unobserved.get(row)) {
-        (Some(seen), _) => seen.clone(),
+        (Some(seen), _) => seen.to_string(),
         (None, Some(why)) => format!("? ({why})"),
         (None, None) => "-".to_owned(),
     };
@@ -236,7 +233,7 @@ fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
         };
         let bounded = format!("  {}  ", arm.name);
         if format!("  {line}  ").contains(&bounded) {
-            painted = painted.replacen(&arm.name, &format!("{colour}{}{colour:#}", arm.name), 1);
+            painted = painted.replacen(arm.name.as_str(), &format!("{colour}{}{colour:#}", arm.name), 1);
         }
     }
     painted.replace(" *", &format!(" {BOLD}*{BOLD:#}"))
@@ -252,7 +249,7 @@ mod tests {
         let mut outcome = column("6.0", Verdict::Reproduced, "reset", true).outcomes.remove(0);
         let style = Style { width: 100, colour: false };
         assert_eq!(capture_gap(&outcome, style), "");
-        outcome.arms.iter_mut().for_each(|arm| arm.capture_gap = Some("7 frames".to_owned()));
+        outcome.arms.iter_mut().for_each(|arm| arm.capture_gap = Some("7 frames".into()));
         assert_eq!(capture_gap(&outcome, style), "  not captured in control, fault: 7 frames\n");
     }
 }

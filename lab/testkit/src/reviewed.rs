@@ -230,7 +230,7 @@ fn left_out(scenario: &Scenario, checked: &Result<Checked, lab::Error>) -> Optio
         Ok(Checked { abilities, .. }) => abilities
             .iter()
             .filter(|a| !a.optional && scenario.needs.iter().any(|n| n.to_string() == a.need))
-            .find_map(|a| a.missing.clone()),
+            .find_map(|a| a.missing.as_ref().map(ToString::to_string)),
     }
 }
 

@@ -99,7 +99,14 @@ fn tracked(host: &str, at: Duration, event: &Event) -> Option<ConntrackEvent> {
     };
     let entry = event.entry()?;
     let (host, id) = (host.to_owned(), entry.id);
-    Some(ConntrackEvent { at, host, id, happened, flow: entry.flow(), state: entry.state() })
+    Some(ConntrackEvent {
+        at,
+        host: host.into(),
+        id,
+        happened,
+        flow: entry.flow().into(),
+        state: entry.state().into(),
+    })
 }
 
 #[cfg(test)]

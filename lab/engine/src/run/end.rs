@@ -6,6 +6,7 @@ use super::ArmRun;
 use crate::evidence::sockets::sockets;
 use crate::evidence::witness::{Counted, Witness};
 use faultlab_base::error::Result;
+use faultlab_base::text::Line;
 use faultlab_model::outcome::{ArmOutcome, Map};
 use faultlab_model::recording::{Recording, WireRecording, tally};
 use faultlab_net::conntrack::Conntrack;
@@ -49,19 +50,19 @@ impl ArmRun<'_> {
         let seen = self.stage.seen.take();
         let arm = self.arm();
         let outcome = ArmOutcome {
-            change: arm.change.to_owned(),
+            change: arm.change.into(),
             observations: seen.observations,
             unobserved: seen.unobserved,
             because: seen.because,
             evidence,
-            capture_gap,
+            capture_gap: capture_gap.map(Line::from),
             ..ArmOutcome::new(arm.name, arm.kind)
         };
         Ok((outcome, recording))
     }
 
     /// The contents of the kernel's tables for each host, and its counters.
-    fn tables(&self) -> Result<(Map<Vec<String>>, Vec<Counted>)> {
+    fn tables(&self) -> Result<(Map<Vec<Line>>, Vec<Counted>)> {
         let (mut evidence, mut counted) = (Map::default(), vec![]);
         for host in self.stage.network.hosts() {
             let (mut lines, mut rules) = (vec![], vec![]);

@@ -17,6 +17,7 @@ use crate::scenario::{Play, ScriptedArm};
 use crate::stage::session::ShellSession;
 use crate::stage::{CaptureOptions, Stage};
 use faultlab_base::error::{Error, Missing, Result};
+use faultlab_base::text;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Environment, Fault};
 use faultlab_net::conntrack::Conntrack;
@@ -116,13 +117,12 @@ impl<'a> ArmRun<'a> {
 
     /// The observations so far. The wires keep running.
     #[must_use]
-    pub fn observed(&self) -> Map<String> {
+    pub fn observed(&self) -> Map<text::Cell> {
         let seen = self.stage.seen.borrow();
         let mut cells = seen.observations.clone();
-        seen.unobserved
-            .0
-            .iter()
-            .for_each(|(row, why)| cells.insert(row, format!("cannot be observed: {why}")));
+        for (row, why) in &seen.unobserved.0 {
+            cells.insert(row.clone(), format!("cannot be observed: {why}"));
+        }
         cells
     }
 

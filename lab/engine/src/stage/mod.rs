@@ -17,6 +17,7 @@ use crate::evidence::kernel_reports::KernelReports;
 use crate::evidence::shared_log::SharedLog;
 use crate::evidence::witness::Witness;
 use faultlab_base::error::{Error, Result};
+use faultlab_base::text::{self, Line};
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::Environment;
 use faultlab_net::network::journal::{Observed, ProbeId, ProbeResult};
@@ -84,9 +85,9 @@ pub struct Stage<'a> {
 
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    pub(crate) observations: Map<String>,
-    pub(crate) unobserved: Map<String>,
-    pub(crate) because: Vec<String>,
+    pub(crate) observations: Map<text::Cell>,
+    pub(crate) unobserved: Map<text::Cell>,
+    pub(crate) because: Vec<Line>,
 }
 
 impl fmt::Debug for Stage<'_> {
@@ -176,7 +177,7 @@ impl Stage<'_> {
 
     /// Records a sentence that explains the observations.
     pub fn because(&self, sentence: impl fmt::Display) {
-        self.seen.borrow_mut().because.push(sentence.to_string());
+        self.seen.borrow_mut().because.push(sentence.to_string().into());
     }
 
     /// Time since the network was set up, on the machine's clock.

@@ -11,6 +11,7 @@ pub mod way;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use faultlab_base::text::Line;
 use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::{Flags, Header, Timestamps};
 
@@ -65,14 +66,16 @@ pub struct Hop {
     pub carried: Option<Carried>,
     /// What the wire changed in it.
     pub changed: Option<String>,
+    /// The headers of its segment on arrival.
+    pub received: Option<Header>,
     /// The comment on it.
-    pub comment: Option<String>,
+    pub comment: Option<Line>,
     /// The timestamps of its segment on arrival: a wire may have changed them.
     stamps: Option<Timestamps>,
 }
 
 impl Hop {
-    fn new(packet: Packet, comment: Option<&String>) -> Self {
+    fn new(packet: Packet, comment: Option<&Line>) -> Self {
         Self {
             stamps: packet.timestamps(),
             left: None,
@@ -85,6 +88,7 @@ impl Hop {
             stays: false,
             carried: None,
             changed: None,
+            received: None,
             comment: comment.cloned(),
         }
     }
@@ -142,6 +146,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
                 hop.fate = HopFate::Arrived;
                 hop.changed = changed(&hop.packet, &packet);
                 hop.stamps = packet.timestamps();
+                hop.received = packet.header().copied();
                 hop.comment = hop.comment.take().or(frame.comment.clone());
                 continue;
             }

@@ -110,9 +110,14 @@ impl Packet {
         Content { id: self.id, segment, other }
     }
 
+    /// The headers of a segment.
+    pub(super) fn header(&self) -> Option<&Header> {
+        if let Payload::Tcp(header, _) = &self.what { Some(header) } else { None }
+    }
+
     /// The timestamps of a segment, if it has them.
     pub(super) fn timestamps(&self) -> Option<Timestamps> {
-        if let Payload::Tcp(header, _) = &self.what { header.timestamps } else { None }
+        self.header().and_then(|header| header.timestamps)
     }
 
     /// How many sequence numbers a segment takes: those of its payload, SYN and FIN.

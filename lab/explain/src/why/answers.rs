@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::journey::{Journey, Leg};
-use super::{Arm, Finding, Rank, counters, flow, name, seconds};
+use super::journey::Journey;
+use super::{Arm, Finding, Rank, counters, flow, name, seconds, timestamps};
 use crate::hops::HopFate;
 use faultlab_net::wire::segment::{Flags, Header};
 
@@ -85,6 +85,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
     let mut evidence: Vec<String> = vec![];
     if end.fate == HopFate::Lost {
         let counted = counters::of_wire(arm, [end.from.unwrap_or_default(), other]);
+        let counted: Vec<_> = counted.iter().map(|(name, by)| format!("{name} +{by}")).collect();
         if !counted.is_empty() {
             evidence.push(format!("the wire counted {}, as a kernel would", counted.join(", ")));
         }
@@ -94,7 +95,7 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
             evidence.push(format!("{other} counted {}", counted.join(", ")));
         }
     }
-    evidence.extend(older(arm, first));
+    evidence.extend(timestamps::rejected(arm, first));
     let because = match flow::untranslated(first) {
         Some(untranslated) => Some(untranslated.why(arm, &first.identity(end))),
         None => flow::said(arm, first),
@@ -107,63 +108,6 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         text.push_str(&format!("; {one}"));
     }
     Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) }
-}
-
-/// Reports that a SYN is older than the last segment from its address on the same
-/// link, or lacks a timestamp that the last segment had.
-fn older(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
-    let there = syn.last();
-    if !syn.has(Flags::SYN) {
-        return None;
-    }
-    let from = there.header.src.ip();
-    let legs = arm.journeys.all.iter().flat_map(|journey| &journey.legs);
-    let before = legs.filter(|leg| {
-        (leg.from, leg.to) == (there.from, there.to)
-            && leg.header.src.ip() == from
-            && leg.at < there.at
-            && leg.header.seq != there.header.seq
-            && !leg.header.flags.contains(Flags::RST)
-            && leg.fate == HopFate::Arrived
-    });
-    let stamps = before.filter_map(|leg| Some((leg.at, leg.header.timestamps?.tsval)));
-    let (at, last) = stamps.reduce(|_, later| later)?;
-    let before = format!(
-        "{last}, the last from {from} to {}, {} before",
-        there.to.unwrap_or("?"),
-        seconds(there.at.saturating_sub(at))
-    );
-    let Some(tsval) = there.header.timestamps.map(|stamps| stamps.tsval) else {
-        return Some(format!("it came without a TS val, after {before}"));
-    };
-    if let Some(answered) = answer_without_timestamps(arm, there) {
-        let later = seconds(answered.saturating_sub(there.at));
-        let host = there.to.unwrap_or("?");
-        return Some(format!(
-            "{host} ignored its TS val: {host}'s next answer to one, {later} later, has none"
-        ));
-    }
-    // RFC 7323 5.2: s < t where 0 < (t - s) < 2^31.
-    let behind = last.wrapping_sub(tsval);
-    (behind > 0 && behind < 1 << 31).then(|| format!("its TS val {tsval} is {behind} behind {before}"))
-}
-
-/// When the host that a SYN was for next answered a SYN with timestamps, if its
-/// answer has none. RFC 7323 3.2: a host that uses the option must answer with it.
-fn answer_without_timestamps(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<Duration> {
-    let asked = |answer: &Leg<'_>| {
-        arm.journeys.all.iter().map(Journey::last).any(|leg| {
-            leg.header.flags.opens()
-                && leg.header.timestamps.is_some()
-                && leg.at < answer.at
-                && (leg.header.src, leg.header.dst) == (answer.header.dst, answer.header.src)
-        })
-    };
-    let sent = arm.journeys.all.iter().map(Journey::first);
-    let mut answers =
-        sent.filter(|leg| leg.from == syn.to && leg.at > syn.at && leg.header.flags == Flags::SYN_ACK);
-    let next = answers.find(|answer| asked(answer))?;
-    next.header.timestamps.is_none().then_some(next.at)
 }
 
 /// SYNs answered with an ACK: the other end still has the connection.
@@ -186,8 +130,8 @@ pub(super) fn strange(arm: &Arm<'_>) -> Vec<Finding> {
             theirs.ack,
             theirs.dst,
         );
-        if let Some(older) = older(arm, syn) {
-            text.push_str(&format!("; {older}"));
+        if let Some(rejected) = timestamps::rejected(arm, syn) {
+            text.push_str(&format!("; {rejected}"));
         }
         let counted: Vec<_> = counters::of(arm, by).iter().map(counters::Moved::text).collect();
         if !counted.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::journey::Leg;
 use super::{Arm, Finding, Rank, flow};
-use faultlab_model::recording::{InvalidLog, Recording, WireRecording, tally};
+use faultlab_model::recording::{Dropped, InvalidLog, Recording, WireRecording, tally};
 use faultlab_net::conntrack::{Change, Statistic};
 use faultlab_net::network::firewall::RuleCounter;
 use faultlab_net::wire::segment::Flags;
@@ -16,7 +16,8 @@ use faultlab_net::wire::segment::Flags;
 const MEANINGS: [(&str, &str); 23] = [
     (
         "PAWSPassive",
-        "SYNs older than the last of their address, or without a timestamp (tcp_conn_request, tcp_tw_recycle)",
+        "SYNs rejected for the last timestamp of their address, or for having none (tcp_tw_recycle; \
+         tcp_conn_request, up to 3.16 tcp_v4_conn_request)",
     ),
     (
         "PAWSTimewait",
@@ -24,20 +25,24 @@ const MEANINGS: [(&str, &str); 23] = [
     ),
     (
         "PAWSEstab",
-        "segments older than the last of their connection (tcp_validate_incoming, tcp_timewait_state_process)",
+        "segments older than the last of their connection (tcp_validate_incoming; on kernels without PAWSTimewait \
+         also tcp_timewait_state_process)",
     ),
     ("PAWSActive", "answers to a SYN with an impossible timestamp (tcp_rcv_synsent_state_process)"),
     ("PAWSOldAck", "old ACKs with a timestamp older than the last (tcp_validate_incoming)"),
     ("TCPACKSkippedTimeWait", "ACKs not sent, one was sent just before (tcp_timewait_state_process)"),
-    ("ListenOverflows", "SYNs and ACKs dropped, the accept queue was full (tcp_conn_request)"),
+    (
+        "ListenOverflows",
+        "SYNs and ACKs dropped, the accept queue was full (tcp_conn_request, tcp_v4_syn_recv_sock)",
+    ),
     ("ListenDrops", "SYNs and ACKs that a listener dropped (tcp_conn_request, tcp_v4_syn_recv_sock)"),
     ("TCPAbortOnTimeout", "connections given up, all they sent unanswered (tcp_write_err)"),
     ("TCPKeepAlive", "keepalive probes sent (tcp_keepalive_timer)"),
     ("TCPBacklogDrop", "segments dropped, the socket's backlog was full (tcp_add_backlog)"),
     ("TCPTimeWaitOverflow", "TIME_WAITs not kept, there were tcp_max_tw_buckets (tcp_time_wait)"),
-    ("InNoRoutes", "packets that there was no route for (ip_rcv_finish)"),
+    ("InNoRoutes", "packets that there was no route for (ip_error, ip_rcv_finish)"),
     ("OutNoRoutes", "own packets that there was no route for (ip_route_output_flow)"),
-    ("InAddrErrors", "packets for an address that is nobody's (ip_route_input_noref)"),
+    ("InAddrErrors", "packets for an address that is nobody's (ip_error, ip_rcv_finish)"),
     ("FragFails", "packets too large for the next link that may not be cut (ip_forward)"),
     ("InDiscards", "packets discarded (ip_rcv_core)"),
     ("OutDiscards", "own packets discarded (ip_finish_output2)"),
@@ -74,23 +79,27 @@ pub(super) fn of(arm: &Arm<'_>, host: &str) -> Vec<Moved> {
 }
 
 /// The counters of the wire between two hosts that increased more than in the control,
-/// worded like a kernel's.
-pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<String> {
+/// and by how much.
+pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<(&'static str, u64)> {
     let counted = |recording: &Recording| -> Vec<(&'static str, u64)> {
         let between = |wire: &&WireRecording| ends.iter().all(|end| wire.ends.iter().any(|one| one == end));
         recording.wires.iter().filter(between).flat_map(|wire| wire.counted.clone()).collect()
     };
     let before = arm.control.map(counted).unwrap_or_default();
-    let more = |(name, by): &(&str, u64)| {
+    let more = |(name, by): &(&'static str, u64)| {
         *by > before.iter().find(|(known, _)| known == name).map_or(0, |(_, before)| *before)
     };
-    counted(arm.recording).into_iter().filter(more).map(|(name, by)| format!("{name} +{by}")).collect()
+    counted(arm.recording).into_iter().filter(more).collect()
 }
 
 /// The kernel's reason why a host dropped a segment that ended there, if it gave one.
+///
+/// A segment that was freed without a reason may have been handled: 6.12 frees one
+/// that a TIME_WAIT socket answered with an ACK so (tcp_v4_rcv: discard_it).
 pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>) -> Option<String> {
     let frame = end.frame?;
-    let dropped = arm.recording.host(host)?.drops.iter().find(|dropped| dropped.frame == Some(frame))?;
+    let is_it = |dropped: &&Dropped| dropped.frame == Some(frame) && dropped.reason.is_some();
+    let dropped = arm.recording.host(host)?.drops.iter().find(is_it)?;
     Some(format!("{host} dropped it: {dropped}"))
 }
 

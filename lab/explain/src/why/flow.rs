@@ -26,8 +26,31 @@ pub(super) struct Untranslated<'a> {
 struct Forgotten {
     /// The entry as it was when it last changed.
     entry: Entry,
-    /// The time that the entry had left when it was deleted, if any.
-    left: Option<Duration>,
+    ended: Ended,
+}
+
+/// How a conntrack entry ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Its timeout expired.
+    Expired,
+    /// It was deleted, and had this time left.
+    Deleted { left: Duration },
+    /// One of both.
+    Unknown,
+}
+
+impl Ended {
+    /// Reads the event of the end. Since 5.11 it has the entry's state, and the time
+    /// left unless that is zero (86d21fc74745, "netfilter: ctnetlink: add timeout and
+    /// protoinfo to destroy events"); before, it has neither.
+    fn of(entry: &Entry) -> Self {
+        match (entry.timeout, entry.tcp_state) {
+            (Some(left), _) => Self::Deleted { left },
+            (None, Some(_)) => Self::Expired,
+            (None, None) => Self::Unknown,
+        }
+    }
 }
 
 /// What conntrack logs about a segment that gets no entry.
@@ -50,23 +73,29 @@ impl Untranslated<'_> {
         let ((src, dst), host) = (self.endpoints, self.host);
         let mut text = format!("{host} did not translate it to {} > {} as before", self.was.0, self.was.1);
         let words = words(arm, host, segment);
-        if let Some(Forgotten { entry, left }) = self.forgotten(arm, words) {
-            text.push_str(&match left {
-                Some(left) => {
+        if let Some(Forgotten { entry, mut ended }) = self.forgotten(arm, words) {
+            let silence = self.silence(arm);
+            // After a silence as long as its timeout, it has expired.
+            if ended == Ended::Unknown && entry.timeout.is_some() && silence >= entry.timeout {
+                ended = Ended::Expired;
+            }
+            text.push_str(&match ended {
+                Ended::Deleted { left } => {
                     format!(
                         ": its conntrack had deleted the flow, with {} s left of its life",
                         left.as_secs()
                     )
                 }
-                None => ": its conntrack had forgotten the flow".to_owned(),
+                Ended::Expired => ": its conntrack had forgotten the flow".to_owned(),
+                Ended::Unknown => ": its conntrack no longer had the flow".to_owned(),
             });
-            let silence = self.silence(arm);
             if let Some(silence) = silence {
                 text.push_str(&format!(", which was silent for {}", seconds(silence)));
             }
             // A refresh sends no event, so a timeout that was shortened since is
             // unknown.
-            let timeout = entry.timeout.filter(|timeout| left.is_none() && silence >= Some(*timeout));
+            let timeout =
+                entry.timeout.filter(|timeout| ended == Ended::Expired && silence >= Some(*timeout));
             if let (Some(state), Some(timeout)) = (entry.tcp_state, timeout) {
                 text.push_str(&format!(", and an entry in {state} stayed for {} s", timeout.as_secs()));
             }
@@ -97,7 +126,7 @@ impl Untranslated<'_> {
                 // another one.
                 Event::Destroy(_) if is_by(REAPED) && gone.is_none() => {
                     let last = last.filter(|last| last.original == entry.original);
-                    gone = Some(Forgotten { entry: last.unwrap_or(*entry), left: entry.timeout });
+                    gone = Some(Forgotten { entry: last.unwrap_or(*entry), ended: Ended::of(entry) });
                 }
                 Event::New(_) | Event::Update(_) if is_by(Duration::ZERO) => {
                     last = Some(*entry);

@@ -5,33 +5,59 @@ use std::time::Duration;
 use super::{Arm, Finding, Rank, seconds};
 use faultlab_model::recording::{Task, Wait};
 
-/// What a task waits for if it sleeps in one of these functions.
-const WAITS_FOR: [(&[&str], &str); 3] = [
-    (
-        // net/core/dev.c; the compiler may inline the first two into the third.
-        &["netdev_wait_allrefs_any", "netdev_wait_allrefs", "netdev_run_todo"],
-        "waits until every reference to a device is given back",
-    ),
-    (
-        // net/core/rtnetlink.c, net/core/link_watch.c; a stack omits the functions of
-        // the mutex itself.
-        &[
-            "rtnl_lock",
-            "rtnl_lock_killable",
+/// What a task waits for, by where it sleeps.
+struct WaitsFor {
+    /// The innermost functions of the stack; a trailing `*` stands for any name that
+    /// begins so. A stack omits the functions of a lock, so the innermost one is the
+    /// one that takes the lock. The functions further out say nothing: cleanup_net
+    /// takes one lock itself, and calls what takes others.
+    innermost: &'static [&'static str],
+    /// Functions of which one must be further out; none if empty.
+    within: &'static [&'static str],
+    meaning: &'static str,
+}
+
+const WAITS_FOR: [WaitsFor; 3] = [
+    WaitsFor {
+        innermost: &["msleep"],
+        // net/core/dev.c; the compiler may inline the first two into the third, which
+        // waits for RCU too.
+        within: &["netdev_wait_allrefs_any", "netdev_wait_allrefs", "netdev_run_todo"],
+        meaning: "waits until every reference to a device is given back",
+    },
+    WaitsFor {
+        // net/core/rtnetlink.c, where rtnl_newlink locks it itself from 6.13 on;
+        // net/core/link_watch.c. A dump locks its socket's mutex: on older
+        // kernels that is the RTNL mutex, on newer ones no other task takes it.
+        innermost: &[
+            "rtnl_*",
             "rtnetlink_rcv_msg",
-            "rtnl_dumpit",
-            "register_netdev",
+            "__netlink_dump_start",
             "netlink_dump",
+            "dev_ethtool",
+            "dev_ioctl",
+            "register_netdev",
             "linkwatch_event",
             "addrconf_verify_work",
             "addrconf_dad_work",
+            "default_device_exit_batch",
+            "fib6_rules_net_exit_batch",
+            "ipmr_net_exit_batch",
+            "ops_undo_list",
         ],
-        "waits for the RTNL mutex",
-    ),
-    (&["copy_net_ns", "setup_net", "cleanup_net"], "waits for other tasks that create or free namespaces"),
+        within: &[],
+        meaning: "waits for the RTNL mutex",
+    },
+    WaitsFor {
+        // net/core/net_namespace.c; up to 4.16, the functions also lock the RTNL mutex.
+        innermost: &["copy_net_ns", "setup_net", "cleanup_net"],
+        within: &[],
+        meaning: "waits for other tasks that create or free namespaces, or up to 4.16 for the RTNL mutex",
+    },
 ];
 
-/// What a task holds if it sleeps in one of these functions.
+/// What a task holds if it sleeps in one of these functions, and does not wait for
+/// another task.
 const KEEPS: [(&[&str], &str); 2] = [
     // net/ethtool/ioctl.c: dev_ethtool; net/core/dev_ioctl.c.
     (&["dev_ethtool", "dev_ioctl", "__dev_ethtool"], "with the RTNL mutex locked"),
@@ -42,15 +68,30 @@ const KEEPS: [(&[&str], &str); 2] = [
     ),
 ];
 
-fn meaning(task: &Task, of: &[(&[&str], &'static str)]) -> Option<&'static str> {
-    of.iter().find(|(functions, _)| task.is_in(functions)).map(|(_, meaning)| *meaning)
+fn waits_for(task: &Task) -> Option<&'static str> {
+    let innermost = task.stack.first()?;
+    let sleeps_in = |name: &&str| match name.strip_suffix('*') {
+        Some(prefix) => innermost.starts_with(prefix),
+        None => innermost == name,
+    };
+    let is_it = |one: &&WaitsFor| {
+        one.innermost.iter().any(sleeps_in) && (one.within.is_empty() || task.is_in(one.within))
+    };
+    WAITS_FOR.iter().find(is_it).map(|one| one.meaning)
+}
+
+fn keeps(task: &Task) -> Option<&'static str> {
+    if waits_for(task).is_some() {
+        return None;
+    }
+    KEEPS.iter().find(|(functions, _)| task.is_in(functions)).map(|(_, meaning)| *meaning)
 }
 
 /// What the lab waited for, with where the task sleeps, and the tasks that sleep
 /// while they hold something that others may need.
 pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
-    let keeps = |wait: &&Wait| wait.task.as_ref().is_some_and(|task| meaning(task, &KEEPS).is_some());
-    let (keepers, waiting): (Vec<&Wait>, Vec<&Wait>) = arm.recording.waits.iter().partition(keeps);
+    let is_keeper = |wait: &&Wait| wait.task.as_ref().is_some_and(|task| keeps(task).is_some());
+    let (keepers, waiting): (Vec<&Wait>, Vec<&Wait>) = arm.recording.waits.iter().partition(is_keeper);
     let mut groups: Vec<(String, Vec<&Wait>)> = vec![];
     for wait in waiting {
         let sort = sort(wait);
@@ -62,7 +103,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
     // The tasks known to wait for something come first, then the longest waits.
     groups.sort_by_key(|(_, group)| {
         let task = group[0].task.as_ref();
-        (task.is_none_or(|task| meaning(task, &WAITS_FOR).is_none()), std::cmp::Reverse(group[0].waited))
+        (task.is_none_or(|task| waits_for(task).is_none()), std::cmp::Reverse(group[0].waited))
     });
     let log = arm.recording.log.iter().find(|text| text.contains("unregister_netdevice"));
     let finding = |kind: String, text: String| Finding::new(Rank::Hang, Duration::ZERO, kind, text);
@@ -73,7 +114,7 @@ pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
             for keeper in &keepers {
                 text.push_str(&format!("; {}", of_keeper(keeper)));
             }
-            for task in arm.recording.kernel.iter().filter(|task| meaning(task, &WAITS_FOR).is_some()) {
+            for task in arm.recording.kernel.iter().filter(|task| waits_for(task).is_some()) {
                 text.push_str(&format!("; the kernel's own {}", of_task(task)));
             }
             if keepers.is_empty() && log.is_some() {
@@ -91,7 +132,7 @@ fn sort(wait: &Wait) -> String {
     match &wait.task {
         None => format!("waits at {}", wait.host),
         Some(task) => {
-            let what = meaning(task, &WAITS_FOR).map(str::to_owned).or(task.place()).unwrap_or_default();
+            let what = waits_for(task).map(str::to_owned).or(task.place()).unwrap_or_default();
             format!("waits in {what} at {}", wait.host)
         }
     }
@@ -111,7 +152,7 @@ fn of_group(group: &[&Wait]) -> String {
 }
 
 fn of_task(task: &Task) -> String {
-    match meaning(task, &WAITS_FOR) {
+    match waits_for(task) {
         Some(meaning) => format!("{task} {meaning}"),
         None => task.to_string(),
     }
@@ -119,5 +160,5 @@ fn of_task(task: &Task) -> String {
 
 fn of_keeper(wait: &Wait) -> String {
     let task = wait.task.as_ref().expect("a keeper is a task");
-    format!("{task} sleeps {}, for {}", meaning(task, &KEEPS).unwrap_or_default(), seconds(wait.waited))
+    format!("{task} sleeps {}, for {}", keeps(task).unwrap_or_default(), seconds(wait.waited))
 }

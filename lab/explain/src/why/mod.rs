@@ -14,6 +14,7 @@ mod reset;
 mod silence;
 #[cfg(test)]
 mod tests;
+mod timestamps;
 
 use std::time::Duration;
 

@@ -60,7 +60,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     priority::go_first()?;
     // Nothing else runs on this kernel, so its global settings are the lab's.
     sysctl::own_the_kernel();
-    report(&Report::Booted { release: Kernel::running().release })?;
+    report(&Report::Booted { release: Kernel::running().release.into() })?;
 
     let reports = Opened::open(orders.jobs.iter().any(Job::asks_why)).listen();
     let runtime = job::runtime("init")?;

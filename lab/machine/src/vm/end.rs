@@ -38,6 +38,8 @@ pub enum ExitReason {
     },
     /// It was ended because of a report that was refused.
     Refused(String),
+    /// It was ended because the lab was asked to end.
+    Interrupted,
     /// QEMU itself failed.
     Died {
         /// Its exit status.
@@ -84,6 +86,7 @@ impl GuestEnd {
                 "the guest ({mode}) used no processor time for {waited}: its kernel has halted, or QEMU was stopped"
             ),
             ExitReason::Refused(why) => format!("the guest ({mode}) was ended: {why}"),
+            ExitReason::Interrupted => format!("the guest ({mode}) was interrupted"),
             ExitReason::Died { status, said } => format!("QEMU ({mode}): {status}: {}", said.trim_end()),
         };
         Some(format!("{what}\n{}", self.last_lines()))
@@ -101,7 +104,8 @@ impl GuestEnd {
 
     /// Whether another mode may do better: nothing was reported yet.
     pub(super) fn never_spoke(&self) -> bool {
-        self.frames == 0 && !matches!(self.how, ExitReason::PoweredOff | ExitReason::Refused(_))
+        self.frames == 0
+            && !matches!(self.how, ExitReason::PoweredOff | ExitReason::Refused(_) | ExitReason::Interrupted)
     }
 }
 

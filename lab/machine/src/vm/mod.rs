@@ -28,5 +28,6 @@ mod tsc;
 
 pub use console::Console;
 pub use end::{ExitReason, GuestEnd};
+pub use process::Interrupted;
 pub use qemu::{GuestClock, Qemu};
 pub use run::{ShellEvent, Vm};

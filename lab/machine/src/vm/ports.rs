@@ -28,7 +28,10 @@ const SAID_MAX: usize = 64 << 10;
 
 /// How long to read the pipes of a QEMU that has ended: they hold its last output,
 /// and nobody writes more.
-const LEFT_IN_PIPES: Duration = Duration::from_secs(5);
+pub(super) const LEFT_IN_PIPES: Duration = Duration::from_secs(5);
+
+/// The same for one that was interrupted: somebody waits for the results.
+pub(super) const LEFT_IN_A_HURRY: Duration = Duration::from_millis(200);
 
 /// Receives frames as they arrive. An error ends the guest, and is the reason.
 pub type OnFrame<'a> = dyn FnMut(&Frame) -> Result<()> + 'a;
@@ -92,13 +95,17 @@ impl Ports {
             how
         } else {
             let last = self.report(rest, on_frame).and_then(|_| {
+                if how == ExitReason::Interrupted {
+                    // The rest of a frame was never sent.
+                    return Ok(0);
+                }
                 let cut = self.decoder.finish();
                 self.hand_on(&cut, on_frame)
             });
             last.err().map_or(how, |error| ExitReason::Refused(error.to_string()))
         };
         let how = match (self.console.panic(), how) {
-            (_, ExitReason::Refused(why)) => ExitReason::Refused(why),
+            (_, how @ (ExitReason::Refused(_) | ExitReason::Interrupted)) => how,
             (Some(line), _) => ExitReason::Panicked(line),
             (None, ExitReason::Died { status, .. }) => {
                 ExitReason::Died { status, said: String::from_utf8_lossy(&self.said).into_owned() }
@@ -122,12 +129,13 @@ pub(super) async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8])
     .await
 }
 
-/// The rest of the data in the pipe of a process that has ended.
-pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+/// The rest of the data in the pipe of a process that has ended, as far as it
+/// arrives within `wait`.
+pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin), wait: Duration) -> Vec<u8> {
     let mut rest = Vec::new();
     // A pipe holds no more. One that another process keeps open has no end.
     let most = u64::from(PIPE_SIZE.unsigned_abs());
-    let _ = timeout(LEFT_IN_PIPES, pipe.take(most).read_to_end(&mut rest)).await;
+    let _ = timeout(wait, pipe.take(most).read_to_end(&mut rest)).await;
     rest
 }
 

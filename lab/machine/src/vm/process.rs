@@ -11,6 +11,7 @@ use std::fs::File;
 use std::future::pending;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::pin::{Pin, pin};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use tokio::time::sleep;
 use super::budget::{Budgets, Watch};
 use super::command_line::{Files, Guest};
 use super::end::{ExitReason, GuestEnd};
-use super::ports::{OnFrame, Ports, port, rest, some};
+use super::ports::{LEFT_IN_A_HURRY, LEFT_IN_PIPES, OnFrame, Ports, port, rest, some};
 use super::qemu::{Accelerator, GuestClock, LaunchMode, PROGRAM, Qemu};
 use super::serial_console::SerialConsole;
 use faultlab_base::error::{Error, Result};
@@ -43,6 +44,9 @@ const KVM_SILENCE: Duration = Duration::from_secs(5);
 /// fail too.
 static KVM_FAILED: AtomicBool = AtomicBool::new(false);
 
+/// Ready when a guest must be ended.
+pub type Interrupted<'a> = Pin<&'a mut dyn Future<Output = ()>>;
+
 impl Qemu {
     /// Runs a guest to its end. Every frame is passed to `on_frame` as it arrives.
     /// If that refuses it, the guest is ended.
@@ -53,6 +57,19 @@ impl Qemu {
     /// If QEMU cannot be started. A failure in the guest is not an error but a
     /// [`GuestEnd`].
     pub async fn run(&self, guest: &Guest<'_>, on_frame: &mut OnFrame<'_>) -> Result<GuestEnd> {
+        self.run_until(guest, on_frame, &mut (pin!(pending()) as Interrupted<'_>)).await
+    }
+
+    /// The same, but ends the guest when `interrupted` is ready.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until(
+        &self,
+        guest: &Guest<'_>,
+        on_frame: &mut OnFrame<'_>,
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<GuestEnd> {
         let kvm = self.clock == GuestClock::Real && kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed);
         let memory = Memory {
             kernel: in_memory("kernel image", guest.kernel)?,
@@ -61,7 +78,7 @@ impl Qemu {
         };
         let mut best: Option<GuestEnd> = None;
         for mode in self.modes(kvm) {
-            let end = self.run_once(mode, guest, &memory, on_frame).await?;
+            let end = self.run_once(mode, guest, &memory, on_frame, interrupted).await?;
             if !end.never_spoke() {
                 return Ok(end);
             }
@@ -82,6 +99,7 @@ impl Qemu {
         guest: &Guest<'_>,
         memory: &Memory,
         on_frame: &mut OnFrame<'_>,
+        interrupted: &mut Interrupted<'_>,
     ) -> Result<GuestEnd> {
         let (mut console_out, mut keyboard, console_in): (Box<dyn AsyncRead + Unpin>, _, _) =
             if guest.serial.is_some() {
@@ -121,8 +139,13 @@ impl Qemu {
             }
             let (mut printed, mut reported, mut said) = ([0; 4096], [0; 4096], [0; 4096]);
             tokio::select! {
-                // Handle reports first: one may attach the console.
+                // A guest that floods its ports must not delay the end. Then come
+                // reports: one may attach the console.
                 biased;
+                () = &mut *interrupted => {
+                    child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
+                    break ExitReason::Interrupted;
+                }
                 n = some(&mut results_out, &mut reported) => {
                     match ports.report(&reported[..n], on_frame) {
                         Ok(0) => {}
@@ -149,13 +172,14 @@ impl Qemu {
             }
         };
         // QEMU has ended: its last output is still in the pipes.
-        let last = rest(&mut console_out).await;
+        let wait = if how == ExitReason::Interrupted { LEFT_IN_A_HURRY } else { LEFT_IN_PIPES };
+        let last = rest(&mut console_out, wait).await;
         ports.console.push(&last);
         guest.serial.inspect(|console| console.show(&last));
-        ports.complain(&rest(&mut stderr).await);
+        ports.complain(&rest(&mut stderr, wait).await);
         let last = match how {
             ExitReason::Refused(_) => vec![],
-            _ => rest(&mut results_out).await,
+            _ => rest(&mut results_out, wait).await,
         };
         Ok(ports.end(mode, how, &last, on_frame))
     }

@@ -1,6 +1,8 @@
 //! Runs scenarios on one kernel: boots a guest, gives it jobs, and reads its
 //! reports.
 
+use std::future::pending;
+use std::pin::pin;
 use std::time::Instant;
 
 use super::answers::{self, Answer, Answers};
@@ -8,6 +10,7 @@ use super::command_line::Guest;
 use super::elf::Executable;
 use super::end::GuestEnd;
 use super::initramfs::Initramfs;
+use super::process::Interrupted;
 use super::qemu::{self, Qemu};
 use super::serial_console::{self, SerialConsole};
 use super::tools;
@@ -70,7 +73,9 @@ pub struct GuestRun {
     pub outcomes: Vec<Outcome>,
     /// Whether its init reached the first job.
     pub booted: bool,
-    /// Why it ended early, if it did.
+    /// Whether it was ended because the lab was asked to end.
+    pub interrupted: bool,
+    /// Why it ended early by itself, if it did.
     pub failure: Option<Error>,
     /// The output of its kernel.
     pub console: Console,
@@ -111,6 +116,21 @@ impl Vm {
         jobs: Vec<Job>,
         on_event: &mut dyn FnMut(GuestEvent<'_>),
     ) -> Result<GuestRun> {
+        self.run_until(catalogue, jobs, on_event, &mut (pin!(pending()) as Interrupted<'_>)).await
+    }
+
+    /// The same, but ends the guest when `interrupted` is ready. The outcomes that
+    /// it has reported by then count.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until(
+        &self,
+        catalogue: &Catalogue,
+        jobs: Vec<Job>,
+        on_event: &mut dyn FnMut(GuestEvent<'_>),
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<GuestRun> {
         let count = jobs.len();
         let mut answers = Answers::new(catalogue, &jobs, &self.kernel.release, self.clock)?;
         let archive = self.root(jobs)?.build()?;
@@ -137,17 +157,18 @@ impl Vm {
             }
             Ok(())
         };
-        let end = self.qemu.run(&guest, &mut hear).await?;
+        let end = self.qemu.run_until(&guest, &mut hear, interrupted).await?;
+        let interrupted = matches!(end.how, ExitReason::Interrupted);
         if matches!(end.how, ExitReason::Refused(_)) {
             // If a guest goes on after its last answer, that answer is not trusted.
             outcomes.truncate(count.saturating_sub(1));
             failure = None;
         }
-        if failure.is_none() && outcomes.len() < count {
+        if failure.is_none() && outcomes.len() < count && !interrupted {
             failure = Some(ended(&end));
         }
         let failure = failure.map(|error| self.of_kernel(error));
-        Ok(GuestRun { outcomes, booted, failure, console: end.console })
+        Ok(GuestRun { outcomes, booted, interrupted, failure, console: end.console })
     }
 
     /// Boots the kernel, plays an arm there, and attaches a person to a shell

@@ -1,16 +1,19 @@
 //! Outcomes from outside: from a guest, a worker, or a file.
 //!
-//! All of their text is cleaned, and its amount is limited. Fields are listed one by
-//! one, so a new field does not compile until its treatment is decided here.
+//! Their texts are cleaned by their types. What the types cannot say is checked here,
+//! once for all of them: how many parts there are, and that they fit together.
+//! Fields are listed one by one, so a new field does not compile until its treatment
+//! is decided.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ArmOutcome, Map, Outcome, Seconds};
+use super::{ArmOutcome, Outcome, Seconds};
 use faultlab_base::limits;
-use faultlab_base::text::{clean_cell, clean_line, clean_lines};
+use faultlab_base::text::Line;
 use faultlab_net::capture::{Capture, ConntrackEvent, End, Frame, Probe};
 
 impl Serialize for Outcome {
@@ -22,121 +25,107 @@ impl Serialize for Outcome {
 impl<'de> Deserialize<'de> for Outcome {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut outcome = Self::deserialize(deserializer)?;
-        outcome.is_bounded().map_err(D::Error::custom)?;
-        outcome.clean();
+        outcome.limit().map_err(D::Error::custom)?;
         Ok(outcome)
     }
 }
 
 impl Outcome {
-    fn is_bounded(&self) -> Result<(), String> {
-        if self.arms.len() > limits::ARMS {
-            return Err(format!(
-                "the outcome has {} arms, and the most are {}",
-                self.arms.len(),
-                limits::ARMS
-            ));
-        }
-        let rows = self.arms.iter().flat_map(|arm| arm.observations.keys().chain(arm.unobserved.keys()));
-        let rows = rows.collect::<HashSet<_>>().len();
-        if rows > limits::ROWS {
-            return Err(format!("the outcome has {rows} rows, and the most are {}", limits::ROWS));
-        }
-        Ok(())
-    }
-
-    /// Cleans all text; see [`faultlab_base::text`]. An outcome that was read is
-    /// already clean.
-    pub fn clean(&mut self) {
+    /// Shortens lists that are too long.
+    ///
+    /// # Errors
+    /// If there are too many of anything else, or the parts do not fit together: a
+    /// clause.
+    fn limit(&mut self) -> Result<(), String> {
         let Self {
-            scenario,
-            kernel,
-            kernel_id,
+            scenario: _,
+            kernel: _,
+            kernel_id: _,
             machine: _,
             clock: _,
-            era,
+            era: _,
             verdict: _,
             expected: _,
-            reason,
-            settings,
-            symptom,
+            without_reference: _,
+            reason: _,
+            settings: _,
+            symptom: _,
             control_is_healthy: _,
             arms,
             log,
-            seconds: Seconds { wall: _, virtual_time: _, wire: _ },
+            seconds: Seconds { wall, virtual_time, wire },
         } = self;
-        [scenario, kernel, symptom].into_iter().for_each(clean_cell);
-        [kernel_id, era].into_iter().flatten().for_each(clean_cell);
-        // The last output of a guest's console has several lines.
-        reason.iter_mut().for_each(clean_lines);
-        clean_map(settings, clean_cell);
-        arms.iter_mut().for_each(ArmOutcome::clean);
-        clean_list(log);
+        most("arms", arms.len(), limits::ARMS)?;
+        let rows = arms.iter().flat_map(|arm| arm.observations.keys().chain(arm.unobserved.keys()));
+        most("rows", rows.collect::<HashSet<_>>().len(), limits::ROWS)?;
+        let possible = 0.0..=limits::TIME.as_secs_f64();
+        if ![Some(*wall), *virtual_time, *wire].into_iter().flatten().all(|time| possible.contains(&time)) {
+            return Err("the outcome took a time that cannot be".to_owned());
+        }
+        shorten(log);
+        arms.iter_mut().try_for_each(ArmOutcome::limit)
     }
 }
 
 impl ArmOutcome {
-    fn clean(&mut self) {
+    fn limit(&mut self) -> Result<(), String> {
         let Self {
             name,
             kind: _,
-            change,
+            change: _,
             symptom: _,
-            observations,
-            unobserved,
+            observations: _,
+            unobserved: _,
             because,
             evidence,
             why,
-            capture_gap,
+            capture_gap: _,
             capture,
         } = self;
-        clean_cell(name);
-        [change].into_iter().chain(capture_gap).for_each(clean_line);
-        clean_map(observations, clean_cell);
-        clean_map(unobserved, clean_cell);
-        clean_map(evidence, clean_list);
-        clean_list(because);
-        clean_list(why);
-        capture.iter_mut().for_each(clean_capture);
+        evidence.0.iter_mut().map(|(_, lines)| lines).chain([because, why]).for_each(shorten);
+        let capture = capture.iter_mut().try_for_each(limit_capture);
+        capture.map_err(|why| format!("its arm {name}: {why}"))
     }
 }
 
-fn clean_map<V>(map: &mut Map<V>, mut clean: impl FnMut(&mut V)) {
-    for (key, value) in &mut map.0 {
-        clean_cell(key);
-        clean(value);
-    }
-}
-
-fn clean_list(list: &mut Vec<String>) {
+fn shorten(list: &mut Vec<Line>) {
     if list.len() > limits::LINES {
         let left_out = list.len() - (limits::LINES - 1);
         list.truncate(limits::LINES - 1);
-        list.push(format!("... {left_out} more lines are left out"));
+        list.push(format!("... {left_out} more lines are left out").into());
     }
-    list.iter_mut().for_each(clean_line);
 }
 
-fn clean_capture(capture: &mut Capture) {
+fn limit_capture(capture: &mut Capture) -> Result<(), String> {
     let Capture { ends, frames, until, lost: _, tracked, events_cut: _, probes } = capture;
-    *until = (*until).min(limits::TIME);
+    most("interfaces", ends.len(), limits::INTERFACES)?;
+    most("frames", frames.len(), limits::FRAMES)?;
+    most("conntrack events", tracked.len(), limits::LINES)?;
+    most("probes", probes.len(), limits::LINES)?;
     let count = ends.len();
-    for End { host, interface, addresses: _, peer } in ends {
-        [host, interface].into_iter().for_each(clean_cell);
+    for End { host: _, interface: _, addresses, peer } in ends {
+        most("addresses of an interface", addresses.len(), limits::INTERFACES)?;
         *peer = peer.filter(|peer| *peer < count);
     }
-    for Frame { at, end: _, outgoing: _, length: _, bytes: _, comment, carried: _ } in frames {
-        *at = (*at).min(limits::TIME);
-        comment.iter_mut().for_each(clean_line);
+    let mut latest = *until;
+    let mut reaches = |at: Duration| latest = latest.max(at);
+    for Frame { at, end, outgoing: _, length: _, bytes: _, comment: _, carried: _ } in frames {
+        if *end >= count {
+            return Err("a frame was captured on no interface".to_owned());
+        }
+        reaches(*at);
     }
-    for ConntrackEvent { at, host, id: _, happened: _, flow, state } in tracked {
-        *at = (*at).min(limits::TIME);
-        [host, flow, state].into_iter().for_each(clean_line);
+    for ConntrackEvent { at, host: _, id: _, happened: _, flow: _, state: _ } in tracked {
+        reaches(*at);
     }
-    for Probe { at, host, act: _, local: _, remote: _, met, row } in probes {
-        *at = (*at).min(limits::TIME);
-        [host].into_iter().chain(met).chain(row).for_each(clean_line);
+    for Probe { at, host: _, act: _, local: _, remote: _, met: _, row: _ } in probes {
+        reaches(*at);
     }
+    if latest > limits::TIME { Err("its capture took longer than ten years".to_owned()) } else { Ok(()) }
+}
+
+fn most(of: &str, number: usize, most: usize) -> Result<(), String> {
+    if number > most { Err(format!("there are {number} {of}, and the most are {most}")) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -177,6 +166,29 @@ mod tests {
         let long = read(&long).unwrap();
         assert_eq!((long.scenario.len(), long.log.len()), (limits::CELL, limits::LINES));
         assert_eq!(long.log.last().unwrap(), "... 30001 more lines are left out");
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let broken = |change: &dyn Fn(&mut Value)| {
+            let mut outcome = outcome();
+            change(&mut outcome);
+            read(&outcome).unwrap_err()
+        };
+        let capture = |frame: Value, until: u64| json!({ "ends": [], "frames": frame, "lost": 0, "until": { "secs": until, "nanos": 0 } });
+        let frame = json!([{
+            "at": { "secs": 0, "nanos": 0 }, "end": 0, "outgoing": true, "length": 0, "bytes": "",
+        }]);
+        let none = broken(&|o| o["arms"][0]["capture"] = capture(frame.clone(), 0));
+        assert!(none.contains("captured on no interface"), "{none}");
+        let long = broken(&|o| o["arms"][0]["capture"] = capture(json!([]), u64::MAX));
+        assert!(long.contains("longer than ten years"), "{long}");
+        for seconds in [-1.0, 1e300] {
+            let time = broken(&|o| o["seconds"]["wall"] = seconds.into());
+            assert!(time.contains("a time that cannot be"), "{time}");
+        }
+        let twice = serde_json::from_str::<crate::outcome::Map<String>>(r#"{"a": "1", "a": "2"}"#);
+        assert!(twice.unwrap_err().to_string().contains("\"a\" twice"));
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub struct Arm {
     /// The difference from its base arm, one line for each typed edit: `node: sysctl
     /// net.ipv4.tcp_timestamps=0`.
     pub edits: Vec<String>,
+    /// Why its change has no effect with the values of the settings, if its author
+    /// knows: `a keepalive of 120 s is too slow for a timeout of 100 s`. An outcome
+    /// says so where that is what was observed.
+    pub no_effect: Option<String>,
 }
 
 impl Arm {

@@ -44,6 +44,7 @@ struct Draft<C> {
     kind: ArmKind,
     change: &'static str,
     applies: bool,
+    no_effect: Option<String>,
     /// The position of its base arm; for the control, its own.
     base: usize,
     setup: Setup<C>,
@@ -62,6 +63,7 @@ impl<C: Clone> Arms<C> {
             kind: ArmKind::Control,
             change,
             applies: true,
+            no_effect: None,
             base: CONTROL,
             setup,
         })
@@ -105,6 +107,18 @@ impl<C: Clone> Arms<C> {
         self
     }
 
+    /// Says why the change of the arm added last has no effect, if `condition` holds: a
+    /// clause about the values of the settings that make it so. An outcome with such
+    /// values repeats the clause where a remedy did not help, or the fault did not
+    /// show. The play does not receive it, and the verdict does not depend on it.
+    #[must_use]
+    pub fn no_effect_if(mut self, condition: bool, why: impl FnOnce() -> String) -> Self {
+        if condition && let Some(last) = self.list.last_mut() {
+            last.no_effect = Some(why());
+        }
+        self
+    }
+
     /// Keeps the arms added from here on only if `condition` holds.
     #[must_use]
     pub fn rest_only_where(mut self, condition: bool) -> Self {
@@ -123,7 +137,7 @@ impl<C: Clone> Arms<C> {
         assert!(self.list.iter().all(|arm| arm.name != name), "two arms are named {name:?}");
         let mut setup = self.list[base].setup.clone();
         edit(&mut setup);
-        self.list.push(Draft { name, kind, change, applies: self.applies, base, setup });
+        self.list.push(Draft { name, kind, change, applies: self.applies, no_effect: None, base, setup });
         self
     }
 }
@@ -157,10 +171,11 @@ impl<C: fmt::Debug> Arms<C> {
         let marks: Vec<_> = self.list.iter().map(|arm| mark(arm.name)).collect();
         let arms = self.list.into_iter().zip(edits).zip(&marks);
         arms.map(|((draft, edits), mark)| {
-            let Draft { name, kind, change, applies, setup: Setup { mut network, conduct }, .. } = draft;
+            let Draft { name, kind, change, applies, no_effect, base: _, setup } = draft;
+            let Setup { mut network, conduct } = setup;
             // No two arms have the same number, and the number does not reveal the arm.
             network.number_own_devices(1 + marks.iter().filter(|other| *other < mark).count());
-            (Arm { name, kind, change, applies, network, edits }, conduct)
+            (Arm { name, kind, change, applies, network, edits, no_effect }, conduct)
         })
         .collect()
     }

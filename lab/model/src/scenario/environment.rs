@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Fault;
 use super::setting::FAMILY;
-use super::{Fault, Setting};
 use faultlab_net::kernel::Kernel;
 use faultlab_net::topology::Family;
 
@@ -45,8 +45,7 @@ impl Environment {
         clock: Clock,
         set: &BTreeMap<String, String>,
     ) -> BTreeMap<String, String> {
-        let value = |s: &Setting| set.get(s.key).cloned().unwrap_or_else(|| s.default(clock));
-        scenario.settings.iter().map(|s| (s.key.to_owned(), value(s))).collect()
+        scenario.settings.iter().map(|s| (s.key.to_owned(), s.value(clock, set))).collect()
     }
 
     /// The value of a setting, as a word.

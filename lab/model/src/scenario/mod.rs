@@ -6,12 +6,15 @@ mod arms;
 mod edits;
 mod environment;
 mod era;
+mod limit;
 mod need;
+pub mod seconds;
 mod setting;
 mod setup;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use faultlab_net::kernel::Kernel;
 
@@ -19,8 +22,9 @@ pub use arm::{Arm, ArmKind};
 pub use arms::{Arms, Control};
 pub use environment::{Clock, Environment};
 pub use era::{Era, Shows};
+pub use limit::Limit;
 pub use need::Need;
-pub use setting::{Setting, Values};
+pub use setting::{Follows, Number, Setting, Values};
 pub use setup::Setup;
 
 /// One production fault: a scenario without its play. Scenarios are made once and
@@ -42,6 +46,8 @@ pub struct Fault {
     pub recheck: Recheck,
     /// What `--set` can change.
     pub settings: &'static [Setting],
+    /// About how long a play waits in its longest arm, from the settings.
+    pub lasts: fn(&Environment) -> Duration,
     /// The eras, tried in order: the first that recognises the kernel applies.
     pub eras: &'static [Era],
     arms: Box<ArmsOn>,
@@ -119,6 +125,7 @@ impl Fault {
             sequential: |_| false,
             recheck: Recheck::Replay,
             settings: &[],
+            lasts: |_| Duration::ZERO,
             eras: ONLY_ERA,
             arms: Box::new(arms),
         }
@@ -145,9 +152,23 @@ impl Fault {
         (self.arms)(env).into_iter().filter(|arm| arm.is_wanted(only)).collect()
     }
 
+    /// The settings of an environment that are numbers other than the defaults, which
+    /// no reviewed outcome has.
+    pub fn other_numbers<'a>(
+        &'a self,
+        clock: Clock,
+        value: impl Fn(&str) -> Option<&'a str>,
+    ) -> Vec<(&'static str, &'a str)> {
+        let settings = self.settings.iter().filter_map(|s| Some((s, value(s.key)?)));
+        settings
+            .filter(|(s, value)| s.is_other_number(clock, value))
+            .map(|(s, value)| (s.key, value))
+            .collect()
+    }
+
     /// Whether its timers are shorter on a real clock than in virtual time.
     #[must_use]
     pub fn has_timers(&self) -> bool {
-        self.settings.iter().any(|s| matches!(s.values, Values::Number { short, real, .. } if short != real))
+        self.settings.iter().any(|s| matches!(s.values, Values::Number(n) if n.short != n.real))
     }
 }

@@ -103,14 +103,14 @@ impl Journal {
     pub fn begin(self: &Rc<Self>, host: &str, act: Act, remote: SocketAddr) -> RunningProbe {
         let mut probes = self.probes.borrow_mut();
         let (host, at) = (host.to_owned(), clock::now());
-        probes.push(Probe { at, host, act, local: None, remote, met: None, row: None });
+        probes.push(Probe { at, host: host.into(), act, local: None, remote, met: None, row: None });
         RunningProbe { journal: Rc::clone(self), id: ProbeId(probes.len() - 1) }
     }
 
     /// Records that a row reports a probe. The first such row is its row.
     pub fn told(&self, probe: ProbeId, row: &str) {
         if let Some(probe) = self.probes.borrow_mut().get_mut(probe.0) {
-            probe.row.get_or_insert_with(|| row.to_owned());
+            probe.row.get_or_insert_with(|| row.into());
         }
     }
 
@@ -129,7 +129,7 @@ impl RunningProbe {
 
     /// Records the probe's result, and returns it with the probe's id.
     pub fn met<T: fmt::Display>(self, value: T) -> ProbeResult<T> {
-        self.journal.probes.borrow_mut()[self.id.0].met = Some(value.to_string());
+        self.journal.probes.borrow_mut()[self.id.0].met = Some(value.to_string().into());
         ProbeResult { value, probe: self.id }
     }
 }
@@ -159,6 +159,6 @@ mod tests {
         // Another row may report it too.
         journal.told(second.probe(), "again");
         let rows: Vec<_> = journal.since(Duration::ZERO).into_iter().map(|probe| probe.row).collect();
-        assert_eq!(rows, [Some("other".to_owned()), Some("one".to_owned()), None]);
+        assert_eq!(rows, [Some("other".into()), Some("one".into()), None]);
     }
 }

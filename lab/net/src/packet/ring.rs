@@ -132,14 +132,20 @@ impl Ring {
 /// Opens many rings in the time that one takes.
 ///
 /// # Errors
-/// The first error of `open`.
+/// The first error of `open`; or if no thread can be created (EAGAIN), or no
+/// descriptor is left (EMFILE).
 pub(crate) fn open_all<T: Send>(
     places: impl IntoIterator<Item = T>,
     open: impl Fn(T) -> Result<Ring> + Sync,
 ) -> Result<Vec<Ring>> {
     thread::scope(|scope| {
         let open = &open;
-        let threads: Vec<_> = places.into_iter().map(|place| scope.spawn(move || open(place))).collect();
+        let start = |place| {
+            let body = move || Namespace::remember().and_then(|()| open(place));
+            let thread = thread::Builder::new().spawn_scoped(scope, body);
+            thread.map_err(|e| Error::kernel("capture", "start a thread", e))
+        };
+        let threads: Vec<_> = places.into_iter().map(start).collect::<Result<_>>()?;
         threads.into_iter().map(|thread| thread.join().expect("opening a ring does not panic")).collect()
     })
 }

@@ -68,8 +68,8 @@ impl Tap {
         for (host, captured) in network.hosts().iter().zip(self.hosts) {
             let first = capture.ends.len();
             let end = |name: &str, addresses| End {
-                host: host.name().to_owned(),
-                interface: name.to_owned(),
+                host: host.name().into(),
+                interface: name.into(),
                 addresses,
                 peer: None,
             };

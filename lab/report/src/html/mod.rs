@@ -13,6 +13,7 @@ use crate::escaped::Escaped;
 use crate::ladder::Ladder;
 use crate::lanes::Lanes;
 use crate::matrix::{Cells, Change, Column, changes, scenarios};
+use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::Fault;
 
@@ -26,9 +27,9 @@ pub struct Drawn {
 }
 
 /// The drawings of an outcome, by arm name.
-pub type ByArm = BTreeMap<String, Drawn>;
+pub type ByArm = BTreeMap<Cell, Drawn>;
 /// The drawings by kernel and scenario.
-pub type Drawings = BTreeMap<(String, String), ByArm>;
+pub type Drawings = BTreeMap<(Cell, Cell), ByArm>;
 
 /// The inputs of a report.
 #[allow(missing_debug_implementations, reason = "it is made of functions")]
@@ -90,7 +91,7 @@ pub fn html(page: &Page<'_>) -> String {
         }
         text.push_str("<div class=\"side\">\n");
         for (column, (kernel, outcome)) in outcomes.iter().enumerate() {
-            let drawn = page.drawings.get(&((*kernel).to_owned(), (*name).to_owned()));
+            let drawn = page.drawings.get(&((*kernel).into(), (*name).into()));
             outcome::tell(&mut text, page, outcome, drawn, &format!("o{number}-{column}"));
         }
         text.push_str("</div>\n</section>\n");
@@ -110,11 +111,14 @@ fn of<'a>(column: &'a Column, scenario: &str) -> Option<&'a Outcome> {
 
 /// The verdict in words and in colour.
 fn verdict(outcome: &Outcome) -> String {
-    let (class, words) = match (outcome.verdict, outcome.expected) {
-        (Verdict::NotApplicable, _) => ("open", ""),
-        (Verdict::Failed, false) => ("bad", ""),
-        (_, true) => ("good", ", as expected"),
-        (_, false) => ("bad", ", NOT as expected"),
+    let class = match (outcome.verdict, outcome.expected) {
+        (Verdict::NotApplicable, _) => "open",
+        (_, true) => "good",
+        (_, false) => "bad",
+    };
+    let words = match outcome.standing() {
+        "" => String::new(),
+        standing => format!(", {standing}"),
     };
     format!("<strong class=\"{class}\">{}</strong>{words}", outcome.verdict)
 }

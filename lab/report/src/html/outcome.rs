@@ -122,14 +122,14 @@ fn why(text: &mut String, outcome: &Outcome) {
 }
 
 fn facts(text: &mut String, outcome: &Outcome) {
-    let mut facts = vec![("kernel", outcome.kernel.clone())];
-    facts.extend(outcome.kernel_id.clone().map(|id| ("asked for as", id)));
+    let mut facts = vec![("kernel", outcome.kernel.to_string())];
+    facts.extend(outcome.kernel_id.as_ref().map(|id| ("asked for as", id.to_string())));
     facts.push(("machine", outcome.machine.to_string()));
-    facts.push(("clock", if outcome.clock == Clock::Virtual { "virtual" } else { "real" }.to_owned()));
+    facts.push(("clock", if outcome.clock == Clock::Virtual { "virtual" } else { "real" }.into()));
     facts.extend(outcome.seconds.virtual_time.map(|s| ("virtual time", format!("{s:.0} s"))));
-    facts.extend(outcome.era.clone().map(|era| ("era", era)));
-    facts.push(("faultlab", env!("CARGO_PKG_VERSION").to_owned()));
-    let settings = outcome.settings.0.iter().map(|(key, value)| (key.as_str(), value.clone()));
+    facts.extend(outcome.era.as_ref().map(|era| ("era", era.to_string())));
+    facts.push(("faultlab", env!("CARGO_PKG_VERSION").into()));
+    let settings = outcome.settings.0.iter().map(|(key, value)| (key.as_str(), value.to_string()));
     text.push_str("<details>\n<summary>Versions and settings</summary>\n<dl>\n");
     for (name, value) in facts.into_iter().chain(settings) {
         let _ = writeln!(text, "<dt>{}</dt><dd>{}</dd>", Escaped(name), Escaped(&value));

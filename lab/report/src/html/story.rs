@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use crate::escaped::Escaped;
 use faultlab_model::outcome::Outcome;
-use faultlab_model::scenario::{ArmKind, Environment, Fault};
-use faultlab_net::kernel::Kernel;
+use faultlab_model::scenario::{ArmKind, Fault};
 use faultlab_net::topology::Topology;
 
 /// How many links the text alternative of a drawing names.
@@ -40,11 +39,7 @@ pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
 
 /// The networks of control and fault; a single drawing if they are the same.
 fn drawings(scenario: &Fault, outcome: &Outcome) -> Vec<(&'static str, Topology)> {
-    let mut kernel = Kernel::running();
-    kernel.release.clone_from(&outcome.kernel);
-    let set = outcome.settings.0.iter().cloned().collect();
-    let env = Environment::new(scenario, kernel, outcome.clock, &set);
-    let arms = scenario.arms_on(&env, &[]);
+    let arms = scenario.arms_on(&outcome.environment(scenario), &[]);
     let of = |kind: ArmKind| arms.iter().find(|arm| arm.kind == kind).map(|arm| arm.network.clone());
     match (of(ArmKind::Control), of(ArmKind::Fault)) {
         (Some(control), Some(fault)) if control.to_string() == fault.to_string() => {

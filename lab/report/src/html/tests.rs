@@ -18,21 +18,21 @@ const EVIL: &str = "<script>alert('x')</script>\"><img src=x>";
 fn what_was_named_is_text() {
     let mut evil = column(EVIL, Verdict::Reproduced, EVIL, false);
     let outcome = &mut evil.outcomes[0];
-    outcome.scenario = EVIL.to_owned();
-    outcome.kernel = EVIL.to_owned();
-    outcome.kernel_id = Some(EVIL.to_owned());
-    outcome.reason = Some(EVIL.to_owned());
-    outcome.symptom = EVIL.to_owned();
+    outcome.scenario = EVIL.into();
+    outcome.kernel = EVIL.into();
+    outcome.kernel_id = Some(EVIL.into());
+    outcome.reason = Some(EVIL.into());
+    outcome.symptom = EVIL.into();
     outcome.settings.insert(EVIL, EVIL.to_owned());
     for arm in &mut outcome.arms {
-        arm.name = EVIL.to_owned();
-        arm.change = EVIL.to_owned();
+        arm.name = EVIL.into();
+        arm.change = EVIL.into();
         arm.symptom = Some(true);
         arm.unobserved.insert(EVIL, EVIL.to_owned());
-        arm.because.push(EVIL.to_owned());
-        arm.why.push(EVIL.to_owned());
-        arm.capture_gap = Some(EVIL.to_owned());
-        arm.evidence.insert(EVIL, vec![EVIL.to_owned()]);
+        arm.because.push(EVIL.into());
+        arm.why.push(EVIL.into());
+        arm.capture_gap = Some(EVIL.into());
+        arm.evidence.insert(EVIL, vec![EVIL.into()]);
     }
     for columns in [vec![evil.clone()], vec![evil.clone(), evil]] {
         let html = page(&columns);

@@ -142,7 +142,7 @@ impl Ladder {
             {
                 notes.push(format!("answers what arrived at {}", seconds(answered)));
             }
-            notes.extend(hop.comment.clone());
+            notes.extend(hop.comment.as_ref().map(ToString::to_string));
             rows.push(Row::Arrow(Arrow {
                 at: hop.at(),
                 from: from_column,

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use faultlab_explain::copies::Frames;
 use faultlab_explain::hops::made;
 use faultlab_explain::remarks::remarks;
 use faultlab_net::capture::{Act, End, Frame, Probe};
@@ -77,6 +78,11 @@ fn what_was_not_seen_is_not_called_lost() {
     assert!(text.contains("9 more frames were not kept"), "{text}");
 }
 
+/// The comments on each frame that is shown.
+fn comments(capture: &Capture, frames: Frames) -> Vec<Vec<String>> {
+    remarks(capture, frames).into_iter().map(|remarked| remarked.remarks).collect()
+}
+
 #[test]
 fn frames_are_told_what_the_capture_proves() {
     let mut capture = incident();
@@ -88,7 +94,7 @@ fn frames_are_told_what_the_capture_proves() {
         crossing(9400, Some(1), Some(0), [INSIDE[1], INSIDE[0]], Flags::RST, 0),
     ];
     capture.frames.extend(more.concat());
-    let said = remarks(&capture);
+    let said = comments(&capture, Frames::BothEnds);
     let told = said.iter().enumerate().filter(|(_, remarks)| !remarks.is_empty());
     let lines: Vec<_> = told.map(|(at, remarks)| format!("{}: {}", at + 1, remarks.join("; "))).collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
@@ -101,7 +107,24 @@ fn frames_are_told_what_the_capture_proves() {
     13: RST made by nat, answers frame 10
     14: RST made by nat, answers frame 10
     ");
-    assert!(remarks(&Capture { lost: 1, ..capture }).concat().iter().all(|r| !r.contains("dropped")));
+    let lines: Vec<_> = remarks(&capture, Frames::AsSent)
+        .into_iter()
+        .zip(1..)
+        .map(|(remarked, number)| {
+            format!("{number}, of {}: {}", remarked.frame + 1, remarked.remarks.join("; "))
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    1, of 1: 
+    2, of 3: nat translates 10.0.1.2:41000 > 192.0.2.2:80 of frame 1
+    3, of 5: dropped by nat, which did not forward it
+    4, of 7: lost on the link to nat: it arrives nowhere
+    5, of 8: made by the wire: it never left nat; RST made by the wire
+    6, of 9: sent again, first in frame 4; nat does not translate it, unlike frame 2
+    7, of 13: RST made by nat, answers frame 6
+    ");
+    let incomplete = Capture { lost: 1, ..capture };
+    assert!(comments(&incomplete, Frames::BothEnds).concat().iter().all(|r| !r.contains("dropped")));
 }
 
 #[test]
@@ -119,7 +142,7 @@ fn the_probes_packets_are_marked() {
         probe(Act::Speaks, "server", answers, None),
         probe(Act::Connects, "client", ["", INSIDE[1]], None),
     ];
-    let told: Vec<_> = remarks(&capture)
+    let told: Vec<_> = comments(&capture, Frames::BothEnds)
         .into_iter()
         .enumerate()
         .flat_map(|(at, told)| told.into_iter().map(move |words| format!("{}: {words}", at + 1)))
@@ -160,7 +183,7 @@ fn a_long_story_is_folded_in_the_middle() {
 #[test]
 fn a_drawing_has_no_markup_but_its_own() {
     let mut capture = incident();
-    capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>"));
+    capture.ends.iter_mut().for_each(|end| end.host = end.host.replace("client", "<script>").into());
     capture.frames[0].comment = Some("</svg>\"".into());
     let svg = Ladder::of(&capture).svg("<b>");
     assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
