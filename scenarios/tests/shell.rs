@@ -22,6 +22,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it,
     a_shell_that_is_ended_gives_the_terminal_back_as_it_was,
     an_exercise_keeps_its_secret,
+    a_picked_exercise_is_secret_until_it_is_solved,
     an_exercise_tells_a_wrong_remedy_from_a_right_one,
     a_hang_is_solved_by_the_end_of_who_holds_it,
     an_exercise_that_cannot_be_is_one_sentence,
@@ -168,11 +169,47 @@ fn an_exercise_keeps_its_secret() {
         );
     }
     assert!(
-        out.starts_with("Hint 1 of 4: ") && out.contains("\nNot solved, 1 attempt and 1 hint: "),
+        out.starts_with("Hint 1 of 5: ")
+            && !out.contains(scenario.card.family)
+            && out.contains("\nNot solved, 1 attempt and 1 hint: "),
         "{out}"
     );
     assert!(out.ends_with("\n1\n"), "{out}");
     assert!(err.contains("\n141\nLeft unsolved, 1 attempt and 1 hint."), "{err}");
+}
+
+fn a_picked_exercise_is_secret_until_it_is_solved() {
+    needs_namespaces();
+    // This seed prefers the shortest scenario to all others of the catalogue.
+    let line = "shell --exercise --seed 20";
+    let (liberal, named) =
+        ("echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", format!("This was {SHORT}."));
+    let cure = format!("nsenter --net=/run/netns/node sh -c '{liberal}'");
+    let commands = format!("echo $PS1 $FAULTLAB_SCENARIO; set; hint; check; echo begin; {cure}; check");
+    let Answer { status, out, err } = ask_shell(line, &commands);
+    assert_eq!(status, Some(0), "{err}");
+    let (before, after) = out.split_once("begin\n").unwrap_or_else(|| panic!("{out}{err}"));
+    assert!(before.starts_with("(secret exercise) $ secret\n"), "{before}");
+    for scenario in scenarios::CATALOGUE.scenarios {
+        let (name, family) = (scenario.card.name, scenario.card.family);
+        assert!(
+            ![before, &err].iter().any(|text| text.contains(name) || text.contains(family)),
+            "{name}: {before}{err}"
+        );
+    }
+    assert!(after.contains("Solved, 2 attempts and 1 hint: ") && after.contains(&named), "{after}");
+    assert!(!err.contains("Left unsolved"), "{err}");
+
+    // One that is left stays secret, and can be begun again.
+    let Answer { status, out, err } = ask_shell(line, "exit 7");
+    assert_eq!((status, out.as_str()), (Some(7), ""), "{err}");
+    assert!(
+        err.ends_with("Left unsolved, 0 attempts and 0 hints. --seed 20 picks the same exercise again.\n"),
+        "{err}"
+    );
+    // Its name is told with its story.
+    let Answer { out, .. } = ask_shell(line, "solution");
+    assert!(out.starts_with(&format!("{named}\n")), "{out}");
 }
 
 fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
@@ -196,12 +233,12 @@ fn an_exercise_tells_a_wrong_remedy_from_a_right_one() {
     terminal.interrupt();
     on_the_node(&mut terminal, "nf_conntrack_tcp_be_liberal", 1);
     terminal.wait_for("Not solved, 1 attempt and 0 hints: the first words after it: reset");
-    for n in 1..=4 {
+    for n in 1..=5 {
         terminal.type_line("hint");
-        terminal.wait_for(&format!("Hint {n} of 4: "));
+        terminal.wait_for(&format!("Hint {n} of 5: "));
     }
     on_the_node(&mut terminal, "nf_conntrack_tcp_timeout_established", 432_000);
-    terminal.wait_for("Solved, 2 attempts and 4 hints: the first words after it: received");
+    terminal.wait_for("Solved, 2 attempts and 5 hints: the first words after it: received");
     terminal.type_line("solution");
     terminal.wait_for("What cures it");
     terminal.type_line("exit 3");
@@ -238,6 +275,13 @@ fn a_hang_is_solved_by_the_end_of_who_holds_it() {
 }
 
 fn an_exercise_that_cannot_be_is_one_sentence() {
+    for line in ["shell", "shell --arm fault", "shell --seed 1", "shell tw-recycle-nat --exercise --seed 1"] {
+        assert!(refusal(line).starts_with("error: "), "{line}");
+    }
+    assert_eq!(
+        refusal("shell --exercise --set recycle=model"),
+        "faultlab: --set needs a scenario: a secret exercise has its own settings\n"
+    );
     let sentence = refusal("shell route-exception-leak --exercise");
     assert!(sentence.contains("nothing ends the fault once it is there"), "{sentence}");
     assert!(sentence.contains("netns-teardown-hang") && sentence.lines().count() == 1, "{sentence}");

@@ -107,16 +107,22 @@ fn a_shell_in_a_guest_ends_with_a_pipe() {
 
 fn an_exercise_has_a_kernel_of_its_own() {
     let mut terminal = Terminal::new();
-    let mut session = at_a_guest(&mut terminal, "rtnl-stall --exercise", "rtnl-stall exercise");
+    // This seed prefers rtnl-stall to all others of the catalogue.
+    let mut session = at_a_guest(&mut terminal, "--exercise --seed 7", "secret exercise");
+    terminal.type_line("ls /orders.json");
+    terminal.wait_for("No such file or directory");
     // The task that waits for the mutex cannot be interrupted, so it must not
     // block the commands typed next.
     terminal.type_line("nsenter --net=/run/netns/node ip link set lo down & check");
     terminal.wait_for("Not solved, 1 attempt and 0 hints: add a link: waits");
     terminal.type_line("kill $(grep -l ^rtnl-holder /proc/[0-9]*/comm | cut -d/ -f3); check");
     terminal.wait_for("Solved, 2 attempts and 0 hints: add a link: works");
+    terminal.wait_for("This was rtnl-stall.");
     terminal.type_line("exit 3");
     assert_eq!(session.status(), Some(3));
     session.gone(Instant::now());
+    let text = terminal.text();
+    assert!(text.split_once("This was").is_some_and(|(before, _)| !before.contains("rtnl-stall")), "{text}");
 }
 
 fn a_shell_in_a_guest_needs_a_static_busybox() {

@@ -13,7 +13,7 @@ use faultlab_report::Style;
 #[derive(Debug, Parser)]
 #[command(multicall = true, max_term_width = 100)]
 enum Command {
-    /// Tell the next hint: the family of the fault and where to look, the kernel function that decides, the
+    /// Tell the next hint: where to look, the family of the fault, the kernel function that decides, the
     /// cause, what people try against it
     Hint,
     /// Play the probes again on the network as it now is, with everything that you changed, and say whether

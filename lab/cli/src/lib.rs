@@ -12,6 +12,7 @@ mod list;
 mod merge;
 mod options;
 mod pcap;
+mod pick;
 mod report;
 mod run;
 mod run_here;

@@ -6,16 +6,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::pick::{self, Place};
 use super::{Stop, run, run_here, selection};
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
-use faultlab_kernels::Store;
+use faultlab_kernels::{KernelImage, Store};
 use faultlab_machine::exercise;
 use faultlab_machine::here::{Checked, Here};
 use faultlab_machine::job::Job;
-use faultlab_machine::shell::ShellOptions;
+use faultlab_machine::shell::{ExerciseName, ShellOptions};
 use faultlab_machine::vm::{ShellEvent, Vm};
 use faultlab_model::scenario::{Clock, Environment, Need, Recheck};
 use faultlab_net::kernel::Kernel;
@@ -25,8 +26,9 @@ use faultlab_report::progress::{Display, Progress};
 /// What can be typed.
 #[derive(Debug, Args)]
 pub struct Shell {
-    /// The scenario
-    scenario: String,
+    /// The scenario; without one, --exercise picks a secret one
+    #[arg(required_unless_present = "exercise")]
+    scenario: Option<String>,
     /// The arm to play
     #[arg(long, value_name = "NAME", default_value = "fault")]
     arm: String,
@@ -35,9 +37,13 @@ pub struct Shell {
     set: Vec<String>,
     /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
     /// probes again on the network as you left it, or looks again at what hangs, and `solution` tells
-    /// the story
+    /// the story. Without a scenario, pick one that can be solved here, and keep its name secret until then
     #[arg(long, conflicts_with = "arm")]
     exercise: bool,
+    /// Pick the secret exercise by this number, by default a random one: the same number picks the same
+    /// exercise again
+    #[arg(long, value_name = "N", requires = "exercise", conflicts_with = "scenario")]
+    seed: Option<u64>,
     /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
     /// list` or a bzImage, with this machine's static busybox, bash, ip, ss, tc, nft, conntrack and tcpdump.
     /// It follows the wall's clock, not virtual time, in which days would pass while you think; Ctrl-] ends
@@ -50,55 +56,108 @@ pub struct Shell {
     unconfined: bool,
 }
 
-pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
-    let scenario = catalogue.find(&raw.scenario).map_err(Stop::Usage)?;
-    selection::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
-    let set = selection::settings(&[scenario], &raw.set).map_err(Stop::Usage)?;
-    let otherwise = "a shell has no virtual time: shorten that";
-    selection::is_short(scenario, &set, otherwise).map_err(Stop::Usage)?;
-    let env = Environment::new(scenario, Kernel::running(), Clock::Real, &set);
-    if raw.exercise && scenario.recheck == Recheck::Never {
-        let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
-        return Err(Stop::Usage(format!(
-            "{} is no exercise: nothing ends the fault once it is there; there are {}",
-            scenario.card.name,
-            able.map(|s| s.card.name).collect::<Vec<_>>().join(", ")
-        )));
+/// The arm to play, and what the user knows of it.
+struct Chosen {
+    scenario: &'static Scenario,
+    set: BTreeMap<String, String>,
+    exercise: Option<ExerciseName>,
+}
+
+impl Chosen {
+    /// The scenario that was named, if one was.
+    fn named(catalogue: &Catalogue, raw: &Shell) -> Result<Option<Self>, Stop> {
+        let Some(name) = &raw.scenario else {
+            return if raw.set.is_empty() {
+                Ok(None)
+            } else {
+                Err(Stop::Usage("--set needs a scenario: a secret exercise has its own settings".to_owned()))
+            };
+        };
+        let scenario = catalogue.find(name).map_err(Stop::Usage)?;
+        selection::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
+        let set = selection::settings(&[scenario], &raw.set).map_err(Stop::Usage)?;
+        let otherwise = "a shell has no virtual time: shorten that";
+        selection::is_short(scenario, &set, otherwise).map_err(Stop::Usage)?;
+        if raw.exercise && scenario.recheck == Recheck::Never {
+            let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
+            return Err(Stop::Usage(format!(
+                "{} is no exercise: nothing ends the fault once it is there; there are {}",
+                scenario.card.name,
+                able.map(|s| s.card.name).collect::<Vec<_>>().join(", ")
+            )));
+        }
+        Ok(Some(Self { scenario, set, exercise: raw.exercise.then_some(ExerciseName::Known) }))
     }
+
+    /// A secret exercise.
+    fn picked(catalogue: &Catalogue, raw: &Shell, kernel: &Kernel, place: Place<'_>) -> Result<Self, Stop> {
+        let seed = raw.seed.unwrap_or_else(pick::any_seed);
+        let scenario = pick::exercise(catalogue, kernel, place, seed)?;
+        Ok(Self { scenario, set: BTreeMap::new(), exercise: Some(ExerciseName::Secret { seed }) })
+    }
+}
+
+pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<ExitCode, Stop> {
+    let named = Chosen::named(catalogue, raw)?;
     if let Some(kernel) = &raw.kernel {
-        return in_guest(scenario, raw, kernel, set, style);
+        let image = Store::find(kernel)?;
+        let chosen = named.map_or_else(
+            || {
+                let mut kernel = Kernel::running();
+                kernel.release.clone_from(&image.release);
+                Chosen::picked(catalogue, raw, &kernel, Place::Guest)
+            },
+            Ok,
+        )?;
+        return in_guest(chosen, raw, image, style);
     }
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            done = beside(scenario, raw, &env, set, style) => done,
+            done = beside(catalogue, named, raw, style) => done,
         }
     })
 }
 
 async fn beside(
-    scenario: &'static Scenario,
+    catalogue: &Catalogue,
+    named: Option<Chosen>,
     raw: &Shell,
-    env: &Environment,
-    set: BTreeMap<String, String>,
     style: Style,
 ) -> Result<ExitCode, Stop> {
-    let (name, arm, exercise) = (scenario.card.name, &raw.arm, raw.exercise);
-    let cannot = |why: String| Err(Stop::Lab(Error::Lab(format!("{name}: {why}"))));
-    if scenario.needs.contains(&Need::ExclusiveKernel) {
-        return cannot("it needs a kernel of its own, which --kernel gives it".into());
-    }
-    if exercise {
-        exercise::has_something(scenario, env)?;
-    }
-    if !scenario.arms_on(env, &[]).iter().any(|a| a.name == arm) {
-        return cannot(selection::means_nothing(arm));
+    if let Some(chosen) = &named {
+        can_be_here(chosen, raw)?;
     }
     let Checked { here, abilities } = Here::find(&super::executable()?).await?;
+    let chosen = match named {
+        Some(chosen) => chosen,
+        None => Chosen::picked(catalogue, raw, &Kernel::running(), Place::Here(&abilities))?,
+    };
+    let Chosen { scenario, set, exercise } = chosen;
+    let name = scenario.card.name;
     if let Some(reason) = run_here::missing(&abilities, scenario.needs) {
-        return cannot(reason.into());
+        return Err(cannot(scenario, &reason));
     }
-    Ok(ExitCode::from(here.shell(name, arm, exercise, set, style, raw.unconfined).await?))
+    Ok(ExitCode::from(here.shell(name, &raw.arm, exercise, set, style, raw.unconfined).await?))
+}
+
+/// Checks that the running kernel can have it, whatever the machine allows.
+fn can_be_here(Chosen { scenario, set, exercise }: &Chosen, raw: &Shell) -> Result<(), Stop> {
+    let env = Environment::new(scenario, Kernel::running(), Clock::Real, set);
+    if scenario.needs.contains(&Need::ExclusiveKernel) {
+        return Err(cannot(scenario, "it needs a kernel of its own, which --kernel gives it"));
+    }
+    if exercise.is_some() {
+        exercise::has_something(scenario, &env)?;
+    }
+    if scenario.arms_on(&env, &[]).iter().any(|arm| arm.name == raw.arm) {
+        return Ok(());
+    }
+    Err(cannot(scenario, &selection::means_nothing(&raw.arm)))
+}
+
+fn cannot(scenario: &Scenario, why: &str) -> Stop {
+    Stop::Lab(Error::Lab(format!("{}: {why}", scenario.card.name)))
 }
 
 /// Says on standard error how far a guest is on its way to the shell.
@@ -150,18 +209,12 @@ impl Drop for GuestProgress<'_> {
 }
 
 /// Runs a shell in a guest of that kernel.
-fn in_guest(
-    scenario: &Scenario,
-    raw: &Shell,
-    kernel: &str,
-    set: BTreeMap<String, String>,
-    style: Style,
-) -> Result<ExitCode, Stop> {
-    let options =
-        ShellOptions { foreground: true, style, exercise: raw.exercise, piped: !io::stdin().is_terminal() };
+fn in_guest(chosen: Chosen, raw: &Shell, image: KernelImage, style: Style) -> Result<ExitCode, Stop> {
+    let Chosen { scenario, set, exercise } = chosen;
+    let options = ShellOptions { foreground: true, style, exercise, piped: !io::stdin().is_terminal() };
     let job = Job::Shell { scenario: scenario.card.name.to_owned(), arm: raw.arm.clone(), set, options };
-    let vm = Vm::new(Store::find(kernel)?, Clock::Real, 1)?;
-    let (kernel, arm) = (text::line(kernel), options.names(scenario.card.name, &raw.arm));
+    let (kernel, arm) = (text::line(&image.id).into_owned(), options.names(scenario.card.name, &raw.arm));
+    let vm = Vm::new(image, Clock::Real, 1)?;
     let mut progress = GuestProgress::new(&kernel, &arm);
     let mut note = |event| progress.note(event);
     super::on_runtime(async {

@@ -5,6 +5,7 @@ use std::io;
 
 use super::commands::{Request, ShellCommand};
 use super::recheck::{CANNOT, Checked, Rechecks};
+use super::shell::ExerciseName;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;
 use faultlab_model::scenario::{Environment, Shows};
@@ -28,6 +29,8 @@ pub fn has_something(scenario: &Scenario, env: &Environment) -> Result<()> {
 /// An exercise in progress.
 pub(super) struct Exercise<'s, 'a> {
     rechecks: Rechecks<'s, 'a>,
+    /// The seed of an exercise whose name is secret.
+    seed: Option<u64>,
     hints: usize,
     attempts: usize,
     solved: bool,
@@ -39,7 +42,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// # Errors
     /// [`Error::Lab`] if the probes met nothing, or nothing the trainee does could
     /// be checked.
-    pub(super) fn of(rechecks: Rechecks<'s, 'a>) -> Result<Self> {
+    pub(super) fn of(rechecks: Rechecks<'s, 'a>, name: ExerciseName) -> Result<Self> {
         if rechecks.cured() {
             let met = report::symptom(rechecks.scenario, &rechecks.run.observed());
             return Err(Error::Lab(format!("there is nothing to find, the fault did not show: {met}")));
@@ -47,7 +50,11 @@ impl<'s, 'a> Exercise<'s, 'a> {
         if let Some(why) = rechecks.impossible() {
             return Err(Error::Lab(format!("it is no exercise: {why}")));
         }
-        Ok(Self { rechecks, hints: 0, attempts: 0, solved: false })
+        let seed = match name {
+            ExerciseName::Known => None,
+            ExerciseName::Secret { seed } => Some(seed),
+        };
+        Ok(Self { rechecks, seed, hints: 0, attempts: 0, solved: false })
     }
 
     /// The text that a trainee reads first.
@@ -58,9 +65,14 @@ impl<'s, 'a> Exercise<'s, 'a> {
 
     /// The text that a trainee reads last.
     pub(super) fn farewell(&self, style: Style) -> String {
-        let name = self.rechecks.scenario.card.name;
-        let left = format!("Left unsolved, {}. `faultlab show {name}` tells the story.", self.tally());
-        if self.solved { String::new() } else { style.paragraph("", &left) }
+        if self.solved {
+            return String::new();
+        }
+        let then = match self.seed {
+            None => format!("`faultlab show {}` tells the story.", self.name()),
+            Some(seed) => format!("--seed {seed} picks the same exercise again."),
+        };
+        style.paragraph("", &format!("Left unsolved, {}. {then}", self.tally()))
     }
 
     /// Answers a command.
@@ -72,7 +84,10 @@ impl<'s, 'a> Exercise<'s, 'a> {
         let mut status = 0;
         match request.command {
             ShellCommand::Hint => request.say(self.hint(style)).await?,
-            ShellCommand::Solution => request.say(report::solution(self.rechecks.scenario, style)).await?,
+            ShellCommand::Solution => {
+                let revealed = self.reveal(style);
+                request.say(revealed + &report::solution(self.rechecks.scenario, style)).await?;
+            }
             ShellCommand::Check => {
                 let Some(checked) = self.rechecks.answer(&mut request).await? else { return Ok(()) };
                 let told = match checked {
@@ -86,7 +101,8 @@ impl<'s, 'a> Exercise<'s, 'a> {
                         self.judge(&checked)
                     }
                 };
-                request.say(style.paragraph("", &told)).await?;
+                let revealed = if self.solved { self.reveal(style) } else { String::new() };
+                request.say(style.paragraph("", &told) + &revealed).await?;
             }
         }
         request.done(status).await
@@ -102,6 +118,17 @@ impl<'s, 'a> Exercise<'s, 'a> {
         };
         let judged = if *cured { "Solved" } else { "Not solved" };
         format!("{judged}, {}: {met}", self.tally())
+    }
+
+    /// Says the name of a secret exercise, which is no secret from here on; of another
+    /// nothing.
+    fn reveal(&mut self, style: Style) -> String {
+        let name = self.name();
+        self.seed.take().map(|_| style.paragraph("", &format!("This was {name}."))).unwrap_or_default()
+    }
+
+    fn name(&self) -> &'static str {
+        self.rechecks.scenario.card.name
     }
 
     fn hint(&mut self, style: Style) -> String {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::check::Ability;
 use super::complaints::Complaints;
 use super::job::{Job, Report};
-use super::shell::{ShellOptions, Terminal};
+use super::shell::{ExerciseName, ShellOptions, Terminal};
 use super::worker::{Request, WORD, Work};
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Outcome;
@@ -97,7 +97,7 @@ impl Here {
 
     /// Plays an arm and starts a shell beside its network, on this process's own
     /// standard input, output and error, and returns the shell's exit status. An
-    /// exercise keeps the cause secret. `unconfined` accepts a shell that acts as
+    /// `exercise` keeps the cause secret. `unconfined` accepts a shell that acts as
     /// the machine's root if it cannot be confined.
     /// # Errors
     /// If the arm could not be played or no shell started.
@@ -106,7 +106,7 @@ impl Here {
         &self,
         scenario: &str,
         arm: &str,
-        exercise: bool,
+        exercise: Option<ExerciseName>,
         set: BTreeMap<String, String>,
         style: Style,
         unconfined: bool,

@@ -265,7 +265,7 @@ async fn sit(
     let arm = arms.iter().find(|scripted| scripted.arm.name == arm).ok_or_else(|| {
         Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
     })?;
-    if options.exercise {
+    if options.exercise.is_some() {
         exercise::has_something(scenario, env)?;
     }
     let run = Played::run(scenario, env, arm, reports).await?;
@@ -274,7 +274,7 @@ async fn sit(
         let screen = site.screen()?;
         let mut waiting = screen.map(|s| Waiting::on(s, format!("Playing {what}"), options.style.width));
         let latest = || {
-            let (row, cell) = run.observed().0.pop().filter(|_| !options.exercise)?;
+            let (row, cell) = run.observed().0.pop().filter(|_| options.exercise.is_none())?;
             Some(format!("{row}: {cell}"))
         };
         let tick = async {

@@ -46,6 +46,19 @@ fn tools() -> Tools {
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
 
+/// What a trainee knows of an exercise's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExerciseName {
+    /// The trainee chose it.
+    Known,
+    /// It is secret until it is solved. The seed picked it, and picks it again.
+    Secret {
+        /// The seed.
+        seed: u64,
+    },
+}
+
 /// How a shell is started.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ShellOptions {
@@ -53,8 +66,9 @@ pub struct ShellOptions {
     pub foreground: bool,
     /// How wide the terminal is, and whether it has colours.
     pub style: Style,
-    /// Whether to keep the cause secret, for the user to find.
-    pub exercise: bool,
+    /// The exercise, which keeps the cause secret for the user to find; `None` for a
+    /// plain shell.
+    pub exercise: Option<ExerciseName>,
     /// Whether its input is no terminal: then a guest's shell has pipes for its
     /// outputs, not its console.
     pub piped: bool,
@@ -64,7 +78,11 @@ impl ShellOptions {
     /// The arm of a scenario, in the words that may be shown before the shell begins.
     #[must_use]
     pub fn names(&self, scenario: &str, arm: &str) -> String {
-        if self.exercise { "the exercise".to_owned() } else { format!("the {arm} arm of {scenario}") }
+        if self.exercise.is_some() {
+            "the exercise".to_owned()
+        } else {
+            format!("the {arm} arm of {scenario}")
+        }
     }
 }
 
@@ -193,10 +211,12 @@ pub(super) async fn beside(
     let failed = |tried: &str, e: io::Error| Error::kernel("shell", tried, e);
     names::name(run.network().hosts()).map_err(|e| failed("name the hosts below /run/netns", e))?;
     let rechecks = Rechecks::of(scenario, run, rest.is_some());
-    let (role, mut guide) = if options.exercise {
-        ("exercise", Guide::Exercise(Exercise::of(rechecks)?))
-    } else {
-        (run.arm().name, Guide::Plain { at_first: run.observed(), rechecks })
+    let (name, role, mut guide) = match options.exercise {
+        Some(known) => {
+            let name = if known == ExerciseName::Known { scenario.card.name } else { "secret" };
+            (name, "exercise", Guide::Exercise(Exercise::of(rechecks, known)?))
+        }
+        None => (scenario.card.name, run.arm().name, Guide::Plain { at_first: run.observed(), rechecks }),
     };
     let commands = Commands::install(guide.commands())?;
     let told = guide.greeting(rest.is_some(), options.style);
@@ -212,9 +232,9 @@ pub(super) async fn beside(
         .stdin(stdin)
         .stdout(stdout)
         .stderr(screen.try_clone().map_err(|e| failed("dup", e))?)
-        .env("FAULTLAB_SCENARIO", scenario.card.name)
+        .env("FAULTLAB_SCENARIO", name)
         .env("FAULTLAB_ARM", role)
-        .env("PS1", format!("({} {role}) $ ", scenario.card.name))
+        .env("PS1", format!("({name} {role}) $ "))
         .env("PROMPT_COMMAND", PROMPT)
         .env("PATH", path())
         .kill_on_drop(true)

@@ -67,7 +67,14 @@ pub fn symptom(scenario: &Fault, met: &Map<Cell>) -> String {
     format!("{row}: {cell} (in a healthy network: {healthy})")
 }
 
-/// The hints, from vague to specific: family and place, function, cause, remedies.
+/// Whether a trainee can solve it in the shell: by ending what is waited for, or on
+/// a node.
+#[must_use]
+pub fn can_be_solved(scenario: &Fault, env: &Environment) -> bool {
+    scenario.recheck == Recheck::Look || !places(scenario, env).is_empty()
+}
+
+/// The hints, from vague to specific: place, family, function, cause, remedies.
 #[must_use]
 pub fn hints(scenario: &Fault, env: &Environment) -> Vec<String> {
     let card = &scenario.card;
@@ -96,7 +103,8 @@ pub fn hints(scenario: &Fault, env: &Environment) -> Vec<String> {
          do, not yours here."
     };
     vec![
-        format!("It belongs to: {}. {look}", card.family),
+        look,
+        format!("It belongs to: {}.", card.family),
         format!("It is decided in: {}", card.function),
         card.cause.to_owned(),
         format!("What may help, though not all of it does:{remedies} {whose}"),

@@ -49,6 +49,8 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     housekeeping::mount_file_systems()?;
     housekeeping::leave_console()?;
     let text = read(ORDERS)?;
+    // They name the scenario, which may be a secret exercise.
+    fs::remove_file(ORDERS).map_err(|e| Error::kernel("init", format!("remove {ORDERS}"), e))?;
     let orders: Orders =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
     housekeeping::seed_randomness(orders.seed)?;
