@@ -14,10 +14,11 @@ use super::shard::Part;
 use super::{Stop, files, ladders, options, pcap, report, run_here, run_vm};
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::outcome::Outcome;
 use faultlab_report::html::{ByArm, Drawings};
 use faultlab_report::matrix::{self, Column};
 use faultlab_report::progress::Display;
+use faultlab_report::tally::Tally;
 use faultlab_report::{Style, junit, ktap, table};
 
 /// Runs what was requested, unless a signal arrives first.
@@ -95,7 +96,7 @@ async fn run_all(
         run_vm::run(catalogue, &machines, options, &display, interruption, &mut tell).await?;
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
-    let tally = Tally::of(&outcomes);
+    let tally = Tally::of(outcomes.iter().copied());
     match options.format {
         // The run was interrupted.
         Format::Text if outcomes.is_empty() => {}
@@ -214,56 +215,6 @@ fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
         written = terminal::print(text);
     });
     written
-}
-
-/// The number of outcomes by verdict.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    all: usize,
-    reproduced: usize,
-    immune: usize,
-    not_applicable: usize,
-    failed: usize,
-    unexpected: usize,
-}
-
-impl Tally {
-    pub(super) fn of(outcomes: &[&Outcome]) -> Self {
-        let mut tally = Self::default();
-        for outcome in outcomes {
-            tally.all += 1;
-            match outcome.verdict {
-                Verdict::Reproduced => tally.reproduced += 1,
-                Verdict::Immune => tally.immune += 1,
-                Verdict::NotApplicable => tally.not_applicable += 1,
-                Verdict::Failed => tally.failed += 1,
-            }
-            tally.unexpected += usize::from(!outcome.expected);
-        }
-        tally
-    }
-
-    /// Whether the exit status is 1.
-    pub(super) fn failed(&self, require_all: bool) -> bool {
-        self.unexpected > 0 || (require_all && self.not_applicable > 0)
-    }
-
-    pub(super) fn sentence(&self) -> String {
-        let counts = [
-            (self.reproduced, "reproduced"),
-            (self.immune, "immune"),
-            (self.not_applicable, "not applicable"),
-            (self.failed, "failed"),
-        ];
-        let parts: Vec<_> =
-            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
-        let expected = match self.unexpected {
-            0 => "all as expected".to_owned(),
-            n => format!("{n} NOT as expected"),
-        };
-        format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
-    }
 }
 
 #[cfg(test)]

@@ -319,6 +319,13 @@ impl Outcome {
         }
     }
 
+    /// Whether the fault arm ran without its cause, and as it should did not differ
+    /// from the control.
+    #[must_use]
+    pub fn nothing_differs_without_the_cause(&self) -> bool {
+        self.verdict == Verdict::Failed && self.expected
+    }
+
     /// All rows: the symptom, then the others in the order in which the arms recorded
     /// them.
     #[must_use]

@@ -16,5 +16,6 @@ pub mod pcapng;
 pub mod progress;
 pub mod standing;
 pub mod table;
+pub mod tally;
 
 pub use table::Style;

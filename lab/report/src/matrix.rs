@@ -77,6 +77,9 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
 }
 
 fn cell(outcome: &Outcome) -> String {
+    if outcome.nothing_differs_without_the_cause() {
+        return "nothing differs".to_owned();
+    }
     let mut text = outcome.verdict.to_string();
     if !outcome.expected {
         text.push_str(" !");

@@ -75,6 +75,9 @@ impl Style {
 /// The verdict in one or two words.
 #[must_use]
 pub fn verdict(outcome: &Outcome, style: Style) -> String {
+    if outcome.nothing_differs_without_the_cause() {
+        return format!("without its cause: {}", style.paint(GREEN, "nothing differs, as it should"));
+    }
     let colour = match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) => YELLOW,
         (_, true) => GREEN,
@@ -83,7 +86,6 @@ pub fn verdict(outcome: &Outcome, style: Style) -> String {
     let mut text = style.paint(colour, &outcome.verdict.to_string());
     match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) | (Verdict::Failed, false) => {}
-        // Without its cause, a fault is expected to fail.
         (_, true) => text.push_str(", as expected"),
         (_, false) => text.push_str(", NOT as expected"),
     }
@@ -101,7 +103,7 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     if !outcome.arms.is_empty() {
         let _ = writeln!(text, "\n{}\n", table(outcome, style));
     }
-    if let Some(reason) = &outcome.reason {
+    if let Some(reason) = outcome.reason.as_ref().filter(|_| !outcome.nothing_differs_without_the_cause()) {
         text.push_str(&style.paragraph("  ", reason));
     }
     // Arms that were cured need no explanation.
@@ -112,6 +114,8 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     }
     text.push_str(&why(outcome, style));
     text.push_str(&capture_gap(outcome, style));
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
@@ -246,6 +250,13 @@ fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
 mod tests {
     use super::*;
     use crate::made::column;
+
+    #[test]
+    fn a_fault_without_its_cause_reads_as_a_success() {
+        let outcome = column("6.0", Verdict::Failed, "open", true).outcomes.remove(0);
+        let style = Style { width: 100, colour: false };
+        assert_eq!(verdict(&outcome, style), "without its cause: nothing differs, as it should");
+    }
 
     #[test]
     fn what_is_not_captured_is_told_once() {
