@@ -79,7 +79,7 @@ async fn run_all(
         let text = told(catalogue, options, part.as_ref(), &column.outcomes, &drawn, style);
         let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
         drawings.extend(names.zip(drawn));
-        print(&display, &text)?;
+        print(&display, options.format, &text)?;
         match columns.iter_mut().find(|c| c.kernel == column.kernel) {
             Some(known) => {
                 known.outcomes.extend(column.outcomes);
@@ -102,18 +102,17 @@ async fn run_all(
         Format::Text if outcomes.is_empty() => {}
         Format::Text => {
             if options.kernels.len() > 1 {
-                print(&display, &matrix::matrix(&columns, style))?;
-                print(&display, "\n")?;
+                print(&display, options.format, &(matrix::matrix(&columns, style) + "\n"))?;
             }
-            print(&display, &(tally.sentence() + "\n"))?;
+            print(&display, options.format, &(tally.sentence() + "\n"))?;
         }
-        Format::Ktap => print(&display, &ktap::ktap(&columns))?,
+        Format::Ktap => print(&display, options.format, &ktap::ktap(&columns))?,
         Format::Json => {
             // A shard without outcomes still reports which shard it is.
             let none = outcomes.is_empty() && interruption.signal().is_none();
             if let Some(part) = part.as_ref().filter(|_| none) {
                 let line = text::json(&Line { outcome: None, shard: Some(part) });
-                print(&display, &(line + "\n"))?;
+                print(&display, options.format, &(line + "\n"))?;
             }
         }
     }
@@ -209,10 +208,13 @@ pub(super) fn told(
     told
 }
 
-fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
+fn print(display: &RefCell<Display>, format: Format, text: &str) -> io::Result<()> {
     let mut written = Ok(());
     display.borrow().print(|| {
-        written = terminal::print(text);
+        written = match format {
+            Format::Text => terminal::print(text),
+            Format::Json | Format::Ktap => terminal::print_data(text),
+        };
     });
     written
 }

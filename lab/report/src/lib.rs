@@ -2,6 +2,7 @@
 
 pub mod escaped;
 pub mod exercise;
+mod grid;
 pub mod html;
 pub mod junit;
 pub mod ktap;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use faultlab_base::text;
+use faultlab_base::{locale, text};
 
 /// A progress event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,16 @@ impl Parts {
     }
 }
 
+/// The style of a progress bar, in the letters of the locale.
+///
+/// # Panics
+/// If the template is none.
+#[must_use]
+pub fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the template is right");
+    if locale::is_utf8() { style } else { style.tick_chars("-\\|/ ").progress_chars("=>-") }
+}
+
 /// Shows progress at a terminal, or nothing.
 #[derive(Debug)]
 pub struct Display {
@@ -106,7 +116,7 @@ impl Display {
 
     fn begin(&mut self, name: &str, parts: Option<Parts>) {
         let template = parts.map_or("{spinner} {prefix}", Parts::template);
-        let style = ProgressStyle::with_template(template).expect("the template is right");
+        let style = style(template);
         let number = parts.map_or(0, Parts::number) as u64;
         let bar = ProgressBar::new(number).with_style(style).with_prefix(text::line(name).into_owned());
         let bar = self.bars.add(bar);
