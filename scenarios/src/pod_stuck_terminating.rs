@@ -149,7 +149,7 @@ async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, 
     let plugin = match (met, sleeps) {
         (Some(true), _) => "the teardown was done".to_owned(),
         (_, Some(place)) => format!("the plugin slept in {place}"),
-        (_, None) => "the plugin slept in a place that only root may see".to_owned(),
+        (_, None) => "a worker may not see where the plugin slept; a guest shows it (--kernel)".to_owned(),
     };
     stage.because(format!("{}; {plugin}", agent.health(threshold)));
     let Some(hold) = hold else { return Ok(()) };

@@ -122,6 +122,7 @@ fn agrees(line: &str) -> Found {
 
 /// tshark's description of a frame.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a finding of tshark")]
 struct Segment {
     /// The capturing host and its interface.
     interface: String,

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use faultlab_testkit::{Answer, answer};
+use faultlab_testkit::{Answer, Terminal, answer};
 
 use user::{HOSTILE, SHORT, ask, faultlab, is_clean, needs_namespaces};
 
@@ -19,6 +19,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     what_is_typed_is_said_again_without_control_characters,
     a_tampered_kernel_is_no_kernel_and_is_told_of_without_control_characters,
     outputs_replace_planted_links,
+    in_the_c_locale_everything_is_ascii,
 ];
 
 /// Runs the command with a stdout that nobody reads.
@@ -146,4 +147,32 @@ fn outputs_replace_planted_links() {
     // No temporary file is left behind.
     let hidden = fs::read_dir(&to).expect("a directory").flatten();
     assert!(hidden.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with('.')));
+}
+
+fn in_the_c_locale_everything_is_ascii() {
+    let in_c = |line: &str| {
+        let mut command = faultlab(line);
+        command.env("LC_ALL", "C");
+        command
+    };
+    let story = "show veth-teardown-hang";
+    let shown = answer(&mut in_c(story)).out;
+    assert!(ask(story).out.contains('\u{2500}') && shown.is_ascii(), "{shown}");
+    // JSON is UTF-8 in every locale.
+    let json = "show veth-teardown-hang --json";
+    assert_eq!(answer(&mut in_c(json)).out, ask(json).out);
+    needs_namespaces();
+    let folder = tempfile::tempdir().expect("a directory");
+    let terminal = Terminal::new();
+    let mut command = in_c(&format!("run {SHORT} --ladder --why"));
+    let Answer { status, out, .. } = answer(command.stderr(terminal.side()));
+    drop(command);
+    let progress = terminal.text();
+    assert_eq!(status, Some(0));
+    assert!(out.contains("  ------") && out.is_ascii(), "{out}");
+    assert!(progress.contains(" arms ") && progress.is_ascii(), "{progress}");
+    let one = folder.path().join("one.json");
+    fs::write(&one, ask(&format!("run {SHORT} --json")).out).expect("a file");
+    let merged = answer(in_c("merge").arg(&one)).out;
+    assert!(merged.contains("  ------") && merged.is_ascii(), "{merged}");
 }

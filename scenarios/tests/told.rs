@@ -242,6 +242,9 @@ fn without_its_cause_a_fault_is_not_reproduced() {
     assert_eq!((&outcome["verdict"], &outcome["expected"]), (&Value::from("failed"), &Value::from(true)));
     let reason = outcome["reason"].as_str().expect("a reason");
     assert!(reason.starts_with("nothing was reproduced"), "{reason}");
+    let told = ask(&format!("run {SHORT} --without-cause")).out;
+    let heading = format!("{SHORT}  without its cause: nothing differs, as it should\n");
+    assert!(told.starts_with(&heading) && !told.contains("fail"), "{told}");
     assert!(refusal(&format!("run {SHORT} --without-cause --arm fault")).contains("cannot be used with"));
 }
 

@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod limits;
+pub mod locale;
 pub mod programs;
 pub mod terminal;
 pub mod text;

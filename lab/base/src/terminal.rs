@@ -7,13 +7,22 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 
-use crate::text;
+use crate::{locale, text};
 
-/// Writes a page to standard output.
+/// Writes a page for people to standard output; drawn in ASCII, if the locale is not
+/// UTF-8.
 ///
 /// # Errors
 /// If standard output is closed or full, or has no reader.
 pub fn print(page: &str) -> io::Result<()> {
+    print_bytes(locale::drawn(&text::page(page)).as_bytes())
+}
+
+/// Writes a page for programs, such as JSON, which is UTF-8 in every locale.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_data(page: &str) -> io::Result<()> {
     print_bytes(text::page(page).as_bytes())
 }
 

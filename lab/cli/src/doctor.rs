@@ -44,7 +44,11 @@ pub(super) fn doctor(json: bool, style: Style) -> Result<ExitCode, Stop> {
             }
         }
     }
-    terminal::print(&out)?;
+    if json {
+        terminal::print_data(&out)?
+    } else {
+        terminal::print(&out)?
+    }
     let able = abilities.iter().all(|a| a.optional || a.missing.is_none());
     Ok(ExitCode::from(if able { 0 } else { 69 }))
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 
 use super::Stop;
 use crate::{terminal, text};
 use faultlab_kernels::{Entry, Progress, Source, Store};
-use faultlab_report::Style;
+use faultlab_report::{Style, progress};
 
 /// What can be done with the store.
 #[derive(Debug, Subcommand)]
@@ -59,10 +59,9 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
     let terminal = io::stderr().is_terminal();
     let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(None, target);
-    bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is right"));
+    bar.set_style(progress::style("{spinner} {msg}"));
     bar.enable_steady_tick(Duration::from_millis(100));
-    let bytes = "{spinner} {msg}  {bytes}/{total_bytes}  {bytes_per_sec}";
-    let bytes = ProgressStyle::with_template(bytes).expect("the template is right");
+    let bytes = progress::style("{spinner} {msg}  {bytes}/{total_bytes}  {bytes_per_sec}");
     let added = faultlab_kernels::add(store, &source, &mut |progress| match progress {
         Progress::Step(step) => {
             bar.set_message(text::line(&step).into_owned());
@@ -121,5 +120,5 @@ fn list(store: &Store, json: bool, style: Style) -> Result<(), Stop> {
     if entries.is_empty() && invalid.is_empty() && !json {
         out.push_str("no kernels yet; `faultlab kernel add debian:bookworm` fetches one\n");
     }
-    Ok(terminal::print(&out)?)
+    Ok(if json { terminal::print_data(&out) } else { terminal::print(&out) }?)
 }

@@ -47,9 +47,16 @@ Begin with `faultlab run`, then `faultlab show tw-recycle-nat`.
 Everything happens in namespaces that end with the command: faultlab does not change
 the machine it runs on, and needs no root where user namespaces are allowed.
 
-Exit status: 0 every outcome is as expected, 1 an outcome differs, 2 the command line
-is wrong, 69 the lab could not run here, 74 the results could not be written, 130
-interrupted.")]
+Exit status:
+  0    every outcome is as expected
+  1    an outcome differs; with FAULTLAB_REQUIRE_ALL=1 also if one is not applicable
+  2    the command line is wrong
+  69   the lab could not run here, or `merge` misses a shard
+  74   the results could not be written
+  125  `run --bisect` cannot tell; it exits with 0 for good and 1 for bad
+  129, 130, 143  ended by SIGHUP, Ctrl-C, SIGTERM
+  141  the reader of the results has gone
+`shell` exits as its shell does.")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

@@ -28,7 +28,7 @@ pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<()
             out.push_str(&text::json(&line));
             out.push('\n');
         }
-        return Ok(terminal::print(&out)?);
+        return Ok(terminal::print_data(&out)?);
     }
     let mut family = "";
     for scenario in catalogue.scenarios {
@@ -52,7 +52,7 @@ pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<()
         let needs: Vec<_> = scenario.needs.iter().map(ToString::to_string).collect();
         let _ = write!(out, "{}", style.hanging("    needs: ", "        ", &needs.join(", ")));
     }
-    let _ =
-        writeln!(out, "\n`faultlab show SCENARIO` tells the story, `faultlab run SCENARIO` makes it happen.");
+    let hint = "`faultlab show SCENARIO` tells the story, `faultlab run SCENARIO` makes it happen.";
+    let _ = write!(out, "\n{}", style.paragraph("", hint));
     Ok(terminal::print(&out)?)
 }

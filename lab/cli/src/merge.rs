@@ -12,7 +12,6 @@ use nix::fcntl::OFlag;
 use serde::Deserialize;
 
 use super::Stop;
-use super::run::Tally;
 use super::shard::{Part, Parts};
 use faultlab_base::error::Error;
 use faultlab_base::text::Cell;
@@ -21,6 +20,7 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_model::outcome::Outcome;
 use faultlab_report::Style;
 use faultlab_report::matrix::{Column, matrix};
+use faultlab_report::tally::Tally;
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -52,8 +52,7 @@ pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Resul
         // Scenarios that this catalogue does not have come last.
         column.outcomes.sort_by_key(|o| row(o).unwrap_or(usize::MAX));
     }
-    let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
-    let tally = Tally::of(&outcomes);
+    let tally = Tally::of(columns.iter().flat_map(|c| &c.outcomes));
     terminal::print(&format!("{}\n{}\n", matrix(&columns, style), tally.sentence()))?;
     Ok(ExitCode::from(u8::from(tally.failed(false))))
 }

@@ -14,10 +14,11 @@ use super::shard::Part;
 use super::{Stop, files, ladders, options, pcap, report, run_here, run_vm};
 use faultlab_base::{terminal, text};
 use faultlab_engine::catalogue::Catalogue;
-use faultlab_model::outcome::{Outcome, Verdict};
+use faultlab_model::outcome::Outcome;
 use faultlab_report::html::{ByArm, Drawings};
 use faultlab_report::matrix::{self, Column};
 use faultlab_report::progress::Display;
+use faultlab_report::tally::Tally;
 use faultlab_report::{Style, junit, ktap, table};
 
 /// Runs what was requested, unless a signal arrives first.
@@ -77,7 +78,7 @@ async fn run_all(
         let text = told(catalogue, options, part.as_ref(), &column.outcomes, &drawn, style);
         let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
         drawings.extend(names.zip(drawn));
-        print(&display, &text)?;
+        print(&display, options.format, &text)?;
         match columns.iter_mut().find(|c| c.kernel == column.kernel) {
             Some(known) => {
                 known.outcomes.extend(column.outcomes);
@@ -94,24 +95,23 @@ async fn run_all(
         run_vm::run(catalogue, &machines, options, &display, interruption, &mut tell).await?;
     }
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
-    let tally = Tally::of(&outcomes);
+    let tally = Tally::of(outcomes.iter().copied());
     match options.format {
         // The run was interrupted.
         Format::Text if outcomes.is_empty() => {}
         Format::Text => {
             if options.kernels.len() > 1 {
-                print(&display, &matrix::matrix(&columns, style))?;
-                print(&display, "\n")?;
+                print(&display, options.format, &(matrix::matrix(&columns, style) + "\n"))?;
             }
-            print(&display, &(tally.sentence() + "\n"))?;
+            print(&display, options.format, &(tally.sentence() + "\n"))?;
         }
-        Format::Ktap => print(&display, &ktap::ktap(&columns))?,
+        Format::Ktap => print(&display, options.format, &ktap::ktap(&columns))?,
         Format::Json => {
             // A shard without outcomes still reports which shard it is.
             let none = outcomes.is_empty() && interruption.signal().is_none();
             if let Some(part) = part.as_ref().filter(|_| none) {
                 let line = text::json(&Line { outcome: None, shard: Some(part) });
-                print(&display, &(line + "\n"))?;
+                print(&display, options.format, &(line + "\n"))?;
             }
         }
     }
@@ -198,67 +198,15 @@ pub(super) fn told(
     told
 }
 
-fn print(display: &RefCell<Display>, text: &str) -> io::Result<()> {
+fn print(display: &RefCell<Display>, format: Format, text: &str) -> io::Result<()> {
     let mut written = Ok(());
     display.borrow().print(|| {
-        written = terminal::print(text);
+        written = match format {
+            Format::Text => terminal::print(text),
+            Format::Json | Format::Ktap => terminal::print_data(text),
+        };
     });
     written
-}
-
-/// The number of outcomes by verdict.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    all: usize,
-    reproduced: usize,
-    immune: usize,
-    not_applicable: usize,
-    failed: usize,
-    unexpected: usize,
-    /// Those as expected that no reviewed snapshot was compared with.
-    without_reference: usize,
-}
-
-impl Tally {
-    pub(super) fn of(outcomes: &[&Outcome]) -> Self {
-        let mut tally = Self::default();
-        for outcome in outcomes {
-            tally.all += 1;
-            match outcome.verdict {
-                Verdict::Reproduced => tally.reproduced += 1,
-                Verdict::Immune => tally.immune += 1,
-                Verdict::NotApplicable => tally.not_applicable += 1,
-                Verdict::Failed => tally.failed += 1,
-            }
-            tally.unexpected += usize::from(!outcome.expected);
-            tally.without_reference += usize::from(outcome.expected && outcome.without_reference);
-        }
-        tally
-    }
-
-    /// Whether the exit status is 1.
-    pub(super) fn failed(&self, require_all: bool) -> bool {
-        self.unexpected > 0 || (require_all && self.not_applicable > 0)
-    }
-
-    pub(super) fn sentence(&self) -> String {
-        let counts = [
-            (self.reproduced, "reproduced"),
-            (self.immune, "immune"),
-            (self.not_applicable, "not applicable"),
-            (self.failed, "failed"),
-        ];
-        let parts: Vec<_> =
-            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
-        let expected = match (self.unexpected, self.without_reference) {
-            (0, 0) => "all as expected".to_owned(),
-            (0, n) if n == self.all => "no reference for these values".to_owned(),
-            (0, n) => format!("{n} without a reference, the others as expected"),
-            (n, _) => format!("{n} NOT as expected"),
-        };
-        format!("{} {outcomes}: {}; {expected}", self.all, parts.join(", "))
-    }
 }
 
 #[cfg(test)]

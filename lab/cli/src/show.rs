@@ -11,8 +11,10 @@ use faultlab_report::Style;
 
 pub(super) fn show(catalogue: &Catalogue, name: &str, json: bool, style: Style) -> Result<(), Stop> {
     let scenario = catalogue.find(name).map_err(Stop::Usage)?;
-    let told = if json { text::json(&as_json(scenario)) + "\n" } else { story(scenario, style) };
-    Ok(terminal::print(&told)?)
+    if json {
+        return Ok(terminal::print_data(&(text::json(&as_json(scenario)) + "\n"))?);
+    }
+    Ok(terminal::print(&story(scenario, style))?)
 }
 
 /// The network of the fault arm.

@@ -115,7 +115,9 @@ fn unpack(files: &[PathBuf], prepared: &Directory, progress: &mut dyn FnMut(Prog
         (0, _) => {
             let modules = list(&found.modules);
             return Err(Error::Lab(format!(
-                "{what}: the modules of {modules} without its image; add the package with the image too (linux-binary-{modules})"
+                "{what}: the modules of {modules} without its image; add the package with the image too \
+                 ({})",
+                image_package(&modules)
             )));
         }
         (1, 0) => {
@@ -221,4 +223,22 @@ fn copy_file(from: File, mut to: File, max: u64) -> io::Result<u64> {
     // It may grow meanwhile.
     let copied = io::copy(&mut from.take(max.saturating_add(1)), &mut to)?;
     if copied > max { Err(too_large(max)) } else { Ok(copied) }
+}
+
+/// The package with the image of a release whose modules have a package of their own.
+fn image_package(release: &str) -> String {
+    // Debian's releases end with `+deb14-amd64` since it has separate packages.
+    let kind = if release.contains("+deb") { "binary" } else { "image" };
+    format!("linux-{kind}-{release}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_its_distributions_package() {
+        assert_eq!(image_package("6.8.0-31-generic"), "linux-image-6.8.0-31-generic");
+        assert_eq!(image_package("7.2.13+deb14-amd64"), "linux-binary-7.2.13+deb14-amd64");
+    }
 }

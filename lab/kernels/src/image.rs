@@ -14,6 +14,11 @@ use faultlab_base::error::{Error, Result};
 /// The longest real-mode part: 1 boot sector and at most 255 setup sectors.
 const SETUP_MAX: u64 = 256 * 512;
 
+/// What an RPM package begins with: the lead of rpm's file format.
+const RPM: &[u8] = b"\xed\xab\xee\xdb";
+/// What a Debian package begins with: deb(5), an ar archive.
+const DEB: &[u8] = b"!<arch>\n";
+
 /// A recognised kernel image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -48,6 +53,18 @@ impl Image {
         if setup.starts_with(b"\x7fELF") {
             return Err(
                 "it is an ELF file, perhaps vmlinux; the kernel's build makes arch/x86/boot/bzImage".into()
+            );
+        }
+        if setup.starts_with(RPM) {
+            return Err("it is an RPM package: unpack it and the one with its modules, by rpm2cpio FILE | cpio -idm, \
+                        and add lib/modules/RELEASE/vmlinuz"
+                .into());
+        }
+        if setup.starts_with(DEB) {
+            return Err(
+                "it is a Debian package: give `faultlab kernel add` all packages of the kernel, with the \
+                        ending .deb"
+                    .into(),
             );
         }
         if setup.is_empty() {
@@ -121,6 +138,10 @@ pub(crate) mod tests {
         let image = bzimage("6.1.0");
         assert_eq!(Image::parse(b"", 0).unwrap_err(), "it is empty");
         assert!(Image::parse(b"\x7fELF\x02", 5).unwrap_err().contains("ELF"));
+        assert!(
+            Image::parse(b"\xed\xab\xee\xdb\x03", 5).unwrap_err().starts_with("it is an RPM package: unpack")
+        );
+        assert!(Image::parse(b"!<arch>\ndebian", 14).unwrap_err().starts_with("it is a Debian package: "));
         assert_eq!(Image::parse(&[0; 4096], 4096).unwrap_err(), "it has no HdrS at 0x202");
         assert_eq!(Image::parse(&image, 1000).unwrap_err(), "it is cut short, 1000 bytes of 1056");
         for release in ["../../etc", "6.1\x1b[2J", "6.1\u{202e}", "6/1"] {

@@ -44,7 +44,8 @@ impl Source {
             },
             [image] => Ok(Self::Image { image: image.into(), modules: modules.map(Path::to_owned) }),
             [first, ..] => Err(Error::Lab(format!(
-                "{first}: several files can be added as one kernel only if all are .deb"
+                "{first}: several files can be added as one kernel only if all are .deb; unpack other packages, and \
+                 add lib/modules/RELEASE/vmlinuz"
             ))),
         }
     }

@@ -344,6 +344,13 @@ impl Outcome {
         }
     }
 
+    /// Whether the fault arm ran without its cause, and as it should did not differ
+    /// from the control.
+    #[must_use]
+    pub fn nothing_differs_without_the_cause(&self) -> bool {
+        self.verdict == Verdict::Failed && self.expected
+    }
+
     /// How the outcome compares with what is expected, for people: `as expected`; empty
     /// if there was nothing to compare.
     #[must_use]
@@ -351,7 +358,6 @@ impl Outcome {
         match (self.verdict, self.expected) {
             (Verdict::NotApplicable, _) | (Verdict::Failed, false) => "",
             (_, true) if self.without_reference => "no reference for these values",
-            // Without its cause, a fault is expected to fail.
             (_, true) => "as expected",
             (_, false) => "NOT as expected",
         }

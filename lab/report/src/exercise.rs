@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Style;
 use super::standing::{self, Tools};
+use faultlab_base::locale;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, ArmKind, Environment, Fault, Recheck};
@@ -51,7 +52,7 @@ pub fn greeting(
     style.bold(&format!("An exercise: something is wrong here. {task}"))
         + "\n"
         + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
-        + &style.part("The network around you", &textwrap::indent(&topology.drawing(), "  "))
+        + &style.part("The network around you", &textwrap::indent(&locale::drawn(&topology.drawing()), "  "))
         + &style.part("What the probes met in it just now", &style.paragraph("  ", &symptom(scenario, met)))
         + &style.part("Commands of the exercise", &commands)
         + &style.part("Try", &standing::tries(topology, tools))

@@ -36,6 +36,7 @@ fn line(number: usize, outcome: &Outcome) -> String {
             let reason = outcome.reason.as_deref().unwrap_or("not applicable");
             format!(" # SKIP {}", sentence(reason))
         }
+        _ if outcome.nothing_differs_without_the_cause() => " # nothing differs without its cause".to_owned(),
         verdict => format!(" # {verdict}"),
     };
     format!("{ok} {number} {}{directive}", name(&outcome.scenario))

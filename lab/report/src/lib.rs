@@ -2,6 +2,7 @@
 
 pub mod escaped;
 pub mod exercise;
+mod grid;
 pub mod html;
 pub mod junit;
 pub mod ktap;
@@ -18,5 +19,6 @@ pub mod progress;
 mod reference_tests;
 pub mod standing;
 pub mod table;
+pub mod tally;
 
 pub use table::Style;

@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
-
 use super::Style;
+use crate::grid;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 
@@ -39,24 +38,11 @@ impl Column {
 #[must_use]
 pub fn matrix(columns: &[Column], style: Style) -> String {
     let scenarios = scenarios(columns);
-    let mut table = Table::new();
-    let rule = LineStyle::none().fill('─').junction('─');
-    table.load_style(TableStyle::new().header_separator(rule));
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(u16::try_from(style.width.saturating_sub(2)).unwrap_or(100));
-    table.set_header([""].into_iter().chain(columns.iter().map(|c| c.kernel.as_str())));
-    for scenario in &scenarios {
-        let cells = columns.iter().map(|c| c.of(scenario).map_or("-".to_owned(), cell));
-        table.add_row([(*scenario).to_owned()].into_iter().chain(cells));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    if let Some(names) = table.column_mut(0) {
-        names.set_constraint(ColumnConstraint::ContentWidth);
-    }
-    let mut text: String =
-        table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat();
+    let cells = |column: &Column| {
+        let cell = |scenario: &&str| column.of(scenario).map_or("-".to_owned(), cell);
+        grid::Column::new(column.kernel.clone(), scenarios.iter().map(cell).collect())
+    };
+    let mut text = grid::grid(&scenarios, &columns.iter().map(cells).collect::<Vec<_>>(), style.width);
     let changes = changes(columns);
     if columns.len() > 1 {
         text.push('\n');
@@ -78,6 +64,9 @@ pub fn matrix(columns: &[Column], style: Style) -> String {
 }
 
 fn cell(outcome: &Outcome) -> String {
+    if outcome.nothing_differs_without_the_cause() {
+        return "nothing differs".to_owned();
+    }
     let mut text = outcome.verdict.to_string();
     if !outcome.expected {
         text.push_str(" !");
@@ -192,7 +181,7 @@ mod tests {
         );
         insta::assert_snapshot!(matrix(&columns, STYLE), @r"
                         6.0          6.1      6.2
-        ──────────────────────────────────────────────
+        ────────────────────────────────────────────
         beyond-window   reproduced   immune   immune
 
         6.0 -> 6.1, beyond-window: reproduced became immune; the connection (fault):

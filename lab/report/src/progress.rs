@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use faultlab_base::text;
+use faultlab_base::{locale, text};
 
 /// A progress event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,16 @@ impl Parts {
     }
 }
 
+/// The style of a progress bar, in the letters of the locale.
+///
+/// # Panics
+/// If the template is none.
+#[must_use]
+pub fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the template is right");
+    if locale::is_utf8() { style } else { style.tick_chars("-\\|/ ").progress_chars("=>-") }
+}
+
 /// Shows progress at a terminal, or nothing.
 #[derive(Debug)]
 pub struct Display {
@@ -110,9 +120,8 @@ impl Display {
     }
 
     fn begin(&mut self, name: &str, template: &str, number: usize) {
-        let style = ProgressStyle::with_template(template).expect("the template is right");
-        let bar =
-            ProgressBar::new(number as u64).with_style(style).with_prefix(text::line(name).into_owned());
+        let bar = ProgressBar::new(number as u64).with_style(style(template));
+        let bar = bar.with_prefix(text::line(name).into_owned());
         let bar = self.bars.add(bar);
         bar.enable_steady_tick(Duration::from_millis(100));
         self.running.insert(name.to_owned(), bar);

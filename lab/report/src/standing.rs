@@ -1,6 +1,7 @@
 //! The greeting of a shell: the network around it.
 
 use super::Style;
+use faultlab_base::locale;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Fault, Recheck};
@@ -43,7 +44,8 @@ pub fn standing(
         + "\n"
         + &style.paragraph("  ", arm.change)
         + &style.part("What people saw", &style.paragraph("  ", scenario.card.saw))
-        + &style.part("The network around you", &textwrap::indent(&topology.to_string(), "  "))
+        + &style
+            .part("The network around you", &textwrap::indent(&locale::drawn(&topology.to_string()), "  "))
         + &style.part(met_when, &cells.collect::<String>())
         + &style.part("Try", &tries(topology, tools))
         + &style.paragraph("", &format!("{}`exit` ends the shell and the network.", check(scenario, stays)))

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Ansi};
-use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 use serde::{Deserialize, Serialize};
 
+use crate::grid::{Column, NO_BREAK, grid};
 use faultlab_base::text;
 use faultlab_model::outcome::{ArmOutcome, Outcome, Verdict};
 use faultlab_model::scenario::{ArmKind, Clock, Fault};
@@ -75,6 +75,9 @@ impl Style {
 /// The verdict in one or two words.
 #[must_use]
 pub fn verdict(outcome: &Outcome, style: Style) -> String {
+    if outcome.nothing_differs_without_the_cause() {
+        return format!("without its cause: {}", style.paint(GREEN, "nothing differs, as it should"));
+    }
     let colour = match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) => YELLOW,
         (_, true) => GREEN,
@@ -98,7 +101,7 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     if !outcome.arms.is_empty() {
         let _ = writeln!(text, "\n{}\n", table(outcome, style));
     }
-    if let Some(reason) = &outcome.reason {
+    if let Some(reason) = outcome.reason.as_ref().filter(|_| !outcome.nothing_differs_without_the_cause()) {
         text.push_str(&style.paragraph("  ", reason));
     }
     // Arms that were cured need no explanation.
@@ -109,6 +112,8 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     }
     text.push_str(&why(outcome, style));
     text.push_str(&capture_gap(outcome, style));
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
@@ -155,68 +160,25 @@ fn facts(outcome: &Outcome) -> String {
     facts.join(", ")
 }
 
-fn rows_of(outcome: &Outcome) -> Vec<(String, Vec<String>)> {
+/// The columns of a table: the observations, with a cell for each arm.
+fn columns_of(outcome: &Outcome) -> Vec<Column> {
     let cell = |arm: &ArmOutcome, row: &str| match (arm.observations.get(row), arm.unobserved.get(row)) {
         (Some(seen), _) => seen.to_string(),
         (None, Some(why)) => format!("? ({why})"),
         (None, None) => "-".to_owned(),
     };
-    let star = |row: &str| if row == outcome.symptom { format!("{row} *") } else { row.to_owned() };
-    let rows = outcome.rows().into_iter();
-    rows.map(|row| (star(row), outcome.arms.iter().map(|a| cell(a, row)).collect())).collect()
+    let star = |row: &str| if row == outcome.symptom { format!("{row}{NO_BREAK}*") } else { row.to_owned() };
+    let column = |row| Column::new(star(row), outcome.arms.iter().map(|arm| cell(arm, row)).collect());
+    outcome.rows().into_iter().map(column).collect()
 }
 
-/// The table: one row per observation, one column per arm; transposed if that is
-/// too wide for the page.
+/// The table: one line per arm, one column per observation.
 #[must_use]
 pub fn table(outcome: &Outcome, style: Style) -> String {
-    let rows = rows_of(outcome);
     let arms: Vec<&str> = outcome.arms.iter().map(|a| a.name.as_str()).collect();
-    let across = across(&rows, &arms);
-    let widest = |text: &str| text.lines().map(|l| l.chars().count()).max().unwrap_or(0);
-    let plain = if widest(&across) <= style.width { across } else { down(&rows, &arms, style.width) };
-    let painted = plain.lines().map(|line| paint_line(line.trim_end(), outcome, style));
+    let plain = grid(&arms, &columns_of(outcome), style.width);
+    let painted = plain.lines().map(|line| paint_line(line, outcome, style));
     painted.collect::<Vec<_>>().join("\n")
-}
-
-fn new_table() -> Table {
-    let mut table = Table::new();
-    let rule = LineStyle::none().fill('─').junction('─');
-    table.load_style(TableStyle::new().header_separator(rule));
-    table
-}
-
-fn indented(mut table: Table) -> String {
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<Vec<_>>().concat()
-}
-
-fn across(rows: &[(String, Vec<String>)], arms: &[&str]) -> String {
-    let mut table = new_table();
-    table.set_header([""].iter().chain(arms));
-    for (row, cells) in rows {
-        table.add_row([row].into_iter().chain(cells));
-    }
-    indented(table)
-}
-
-fn down(rows: &[(String, Vec<String>)], arms: &[&str], page: usize) -> String {
-    let mut table = new_table();
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(u16::try_from(page.saturating_sub(2)).unwrap_or(120));
-    table.set_header([""].into_iter().chain(rows.iter().map(|(row, _)| row.as_str())));
-    for (number, arm) in arms.iter().enumerate() {
-        table.add_row([*arm].into_iter().chain(rows.iter().map(|(_, cells)| cells[number].as_str())));
-    }
-    if let Some(names) = table.column_mut(0) {
-        let width = arms.iter().map(|a| a.len()).max().unwrap_or(0) + 2;
-        names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
-            u16::try_from(width).unwrap_or(20),
-        )));
-    }
-    indented(table)
 }
 
 /// Colours the symptom's name, and the names of the arms by what they met.
@@ -243,6 +205,13 @@ fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
 mod tests {
     use super::*;
     use crate::made::column;
+
+    #[test]
+    fn a_fault_without_its_cause_reads_as_a_success() {
+        let outcome = column("6.0", Verdict::Failed, "open", true).outcomes.remove(0);
+        let style = Style { width: 100, colour: false };
+        assert_eq!(verdict(&outcome, style), "without its cause: nothing differs, as it should");
+    }
 
     #[test]
     fn what_is_not_captured_is_told_once() {

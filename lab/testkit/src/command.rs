@@ -22,7 +22,7 @@ pub fn command(program: impl AsRef<OsStr>, line: &str) -> Command {
     for variable in ["NO_COLOR", "CLICOLOR_FORCE", "COLUMNS", "FAULTLAB_REQUIRE_ALL"] {
         command.env_remove(variable);
     }
-    command.env("TERM", "xterm");
+    command.env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
     command
 }
 

@@ -13,6 +13,7 @@ use crate::escaped::Escaped;
 use crate::ladder::Ladder;
 use crate::lanes::Lanes;
 use crate::matrix::{Cells, Change, Column, changes, scenarios};
+use crate::tally::Tally;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::Fault;
@@ -50,6 +51,7 @@ pub struct Page<'a> {
 #[must_use]
 pub fn html(page: &Page<'_>) -> String {
     let names = scenarios(page.columns);
+    let tally = Tally::of(page.columns.iter().flat_map(|column| &column.outcomes));
     let title = match names.as_slice() {
         [one] => format!("{one}: faultlab"),
         _ => format!("{} faults: faultlab", names.len()),
@@ -66,7 +68,7 @@ pub fn html(page: &Page<'_>) -> String {
     );
     let _ = match names.as_slice() {
         [one] => writeln!(text, "<h1>{}</h1>", Escaped(one)),
-        _ => writeln!(text, "<h1>{} faults, reproduced on real kernels</h1>", names.len()),
+        _ => writeln!(text, "<h1>{} faults{}: {}</h1>", names.len(), on_kernels(page), tally.counts()),
     };
     if page.columns.len() > 1 {
         matrix(&mut text, page.columns, &names);
@@ -105,12 +107,23 @@ pub fn html(page: &Page<'_>) -> String {
     text
 }
 
+/// On how many kernels, if on several.
+fn on_kernels(page: &Page<'_>) -> String {
+    match page.columns.len() {
+        0 | 1 => String::new(),
+        several => format!(" on {several} kernels"),
+    }
+}
+
 fn of<'a>(column: &'a Column, scenario: &str) -> Option<&'a Outcome> {
     column.outcomes.iter().find(|o| o.scenario == scenario)
 }
 
 /// The verdict in words and in colour.
 fn verdict(outcome: &Outcome) -> String {
+    if outcome.nothing_differs_without_the_cause() {
+        return "without its cause: <strong class=\"good\">nothing differs, as it should</strong>".to_owned();
+    }
     let class = match (outcome.verdict, outcome.expected) {
         (Verdict::NotApplicable, _) => "open",
         (_, true) => "good",

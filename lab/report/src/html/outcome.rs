@@ -16,7 +16,7 @@ pub(super) fn tell(text: &mut String, page: &Page<'_>, outcome: &Outcome, drawn:
         Escaped(&outcome.kernel)
     );
     let _ = writeln!(text, "<p>{}</p>", verdict(outcome));
-    if let Some(reason) = &outcome.reason {
+    if let Some(reason) = outcome.reason.as_ref().filter(|_| !outcome.nothing_differs_without_the_cause()) {
         let _ = writeln!(text, "<p>{}</p>", Escaped(reason));
     }
     if !outcome.arms.is_empty() {

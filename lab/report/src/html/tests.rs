@@ -44,6 +44,18 @@ fn what_was_named_is_text() {
 }
 
 #[test]
+fn the_title_says_what_happened() {
+    let mut columns =
+        [column("6.0", Verdict::Reproduced, "reset", true), column("6.1", Verdict::Immune, "open", true)];
+    for column in &mut columns {
+        let another = Outcome { scenario: "another".into(), ..column.outcomes[0].clone() };
+        column.outcomes.push(another);
+    }
+    assert!(page(&columns).contains("<h1>2 faults on 2 kernels: 2 reproduced, 2 immune</h1>"));
+    assert!(page(&columns[1..]).contains("<h1>2 faults: 2 immune</h1>"));
+}
+
+#[test]
 fn what_differs_from_the_control_is_marked() {
     let html = page(&[column("6.0", Verdict::Reproduced, "reset", true)]);
     assert!(html.contains("<td>open</td><td class=\"changed\"><mark>reset</mark></td>"), "{html}");
