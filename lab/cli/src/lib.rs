@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod doctor;
+mod exec;
 mod exercise;
 mod files;
 #[cfg(test)]
@@ -73,6 +74,9 @@ enum Verb {
     /// Play one arm and start a shell beside its network, on the running kernel or another, also as an
     /// exercise; exits as the shell does
     Shell(shell::Shell),
+    /// Run any command on any kernel, in virtual time: a bug report's script, a test, a server with its
+    /// client; exits as the command does
+    Exec(exec::Exec),
     /// Add to, list or clean the store of kernel images
     #[command(subcommand)]
     Kernel(kernel::Kernel),
@@ -196,7 +200,7 @@ fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
 
 fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
     // A shell's output is its own, and a run's status may be for a bisection.
-    if !matches!(verb, Verb::Shell(_) | Verb::Run(_)) {
+    if !matches!(verb, Verb::Shell(_) | Verb::Run(_) | Verb::Exec(_)) {
         terminal::is_open()?;
     }
     match verb {
@@ -207,6 +211,7 @@ fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
         Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
         Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),
         Verb::Run(raw) => run::run(catalogue, raw, style()),
+        Verb::Exec(raw) => exec::exec(&raw, style()),
         Verb::Shell(raw) => shell::shell(catalogue, &raw, style()),
         Verb::Doctor { json } => doctor::doctor(json, style()),
         Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -43,6 +44,10 @@ pub struct Shell {
     /// a machine that hangs
     #[arg(long, value_name = "ID|FILE")]
     kernel: Option<String>,
+    /// Bring a program, a file or a directory of this machine along into the virtual machine, at its own
+    /// path; may be repeated
+    #[arg(long, value_name = "PROGRAM|PATH", requires = "kernel")]
+    with: Vec<PathBuf>,
     /// Accept a shell that acts as root of this machine and can change it, where no user namespace can be
     /// made to confine it. Everywhere else this changes nothing
     #[arg(long, conflicts_with = "kernel")]
@@ -123,7 +128,7 @@ fn in_guest(
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            status = vm.shell(job) => Ok(ExitCode::from(status?)),
+            status = vm.shell(job, &raw.with) => Ok(ExitCode::from(status?)),
         }
     })
 }

@@ -14,6 +14,7 @@ mod belongings;
 pub mod check;
 mod complaints;
 pub mod confinement;
+pub mod exec;
 pub mod exercise;
 pub mod guest;
 pub mod here;

@@ -22,6 +22,7 @@ use tokio::process::Command;
 use super::belongings::Belongings;
 use super::exercise::{self, Exercise};
 use super::played::Played;
+use super::protocol::APPLETS;
 use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
@@ -159,6 +160,9 @@ fn path(exercise: bool) -> OsString {
         path.push(format!("{}:", tmpfs::WRAPPERS));
     }
     path.push(programs::path());
+    if Path::new(APPLETS).exists() {
+        path.push(format!(":{APPLETS}"));
+    }
     path
 }
 

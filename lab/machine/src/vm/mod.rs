@@ -10,13 +10,19 @@
 //!   programs.
 
 pub mod answers;
+mod brought;
 pub mod budget;
 pub mod command_line;
 pub mod console;
 pub mod elf;
 pub mod end;
+mod etc;
 mod excerpt;
+pub mod exec;
+mod host_files;
 pub mod initramfs;
+mod loader_path;
+mod module_files;
 pub mod ports;
 pub mod process;
 pub mod qemu;
@@ -26,6 +32,7 @@ mod table;
 pub mod tools;
 mod tsc;
 
+pub use brought::{named, program_named};
 pub use console::Console;
 pub use end::{ExitReason, GuestEnd};
 pub use qemu::{GuestClock, Qemu};
