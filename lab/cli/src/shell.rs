@@ -39,7 +39,7 @@ pub struct Shell {
     #[arg(long, conflicts_with = "arm")]
     exercise: bool,
     /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
-    /// list` or a bzImage, with this machine's static busybox, bash, ip, ss, tc, nft, conntrack and tcpdump.
+    /// list` or a bzImage, with the tools and modules that a command of `faultlab exec` has.
     /// It follows the wall's clock, not virtual time, in which days would pass while you think; Ctrl-] ends
     /// a machine that hangs
     #[arg(long, value_name = "ID|FILE")]

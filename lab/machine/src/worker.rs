@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -17,6 +17,7 @@ use super::check;
 use super::confinement::{Room, confine};
 use super::exec::{ExecOrder, command};
 use super::job::{self, Job, Report, Site};
+use super::names;
 use super::shell::{ShellOptions, Streams};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::terminal;
@@ -183,6 +184,8 @@ fn exec(order: &ExecOrder, descriptor: RawFd) -> Result<()> {
     let to = unsafe { OwnedFd::from_raw_fd(descriptor) };
     let _ = fcntl(&to, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     let mut to = File::from(to);
+    // For `ip netns add`, as for the hosts of a shell.
+    names::make(Path::new("/run/netns")).map_err(|e| Error::kernel("worker", "make /run/netns", e))?;
     command::prepare()?;
     command::run(order, &|| Ok(()), &mut |frame| {
         to.write_all(&frame.encode()).map_err(|e| Error::kernel("worker", "send output", e))

@@ -63,7 +63,7 @@ impl PassedOn {
             }
             rest = &rest[length..];
         }
-        self.begun = rest.to_owned();
+        rest.clone_into(&mut self.begun);
         shown.into_bytes()
     }
 }

@@ -72,7 +72,7 @@ impl Vm {
         on_output: &mut OnOutput<'_>,
     ) -> Result<ExecRun, ExecFailure> {
         let with: Vec<_> = [order.program.clone()].into_iter().chain(with.iter().cloned()).collect();
-        let Tools { mut root, directories } = self.tools(&with, library_path(&order))?;
+        let Tools { mut root, directories } = self.tools(&with, library_path(&order).as_deref())?;
         order.complete_path(&directories, Some(APPLETS));
         if let Some(file) = order.stdin.take() {
             let bytes = std::fs::read(&file)
@@ -134,9 +134,9 @@ impl Vm {
     ///
     /// # Errors
     /// If one of them cannot be read.
-    pub(super) fn tools(&self, with: &[PathBuf], library_path: Option<String>) -> Result<Tools> {
+    pub(super) fn tools(&self, with: &[PathBuf], library_path: Option<&str>) -> Result<Tools> {
         let mut root = Initramfs::new();
-        let mut brought = Brought::into(&mut root, library_path.as_deref())?;
+        let mut brought = Brought::into(&mut root, library_path)?;
         for what in with {
             brought.with(what)?;
         }

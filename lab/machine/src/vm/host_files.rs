@@ -66,8 +66,8 @@ impl Initramfs {
                 } else if found.is_symlink() {
                     // A link that leads nowhere leads nowhere in the guest either.
                     match self.host_path(&entry) {
-                        Ok((real, found)) if found.is_file() => {
-                            files.push(self.regular_file(real, &found)?);
+                        Ok((target, found)) if found.is_file() => {
+                            files.push(self.regular_file(target, &found)?);
                         }
                         _ => {}
                     }

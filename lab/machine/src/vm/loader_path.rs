@@ -41,7 +41,9 @@ fn read(file: &Path, depth: usize, directories: &mut Vec<PathBuf>) {
         match line.strip_prefix("include ") {
             Some(pattern) if depth < DEPTH_MAX => {
                 let pattern = file.parent().unwrap_or(Path::new("/")).join(pattern.trim());
-                matching(&pattern).iter().for_each(|file| read(file, depth + 1, directories));
+                for file in matching(&pattern) {
+                    read(&file, depth + 1, directories);
+                }
             }
             Some(_) => {}
             None => {

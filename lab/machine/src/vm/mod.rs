@@ -3,11 +3,12 @@
 //! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the rate
 //!   of this machine's `tsc`; `process`: one QEMU from its start to its `end`,
 //!   within its `budget`; `ports`: its output; `console`: what its kernel printed.
-//! - `run`: scenarios on one kernel, or a shell; `answers`: checks a guest's
-//!   reports, and `table` its outcomes; `serial_console`: attaches a person,
-//!   `tools`: the tools that the shell has.
-//! - `elf` and `initramfs`: the running executable as the guest's init, and other
-//!   programs.
+//! - `run`: scenarios on one kernel, or a shell with its `tools`; `answers`: checks
+//!   a guest's reports, and `table` its outcomes; `serial_console`: attaches a person.
+//! - `exec`: any command on one kernel, with the same files as a shell.
+//! - `initramfs`: the root file system; `elf`: an executable's shared objects, found
+//!   by the `loader_path`; `brought`: programs of this machine with what they need,
+//!   at their own paths (`host_files`); `etc`, `module_files`: what is made for them.
 
 pub mod answers;
 mod brought;
