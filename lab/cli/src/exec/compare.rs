@@ -58,9 +58,8 @@ fn lines(name: &str, outputs: &[&[u8]]) -> Vec<Row> {
     let row = |number: usize| {
         let cells: Vec<_> = lines.iter().map(|lines| lines.get(number).copied()).collect();
         differ(&cells).then(|| {
-            let cell =
-                |line: &Option<&str>| line.map_or("-".to_owned(), |line| text::cell(line).into_owned());
-            (format!("{name} line {}", number + 1), cells.iter().map(cell).collect())
+            let cell = |line: Option<&str>| line.map_or("-".to_owned(), |line| text::cell(line).into_owned());
+            (format!("{name} line {}", number + 1), cells.iter().copied().map(cell).collect())
         })
     };
     let mut rows: Vec<Row> = (0..most).filter_map(row).collect();
@@ -86,13 +85,13 @@ fn files(all: &[&[OutFile]]) -> Vec<Row> {
     for name in names {
         let found: Vec<_> = all.iter().map(|files| files.iter().find(|file| file.path == *name)).collect();
         if differ(&found) && rows.len() < LINES_MAX {
-            let cell = |file: &Option<&OutFile>| match file.map(|file| &file.content) {
+            let cell = |file: Option<&OutFile>| match file.map(|file| &file.content) {
                 None => "-".to_owned(),
                 Some(None) => "directory".to_owned(),
                 Some(Some((_, bytes))) => format!("{} bytes", bytes.len()),
             };
             let name = format!("$OUT/{}", text::cell(&name.to_string_lossy()));
-            rows.push((name, found.iter().map(cell).collect()));
+            rows.push((name, found.iter().copied().map(cell).collect()));
         }
     }
     rows
@@ -177,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_table_has_an_end() {
-        let long: String = (0..1000).map(|number| format!("{number} {}\n", "x".repeat(500))).collect();
+        let long: Vec<_> = (0..1000).map(|number| format!("{number} {}\n", "x".repeat(500))).collect();
+        let long = long.concat();
         let found = table(&[ran("a", 0, &long), ran("b", 0, "")], STYLE);
         assert!(found.text.lines().count() == LINES_MAX + 3, "{}", found.text);
         assert!(found.text.lines().all(|line| line.chars().count() <= 80), "{}", found.text);

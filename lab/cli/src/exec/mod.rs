@@ -132,6 +132,8 @@ pub(super) fn exec(raw: &Exec, style: Style) -> Result<ExitCode, Stop> {
     let out = raw.out.as_deref().map(Folder::make).transpose()?;
     let ran = super::on_runtime(async {
         tokio::select! {
+            // First: until it is awaited, a signal ends this process at once.
+            biased;
             stop = run::stopped() => Err(stop),
             ran = on_all(raw, &order, places, out.as_ref()) => ran,
         }

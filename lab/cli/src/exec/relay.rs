@@ -104,14 +104,13 @@ impl Relay {
 /// directory`.
 fn not_found(line: &str) -> Option<&str> {
     let line = line.trim_end();
-    let name = match line.strip_suffix(": command not found").or_else(|| line.strip_suffix(": not found")) {
-        Some(rest) => rest.rsplit(": ").next()?,
-        None => {
-            let quoted = line.strip_suffix(": No such file or directory")?;
-            let (program, quoted) = quoted.split_once(": ")?;
-            (program == "env" || program.ends_with("/env")).then_some(())?;
-            quoted.trim_matches(['\'', '\u{2018}', '\u{2019}'])
-        }
+    let of_shell = line.strip_suffix(": command not found").or_else(|| line.strip_suffix(": not found"));
+    let name = if let Some(rest) = of_shell {
+        rest.rsplit(": ").next()?
+    } else {
+        let (program, quoted) = line.strip_suffix(": No such file or directory")?.split_once(": ")?;
+        (program == "env" || program.ends_with("/env")).then_some(())?;
+        quoted.trim_matches(['\'', '\u{2018}', '\u{2019}'])
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
     (!name.is_empty() && name.len() < 64 && !name.starts_with('-') && name.bytes().all(plain)).then_some(name)

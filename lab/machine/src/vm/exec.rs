@@ -118,9 +118,9 @@ impl Vm {
         };
         let end = qemu.run(&guest, &mut hear).await?;
         match (failure, answers.end, &end.how) {
-            (Some(error), ..) => Err(ExecFailure::Lab(self.with_advice(error, &qemu))),
+            (Some(error), ..) => Err(ExecFailure::Lab(self.with_advice(error, &qemu, &archive))),
             (None, Some(_), ExitReason::Refused(_)) | (None, None, _) => {
-                let error = self.with_advice(ended(&end), &qemu);
+                let error = self.with_advice(ended(&end), &qemu, &archive);
                 let panicked = booted && matches!(end.how, ExitReason::Panicked(_));
                 Err(if panicked { ExecFailure::Panicked(error) } else { ExecFailure::Lab(error) })
             }
@@ -171,19 +171,20 @@ impl Vm {
     }
 
     /// The error with the kernel's name, and what may help.
-    fn with_advice(&self, error: Error, qemu: &Qemu) -> Error {
-        let text = error.to_string();
-        let advice = if text.contains("too little memory") || text.contains("Out of memory") {
-            format!("it had {} MiB: give it more with --memory", qemu.memory)
-        } else if text.contains("did not boot")
-            && qemu.processors > 1
-            && version_of(&self.kernel.release) < (5, 15)
-        {
+    fn with_advice(&self, error: Error, qemu: &Qemu, archive: &[u8]) -> Error {
+        let enough = memory_for(archive.len());
+        let advice = if qemu.memory < enough {
+            let has = qemu.memory;
+            format!(
+                "it has {has} MiB of memory, too little for its files; {enough} are enough: --memory {enough}"
+            )
+        } else if qemu.processors > 1 && version_of(&self.kernel.release) < (5, 15) {
             "5.10 hangs in virtual time while it starts its second processor: leave out --cpus".to_owned()
         } else {
             return self.of_kernel(error);
         };
-        let (first, rest) = text.split_once('\n').map_or((text.as_str(), ""), |(first, rest)| (first, rest));
+        let text = error.to_string();
+        let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
         self.of_kernel(Error::Lab(format!("{first}; {advice}\n{rest}").trim_end().to_owned()))
     }
 }
