@@ -35,11 +35,11 @@ fn main() {
         [_, ONCE, "lab"] => connect_in_the_lab(&runtime(), nat_network()),
         [_, ONCE, "floor"] => connect_on_the_floor(&nat_network(), &home()),
         [_, ONCE, "worker"] => {
-            confine(Privilege::UserNamespace, getppid(), Room::Worker).expect("a worker");
+            confine(Privilege::UserNamespace, getppid(), Room::Worker, &[]).expect("a worker");
             connect_in_the_lab(&runtime(), nat_network());
         }
         [_, ONCE, "person"] => {
-            confine(Privilege::UserNamespace, getppid(), Room::Person).expect("a worker");
+            confine(Privilege::UserNamespace, getppid(), Room::Person, &[]).expect("a worker");
             connect_in_the_lab(&runtime(), nat_network());
         }
         [_, ONCE, "worker-floor"] => {

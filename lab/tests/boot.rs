@@ -49,7 +49,8 @@ fn main() {
 fn boot(kernel: &KernelImage) -> Result<(), Failed> {
     let order = kernel.modules().and_then(|modules| modules.load_order(WANTED)).map_err(|e| e.to_string())?;
     let mut fs = Initramfs::new();
-    fs.program("/init", &Executable::running().map_err(|e| e.to_string())?);
+    let init = Executable::running().and_then(|init| fs.program("/init", &init));
+    init.map_err(|e| e.to_string())?;
     fs.modules(&order);
     let archive = fs.build().map_err(|e| e.to_string())?;
     let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;

@@ -180,7 +180,7 @@ impl Lane {
     /// How long five virtual days take in a guest that sleeps through them.
     fn idle(&self) -> Result<Duration> {
         let mut initramfs = Initramfs::new();
-        initramfs.program("/init", &Executable::running()?);
+        initramfs.program("/init", &Executable::running()?)?;
         initramfs.file(SLEEPER, 0o444, vec![]);
         let mut frames = vec![];
         let note = &mut |_: &Frame| {

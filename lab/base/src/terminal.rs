@@ -2,12 +2,15 @@
 //! module, which writes no control character that came from outside.
 
 mod closed;
+mod passed_on;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
 use crate::{locale, text};
+
+pub use passed_on::PassedOn;
 
 /// Writes a page for people to standard output; drawn in ASCII, if the locale is not
 /// UTF-8.
@@ -34,6 +37,20 @@ pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     is_open()?;
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Passes on output of another program: its bytes as they are, or, to a terminal,
+/// only what changes nothing but text and colours.
+///
+/// # Errors
+/// If the stream cannot be written to.
+pub fn pass_on(bytes: &[u8], to: &mut PassedOn) -> io::Result<()> {
+    let error = to.is_error();
+    let is_terminal = if error { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+    let shown = if is_terminal { to.clean(bytes) } else { bytes.to_owned() };
+    let mut out: Box<dyn Write> = if error { Box::new(io::stderr()) } else { Box::new(io::stdout().lock()) };
+    out.write_all(&shown)?;
     out.flush()
 }
 

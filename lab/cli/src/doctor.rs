@@ -45,9 +45,9 @@ pub(super) fn doctor(json: bool, style: Style) -> Result<ExitCode, Stop> {
         }
     }
     if json {
-        terminal::print_data(&out)?
+        terminal::print_data(&out)?;
     } else {
-        terminal::print(&out)?
+        terminal::print(&out)?;
     }
     let able = abilities.iter().all(|a| a.optional || a.missing.is_none());
     Ok(ExitCode::from(if able { 0 } else { 69 }))

@@ -9,6 +9,7 @@
 //! Reading: open(2), O_EXCL and O_NOFOLLOW; proc_sys_fs(5), protected_symlinks.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, BufWriter, Write};
@@ -17,7 +18,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use sha2::{Digest, Sha256};
 
@@ -90,15 +91,49 @@ impl Folder {
         self.replace(Path::new(name), fill).map_err(|error| named(&self.path.join(name), &error))
     }
 
+    /// Opens a directory in this one, creating it if needed. A link is not followed.
+    ///
+    /// # Errors
+    /// If there is something else with this name. The error names it.
+    pub(super) fn below(&self, name: &OsStr) -> io::Result<Self> {
+        let path = self.path.join(name);
+        let open = || -> nix::Result<OwnedFd> {
+            match mkdirat(&self.directory, name, Mode::from_bits_truncate(0o777)) {
+                Ok(()) | Err(nix::Error::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            openat(&self.directory, name, flags, Mode::empty())
+        };
+        let directory = open().map_err(|error| named(&path, &error.into()))?;
+        Ok(Self { directory, path })
+    }
+
+    /// Writes a file in the directory, replacing whatever has its name, and makes it
+    /// executable if it is to be.
+    ///
+    /// # Errors
+    /// If it cannot be written. The error names it, and the old file stays.
+    pub(super) fn write_bytes(&self, name: &OsStr, bytes: &[u8], executable: bool) -> io::Result<()> {
+        let write = || {
+            let mut draft = Draft::new(self)?;
+            draft.file.write_all(bytes)?;
+            if executable {
+                let mode = draft.file.metadata()?.mode();
+                fchmod(&draft.file, Mode::from_bits_truncate((mode | (mode & 0o444) >> 2) & 0o777))?;
+            }
+            draft.rename(Path::new(name))
+        };
+        write().map_err(|error: io::Error| named(&self.path.join(name), &error))
+    }
+
     fn replace(&self, name: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut draft = Draft::new(self)?;
         let mut out = BufWriter::new(&mut draft.file);
         fill(&mut out)?;
         out.flush()?;
         drop(out);
-        renameat(&self.directory, draft.name.as_str(), &self.directory, name)?;
-        draft.renamed = true;
-        Ok(())
+        draft.rename(name)
     }
 
     fn status(&self, name: &Path) -> nix::Result<FileStat> {
@@ -128,6 +163,13 @@ impl<'a> Draft<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn rename(&mut self, name: &Path) -> io::Result<()> {
+        let directory = &self.folder.directory;
+        renameat(directory, self.name.as_str(), directory, name)?;
+        self.renamed = true;
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod commands;
 mod doctor;
+mod exec;
 mod files;
 #[cfg(test)]
 mod hostile;
@@ -83,6 +84,9 @@ enum Verb {
     /// Play one arm and start a shell beside its network, on the running kernel or another, also as an
     /// exercise; exits as the shell does
     Shell(shell::Shell),
+    /// Run any command on any kernel, in virtual time: a bug report's script, a test, a server with its
+    /// client; exits as the command does
+    Exec(exec::Exec),
     /// Add to, list or clean the store of kernel images
     #[command(subcommand)]
     Kernel(kernel::Kernel),
@@ -206,7 +210,7 @@ fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
 
 fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
     // A shell's output is its own, and a run's status may be for a bisection.
-    if !matches!(verb, Verb::Shell(_) | Verb::Run(_)) {
+    if !matches!(verb, Verb::Shell(_) | Verb::Run(_) | Verb::Exec(_)) {
         terminal::is_open()?;
     }
     match verb {
@@ -217,6 +221,7 @@ fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
         Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
         Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),
         Verb::Run(raw) => run::run(catalogue, raw, style()),
+        Verb::Exec(raw) => exec::exec(&raw, style()),
         Verb::Shell(raw) => shell::shell(catalogue, &raw, style()),
         Verb::Doctor { json } => doctor::doctor(json, style()),
         Verb::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS).map_err(Stop::from),

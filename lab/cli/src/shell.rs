@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -45,11 +46,15 @@ pub struct Shell {
     #[arg(long, value_name = "N", requires = "exercise", conflicts_with = "scenario")]
     seed: Option<u64>,
     /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel
-    /// list` or a bzImage, with this machine's static busybox, bash, ip, ss, tc, nft, conntrack and tcpdump.
+    /// list` or a bzImage, with the tools and modules that a command of `faultlab exec` has.
     /// It follows the wall's clock, not virtual time, in which days would pass while you think; Ctrl-] ends
     /// a machine that hangs
     #[arg(long, value_name = "ID|FILE")]
     kernel: Option<String>,
+    /// Bring a program, a file or a directory of this machine along into the virtual machine, at its own
+    /// path; may be repeated
+    #[arg(long, value_name = "PROGRAM|PATH", requires = "kernel")]
+    with: Vec<PathBuf>,
     /// Accept a shell that acts as root of this machine and can change it, where no user namespace can be
     /// made to confine it. Everywhere else this changes nothing
     #[arg(long, conflicts_with = "kernel")]
@@ -220,7 +225,7 @@ fn in_guest(chosen: Chosen, raw: &Shell, image: KernelImage, style: Style) -> Re
     super::on_runtime(async {
         tokio::select! {
             stop = run::stopped() => Err(stop),
-            status = vm.shell(job, &mut note) => Ok(ExitCode::from(status?)),
+            status = vm.shell(job, &raw.with, &mut note) => Ok(ExitCode::from(status?)),
         }
     })
 }

@@ -30,7 +30,7 @@ pub fn judge_outcome(
         outcome.expected = outcome.control_is_healthy && reproduced == Some(false);
         return;
     }
-    let value = |key: &str| outcome.settings.get(key).map(|value| value.as_str());
+    let value = |key: &str| outcome.settings.get(key).map(faultlab_base::text::Cell::as_str);
     let values: Vec<_> = scenario
         .other_numbers(outcome.clock, value)
         .iter()

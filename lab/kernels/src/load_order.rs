@@ -100,6 +100,25 @@ impl Modules {
         Ok(order)
     }
 
+    /// All modules with a file in one of these directories of the kernel's source,
+    /// as `net`, and all their dependencies, each after its own dependencies.
+    /// A module that lacks a dependency is left out: packages may have only a part
+    /// of a kernel's modules.
+    ///
+    /// # Errors
+    /// As [`Modules::read`]; also if the modules together are too large for a guest.
+    pub fn of_directories(&self, directories: &[&str]) -> Result<Vec<Module>> {
+        let mut modules = vec![];
+        let mut seen = Seen { names: BTreeSet::new(), room: LOADED_MODULES_MAX };
+        for name in self.names_in(directories) {
+            match self.visit(name, &mut seen, &mut modules) {
+                Err(Error::Missing(_)) => {}
+                done => done?,
+            }
+        }
+        Ok(modules)
+    }
+
     /// Appends `name` to `order`, after its dependencies. It does not recurse, so
     /// long chains take no stack; a cycle ends where it closes.
     fn visit(&self, name: &str, seen: &mut Seen, order: &mut Vec<Module>) -> Result<()> {
@@ -180,6 +199,26 @@ mod tests {
         assert_eq!(names(&order), ["crc32c_generic", "libcrc32c", "nf_conntrack", "nf_nat"]);
         assert_eq!(order.built_in, ["af-packet"]);
         assert_eq!(order.absent, [Wanted(&["tun"])]);
+    }
+
+    #[test]
+    fn the_modules_of_a_directory_come_with_what_they_depend_on() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, info) in [
+            ("kernel/net/sched/sch_tbf.ko", ["depends="]),
+            ("kernel/net/netfilter/nf_nat.ko", ["depends=libcrc32c"]),
+            ("kernel/net/netfilter/cut.ko", ["depends=nowhere"]),
+            ("kernel/lib/libcrc32c.ko", ["depends="]),
+            ("kernel/network/other.ko", ["depends="]),
+            ("kernel/drivers/net/veth.ko", ["depends="]),
+        ] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, ko(&info)).unwrap();
+        }
+        let modules = open(dir.path()).of_directories(&["net"]).unwrap();
+        let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["libcrc32c", "nf_nat", "sch_tbf"]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Module {
     pub depends: Vec<String>,
     /// Modules to load first if they are available.
     pub softdep_pre: Vec<String>,
+    /// The patterns of the names by which the kernel asks for it (MODULE_ALIAS).
+    pub aliases: Vec<String>,
     /// The release it was built for; empty if it has none.
     pub release: String,
     /// The ELF file, as finit_module(2) takes it.
@@ -64,6 +66,7 @@ impl Module {
                 .flat_map(softdep_pre)
                 .filter(|name| is_module_name(name))
                 .collect(),
+            aliases: values("alias").into_iter().filter(|alias| is_alias(alias)).collect(),
             release: values("vermagic")
                 .first()
                 .and_then(|magic| magic.split_whitespace().next())
@@ -85,6 +88,11 @@ impl Module {
         }
         Ok(module)
     }
+}
+
+/// Whether a line of modules.alias can have this pattern: one printable word.
+fn is_alias(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The `KEY=VALUE` strings of an ELF file's `.modinfo`.
@@ -202,6 +210,9 @@ pub(super) mod tests {
         }
         let softdep = Module::parse("veth", ko(&["softdep=pre: crc32c sha(256)"])).unwrap().softdep_pre;
         assert_eq!(softdep, ["crc32c"]);
+        let aliases = ["alias=net-pf-24", "alias=a b", "alias=\x1b[2J", "alias=ip6?t_*"];
+        let aliases = Module::parse("veth", ko(&aliases)).unwrap().aliases;
+        assert_eq!(aliases, ["net-pf-24", "ip6?t_*"]);
         let needs = format!("depends={}", "a,".repeat(NEEDS_MAX + 1));
         assert_eq!(parse(&[&needs]).unwrap_err(), "it names more than 1024 modules that it needs");
         // Each value is a separate string: 24 times its size.

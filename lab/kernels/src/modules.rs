@@ -86,6 +86,19 @@ impl Modules {
         self.files.contains_key(&module_name(name))
     }
 
+    /// The names of the modules in these directories of the kernel's source, sorted:
+    /// below `kernel` where a kernel is installed, at the top in a build tree.
+    pub(super) fn names_in(&self, directories: &[&str]) -> impl Iterator<Item = &str> {
+        let is_in = |path: &BeneathPath| {
+            let path = path.as_str();
+            let path = path.split_once("kernel/").map_or(path, |(_, path)| path);
+            directories
+                .iter()
+                .any(|directory| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/')))
+        };
+        self.files.iter().filter(move |(_, path)| is_in(path)).map(|(name, _)| name.as_str())
+    }
+
     /// Reads and unpacks a module; `None` where there is no file for it.
     ///
     /// # Errors

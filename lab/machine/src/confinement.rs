@@ -12,6 +12,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
@@ -44,7 +45,8 @@ pub enum Room {
 /// Moves this process, which must be single-threaded, into fresh namespaces in
 /// which it cannot change the machine, as
 /// [`isolate`](faultlab_net::isolation::isolate) does, and makes the machine's
-/// files read-only there.
+/// files read-only there. A person's /tmp and /run are empty, but for what lies at
+/// the paths to `keep`.
 ///
 /// Without user namespaces ([`Privilege::Root`]) a worker keeps the capabilities
 /// that networks need. One of them, CAP_SYS_ADMIN, reaches beyond its namespaces:
@@ -53,7 +55,7 @@ pub enum Room {
 /// # Errors
 /// [`Error::Missing`] with the cause and a way out if the machine does not allow
 /// it.
-pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
+pub fn confine(privilege: Privilege, parent: Pid, room: Room, keep: &[PathBuf]) -> Result<()> {
     die_with_this_parent(parent)?;
     raise_open_files();
     if room != Room::Worker {
@@ -104,7 +106,7 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| explain_denial(unshare_error(e, "mount namespace")))?;
     mounts::read_only().map_err(explain_denial)?;
     if room != Room::Worker {
-        mounts::for_a_person(owner, one_id).map_err(explain_denial)?;
+        mounts::for_a_person(owner, one_id, keep).map_err(explain_denial)?;
     }
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
     if inner.is_some() {

@@ -9,14 +9,18 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::check::Ability;
 use super::complaints::Complaints;
+use super::exec::answers::{ExecAnswer, ExecAnswers};
+use super::exec::{ExecOrder, ExecRun, OnOutput};
 use super::job::{Job, Report};
+use super::protocol::Decoder;
 use super::shell::{ExerciseName, ShellOptions, Terminal};
+use super::vm::ports::port;
 use super::worker::{Request, WORD, Work};
 use faultlab_base::error::{Error, Result};
 use faultlab_model::outcome::Outcome;
@@ -132,25 +136,56 @@ impl Here {
         }
     }
 
+    /// Runs a command in fresh namespaces of this machine, whose files are read-only
+    /// there; passes its output on as it comes. The program and what is to `keep` stay
+    /// at their paths in /tmp, which is empty otherwise.
+    ///
+    /// # Errors
+    /// If no command can run here.
+    pub async fn exec(
+        &self,
+        mut order: ExecOrder,
+        mut keep: Vec<PathBuf>,
+        on_output: &mut OnOutput<'_>,
+    ) -> Result<ExecRun> {
+        keep.push(order.program.clone());
+        keep.extend(order.stdin.clone());
+        let directories: Vec<_> = keep.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
+        order.complete_path(&directories, None);
+        let failed = |e| Error::kernel("faultlab", "make a pipe", e);
+        let mut answers = ExecAnswers::new(&order);
+        let (mut from, to) = port()?;
+        // Unlike the pipe's own end, its copy stays open in the worker.
+        let descriptor = nix::unistd::dup(&to).map_err(failed)?;
+        drop(to);
+        let mut child = self.start(Work::Exec { order, keep, descriptor: descriptor.as_raw_fd() }).await?;
+        drop(descriptor);
+        let read = async {
+            let (mut decoder, mut buffer) = (Decoder::new(), vec![0; 64 << 10]);
+            loop {
+                let length = from.read(&mut buffer).await.map_err(|e| Error::kernel("worker", "read", e))?;
+                if length == 0 {
+                    return Ok(());
+                }
+                for frame in decoder.push(&buffer[..length]) {
+                    if let ExecAnswer::Output(stream, bytes) = answers.take(&frame)? {
+                        on_output(stream, bytes)?;
+                    }
+                }
+            }
+        };
+        let state = WorkerState::default();
+        let mut on_arm = |_: &str| {};
+        let ((), report) = tokio::try_join!(read, follow(&mut child, &mut on_arm, &state))?;
+        match (report, answers.end) {
+            (Report::Left(_), Some(end)) => Ok(ExecRun { end, files: answers.files }),
+            (other, _) => Err(Error::Lab(format!("the worker answered {other:?}"))),
+        }
+    }
+
     async fn ask(&self, work: Work, on_arm: &mut dyn FnMut(&str)) -> Result<Report> {
-        let failed = |tried: &str, e: std::io::Error| Error::kernel("worker", tried, e);
-        let mut child = Command::new(&self.executable)
-            .args([WORD, &std::process::id().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C at a terminal signals the whole process group, but the worker
-            // must be ended by its starter.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| failed(&format!("start {}", self.executable.display()), e))?;
         let lasts = matches!(work, Work::Sit { .. });
-        let request = serde_json::to_vec(&Request { privilege: self.privilege, work }).expect("plain data");
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        // A worker that has died says why on standard error.
-        let _ = stdin.write_all(&request).await;
-        drop(stdin);
+        let mut child = self.start(work).await?;
         if lasts {
             return follow(&mut child, on_arm, &WorkerState::default()).await;
         }
@@ -176,6 +211,27 @@ impl Here {
                 });
             }
         }
+    }
+
+    /// Starts a worker.
+    async fn start(&self, work: Work) -> Result<Child> {
+        let failed = |tried: &str, e: std::io::Error| Error::kernel("worker", tried, e);
+        let mut child = Command::new(&self.executable)
+            .args([WORD, &std::process::id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C at a terminal signals the whole process group, but the worker
+            // must be ended by its starter.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| failed(&format!("start {}", self.executable.display()), e))?;
+        let request = serde_json::to_vec(&Request { privilege: self.privilege, work }).expect("plain data");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // A worker that has died says why on standard error.
+        let _ = stdin.write_all(&request).await;
+        Ok(child)
     }
 }
 

@@ -25,7 +25,7 @@ use faultlab_engine::perform::{RunOptions, perform};
 use faultlab_engine::run::budget;
 use faultlab_engine::scenario::Scenario;
 use faultlab_engine::stage::CaptureOptions;
-use faultlab_model::outcome::{Machine, Map, Outcome, Seconds, Verdict};
+use faultlab_model::outcome::{Machine, Outcome, Seconds, Verdict};
 use faultlab_model::scenario::{Clock, Environment};
 use faultlab_net::kernel::Kernel;
 

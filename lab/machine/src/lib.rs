@@ -7,6 +7,7 @@
 //!   `check`: what this machine can do.
 //! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
 //!   shared by both.
+//! - `exec`: any command, in a worker's namespaces or in a guest.
 //! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
 //!   its own `belongings` and `commands`; `waiting`: what takes
 //!   time before it; `recheck`: plays the probes again;
@@ -17,6 +18,7 @@ pub mod check;
 pub mod commands;
 mod complaints;
 pub mod confinement;
+pub mod exec;
 pub mod exercise;
 pub mod guest;
 pub mod here;

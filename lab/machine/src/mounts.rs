@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::io;
 use std::mem::size_of;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -48,8 +49,10 @@ pub(super) fn read_only() -> Result<()> {
 
 /// Adds what a person needs to write to: /tmp, /var/tmp, /dev/shm and /run, empty
 /// except for parts of the machine's /run, and a /dev without the machine's disks.
-/// With `one_id` programs cannot change their user there.
-pub(super) fn for_a_person(owner: Owner, one_id: bool) -> Result<()> {
+/// With `one_id` programs cannot change their user there. What lies at the paths to
+/// `keep` stays there.
+pub(super) fn for_a_person(owner: Owner, one_id: bool, keep: &[PathBuf]) -> Result<()> {
+    let kept: Vec<_> = keep.iter().filter_map(|path| Kept::open(path)).collect();
     let program = std::env::current_exe().map_err(failed("find this program"))?;
     let program = File::open(program).map_err(failed("open this program"))?;
     devices(owner).map_err(failed("make /dev"))?;
@@ -64,7 +67,49 @@ pub(super) fn for_a_person(owner: Owner, one_id: bool) -> Result<()> {
             tmpfs(Path::new(place), owner, "1777").map_err(failed(&format!("make {place}")))?;
         }
     }
-    Ok(())
+    kept.iter().try_for_each(|kept| kept.put_back(owner))
+}
+
+/// The places that are covered by empty ones.
+const COVERED: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
+/// A file or a directory in a place that is about to be covered.
+struct Kept {
+    path: PathBuf,
+    file: File,
+    is_directory: bool,
+}
+
+impl Kept {
+    /// `None` if it is in no such place, or cannot be opened: then it is missing.
+    fn open(path: &Path) -> Option<Self> {
+        let path = path.canonicalize().ok()?;
+        let is_directory = path.is_dir();
+        let is_covered = COVERED.iter().any(|place| path.starts_with(place) && path != Path::new(place));
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let open = || File::options().read(true).custom_flags(flags.bits()).open(&path).ok();
+        let file = is_covered.then(open).flatten()?;
+        Some(Self { path, file, is_directory })
+    }
+
+    /// Binds it to its old path, in directories that belong to the owner.
+    fn put_back(&self, owner: Owner) -> Result<()> {
+        let put = || -> io::Result<()> {
+            let parent = self.path.parent().unwrap_or(Path::new("/"));
+            let missing: Vec<_> = parent.ancestors().take_while(|directory| !directory.exists()).collect();
+            for directory in missing.into_iter().rev() {
+                fs::create_dir(directory)?;
+                std::os::unix::fs::chown(directory, Some(owner.user), Some(owner.group))?;
+            }
+            if self.is_directory && !self.path.is_dir() {
+                fs::create_dir(&self.path)?;
+            } else if !self.is_directory && !self.path.exists() {
+                File::create(&self.path)?;
+            }
+            Ok(bind(&descriptor(&self.file), &self.path)?)
+        };
+        put().map_err(failed(&format!("keep {}", self.path.display())))
+    }
 }
 
 fn failed<E: Into<io::Error>>(tried: &str) -> impl FnOnce(E) -> Error {

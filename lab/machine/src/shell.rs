@@ -25,6 +25,7 @@ use super::commands::{self, Commands, Request, ShellCommand};
 use super::exercise::Exercise;
 use super::guest::outputs::Outputs;
 use super::played::Played;
+use super::protocol::APPLETS;
 use super::recheck::{CANNOT, Rechecks};
 use super::{names, tmpfs};
 use faultlab_base::error::{Error, Result};
@@ -292,6 +293,9 @@ fn path() -> OsString {
         path.push(format!("{}:", tmpfs::WRAPPERS));
     }
     path.push(programs::path());
+    if Path::new(APPLETS).exists() {
+        path.push(format!(":{APPLETS}"));
+    }
     path
 }
 

@@ -2,17 +2,22 @@
 //! standard input. It reports on standard output in lines of JSON.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::check;
 use super::confinement::{Room, confine};
+use super::exec::{ExecOrder, command};
 use super::job::{self, Job, Report, Site};
+use super::names;
 use super::shell::{ShellOptions, Streams};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::terminal;
@@ -53,6 +58,15 @@ pub(super) enum Work {
         /// Whether it may act as the machine's root if it cannot be confined.
         unconfined: bool,
     },
+    /// Run a command.
+    Exec {
+        /// The command.
+        order: ExecOrder,
+        /// Its program, and what it was given: at their own paths in /tmp too.
+        keep: Vec<PathBuf>,
+        /// A descriptor that the worker inherits, to which frames are sent.
+        descriptor: RawFd,
+    },
 }
 
 impl Work {
@@ -60,6 +74,7 @@ impl Work {
     fn asks_why(&self) -> bool {
         match self {
             Self::Check => true,
+            Self::Exec { .. } => false,
             Self::Do(job) | Self::Sit { job, .. } => job.asks_why(),
         }
     }
@@ -71,12 +86,17 @@ impl Work {
     fn room(&self, privilege: Privilege) -> Result<Room> {
         match self {
             Self::Check | Self::Do(_) => Ok(Room::Worker),
-            Self::Sit { .. } if privilege == Privilege::UserNamespace => Ok(Room::Person),
+            Self::Sit { .. } | Self::Exec { .. } if privilege == Privilege::UserNamespace => Ok(Room::Person),
+            Self::Exec { .. } => Err(Error::Lab(format!(
+                "a command here could change this machine, as its root: there is no user namespace to confine \
+                 it ({}); run it in a guest with --kernel",
+                no_namespace()
+            ))),
             Self::Sit { unconfined: true, .. } => Ok(Room::Unconfined),
             Self::Sit { .. } => Err(Error::Lab(format!(
                 "a shell here could change this machine, as its root: there is no user namespace to confine it \
                  ({}); have it in a guest with --kernel, or accept that with --unconfined",
-                forbidding_setting().map_or_else(|| "the machine gives none".to_owned(), |cause| cause.what)
+                no_namespace()
             ))),
         }
     }
@@ -86,8 +106,22 @@ impl Work {
         match self {
             Self::Check | Self::Do(_) => &[],
             Self::Sit { descriptors, .. } => descriptors,
+            Self::Exec { descriptor, .. } => std::slice::from_ref(descriptor),
         }
     }
+
+    /// The paths that stay where they are, although the place is covered.
+    fn keep(&self) -> &[PathBuf] {
+        match self {
+            Self::Exec { keep, .. } => keep,
+            Self::Check | Self::Do(_) | Self::Sit { .. } => &[],
+        }
+    }
+}
+
+/// Why there is no user namespace.
+fn no_namespace() -> String {
+    forbidding_setting().map_or_else(|| "the machine gives none".to_owned(), |cause| cause.what)
 }
 
 /// Whether these arguments make the program a worker, and the starter's process id.
@@ -124,18 +158,38 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     let room = request.work.room(request.privilege)?;
     // Needs the privileges that this process still has.
     let opened = Opened::open(request.work.asks_why());
-    confine(request.privilege, parent, room)?;
+    confine(request.privilege, parent, room, request.work.keep())?;
     let runtime = job::runtime("worker")?;
     let (job, streams) = match request.work {
         Work::Check => {
             let abilities = LocalSet::new().block_on(&runtime, check::abilities(opened))?;
             return report(&Report::Abilities(abilities));
         }
+        Work::Exec { order, descriptor, .. } => {
+            exec(&order, descriptor)?;
+            return report(&Report::Left(0));
+        }
         Work::Do(job) => (job, None),
         Work::Sit { job, descriptors, .. } => (job, Some(Streams::inherited(descriptors))),
     };
     let worker = Worker { streams: RefCell::new(streams), room };
     job.perform(catalogue, &opened.listen(), &worker, &runtime)
+}
+
+/// Runs a command, and sends what it prints and leaves to this descriptor.
+fn exec(order: &ExecOrder, descriptor: RawFd) -> Result<()> {
+    // SAFETY: the starter made this descriptor for this process, and nothing else in
+    // it uses it.
+    #[allow(unsafe_code, reason = "a descriptor that was inherited, see SAFETY")]
+    let to = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let _ = fcntl(&to, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+    let mut to = File::from(to);
+    // For `ip netns add`, as for the hosts of a shell.
+    names::make(Path::new("/run/netns")).map_err(|e| Error::kernel("worker", "make /run/netns", e))?;
+    command::prepare()?;
+    command::run(order, &|| Ok(()), &mut |frame| {
+        to.write_all(&frame.encode()).map_err(|e| Error::kernel("worker", "send output", e))
+    })
 }
 
 /// This process, in its own namespaces.

@@ -43,11 +43,25 @@ struct Mount {
     optional: bool,
 }
 
-const MOUNTS: [Mount; 6] = [
+/// Where a command finds its terminals, shared memory, and control groups.
+const MORE_MOUNTS: [Mount; 3] = [
+    Mount { source: "devpts", target: "/dev/pts", kind: "devpts", optional: true },
+    Mount { source: "tmpfs", target: "/dev/shm", kind: "tmpfs", optional: true },
+    Mount { source: "cgroup2", target: "/sys/fs/cgroup", kind: "cgroup2", optional: true },
+];
+
+/// Documentation/admin-guide/devices.txt: "Compulsory links".
+const LINKS: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
+const MOUNTS: [Mount; 5] = [
     Mount { source: "proc", target: "/proc", kind: "proc", optional: false },
     Mount { source: "sysfs", target: "/sys", kind: "sysfs", optional: false },
     Mount { source: "devtmpfs", target: "/dev", kind: "devtmpfs", optional: false },
-    Mount { source: "tmpfs", target: "/tmp", kind: "tmpfs", optional: false },
     Mount { source: "debugfs", target: "/sys/kernel/debug", kind: "debugfs", optional: true },
     // Since 4.1; before, it is a directory of debugfs.
     Mount { source: "tracefs", target: "/sys/kernel/tracing", kind: "tracefs", optional: true },
@@ -59,7 +73,7 @@ struct Knob {
     value: &'static str,
 }
 
-const KNOBS: [Knob; 10] = [
+const KNOBS: [Knob; 9] = [
     // khungtaskd, every 120 s; all kernels. It mistakes virtual days for a hang.
     Knob { path: "/proc/sys/kernel/hung_task_timeout_secs", value: "0" },
     // vmstat_update and vmstat_shepherd, every second; all kernels. In seconds,
@@ -80,9 +94,6 @@ const KNOBS: [Knob; 10] = [
     // milliseconds, multiplied by HZ in an int.
     Knob { path: "/proc/sys/net/ipv4/neigh/default/interval_probe_time_ms", value: "2000000" },
     Knob { path: "/proc/sys/net/ipv6/neigh/default/interval_probe_time_ms", value: "2000000" },
-    // gc_worker, every 60 s, walks through 2048 buckets with 256 MiB of memory. The
-    // maximum number of entries (nf_conntrack_max) is not changed.
-    Knob { path: "/sys/module/nf_conntrack/parameters/hashsize", value: "512" },
     // mce_timer_fn, every 300 s; all kernels with CONFIG_X86_MCE.
     Knob { path: "/sys/devices/system/machinecheck/machinecheck0/check_interval", value: "0" },
 ];
@@ -93,21 +104,55 @@ pub(super) fn only_as_init() -> Result<()> {
     if std::process::id() == 1 { Ok(()) } else { Err(Error::Lab("this process is not init".to_owned())) }
 }
 
-/// Mounts /proc, /sys, /dev, /tmp, debugfs and tracefs.
+/// For scenarios, whose kernel has no other user: gc_worker, every 60 s, walks
+/// through 2048 buckets with 256 MiB of memory. The maximum number of entries
+/// (nf_conntrack_max) is not changed.
+const FEW_BUCKETS: Knob = Knob { path: "/sys/module/nf_conntrack/parameters/hashsize", value: "512" };
+
+/// Mounts /proc, /sys, /dev, debugfs and tracefs.
 ///
 /// # Errors
 /// If the kernel lacks a required one.
 pub fn mount_file_systems() -> Result<()> {
+    mount_all(&MOUNTS)
+}
+
+/// Mounts a /tmp of its own. A guest with files of the machine may have some there.
+///
+/// # Errors
+/// If the kernel lacks tmpfs.
+pub fn mount_tmp() -> Result<()> {
+    mount_all(&[Mount { source: "tmpfs", target: "/tmp", kind: "tmpfs", optional: false }])
+}
+
+/// Mounts and links what programs expect, besides the rest.
+///
+/// # Errors
+/// If a link cannot be made.
+pub fn complete_dev() -> Result<()> {
+    mount_all(&MORE_MOUNTS)?;
+    for (link, target) in LINKS {
+        match std::os::unix::fs::symlink(target, link) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::kernel(INIT, format!("link {link}"), e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn mount_all(mounts: &[Mount]) -> Result<()> {
     only_as_init()?;
-    for Mount { source, target, kind, optional } in MOUNTS {
+    for Mount { source, target, kind, optional } in mounts {
         let made = fs::create_dir_all(target);
-        let mounted =
-            made.and_then(|()| Ok(mount(Some(source), target, Some(kind), MsFlags::empty(), None::<&str>)?));
+        let mounted = made
+            .and_then(|()| Ok(mount(Some(*source), *target, Some(*kind), MsFlags::empty(), None::<&str>)?));
         match mounted {
             Ok(()) => {}
             // A kernel may be configured to mount devtmpfs itself.
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
-            Err(_) if optional => {}
+            Err(_) if *optional => {}
             Err(e) => return Err(Error::kernel(INIT, format!("mount {kind} on {target}"), e)),
         }
     }
@@ -271,7 +316,20 @@ fn signature_length(tail: &[u8; TRAILER]) -> Option<u64> {
 pub fn quiet() -> Result<()> {
     only_as_init()?;
     stop_8254()?;
-    for Knob { path, value } in KNOBS {
+    turn(&KNOBS)
+}
+
+/// Makes conntrack's table small: fewer buckets to walk through.
+///
+/// # Errors
+/// If the knob exists and rejects its value.
+pub fn small_conntrack_table() -> Result<()> {
+    only_as_init()?;
+    turn(&[FEW_BUCKETS])
+}
+
+fn turn(knobs: &[Knob]) -> Result<()> {
+    for Knob { path, value } in knobs {
         match fs::write(path, value) {
             Ok(()) => {}
             // Other kernels have other knobs.

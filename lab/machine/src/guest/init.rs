@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::outputs::Outputs;
 use super::{housekeeping, line, priority, tools};
+use crate::exec::command;
 use crate::job::{self, Job, Report, Site};
-use crate::protocol::{Frame, MODULE_LIST, MODULES, ORDERS, Orders, REPORT};
+use crate::protocol::{COMPLETE, Frame, MODULE_LIST, MODULES, ORDERS, Orders, REPORT};
 use crate::shell::{ShellOptions, Streams};
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::catalogue::Catalogue;
@@ -19,6 +20,10 @@ use faultlab_model::outcome::Machine;
 use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::sysctl;
+
+/// The kernel goes on after it has unpacked a part of its initramfs.
+const PARTIAL: &str =
+    "the guest has too little memory for its files: its kernel unpacked only a part of them";
 
 /// Whether this process is the init of a guest.
 #[must_use]
@@ -48,16 +53,32 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         |path: &str| fs::read_to_string(path).map_err(|e| Error::kernel("init", format!("read {path}"), e));
     housekeeping::mount_file_systems()?;
     housekeeping::leave_console()?;
+    if !Path::new(COMPLETE).exists() {
+        return Err(Error::Exhausted(PARTIAL.to_owned()));
+    }
     let text = read(ORDERS)?;
     // They name the scenario, which may be a secret exercise.
     fs::remove_file(ORDERS).map_err(|e| Error::kernel("init", format!("remove {ORDERS}"), e))?;
     let orders: Orders =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
+    let brings = orders.exec.is_some() || orders.jobs.iter().any(|job| matches!(job, Job::Shell { .. }));
+    if brings {
+        housekeeping::complete_dev()?;
+    } else {
+        housekeeping::mount_tmp()?;
+    }
     housekeeping::seed_randomness(orders.seed)?;
     let modules = read(MODULE_LIST)?;
     housekeeping::load_modules(modules.lines().map(|name| Path::new(MODULES).join(name)))?;
     housekeeping::quiet()?;
     housekeeping::raise_open_files()?;
+    if let Some(order) = orders.exec {
+        tools::install()?;
+        command::prepare()?;
+        report(&Report::Booted { release: Kernel::running().release.into() })?;
+        return command::run(&order, &priority::go_last, &mut |frame| line::send(frame));
+    }
+    housekeeping::small_conntrack_table()?;
     priority::go_first()?;
     // Nothing else runs on this kernel, so its global settings are the lab's.
     sysctl::own_the_kernel();

@@ -12,6 +12,7 @@ use super::housekeeping::only_as_init;
 use faultlab_base::error::{Error, Result};
 
 const NICEST: c_int = -20;
+const LEAST_NICE: c_int = 19;
 /// The calling thread.
 const THIS: id_t = 0;
 
@@ -30,7 +31,7 @@ pub fn go_first() -> Result<()> {
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         let task = entry.file_name().to_str().and_then(|id| id.parse().ok());
         if let Some(task) = task.filter(|_| name.starts_with("ksoftirqd/")) {
-            set_nicest(task)?;
+            set(task, NICEST)?;
         }
     }
     let policy = libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK;
@@ -39,12 +40,23 @@ pub fn go_first() -> Result<()> {
     #[allow(unsafe_code, reason = "no safe wrapper among the dependencies")]
     let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
     Errno::result(result).map_err(|e| Error::kernel("init", "sched_setscheduler", e))?;
-    set_nicest(THIS)
+    set(THIS, NICEST)
 }
 
-fn set_nicest(task: id_t) -> Result<()> {
+/// Lets a command run before this thread, which passes on its output: a program
+/// that prints is not interrupted for that, until a pipe is full. Children started
+/// later inherit this.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn go_last() -> Result<()> {
+    only_as_init()?;
+    set(THIS, LEAST_NICE)
+}
+
+fn set(task: id_t, nice: c_int) -> Result<()> {
     // SAFETY: three numbers.
     #[allow(unsafe_code, reason = "no safe wrapper among the dependencies")]
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, task, NICEST) };
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, task, nice) };
     Errno::result(result).map(drop).map_err(|e| Error::kernel("init", "setpriority", e))
 }

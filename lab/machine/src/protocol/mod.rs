@@ -5,6 +5,7 @@ pub mod frame;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exec::ExecOrder;
 use crate::job::Job;
 use faultlab_model::scenario::Clock;
 
@@ -12,24 +13,32 @@ pub use frame::{Decoder, Frame};
 
 /// The path of the orders in the initramfs.
 pub const ORDERS: &str = "/orders.json";
+/// The last entry of the initramfs.
+pub const COMPLETE: &str = "/complete";
 /// The kind of a frame whose body is a [`Report`](crate::job::Report) in JSON.
 pub const REPORT: u8 = 1;
-/// The kind of a frame whose body is a piece of a shell's standard output.
+/// The kind of a frame whose body is a piece of standard output, of a shell or a
+/// command.
 pub const STDOUT: u8 = 2;
-/// The kind of a frame whose body is a piece of a shell's standard error.
+/// The kind of a frame whose body is a piece of standard error, of a shell or a
+/// command.
 pub const STDERR: u8 = 3;
 /// The directory of the guest's modules: `NNN-NAME.ko`, and [`MODULE_LIST`].
 pub const MODULES: &str = "/modules";
 /// The file names of the modules in load order, one per line.
 pub const MODULE_LIST: &str = "/modules/order";
-/// The path of busybox in the guest, for a shell.
+/// The path of busybox in the guest, for a shell or a command.
 pub const BUSYBOX: &str = "/bin/busybox";
+/// The directory of links to busybox for all of its applets. It comes last on PATH.
+pub const APPLETS: &str = "/applets";
 
 /// The orders of a guest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Orders {
     /// Its jobs, in order.
     pub jobs: Vec<Job>,
+    /// A command to run instead.
+    pub exec: Option<ExecOrder>,
     /// The clock that its timers follow.
     pub clock: Clock,
     /// The seed of its randomness.

@@ -13,16 +13,14 @@ use super::qemu::{Accelerator, Board, GuestClock, LaunchMode, Qemu};
 use super::serial_console::SerialConsole;
 use super::tsc::host_tsc_khz;
 
-/// `-icount shift=3`: an instruction takes 2^3 ns, 125 million a second. At 2 ns
-/// per instruction (shift=1) the kernel executes four times as many instructions in
-/// the 100 ms in which it calibrates its local APIC.
+/// The rest of `-icount shift=N`.
 ///
 /// The recording, which is discarded, makes QEMU's main loop and its emulated
 /// processor take turns (replay_mutex_lock in accel/tcg/tcg-accel-ops-icount.c).
 /// Otherwise the main loop may find the processor halted before the instructions of
 /// its last slice are counted, and advance the clock too far by as much: after days
 /// of virtual time, one run in five ended some microseconds later.
-const ICOUNT: &str = "shift=3,sleep=off,align=off,rr=record,rrfile=/dev/null";
+const ICOUNT: &str = "sleep=off,align=off,rr=record,rrfile=/dev/null";
 
 /// With instruction counting, QEMU's time stamp counter counts virtual ns.
 const VIRTUAL_TSC_KHZ: u64 = 1_000_000;
@@ -100,7 +98,7 @@ impl Qemu {
         let mut words = Words(Vec::new());
         words.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
         words.option("-display", "none").option("-monitor", "none");
-        words.option("-smp", "1").option("-m", self.memory.to_string());
+        words.option("-smp", self.processors.to_string()).option("-m", self.memory.to_string());
         words.option(
             "-M",
             match mode.board {
@@ -120,7 +118,7 @@ impl Qemu {
             (GuestClock::Virtual { seed }, Accelerator::Tcg) => {
                 words.option("-accel", "tcg,thread=single");
                 words.option("-cpu", format!("{TCG_CPU},-rdseed"));
-                words.option("-icount", ICOUNT);
+                words.option("-icount", format!("shift={},{ICOUNT}", self.shift));
                 words.option("-rtc", "base=2026-01-01T00:00:00,clock=vm");
                 // QEMU takes 32 bits; the command line carries the whole seed.
                 words.option("-seed", (seed & u64::from(u32::MAX)).to_string());

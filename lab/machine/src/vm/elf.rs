@@ -1,29 +1,34 @@
 //! Executables, and the shared objects that they need to start.
 //!
+//! Nothing is executed to find these: an ELF file can name any program as its
+//! loader.
+//!
 //! Reading: elf(5), ld.so(8).
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use elf::ElfBytes;
-use elf::abi::{DT_NEEDED, PT_INTERP};
+use elf::abi::{DT_NEEDED, DT_RPATH, DT_RUNPATH, PT_INTERP};
 use elf::endian::AnyEndian;
 
+use super::loader_path;
 use faultlab_base::error::{Error, Result};
 
-/// An executable with everything that its dynamic loader needs.
+/// The maximum number of shared objects of one executable.
+const OBJECTS_MAX: usize = 1000;
+
+/// An executable, and the paths of everything that its dynamic loader needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
     /// The ELF file.
     pub bytes: Vec<u8>,
-    /// The dynamic loader: the path at which the kernel looks for it, and
-    /// the file. `None` for a static executable.
-    pub interpreter: Option<(PathBuf, Vec<u8>)>,
-    /// The shared objects, by the names that refer to them.
-    pub libraries: BTreeMap<String, Vec<u8>>,
+    /// The dynamic loader and the shared objects, at the paths at which they are
+    /// looked for; none for a static executable.
+    pub objects: BTreeSet<PathBuf>,
 }
 
 /// The file without the parts that only debuggers read: everything after the last
@@ -47,15 +52,19 @@ fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The dependencies of an ELF file.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// The dependencies of an ELF file, and where it has its loader look for them.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Needs {
     interpreter: Option<PathBuf>,
     libraries: Vec<String>,
+    /// DT_RPATH and DT_RUNPATH, with colons.
+    rpath: Option<String>,
+    runpath: Option<String>,
+    machine: u16,
 }
 
 impl Executable {
-    /// This process's own executable. Its libraries are the mapped files, so they
+    /// This process's own executable. Its objects are the mapped files, so they
     /// are the ones it was started with.
     ///
     /// # Errors
@@ -70,15 +79,12 @@ impl Executable {
         let mapped = mapped_files(&String::from_utf8_lossy(&maps));
         let wrong = |what: &str, why: &str| Error::Lab(format!("{what}: {why}"));
         let needs = Needs::of(&bytes).map_err(|why| wrong("own executable", &why))?;
-        let interpreter = match needs.interpreter {
-            Some(path) => Some((path.clone(), read(&path)?)),
-            None => None,
-        };
-        let loader = interpreter.as_ref().and_then(|(path, _)| path.file_name()).map(OsStr::to_owned);
-        let mut libraries = BTreeMap::new();
+        let loader = needs.interpreter.as_deref().and_then(Path::file_name).map(OsStr::to_owned);
+        let mut objects: BTreeSet<PathBuf> = needs.interpreter.into_iter().collect();
+        let mut seen = BTreeSet::new();
         let mut wanted = needs.libraries;
         while let Some(name) = wanted.pop() {
-            if libraries.contains_key(&name) || loader.as_deref() == Some(OsStr::new(&name)) {
+            if loader.as_deref() == Some(OsStr::new(&name)) || !seen.insert(name.clone()) {
                 continue;
             }
             let path = find(&mapped, &name).ok_or_else(|| {
@@ -97,54 +103,99 @@ impl Executable {
             wanted.extend(
                 Needs::of(&library).map_err(|why| wrong(&path.display().to_string(), &why))?.libraries,
             );
-            libraries.insert(name, library);
+            objects.insert(path);
         }
-        Ok(Self { bytes: loadable(bytes), interpreter, libraries })
-    }
-
-    /// The executable at a path. Its libraries are the ones that its loader lists,
-    /// without running the program (ld.so(8), --list).
-    ///
-    /// # Errors
-    /// If it is not an executable, or its loader does not find all libraries.
-    pub fn at(program: &Path) -> Result<Self> {
-        let place = program.display().to_string();
-        let read = |path: &Path| {
-            fs::read(path).map_err(|e| Error::kernel(&place, format!("read {}", path.display()), e))
-        };
-        let wrong = |why: &str| Error::Lab(format!("{place}: {why}"));
-        let bytes = read(program)?;
-        let needs = Needs::of(&bytes).map_err(|why| wrong(&why))?;
-        let Some(loader) = needs.interpreter else {
-            return Ok(Self { bytes: loadable(bytes), interpreter: None, libraries: BTreeMap::new() });
-        };
-        let mut list = Command::new(&loader);
-        list.arg("--list").arg(program).stdin(Stdio::null());
-        let told = list.output().map_err(|e| Error::kernel(&place, loader.display().to_string(), e))?;
-        if !told.status.success() {
-            return Err(wrong(String::from_utf8_lossy(&told.stderr).trim()));
-        }
-        let listed = listed_libraries(&String::from_utf8_lossy(&told.stdout)).map_err(|line| wrong(&line))?;
-        let libraries = listed.into_iter().map(|(name, path)| Ok((name, read(&path)?)));
-        let libraries = libraries.collect::<Result<_>>()?;
-        let interpreter = Some((loader.clone(), read(&loader)?));
-        Ok(Self { bytes: loadable(bytes), interpreter, libraries })
+        Ok(Self { bytes: loadable(bytes), objects })
     }
 }
 
-/// The libraries that a loader lists, `NAME => PATH (ADDRESS)`, by name. It also
-/// lists itself and the kernel's vDSO, without a path. The error is the line of a
-/// library that was not found: the loader may still exit with 0.
-fn listed_libraries(list: &str) -> Result<Vec<(String, PathBuf)>, String> {
-    let library = |line: &str| {
-        let (name, path) = line.trim().split_once(" => ")?;
-        if path == "not found" {
-            return Some(Err(line.trim().to_owned()));
+/// A file whose dependencies are being found: its needs, and the RPATHs of what
+/// needs it.
+type Open = (PathBuf, Needs, Vec<PathBuf>);
+
+/// Finds shared objects as the dynamic loader of this machine does.
+#[derive(Debug)]
+pub(super) struct Linker {
+    /// LD_LIBRARY_PATH.
+    first: Vec<PathBuf>,
+    /// The directories of ld.so.conf, and the loader's own.
+    last: Vec<PathBuf>,
+    /// The files read before.
+    known: RefCell<BTreeMap<PathBuf, Option<Needs>>>,
+}
+
+impl Linker {
+    /// A loader with this LD_LIBRARY_PATH.
+    pub fn new(library_path: Option<&str>) -> Self {
+        let first = library_path.map(|path| split(path, Path::new("/"))).unwrap_or_default();
+        Self { first, last: loader_path::directories(), known: RefCell::default() }
+    }
+
+    /// The loader and the shared objects of an ELF file, at the paths at which they
+    /// are looked for. A file that is no executable and no shared object has none.
+    ///
+    /// # Errors
+    /// A clause that names the missing object.
+    pub fn objects(&self, file: &Path, bytes: &[u8]) -> Result<BTreeSet<PathBuf>, String> {
+        let Ok(needs) = Needs::of(bytes) else { return Ok(BTreeSet::new()) };
+        let mut objects: BTreeSet<PathBuf> = needs.interpreter.iter().cloned().collect();
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        let mut open: Vec<Open> = vec![(file.to_owned(), needs, vec![])];
+        while let Some((file, needs, mut rpaths)) = open.pop() {
+            let origin = fs::canonicalize(&file).unwrap_or(file.clone());
+            let origin = origin.parent().unwrap_or(Path::new("/"));
+            // ld.so(8): DT_RPATH counts only without DT_RUNPATH, and then also for
+            // the dependencies of a dependency.
+            let mut look_in = vec![];
+            if needs.runpath.is_none() {
+                rpaths.splice(0..0, needs.rpath.iter().flat_map(|path| split(path, origin)));
+                look_in.clone_from(&rpaths);
+            }
+            look_in.extend(self.first.iter().cloned());
+            look_in.extend(needs.runpath.iter().flat_map(|path| split(path, origin)));
+            for name in &needs.libraries {
+                if !names.insert(name.clone()) {
+                    continue;
+                }
+                let (path, found) = self
+                    .find(name, &look_in, needs.machine)
+                    .ok_or_else(|| format!("it needs the shared object {name}, which this machine lacks"))?;
+                objects.insert(path.clone());
+                if objects.len() > OBJECTS_MAX {
+                    return Err(format!("it needs more than {OBJECTS_MAX} shared objects"));
+                }
+                open.push((path, found, rpaths.clone()));
+            }
         }
-        let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
-        (path.starts_with('/') && !name.contains('/')).then(|| Ok((name.to_owned(), PathBuf::from(path))))
-    };
-    list.lines().filter_map(library).collect()
+        Ok(objects)
+    }
+
+    fn find(&self, name: &str, look_in: &[PathBuf], machine: u16) -> Option<(PathBuf, Needs)> {
+        let fits = |path: PathBuf| self.needs_of(&path).filter(|n| n.machine == machine).map(|n| (path, n));
+        if name.contains('/') {
+            return fits(PathBuf::from(name));
+        }
+        look_in.iter().chain(&self.last).find_map(|directory| fits(directory.join(name)))
+    }
+
+    fn needs_of(&self, path: &Path) -> Option<Needs> {
+        if let Some(known) = self.known.borrow().get(path) {
+            return known.clone();
+        }
+        let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+        let needs = is_file.then(|| fs::read(path).ok()).flatten().and_then(|bytes| Needs::of(&bytes).ok());
+        self.known.borrow_mut().insert(path.to_owned(), needs.clone());
+        needs
+    }
+}
+
+/// The directories of a search path of a file in `origin`. ld.so(8), "Dynamic
+/// string tokens".
+fn split(path: &str, origin: &Path) -> Vec<PathBuf> {
+    let origin = origin.to_string_lossy();
+    let expand = |part: &str| part.replace("$ORIGIN", &origin).replace("${ORIGIN}", &origin);
+    // Relative ones, which depend on the current directory, are left out.
+    path.split([':', ';']).map(expand).map(PathBuf::from).filter(|path| path.is_absolute()).collect()
 }
 
 /// Whether this is an executable that needs no loader.
@@ -157,7 +208,7 @@ impl Needs {
     fn of(bytes: &[u8]) -> std::result::Result<Self, String> {
         let text = |e: elf::ParseError| e.to_string();
         let file = ElfBytes::<AnyEndian>::minimal_parse(bytes).map_err(text)?;
-        let mut needs = Self::default();
+        let mut needs = Self { machine: file.ehdr.e_machine, ..Self::default() };
         for segment in file.segments().into_iter().flatten().filter(|s| s.p_type == PT_INTERP) {
             let path = file.segment_data(&segment).map_err(text)?;
             let path = path.split(|b| *b == 0).next().unwrap_or_default();
@@ -165,9 +216,17 @@ impl Needs {
         }
         let common = file.find_common_data().map_err(text)?;
         if let (Some(dynamic), Some(strings)) = (common.dynamic, common.dynsyms_strs) {
-            for entry in dynamic.iter().filter(|entry| entry.d_tag == DT_NEEDED) {
+            for entry in dynamic.iter() {
+                if ![DT_NEEDED, DT_RPATH, DT_RUNPATH].contains(&entry.d_tag) {
+                    continue;
+                }
                 let at = usize::try_from(entry.d_val()).map_err(|e| e.to_string())?;
-                needs.libraries.push(strings.get(at).map_err(text)?.to_owned());
+                let string = strings.get(at).map_err(text)?.to_owned();
+                match entry.d_tag {
+                    DT_NEEDED => needs.libraries.push(string),
+                    DT_RPATH => needs.rpath = Some(string),
+                    _ => needs.runpath = Some(string),
+                }
             }
         }
         Ok(needs)
@@ -184,18 +243,15 @@ fn mapped_files(maps: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The mapped file with this name: its own, or that of a symbolic link beside it
-/// (libz.so.1 -> libz.so.1.3).
+/// The path at which a mapped file has this name: its own, or that of a symbolic
+/// link beside it (libz.so.1 -> libz.so.1.3).
 fn find(mapped: &[PathBuf], name: &str) -> Option<PathBuf> {
-    let called = mapped.iter().find(|path| path.file_name() == Some(OsStr::new(name)));
-    let linked = || {
-        mapped.iter().find(|path| {
-            path.parent()
-                .and_then(|dir| dir.join(name).canonicalize().ok())
-                .is_some_and(|target| target == **path)
-        })
+    let called = mapped.iter().find(|path| path.file_name() == Some(OsStr::new(name))).cloned();
+    let link = |path: &PathBuf| {
+        let link = path.parent()?.join(name);
+        link.canonicalize().is_ok_and(|target| target == *path).then_some(link)
     };
-    called.or_else(linked).cloned()
+    called.or_else(|| mapped.iter().find_map(link))
 }
 
 #[cfg(test)]
@@ -212,30 +268,30 @@ mod tests {
     }
 
     #[test]
-    fn a_loader_lists_libraries() {
-        let list = "\tlinux-vdso.so.1 (0x00007ffd8c5f2000)\n\
-                    \tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x00007f1ce2c3a000)\n\
-                    \tlibc.so.6 => /lib (x)/libc.so.6 (0x00007f1ce2a59000)\n\
-                    \t/lib64/ld-linux-x86-64.so.2 => /lib/ld-2.36.so (0x00007f1ce2d8d000)\n";
-        let expected =
-            [("libmnl.so.0", "/lib/x86_64-linux-gnu/libmnl.so.0"), ("libc.so.6", "/lib (x)/libc.so.6")];
-        let listed = listed_libraries(list).unwrap();
-        assert_eq!(listed, expected.map(|(name, path)| (name.into(), path.into())));
-        let gone = format!("{list}\tlibgone.so.1 => not found\n");
-        assert_eq!(listed_libraries(&gone).unwrap_err(), "libgone.so.1 => not found");
+    fn objects_are_found_as_the_loader_finds_them() {
+        let this = std::env::current_exe().unwrap();
+        let real = |paths: BTreeSet<PathBuf>| -> BTreeSet<PathBuf> {
+            paths.into_iter().map(|path| path.canonicalize().unwrap()).collect()
+        };
+        let found = Linker::new(None).objects(&this, &fs::read(&this).unwrap()).unwrap();
+        assert_eq!(real(found), real(Executable::running().unwrap().objects));
+        assert_eq!(Linker::new(None).objects(&this, b"#!/bin/sh").unwrap(), BTreeSet::new());
     }
 
     #[test]
-    fn a_program_has_what_it_needs() {
-        let this = Executable::at(&std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(this, Executable::running().unwrap());
-        assert!(Executable::at(Path::new("/dev/null")).is_err());
+    fn a_missing_object_is_named() {
+        let this = std::env::current_exe().unwrap();
+        let bytes = fs::read(&this).unwrap();
+        let linker = Linker { first: vec![], last: vec![], known: RefCell::default() };
+        if let Err(why) = linker.objects(&this, &bytes) {
+            assert!(why.starts_with("it needs the shared object lib") && why.ends_with("lacks"), "{why}");
+        }
     }
 
     #[test]
-    fn this_test_knows_what_it_needs() {
-        let executable = Executable::running().unwrap();
-        assert_eq!(executable.interpreter.is_none(), executable.libraries.is_empty());
+    fn a_search_path_is_relative_to_its_file() {
+        let expected = ["/opt/x/../lib", "/opt/x", "/lib"].map(PathBuf::from);
+        assert_eq!(split("$ORIGIN/../lib:${ORIGIN}:/lib:relative:", Path::new("/opt/x")), expected);
     }
 
     proptest::proptest! {

@@ -1,33 +1,32 @@
 //! The guest's root file system, a cpio archive built in memory.
 //!
 //! It holds the running executable as `/init`, its shared objects, the modules to
-//! load, a console, and mount points; nothing else. The same contents give the same
-//! bytes.
+//! load, a console, and mount points. For a shell or a command it also holds files
+//! of this machine (`host_files`). The same contents give the same bytes.
 //!
 //! Reading: Documentation/driver-api/early-userspace/buffer-format.rst
-//! ("newc"), ld.so(8).
+//! ("newc").
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use cpio::newc::{self, ModeFileType};
 
 use super::elf::Executable;
-use crate::protocol::{MODULE_LIST, MODULES};
+use super::loader_path;
+use crate::protocol::{COMPLETE, MODULE_LIST, MODULES};
 use faultlab_base::error::{Error, Result};
 use faultlab_kernels::load_order::LoadOrder;
 
-/// The directory of the shared objects. The directories that a loader searches
-/// without an ld.so.cache are links to it.
-const LIBRARIES: &str = "/lib";
-/// ld.so(8): "/lib, and then /usr/lib. (On some 64-bit architectures, ...
-/// /lib64, and then /usr/lib64.)", and Debian's multiarch directories.
-const LOADER_LOOKS_IN: [&str; 4] = ["/lib64", "/usr/lib", "/usr/lib64", "/lib/x86_64-linux-gnu"];
+/// include/linux/namei.h: MAXSYMLINKS.
+pub(super) const LINKS_MAX: usize = 40;
+/// The maximum size of an archive: a guest has two to three times as much memory.
+const ARCHIVE_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
-    Directory,
-    File { mode: u32, bytes: Vec<u8> },
+    Directory { mode: u32 },
+    File { mode: u32, modified: u32, bytes: Vec<u8> },
     Link { target: String },
     Device { mode: u32, major: u32, minor: u32 },
 }
@@ -36,6 +35,8 @@ enum Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Initramfs {
     nodes: BTreeMap<String, Node>,
+    /// The size of all files, in bytes.
+    size: u64,
 }
 
 impl Default for Initramfs {
@@ -48,40 +49,33 @@ impl Initramfs {
     /// A root file system with only the mount points and /dev/console.
     #[must_use]
     pub fn new() -> Self {
-        let mut fs = Self { nodes: BTreeMap::new() };
-        for dir in ["/dev", "/proc", "/run", "/sys", "/tmp"] {
-            fs.directory(dir);
+        let mut fs = Self { nodes: BTreeMap::new(), size: 0 };
+        for dir in ["/dev", "/proc", "/run", "/sys"] {
+            fs.directory(dir, 0o755);
         }
+        fs.directory("/tmp", 0o1777);
         // Documentation/admin-guide/devices.txt: 5 char, 1 = /dev/console.
         // The kernel opens it for init's standard files.
         fs.put("/dev/console", Node::Device { mode: 0o600, major: 5, minor: 1 });
         fs
     }
 
-    /// Adds an executable at an absolute path, with its parent directories, and
-    /// makes its shared objects findable. Executables share objects of the same
-    /// name.
-    pub fn program(&mut self, path: &str, executable: &Executable) {
+    /// Adds an executable at an absolute path, with its parent directories, and its
+    /// shared objects at their own paths.
+    ///
+    /// # Errors
+    /// If a shared object cannot be read.
+    pub fn program(&mut self, path: &str, executable: &Executable) -> Result<()> {
+        for object in &executable.objects {
+            self.host_file(object)?;
+        }
+        for file in loader_path::FILES.map(Path::new) {
+            if !executable.objects.is_empty() && file.is_file() {
+                self.host_file(file)?;
+            }
+        }
         self.file(path, 0o755, executable.bytes.clone());
-        let Some((interpreter, _)) = &executable.interpreter else { return };
-        let home = interpreter.parent().and_then(Path::to_str).unwrap_or(LIBRARIES);
-        for dir in LOADER_LOOKS_IN.into_iter().chain([home]).filter(|dir| *dir != LIBRARIES) {
-            self.put(dir, Node::Link { target: LIBRARIES.to_owned() });
-        }
-        for (path, mode, bytes) in shared_objects(executable) {
-            self.file(&path, mode, bytes.clone());
-        }
-    }
-
-    /// Whether each of the executable's shared objects is the same as the one
-    /// already here, or has a new name.
-    #[must_use]
-    pub fn fits(&self, executable: &Executable) -> bool {
-        shared_objects(executable).all(|(path, _, bytes)| match self.nodes.get(&path) {
-            Some(Node::File { bytes: here, .. }) => here == bytes,
-            Some(_) => false,
-            None => true,
-        })
+        Ok(())
     }
 
     /// Adds modules where the guest looks for them.
@@ -98,64 +92,141 @@ impl Initramfs {
 
     /// Adds a file at an absolute path, with its parent directories.
     pub fn file(&mut self, path: &str, mode: u32, bytes: Vec<u8>) {
-        self.put(path, Node::File { mode, bytes });
+        self.file_of(path, mode, 0, bytes);
+    }
+
+    /// The same, with the time of its last modification, seconds since 1970.
+    pub(super) fn file_of(&mut self, path: &str, mode: u32, modified: u32, bytes: Vec<u8>) {
+        self.size += bytes.len() as u64;
+        self.put(path, Node::File { mode, modified, bytes });
     }
 
     /// Adds an empty directory, with its parents.
-    pub fn directory(&mut self, path: &str) {
-        self.put(path, Node::Directory);
+    pub fn directory(&mut self, path: &str, mode: u32) {
+        match self.nodes.get_mut(&self.real(path)) {
+            Some(Node::Directory { mode: now }) => *now = mode,
+            Some(_) => {}
+            None => self.put(path, Node::Directory { mode }),
+        }
+    }
+
+    /// Adds an empty directory where nothing is.
+    pub(super) fn directory_if_none(&mut self, path: &str) {
+        if !self.has(path) {
+            self.directory(path, 0o755);
+        }
+    }
+
+    /// Adds a symbolic link.
+    pub(super) fn link(&mut self, path: &str, target: &str) {
+        self.put(path, Node::Link { target: target.to_owned() });
+    }
+
+    /// Whether there is something at this path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.nodes.contains_key(&self.real(path))
+    }
+
+    /// The size of all files so far, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     fn put(&mut self, path: &str, node: Node) {
+        let path = self.real(path);
         for (at, _) in path.match_indices('/').skip(1) {
-            self.nodes.entry(path[..at].to_owned()).or_insert(Node::Directory);
+            self.nodes.entry(path[..at].to_owned()).or_insert(Node::Directory { mode: 0o755 });
         }
-        self.nodes.insert(path.to_owned(), node);
+        self.nodes.insert(path, node);
     }
 
-    /// The archive, uncompressed.
+    /// The path without links in its parent directories: a directory must come
+    /// before what is in it, wherever links to it sort.
+    fn real(&self, path: &str) -> String {
+        let mut left: Vec<String> = names(Path::new(path));
+        let mut at = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                at.pop();
+                continue;
+            }
+            let next = at.join(&name);
+            match self.nodes.get(&*next.to_string_lossy()) {
+                Some(Node::Link { target }) if !left.is_empty() && links < LINKS_MAX => {
+                    links += 1;
+                    if target.starts_with('/') {
+                        at = PathBuf::from("/");
+                    }
+                    left.extend(names(Path::new(target)));
+                }
+                _ => at = next,
+            }
+        }
+        at.to_string_lossy().into_owned()
+    }
+
+    /// The archive, uncompressed. Its last entry shows the guest that it is
+    /// complete: a kernel with too little memory unpacks only a part, and goes on.
     ///
     /// # Errors
-    /// If a file is too large for the format (4 GiB).
+    /// If the files are too large for a guest.
     pub fn build(&self) -> Result<Vec<u8>> {
+        if self.size > ARCHIVE_MAX {
+            return Err(Error::Lab(format!(
+                "the files for the guest are larger than {} MiB together; bring fewer",
+                ARCHIVE_MAX >> 20
+            )));
+        }
         let mut archive = Vec::new();
-        let failed = |e| Error::kernel("initramfs", "write the archive", e);
         // A parent's path sorts before its children's.
         for (inode, (path, node)) in (1..).zip(&self.nodes) {
-            let (kind, mode, bytes): (_, _, &[u8]) = match node {
-                Node::Directory => (ModeFileType::Directory, 0o755, &[]),
-                Node::File { mode, bytes } => (ModeFileType::Regular, *mode, bytes),
-                Node::Link { target } => (ModeFileType::Symlink, 0o777, target.as_bytes()),
-                Node::Device { mode, .. } => (ModeFileType::Char, *mode, &[]),
-            };
-            let size = u32::try_from(bytes.len()).map_err(|_| {
-                Error::Lab(format!("{path}: {} bytes are too many for an initramfs", bytes.len()))
-            })?;
-            let mut entry = newc::Builder::new(path.trim_start_matches('/'))
-                .ino(inode)
-                .nlink(1)
-                .mode(mode)
-                .set_mode_file_type(kind);
-            if let Node::Device { major, minor, .. } = node {
-                entry = entry.rdev_major(*major).rdev_minor(*minor);
-            }
-            let mut writer = entry.write(&mut archive, size);
-            std::io::Write::write_all(&mut writer, bytes).map_err(failed)?;
-            writer.finish().map_err(failed)?;
+            write(&mut archive, inode, path, node)?;
         }
+        let inode = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        write(&mut archive, inode, COMPLETE, &Node::File { mode: 0o444, modified: 0, bytes: vec![] })?;
         newc::trailer(&mut archive).map_err(failed)?;
         Ok(archive)
     }
 }
 
-/// The loader and the libraries of an executable: path, mode, and the file.
-fn shared_objects(executable: &Executable) -> impl Iterator<Item = (String, u32, &Vec<u8>)> {
-    let loader = executable.interpreter.iter().map(|(path, bytes)| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        (format!("{LIBRARIES}/{name}"), 0o755, bytes)
-    });
-    let library = |(name, bytes)| (format!("{LIBRARIES}/{name}"), 0o644, bytes);
-    loader.chain(executable.libraries.iter().map(library))
+/// The names of a path, last one first; `.` is left out.
+pub(super) fn names(path: &Path) -> Vec<String> {
+    let name = |part| match part {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        Component::ParentDir => Some("..".to_owned()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(name).collect()
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::kernel("initramfs", "write the archive", error)
+}
+
+fn write(archive: &mut Vec<u8>, inode: u32, path: &str, node: &Node) -> Result<()> {
+    let (kind, mode, bytes): (_, _, &[u8]) = match node {
+        Node::Directory { mode } => (ModeFileType::Directory, *mode, &[]),
+        Node::File { mode, bytes, .. } => (ModeFileType::Regular, *mode, bytes),
+        Node::Link { target } => (ModeFileType::Symlink, 0o777, target.as_bytes()),
+        Node::Device { mode, .. } => (ModeFileType::Char, *mode, &[]),
+    };
+    let size = u32::try_from(bytes.len())
+        .map_err(|_| Error::Lab(format!("{path}: {} bytes are too many for an initramfs", bytes.len())))?;
+    let mut entry = newc::Builder::new(path.trim_start_matches('/'))
+        .ino(inode)
+        .nlink(1)
+        .mode(mode)
+        .set_mode_file_type(kind);
+    match node {
+        Node::Device { major, minor, .. } => entry = entry.rdev_major(*major).rdev_minor(*minor),
+        Node::File { modified, .. } => entry = entry.mtime(*modified),
+        Node::Directory { .. } | Node::Link { .. } => {}
+    }
+    let mut writer = entry.write(archive, size);
+    std::io::Write::write_all(&mut writer, bytes).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -184,48 +255,32 @@ mod tests {
             listed(&archive).into_iter().map(|(name, mode, _)| format!("{name} {mode:o}")).collect();
         assert_eq!(
             names,
-            ["dev 40755", "dev/console 20600", "proc 40755", "run 40755", "sys 40755", "tmp 40755"]
+            [
+                "dev 40755",
+                "dev/console 20600",
+                "proc 40755",
+                "run 40755",
+                "sys 40755",
+                "tmp 41777",
+                "complete 100444"
+            ]
         );
     }
 
     #[test]
-    fn a_loader_finds_its_libraries_where_it_looks() {
-        let executable = Executable {
-            bytes: b"exe".to_vec(),
-            interpreter: Some(("/store/abc-libc/lib/ld.so".into(), b"ld".to_vec())),
-            libraries: [("libc.so.6".to_owned(), b"libc".to_vec())].into(),
-        };
+    fn what_lies_behind_a_link_comes_after_its_directory() {
         let mut fs = Initramfs::new();
-        fs.program("/init", &executable);
+        fs.link("/lib", "usr/lib");
+        fs.link("/usr/lib/x", "../y");
+        fs.file("/lib/x/z", 0o644, b"z".to_vec());
+        fs.link("/loop", "loop");
+        fs.file("/loop/file", 0o644, vec![]);
         let archive = fs.build().unwrap();
-        let files = listed(&archive);
-        let kind = |name: &str| files.iter().find(|(n, ..)| n == name).map(|(_, mode, _)| mode & 0o170_000);
-        assert_eq!(kind("lib"), Some(0o040_000));
-        assert_eq!(kind("lib/ld.so"), Some(0o100_000));
-        assert_eq!(kind("lib64"), Some(0o120_000));
-        assert_eq!(kind("store/abc-libc/lib"), Some(0o120_000));
-        assert_eq!(kind("store/abc-libc"), Some(0o040_000));
+        let names: Vec<_> = listed(&archive).into_iter().map(|(name, ..)| name).collect();
+        let here = ["lib", "usr", "usr/lib", "usr/lib/x", "usr/y", "usr/y/z"];
+        assert_eq!(names.iter().filter(|name| here.contains(&name.as_str())).count(), here.len());
+        assert!(names.iter().position(|n| n == "usr/y") < names.iter().position(|n| n == "usr/y/z"));
+        assert_eq!(names.last().map(String::as_str), Some(COMPLETE.trim_start_matches('/')));
         assert_eq!(archive, fs.build().unwrap());
-    }
-
-    #[test]
-    fn an_executable_of_another_c_library_does_not_fit() {
-        let linked = |loader: &[u8], libraries: &[(&str, &[u8])]| Executable {
-            bytes: b"exe".to_vec(),
-            interpreter: Some(("/lib64/ld.so".into(), loader.to_vec())),
-            libraries: libraries.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect(),
-        };
-        let mut fs = Initramfs::new();
-        let init = linked(b"ld", &[("libc.so.6", b"libc")]);
-        assert!(fs.fits(&init));
-        fs.program("/init", &init);
-        assert!(fs.fits(&linked(b"ld", &[("libc.so.6", b"libc"), ("libmnl.so.0", b"mnl")])));
-        assert!(!fs.fits(&linked(b"ld", &[("libc.so.6", b"another")])));
-        let of_a_store = Executable {
-            interpreter: Some(("/store/abc-libc/lib/ld.so".into(), b"another".to_vec())),
-            ..init.clone()
-        };
-        assert!(!fs.fits(&of_a_store));
-        assert!(fs.fits(&Executable { interpreter: None, libraries: [].into(), ..init }));
     }
 }

@@ -140,7 +140,7 @@ pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin), wait: Duration) ->
 }
 
 /// The two ends of a serial port: one for this process to read, one for QEMU.
-pub(super) fn port() -> Result<(Receiver, OwnedFd)> {
+pub(crate) fn port() -> Result<(Receiver, OwnedFd)> {
     let failed = |tried: &'static str| move |e| Error::kernel("serial port", tried, e);
     let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("pipe2")(e.into()))?;
     // The size is only requested: a user with many pipes gets the usual 64 KiB.

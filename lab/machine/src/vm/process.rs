@@ -191,7 +191,8 @@ impl Qemu {
             Accelerator::Kvm if ports.console.is_empty() => KVM_SILENCE,
             _ => self.boot_budget,
         };
-        Budgets { frame, all: self.boot_budget + self.task_budget * guest.tasks }
+        let tasks = self.task_budget.saturating_mul(guest.tasks);
+        Budgets { frame, all: self.boot_budget.saturating_add(tasks) }
     }
 
     fn spawn(&self, mode: LaunchMode, arguments: &[String], files: &Files) -> Result<Child> {

@@ -2,6 +2,7 @@
 //! reports.
 
 use std::future::pending;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Instant;
 
@@ -13,8 +14,8 @@ use super::initramfs::Initramfs;
 use super::process::Interrupted;
 use super::qemu::{self, Qemu};
 use super::serial_console::{self, SerialConsole};
-use super::tools;
 use super::{Console, ExitReason};
+use crate::exec::ExecOrder;
 use crate::job::{Job, Report};
 use crate::protocol::{Frame, ORDERS, Orders, STDERR, STDOUT};
 use crate::shell::ShellOptions;
@@ -33,8 +34,8 @@ const SILENT: &str = "the guest printed and reported nothing: its kernel seems t
 /// A kernel that is ready to boot.
 #[derive(Debug)]
 pub struct Vm {
-    qemu: Qemu,
-    kernel: KernelImage,
+    pub(super) qemu: Qemu,
+    pub(super) kernel: KernelImage,
     /// Read once, like its modules: files that are replaced or removed while guests
     /// run cannot cause a mismatch.
     image: Vec<u8>,
@@ -172,17 +173,24 @@ impl Vm {
     }
 
     /// Boots the kernel, plays an arm there, and attaches a person to a shell
-    /// beside its network. Returns the shell's exit status. Whatever `on_event`
-    /// prints comes before the shell's output.
+    /// beside its network, with these programs and files. Returns the shell's exit
+    /// status. Whatever `on_event` prints comes before the shell's output.
     ///
     /// # Errors
-    /// [`Error::Missing`] without a static busybox; other errors if the guest
-    /// cannot be started, or ends before the shell does.
-    pub async fn shell(&self, job: Job, on_event: &mut dyn FnMut(ShellEvent)) -> Result<u8> {
+    /// [`Error::Missing`] without a static busybox; other errors if a program or a
+    /// file cannot be brought along, the guest cannot be started, or it ends before
+    /// the shell does.
+    pub async fn shell(
+        &self,
+        job: Job,
+        with: &[PathBuf],
+        on_event: &mut dyn FnMut(ShellEvent),
+    ) -> Result<u8> {
         let piped = matches!(job, Job::Shell { options: ShellOptions { piped: true, .. }, .. });
-        let mut root = self.root(vec![job])?;
-        tools::add(&mut root)?;
+        let mut root = self.tools(with, None)?.root;
+        self.add_init(&mut root, vec![job], None)?;
         let archive = root.build()?;
+        let qemu = self.sized_for(&archive);
         let serial = SerialConsole::new(piped);
         let guest = self.guest(&archive, Some(&serial), 1);
         on_event(ShellEvent::Boots);
@@ -225,22 +233,40 @@ impl Vm {
             }
             Ok(())
         };
-        let end = self.qemu.run(&guest, &mut hear).await?;
+        let end = qemu.run(&guest, &mut hear).await?;
         left.unwrap_or_else(|| Err(ended(&end))).map_err(|error| self.of_kernel(error))
     }
 
     /// The root file system of a guest with these jobs.
     fn root(&self, jobs: Vec<Job>) -> Result<Initramfs> {
-        let orders = Orders { jobs, clock: self.clock, seed: self.seed };
         let mut initramfs = Initramfs::new();
-        initramfs.program("/init", &Executable::running()?);
         initramfs.modules(&self.modules);
-        let orders = serde_json::to_vec(&orders).expect("orders are plain data");
-        initramfs.file(ORDERS, 0o444, orders);
+        self.add_init(&mut initramfs, jobs, None)?;
         Ok(initramfs)
     }
 
-    fn guest<'a>(&'a self, archive: &'a [u8], serial: Option<&'a SerialConsole>, tasks: usize) -> Guest<'a> {
+    /// Adds this program as the guest's init, and its orders.
+    pub(super) fn add_init(
+        &self,
+        initramfs: &mut Initramfs,
+        jobs: Vec<Job>,
+        exec: Option<ExecOrder>,
+    ) -> Result<()> {
+        let orders = Orders { jobs, exec, clock: self.clock, seed: self.seed };
+        initramfs.program("/init", &Executable::running()?)?;
+        let orders = serde_json::to_vec(&orders).expect("orders are plain data");
+        initramfs.file(ORDERS, 0o444, orders);
+        Ok(())
+    }
+
+    /// A guest with these files, which has no extra words on its kernel's command
+    /// line but those that its version needs.
+    pub(super) fn guest<'a>(
+        &'a self,
+        archive: &'a [u8],
+        serial: Option<&'a SerialConsole>,
+        tasks: usize,
+    ) -> Guest<'a> {
         // Before 5.0 a kernel hangs in the ACPI of a microvm. Before 5.10 no kernel
         // is given the rate of its TSC: it measures the rate, and if a busy machine
         // spoils that, it counts loops (calibrate_delay) by ticks, which only start
@@ -257,7 +283,7 @@ impl Vm {
     }
 
     /// The error, with the kernel's name.
-    fn of_kernel(&self, error: Error) -> Error {
+    pub(super) fn of_kernel(&self, error: Error) -> Error {
         match error {
             Error::Missing(missing) => Error::Missing(missing),
             error => Error::Lab(format!("{}: {error}", self.kernel.id)),
@@ -266,7 +292,7 @@ impl Vm {
 }
 
 /// Why a guest ended before it was done.
-fn ended(end: &GuestEnd) -> Error {
+pub(super) fn ended(end: &GuestEnd) -> Error {
     Error::Lab(match end.failure() {
         // An init that cannot report ends its machine.
         None if end.frames == 0 && end.console.is_empty() => SILENT.to_owned(),

@@ -1,31 +1,48 @@
-//! The tools of a shell in a guest: this machine's static busybox, and programs of
-//! this machine that busybox lacks or implements only in part.
+//! The tools in a guest with a shell or a command: programs of this machine, and
+//! its static busybox for what this machine lacks.
 
-use super::elf::{self, Executable};
-use super::initramfs::Initramfs;
+use super::brought::{Brought, program_named};
+use super::elf;
 use crate::protocol::BUSYBOX;
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// Programs to copy from this machine, found before busybox's. busybox's shell
-/// would start busybox's `ip`, even if there is another one.
-const OWN: [&str; 9] = ["bash", "ip", "ss", "tc", "bridge", "nft", "conntrack", "ethtool", "tcpdump"];
-const OWN_TOOLS: &str = "/usr/local/bin";
+/// Programs of this machine that every script may use, where this machine has them:
+/// shells, networks, processes and files, and coreutils.
+const OWN: &str = "\
+    sh bash ip ss tc bridge nft conntrack ethtool tcpdump ping sysctl ps pgrep pkill nsenter unshare mount umount \
+    flock setsid lsns hostname getent grep egrep fgrep sed awk find xargs which cmp diff kill \
+    [ b2sum base32 base64 basename cat chgrp chmod chown chroot cksum comm cp csplit cut date dd df dir dirname du \
+    echo env expand expr factor false fmt fold groups head id install join link ln logname ls md5sum mkdir mkfifo \
+    mknod mktemp mv nice nl nohup nproc numfmt od paste pathchk pr printenv printf pwd readlink realpath rm rmdir \
+    seq sha1sum sha256sum sha512sum shred shuf sleep sort split stat stty sum sync tac tail tee test timeout touch \
+    tr true truncate tsort tty uname unexpand uniq unlink uptime users vdir wc who whoami yes";
+
+/// Programs that work with the modules of the guest: busybox's read the text files
+/// that are made for it (`module_files`).
+const OF_BUSYBOX: [&str; 5] = ["modprobe", "lsmod", "insmod", "rmmod", "modinfo"];
 
 /// Adds the tools to a guest's root file system.
 ///
 /// # Errors
 /// [`Error::Missing`] without a static busybox.
-pub(super) fn add(root: &mut Initramfs) -> Result<()> {
-    root.file(BUSYBOX, 0o755, busybox()?);
-    for name in OWN {
-        // A guest can do without any of them, but cannot run one with a C library
-        // other than init's.
-        let own = programs::named(name).filter(|program| !programs::is_busybox(program));
-        let mut found = own.filter_map(|program| Executable::at(&program).ok());
-        if let Some(tool) = found.find(|tool| root.fits(tool)) {
-            root.program(&format!("{OWN_TOOLS}/{name}"), &tool);
+pub(super) fn add(brought: &mut Brought<'_>) -> Result<()> {
+    let busybox = busybox()?;
+    for name in OWN.split_whitespace() {
+        // A guest can do without any of them: busybox is there.
+        if let Ok(Some(program)) = program_named(name)
+            && !programs::is_busybox(&program)
+        {
+            let _ = brought.program(&program);
         }
+    }
+    let root = &mut *brought.root;
+    root.file(BUSYBOX, 0o755, busybox);
+    if !root.has("/bin/sh") {
+        root.link("/bin/sh", BUSYBOX);
+    }
+    for name in OF_BUSYBOX {
+        root.link(&format!("/sbin/{name}"), BUSYBOX);
     }
     Ok(())
 }
@@ -42,7 +59,7 @@ pub fn busybox() -> Result<Vec<u8>> {
         .find(|bytes| elf::is_static(bytes));
     found.ok_or_else(|| {
         Error::missing(
-            "a static busybox, for the shell in the guest",
+            "a static busybox, for the tools in the guest",
             "install the package busybox-static (Debian, Ubuntu, Alpine) or busybox (Fedora)",
         )
     })

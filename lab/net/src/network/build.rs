@@ -329,8 +329,8 @@ mod tests {
         let mut hosts = hosts(topology);
         let wires = topology.links.iter().any(|link| link.wired);
         let wires = wires.then(|| Namespace::current("wires").expect("/proc is mounted"));
-        let (plans, wired) = plan(topology, &mut hosts, wires.as_ref());
-        check(&hosts, &plans, &wired);
+        let (plans, of_wires) = plan(topology, &mut hosts, wires.as_ref());
+        check(&hosts, &plans, &of_wires);
     }
 
     fn indices(messages: &[LinkMessage]) -> Vec<u32> {

@@ -1,0 +1,61 @@
+//! What is sent about a command: output as it comes, then files, then the end.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{Frame, STDERR, STDOUT};
+
+/// A directory in `$OUT`: its path, relative.
+pub(super) const DIRECTORY: u8 = 4;
+/// A file in `$OUT`: its mode (4 bytes, LE), and its path.
+pub(super) const FILE: u8 = 5;
+/// More of the last file.
+pub(super) const CONTENT: u8 = 6;
+/// The end: an [`ExecEnd`] in JSON.
+pub(super) const END: u8 = 7;
+
+/// An output of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The end of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecEnd {
+    /// How it ended.
+    pub how: HowEnded,
+    /// How long it ran, by the clock that it saw.
+    pub time: Duration,
+    /// How many entries of `$OUT` were left out: links, sockets, devices, and what
+    /// exceeds the limits.
+    pub left_out: u64,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HowEnded {
+    /// With this exit status.
+    Exited(u8),
+    /// By this signal.
+    Signalled(u8),
+    /// It could not be started: errno.
+    NotStarted(i32),
+    /// It ran longer than it may.
+    OutOfTime,
+    /// It printed more than it may.
+    TooMuchOutput,
+}
+
+pub(super) fn output(stream: Stream, bytes: &[u8]) -> Frame {
+    Frame::new(if stream == Stream::Stdout { STDOUT } else { STDERR }, bytes)
+}
+
+pub(super) fn end(end: &ExecEnd) -> Frame {
+    Frame::new(END, serde_json::to_vec(end).expect("it is plain data"))
+}

@@ -1,0 +1,68 @@
+//! The files that a command leaves in `$OUT`.
+
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use super::frames::{CONTENT, DIRECTORY, FILE};
+use super::order::{FILES_MAX, FILES_SIZE_MAX};
+use crate::protocol::Frame;
+use faultlab_base::error::{Error, Result};
+
+/// The size of a piece of a file.
+const PIECE: usize = 256 << 10;
+
+/// Sends the directories and regular files below a directory, and returns how many
+/// entries were left out: links are not followed.
+pub(super) fn send(top: &Path, send: &mut dyn FnMut(&Frame) -> Result<()>) -> Result<u64> {
+    let (mut left_out, mut count, mut size) = (0, 0, 0);
+    let mut directories = vec![top.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let mut entries: Vec<_> = fs::read_dir(&directory).into_iter().flatten().flatten().collect();
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            let relative = path.strip_prefix(top).unwrap_or(&path).as_os_str().as_bytes().to_owned();
+            let Ok(found) = fs::symlink_metadata(&path) else { continue };
+            count += 1;
+            if count > FILES_MAX || !(found.is_dir() || found.is_file()) {
+                left_out += 1;
+            } else if found.is_dir() {
+                send(&Frame::new(DIRECTORY, relative))?;
+                directories.push(path);
+            } else if size + found.len() > FILES_SIZE_MAX {
+                left_out += 1;
+            } else {
+                size += found.len();
+                file(&path, &relative, &found, send)?;
+            }
+        }
+    }
+    Ok(left_out)
+}
+
+fn file(
+    path: &Path,
+    relative: &[u8],
+    found: &Metadata,
+    send: &mut dyn FnMut(&Frame) -> Result<()>,
+) -> Result<()> {
+    let failed = |e| Error::kernel(path.display().to_string(), "read it", e);
+    let mode = found.permissions().mode() & 0o777;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
+    send(&Frame::new(FILE, [&mode.to_le_bytes(), relative].concat()))?;
+    // A process that was left over may write on.
+    let mut file = file.take(found.len());
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece).map_err(failed)? {
+            0 => return Ok(()),
+            length => send(&Frame::new(CONTENT, &piece[..length]))?,
+        }
+    }
+}
