@@ -42,7 +42,7 @@ pub fn scenario() -> Scenario {
         // nf_conntrack_max applies to the whole kernel.
         .sequential(|_| true)
         .settings(SETTINGS)
-        .lasts(|env| 7 * env.seconds("silence"))
+        .lasts(|env| env.seconds("silence"))
         .eras([
             Era::new("names-the-namespace", "6.17 and later", |env| env.kernel.at_least(6, 17))
                 .since("the kernel's line has the number of the namespace whose table it is"),

@@ -54,7 +54,7 @@ pub(super) fn shell(catalogue: &Catalogue, raw: &Shell, style: Style) -> Result<
     selection::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
     let set = selection::settings(&[scenario], &raw.set).map_err(Stop::Usage)?;
     let otherwise = "a shell has no virtual time: shorten that";
-    selection::is_short(scenario, &set, otherwise).map_err(Stop::Usage)?;
+    selection::is_short(scenario, &[], &set, otherwise).map_err(Stop::Usage)?;
     let env = Environment::new(scenario, Kernel::running(), Clock::Real, &set);
     if raw.exercise && scenario.recheck == Recheck::Never {
         let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
