@@ -33,7 +33,9 @@ const SETTINGS: &[Setting] = &[
         .at_most(Limit::JIFFIES),
 ];
 
-const FLOWS: Limit = Limit { most: 16_384, why: "each is two sockets, and a guest has memory for no more" };
+/// The kernel takes more, and the play does not: with 16384 flows in a guest of 256 MiB,
+/// the control's own connect() times out.
+const FLOWS: Limit = Limit { most: 4096, why: "each is two sockets in the memory of a guest" };
 
 /// The scenario.
 pub fn scenario() -> Scenario {
