@@ -33,7 +33,9 @@ const SETTINGS: &[Setting] = &[
         .at_most(Limit::JIFFIES),
 ];
 
-const FLOWS: Limit = Limit { most: 16_384, why: "each is two sockets, and a guest has memory for no more" };
+/// The kernel takes more, and the play does not: with 16384 flows in a guest of 256 MiB,
+/// the control's own connect() times out.
+const FLOWS: Limit = Limit { most: 4096, why: "each is two sockets in the memory of a guest" };
 
 /// The scenario.
 pub fn scenario() -> Scenario {
@@ -42,7 +44,7 @@ pub fn scenario() -> Scenario {
         // nf_conntrack_max applies to the whole kernel.
         .sequential(|_| true)
         .settings(SETTINGS)
-        .lasts(|env| 7 * env.seconds("silence"))
+        .lasts(|env| env.seconds("silence"))
         .eras([
             Era::new("names-the-namespace", "6.17 and later", |env| env.kernel.at_least(6, 17))
                 .since("the kernel's line has the number of the namespace whose table it is"),

@@ -265,7 +265,8 @@ impl Run {
             (false, false) => return Ok(()),
         };
         let runs = |scenario: &&&Scenario| !(here && scenario.needs.contains(&Need::ExclusiveKernel));
-        scenarios.iter().filter(runs).try_for_each(|scenario| selection::is_short(scenario, set, otherwise))
+        let mut run = scenarios.iter().filter(runs);
+        run.try_for_each(|scenario| selection::is_short(scenario, &self.arm, set, otherwise))
     }
 }
 

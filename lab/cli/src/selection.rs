@@ -142,10 +142,15 @@ pub(super) fn of(scenario: &Scenario, set: &Values) -> Values {
 ///
 /// # Errors
 /// How long it would take.
-pub(super) fn is_short(scenario: &Scenario, set: &Values, otherwise: &str) -> Result<(), String> {
+pub(super) fn is_short(
+    scenario: &Scenario,
+    arms: &[String],
+    set: &Values,
+    otherwise: &str,
+) -> Result<(), String> {
     let set = of(scenario, set);
     let env = Environment::new(scenario, Kernel::running(), Clock::Real, &set);
-    let lasts = (scenario.lasts)(&env);
+    let lasts = scenario.run_lasts(&env, arms);
     if lasts <= LONGEST {
         return Ok(());
     }

@@ -82,7 +82,7 @@ impl Chosen {
         selection::known_arm(&[scenario], &raw.arm).map_err(Stop::Usage)?;
         let set = selection::settings(&[scenario], &raw.set).map_err(Stop::Usage)?;
         let otherwise = "a shell has no virtual time: shorten that";
-        selection::is_short(scenario, &set, otherwise).map_err(Stop::Usage)?;
+        selection::is_short(scenario, &[], &set, otherwise).map_err(Stop::Usage)?;
         if raw.exercise && scenario.recheck == Recheck::Never {
             let able = catalogue.scenarios.iter().filter(|s| s.recheck != Recheck::Never);
             return Err(Stop::Usage(format!(

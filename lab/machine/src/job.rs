@@ -68,7 +68,7 @@ pub enum Report {
         /// The kernel's release.
         release: Cell,
     },
-    /// The play that begins may take this long.
+    /// The run that begins may take this long.
     MayTake(Duration),
     /// An arm of a scenario has ended.
     ArmEnded(Cell),
@@ -246,9 +246,7 @@ fn run(
 
 /// How long a run may take.
 fn longest(scenario: &Scenario, env: &Environment, options: RunOptions<'_>) -> Duration {
-    let budget = budget((scenario.lasts)(env), env.clock, options.machine);
-    let arms = if (scenario.sequential)(env) { scenario.arms_on(env, options.only).len() } else { 1 };
-    budget.saturating_mul(u32::try_from(arms).unwrap_or(u32::MAX))
+    budget(scenario.run_lasts(env, options.only), env.clock, options.machine)
 }
 
 /// Plays an arm, and starts a shell beside its network. Returns the shell's exit

@@ -166,6 +166,13 @@ impl Fault {
             .collect()
     }
 
+    /// About how long a run of some arms waits: side by side, or one after another.
+    #[must_use]
+    pub fn run_lasts(&self, env: &Environment, only: &[String]) -> Duration {
+        let arms = if (self.sequential)(env) { self.arms_on(env, only).len() } else { 1 };
+        (self.lasts)(env).saturating_mul(u32::try_from(arms).unwrap_or(u32::MAX))
+    }
+
     /// Whether its timers are shorter on a real clock than in virtual time.
     #[must_use]
     pub fn has_timers(&self) -> bool {
