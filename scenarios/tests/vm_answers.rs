@@ -36,6 +36,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     a_signal_ends_a_run_whose_guest_floods_it,
     ctrl_c_prints_what_a_guest_has_finished,
     a_guest_that_reports_nothing_is_told_of_by_its_console,
+    a_qemu_that_fails_is_quoted,
     scenarios_on_a_kernel_are_counted_as_scenarios,
 ];
 
@@ -364,6 +365,14 @@ fn a_guest_that_reports_nothing_is_told_of_by_its_console() {
     let (_, outcome) = outcome(&told);
     let reason = outcome["reason"].as_str().expect("a reason");
     assert!(reason.ends_with("the guest ended without an outcome\nBooting\nbye"), "{reason}");
+}
+
+fn a_qemu_that_fails_is_quoted() {
+    let boot = sent(&serde_json::to_vec(&booted()).expect("JSON"));
+    let fails = "cat $sent > $results; echo bye > $console; echo 'no such device' >&2; exit 3";
+    let (_, outcome) = outcome(&answer(&mut Machine::new(&boot, fails).run("--json")));
+    let reason = outcome["reason"].as_str().expect("a reason");
+    assert!(reason.ends_with("exit status: 3: no such device\nBooting\nbye"), "{reason}");
 }
 
 fn scenarios_on_a_kernel_are_counted_as_scenarios() {

@@ -25,6 +25,10 @@ const MOVED: Duration = Duration::from_millis(250);
 const BOOTS: Duration = Duration::from_secs(1);
 /// How often to check the processor time.
 const LOOK: Duration = Duration::from_secs(2);
+/// A longer time between two checks means that this process was stopped, as by
+/// Ctrl-Z. That time does not count: QEMU may have been stopped, or nobody may have
+/// read what it sent.
+const STOPPED: Duration = Duration::from_secs(10);
 
 /// The clock for a guest's budgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,8 @@ pub(super) struct Watch {
     heard: Reading,
     /// When it last used a noticeable amount of processor time.
     moved: Reading,
+    /// At the last check.
+    checked: Instant,
 }
 
 impl Watch {
@@ -99,7 +105,7 @@ impl Watch {
         let pid = process.and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let clock = pid.and_then(|pid| ClockId::pid_cpu_clock_id(pid).ok());
         let begun = Reading { wall: Instant::now(), processor: Duration::ZERO };
-        Self { clock, measure, begun, heard: begun, moved: begun }
+        Self { clock, measure, begun, heard: begun, moved: begun, checked: begun.wall }
     }
 
     /// Records that a frame has arrived.
@@ -121,6 +127,7 @@ impl Watch {
     }
 
     fn over_at(&mut self, now: Reading, budgets: Budgets) -> Option<Over> {
+        self.leave_out_stops(now);
         let spent = |time| Spent { time, measure: self.measure };
         if self.since(self.heard, now) >= budgets.frame {
             return Some(Over::Silent(spent(budgets.frame)));
@@ -137,6 +144,17 @@ impl Watch {
             }
         }
         None
+    }
+
+    fn leave_out_stops(&mut self, now: Reading) {
+        let since = now.wall - self.checked;
+        if since > STOPPED {
+            for reading in [&mut self.begun, &mut self.heard, &mut self.moved] {
+                // A frame may have arrived since the last check.
+                reading.wall = (reading.wall + since).min(now.wall);
+            }
+        }
+        self.checked = now.wall;
     }
 
     fn since(&self, then: Reading, now: Reading) -> Duration {
@@ -187,19 +205,44 @@ mod tests {
         assert_eq!(watch.over_at(at(900, 900), BUDGETS), Some(Over::Silent(spent)));
     }
 
+    /// The seconds in which a guest that uses no processor time is found still, if it is
+    /// checked every second from the first on.
+    fn still_after(watch: &mut Watch, at: impl Fn(u64, u64) -> Reading, first: u64, processor: u64) -> u64 {
+        let still = |second: &u64| {
+            let over = watch.over_at(at(*second, processor), BUDGETS);
+            assert!(matches!(over, None | Some(Over::Still(_))), "{over:?}");
+            over.is_some()
+        };
+        (first..3000).find(still).expect("it is still some time")
+    }
+
     #[test]
     fn a_guest_that_does_nothing_is_still() {
         let (mut watch, at) = watch(Measure::Processor);
+        assert_eq!(still_after(&mut watch, at, 9, 5), 69);
+    }
+
+    #[test]
+    fn a_guest_that_was_stopped_with_the_lab_is_not_still() {
+        let (mut watch, at) = watch(Measure::Processor);
         assert_eq!(watch.over_at(at(9, 5), BUDGETS), None);
-        assert_eq!(watch.over_at(at(68, 5), BUDGETS), None);
-        assert!(matches!(watch.over_at(at(69, 5), BUDGETS), Some(Over::Still(_))));
+        // Ctrl-Z, lunch, `fg`.
+        assert_eq!(watch.over_at(at(2009, 5), BUDGETS), None);
+        assert_eq!(still_after(&mut watch, at, 2010, 5), 2069);
+    }
+
+    #[test]
+    fn lunch_is_not_in_the_budget_of_a_guest_on_the_wall_clock() {
+        let (mut watch, at) = watch(Measure::Wall);
+        assert_eq!(watch.over_at(at(9, 5), BUDGETS), None);
+        assert_eq!(watch.over_at(at(5000, 5), BUDGETS), None);
+        assert_eq!(watch.over_at(at(5009, 5), BUDGETS), None);
     }
 
     #[test]
     fn a_script_that_starts_qemu_is_not_still() {
         let (mut watch, at) = watch(Measure::Processor);
-        assert_eq!(watch.over_at(at(899, 0), BUDGETS), None);
-        assert!(matches!(watch.over_at(at(900, 0), BUDGETS), Some(Over::Still(_))));
+        assert_eq!(still_after(&mut watch, at, 1, 0), 900);
     }
 
     #[test]

@@ -73,17 +73,22 @@ impl GuestEnd {
         let what = match &self.how {
             ExitReason::PoweredOff => return None,
             ExitReason::Panicked(line) => line.clone(),
-            ExitReason::NeverBooted { waited } => format!("the guest ({mode}) did not boot in {waited}"),
+            ExitReason::NeverBooted { waited } => format!(
+                "the guest ({mode}) did not boot in {waited}; the last lines of its console follow, and \
+                 `run --console DIR` keeps all of them"
+            ),
             ExitReason::Hung { waited } => format!(
-                "the guest ({mode}) reported nothing more in {waited}: its kernel hangs, or this machine is too \
-                 slow for the scenario; --console DIR keeps all that the kernel printed"
+                "the guest ({mode}) reported nothing more in {waited}: its kernel hangs, or the scenario takes \
+                 this machine too long; run it with fewer arms (--arm), or see with `run --console DIR` what the \
+                 kernel printed"
             ),
             ExitReason::Late { had } => format!(
                 "the guest ({mode}) had not done all in {had}; run fewer scenarios at once, or see with \
-                 --console DIR what its kernel printed"
+                 `run --console DIR` what its kernel printed"
             ),
             ExitReason::Still { waited } => format!(
-                "the guest ({mode}) used no processor time for {waited}: its kernel has halted, or QEMU was stopped"
+                "the guest ({mode}) used no processor time for {waited}: its kernel has halted, which \
+                 `run --console DIR` shows, or QEMU was stopped; then run it again"
             ),
             ExitReason::Refused(why) => format!("the guest ({mode}) was ended: {why}"),
             ExitReason::Interrupted => format!("the guest ({mode}) was interrupted"),
@@ -119,19 +124,19 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_to_do_and_ends_with_the_consoles_last_lines() {
-        let mut console = Console::default();
-        console.push(b"one\r\ntwo\r\n");
         let waited = Spent { time: Duration::from_secs(9), measure: Measure::Processor };
         let mode = LaunchMode { board: Board::Microvm, accelerator: Accelerator::Tcg };
-        let end = GuestEnd { mode, how: ExitReason::Hung { waited }, frames: 0, noise: 0, console };
-        let failure = end.failure().unwrap();
-        assert!(
-            failure.starts_with("the guest (microvm) reported nothing more in 9 s of processor time: "),
-            "{failure}"
-        );
-        assert!(
-            failure.ends_with("; --console DIR keeps all that the kernel printed\none\ntwo"),
-            "{failure}"
-        );
+        for (how, what) in [
+            (ExitReason::NeverBooted { waited }, "did not boot in 9 s of processor time; "),
+            (ExitReason::Hung { waited }, "reported nothing more in 9 s of processor time: "),
+            (ExitReason::Late { had: waited }, "had not done all in 9 s of processor time; "),
+            (ExitReason::Still { waited }, "used no processor time for 9 s of processor time: "),
+        ] {
+            let mut console = Console::default();
+            console.push(b"one\r\ntwo\r\n");
+            let failure = GuestEnd { mode, how, frames: 0, noise: 0, console }.failure().unwrap();
+            assert!(failure.starts_with(&format!("the guest (microvm) {what}")), "{failure}");
+            assert!(failure.contains("--console DIR") && failure.ends_with("\none\ntwo"), "{failure}");
+        }
     }
 }
