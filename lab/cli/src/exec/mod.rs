@@ -92,7 +92,8 @@ pub struct Exec {
     /// Where the randomness begins: other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
-    /// How many processors it has; 5.10 hangs in virtual time while it starts its second
+    /// How many processors it has. With several, a run may end some microseconds later than the last one, and
+    /// 5.10 hangs in virtual time while it starts its second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8), requires = "kernel")]
     cpus: Option<u32>,
     /// Its memory; by default enough for what is brought along
