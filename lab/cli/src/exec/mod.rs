@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::files::{self, Folder};
@@ -247,9 +248,17 @@ async fn guest(
     on_output: &mut OnOutput<'_>,
 ) -> Result<ExecRun, ExecFailure> {
     let clock = if raw.real_time { Clock::Real } else { Clock::Virtual };
-    let vm = Vm::new(kernel, clock, raw.seed)?;
     let machine = ExecMachine { processors: raw.cpus, memory: raw.memory, shift: raw.shift };
-    vm.exec(order.clone(), &raw.with, machine, on_output).await
+    let (order, with, seed) = (order.clone(), raw.with.clone(), raw.seed);
+    let (ready, prepared) = oneshot::channel();
+    // On a thread of its own: Ctrl-C works meanwhile, and the thread ends with this
+    // process.
+    std::thread::spawn(move || {
+        let prepared = Vm::new(kernel, clock, seed).and_then(|vm| vm.prepare_exec(order, &with, machine));
+        drop(ready.send(prepared));
+    });
+    let prepared = prepared.await.map_err(|_| Error::Lab("the guest could not be prepared".to_owned()))?;
+    prepared?.run(on_output).await
 }
 
 async fn here(raw: &Exec, order: &ExecOrder, on_output: &mut OnOutput<'_>) -> Result<ExecRun, ExecFailure> {
