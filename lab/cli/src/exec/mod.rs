@@ -174,7 +174,7 @@ async fn on_all(
             None => None,
         };
         let kernel = Place { kernel, id, release };
-        let ran = on(raw, order, kernel, several, place.as_ref()).await?;
+        let ran = Box::pin(on(raw, order, kernel, several, place.as_ref())).await?;
         if raw.json {
             terminal::print(&(ran.json() + "\n"))?;
         }
