@@ -124,7 +124,7 @@ pub(super) fn checked(
     };
     match (era, judged_here.arms.is_empty(), outcome.verdict) {
         (Some(era), false, _) => {
-            judge_outcome(&mut judged_here, scenario, era, asked.without_cause, snapshots)
+            judge_outcome(&mut judged_here, scenario, era, asked.without_cause, snapshots);
         }
         // Nothing was played, and only the guest knows why.
         (_, true, verdict @ (Verdict::NotApplicable | Verdict::Failed)) => {
