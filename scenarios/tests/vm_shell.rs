@@ -20,6 +20,7 @@ use user::{SHORT, faultlab};
 faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     a_shell_in_a_guest_has_the_terminal,
     a_shell_in_a_guest_ends_with_a_pipe,
+    a_shell_in_a_guest_has_what_was_brought_along,
     an_exercise_has_a_kernel_of_its_own,
     a_shell_in_a_guest_needs_a_static_busybox,
 ];
@@ -103,6 +104,20 @@ fn a_shell_in_a_guest_ends_with_a_pipe() {
             assert_eq!(err.ends_with("\noops\n"), commands == print, "{err}");
         }
     }
+}
+
+fn a_shell_in_a_guest_has_what_was_brought_along() {
+    let kernel = newest().id;
+    if let Err(missing) = tools::busybox() {
+        leave_out(missing.to_string());
+    }
+    let (read, write) = io::pipe().expect("a pipe");
+    let commands = "git --version; ip link add d0 type dummy && echo ad''ded; exit 6\n";
+    { write }.write_all(commands.as_bytes()).expect("a pipe has room for a command");
+    let mut command = faultlab(&format!("shell {SHORT} --kernel {kernel} --with git"));
+    let Answer { status, out, err } = answer(command.stdin(read));
+    assert_eq!(status, Some(6), "{err}{out}");
+    assert!(out.contains("git version ") && out.contains("added\r\n"), "{err}{out}");
 }
 
 fn an_exercise_has_a_kernel_of_its_own() {

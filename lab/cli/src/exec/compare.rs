@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(
             found.text,
             "                  debian:bullseye   debian:trixie
-  ──────────────────────────────────────────────
+  ───────────────────────────────────────────────
   exit status     0                 3
   stdout line 2   5.10              \\x1b[2J6.12
   stdout line 3   -                 more"

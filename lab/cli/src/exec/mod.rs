@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::files::{self, Folder};
@@ -92,7 +93,8 @@ pub struct Exec {
     /// Where the randomness begins: other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
-    /// How many processors it has; 5.10 hangs in virtual time while it starts its second
+    /// How many processors it has. With several, a run may end some microseconds later than the last one, and
+    /// 5.10 hangs in virtual time while it starts its second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8), requires = "kernel")]
     cpus: Option<u32>,
     /// Its memory; by default enough for what is brought along
@@ -172,7 +174,7 @@ async fn on_all(
             None => None,
         };
         let kernel = Place { kernel, id, release };
-        let ran = on(raw, order, kernel, several, place.as_ref()).await?;
+        let ran = Box::pin(on(raw, order, kernel, several, place.as_ref())).await?;
         if raw.json {
             terminal::print(&(ran.json() + "\n"))?;
         }
@@ -246,9 +248,17 @@ async fn guest(
     on_output: &mut OnOutput<'_>,
 ) -> Result<ExecRun, ExecFailure> {
     let clock = if raw.real_time { Clock::Real } else { Clock::Virtual };
-    let vm = Vm::new(kernel, clock, raw.seed)?;
     let machine = ExecMachine { processors: raw.cpus, memory: raw.memory, shift: raw.shift };
-    vm.exec(order.clone(), &raw.with, machine, on_output).await
+    let (order, with, seed) = (order.clone(), raw.with.clone(), raw.seed);
+    let (ready, prepared) = oneshot::channel();
+    // On a thread of its own: Ctrl-C works meanwhile, and the thread ends with this
+    // process.
+    std::thread::spawn(move || {
+        let prepared = Vm::new(kernel, clock, seed).and_then(|vm| vm.prepare_exec(order, &with, machine));
+        drop(ready.send(prepared));
+    });
+    let prepared = prepared.await.map_err(|_| Error::Lab("the guest could not be prepared".to_owned()))?;
+    prepared?.run(on_output).await
 }
 
 async fn here(raw: &Exec, order: &ExecOrder, on_output: &mut OnOutput<'_>) -> Result<ExecRun, ExecFailure> {

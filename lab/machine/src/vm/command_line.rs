@@ -14,13 +14,16 @@ use super::serial_console::SerialConsole;
 use super::tsc::host_tsc_khz;
 
 /// The rest of `-icount shift=N`.
+const ICOUNT: &str = "sleep=off,align=off";
+
+/// For `-icount`, with one processor: QEMU refuses more.
 ///
 /// The recording, which is discarded, makes QEMU's main loop and its emulated
 /// processor take turns (replay_mutex_lock in accel/tcg/tcg-accel-ops-icount.c).
 /// Otherwise the main loop may find the processor halted before the instructions of
 /// its last slice are counted, and advance the clock too far by as much: after days
 /// of virtual time, one run in five ended some microseconds later.
-const ICOUNT: &str = "sleep=off,align=off,rr=record,rrfile=/dev/null";
+const RECORDING: &str = ",rr=record,rrfile=/dev/null";
 
 /// With instruction counting, QEMU's time stamp counter counts virtual ns.
 const VIRTUAL_TSC_KHZ: u64 = 1_000_000;
@@ -118,7 +121,8 @@ impl Qemu {
             (GuestClock::Virtual { seed }, Accelerator::Tcg) => {
                 words.option("-accel", "tcg,thread=single");
                 words.option("-cpu", format!("{TCG_CPU},-rdseed"));
-                words.option("-icount", format!("shift={},{ICOUNT}", self.shift));
+                let recording = if self.processors == 1 { RECORDING } else { "" };
+                words.option("-icount", format!("shift={},{ICOUNT}{recording}", self.shift));
                 words.option("-rtc", "base=2026-01-01T00:00:00,clock=vm");
                 // QEMU takes 32 bits; the command line carries the whole seed.
                 words.option("-seed", (seed & u64::from(u32::MAX)).to_string());
@@ -221,6 +225,19 @@ mod tests {
              crypto_kdf108_init,kcompactd_init,trace_eval_init,ftrace_check_for_weak_functions psi=0 \
              cgroup_disable=memory damon_stat.enabled=0 tsc=reliable tsc_early_khz=1000000 no_timer_check \
              random.trust_cpu=on random.trust_bootloader=off faultlab.seed=7 faultlab.more"
+        );
+    }
+
+    #[test]
+    fn several_processors_are_not_recorded() {
+        let guest = Guest { kernel: b"", initramfs: b"", append: "", serial: None, tasks: 1 };
+        let files = Files { console: 7, results: 8, kernel: 5, vmlinux: Some(6), initramfs: 9 };
+        let mut qemu = Qemu::unfound(GuestClock::Virtual { seed: 7 });
+        (qemu.processors, qemu.shift) = (2, 1);
+        let line = qemu.arguments(TCG, &guest, &files).join(" ");
+        assert!(
+            line.contains("-smp 2 ") && line.contains("-icount shift=1,sleep=off,align=off -rtc"),
+            "{line}"
         );
     }
 

@@ -57,20 +57,28 @@ pub(super) struct Tools {
     pub directories: Vec<PathBuf>,
 }
 
+/// A guest that is ready to boot and to run a command.
+#[derive(Debug)]
+pub struct ExecGuest {
+    vm: Vm,
+    qemu: Qemu,
+    archive: Vec<u8>,
+    answers: ExecAnswers,
+}
+
 impl Vm {
-    /// Boots the kernel, and runs a command there with these programs and files of
-    /// this machine; passes its output on as it comes.
+    /// Prepares a guest that runs a command with these programs and files of this
+    /// machine. It reads and unpacks all of them, which takes a second: a program that
+    /// is to react meanwhile does this on another thread.
     ///
     /// # Errors
-    /// If a program or a file cannot be brought along, or the guest ends before the
-    /// command does.
-    pub async fn exec(
-        &self,
+    /// If a program or a file cannot be brought along.
+    pub fn prepare_exec(
+        self,
         mut order: ExecOrder,
         with: &[PathBuf],
         machine: ExecMachine,
-        on_output: &mut OnOutput<'_>,
-    ) -> Result<ExecRun, ExecFailure> {
+    ) -> Result<ExecGuest> {
         let with: Vec<_> = [order.program.clone()].into_iter().chain(with.iter().cloned()).collect();
         let Tools { mut root, directories } = self.tools(&with, library_path(&order).as_deref())?;
         order.complete_path(&directories, Some(APPLETS));
@@ -83,50 +91,11 @@ impl Vm {
         if let Some(directory) = order.directory.to_str() {
             root.directory_if_none(directory);
         }
-        let mut answers = ExecAnswers::new(&order);
+        let answers = ExecAnswers::new(&order);
         self.add_init(&mut root, vec![], Some(order))?;
         let archive = root.build()?;
         let qemu = self.for_command(&archive, machine);
-        let append = [self.guest(&archive, None, 1).append, SAME_ADDRESSES].join(" ");
-        let guest = Guest { append: append.trim(), ..self.guest(&archive, None, 1) };
-        let mut failure = None;
-        let mut booted = false;
-        let mut hear = |frame: &Frame| {
-            if failure.is_some() {
-                return Err(Error::Lab("it went on after it had given up".to_owned()));
-            }
-            if frame.kind == REPORT {
-                let report = answers::read(frame, answers::SMALL)?;
-                match report {
-                    Report::Booted { .. } if !booted => booted = true,
-                    Report::Missing { what, advice } => failure = Some(answers::missing(&what, &advice)),
-                    Report::Failed(sentence) | Report::Exhausted(sentence) => {
-                        failure = Some(answers::failed(&sentence));
-                    }
-                    report => {
-                        let what = answers::name(&report);
-                        return Err(Error::Lab(format!("it reported {what}, and was asked for a command")));
-                    }
-                }
-                return Ok(());
-            }
-            match answers.take(frame)? {
-                _ if !booted => Err(Error::Lab("it ran a command before it had booted".to_owned())),
-                ExecAnswer::Output(stream, bytes) => on_output(stream, bytes),
-                ExecAnswer::Kept => Ok(()),
-            }
-        };
-        let end = qemu.run(&guest, &mut hear).await?;
-        match (failure, answers.end, &end.how) {
-            (Some(error), ..) => Err(ExecFailure::Lab(self.with_advice(error, &qemu, &archive))),
-            (None, Some(_), ExitReason::Refused(_)) | (None, None, _) => {
-                let error = self.with_advice(ended(&end), &qemu, &archive);
-                let panicked = booted && matches!(end.how, ExitReason::Panicked(_));
-                Err(if panicked { ExecFailure::Panicked(error) } else { ExecFailure::Lab(error) })
-            }
-            // What happens to a kernel after the command has ended changes nothing.
-            (None, Some(end), _) => Ok(ExecRun { end, files: answers.files }),
-        }
+        Ok(ExecGuest { vm: self, qemu, archive, answers })
     }
 
     /// A root file system with tools, these programs and files, and all modules of
@@ -186,6 +155,56 @@ impl Vm {
         let text = error.to_string();
         let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
         self.of_kernel(Error::Lab(format!("{first}; {advice}\n{rest}").trim_end().to_owned()))
+    }
+}
+
+impl ExecGuest {
+    /// Boots the guest and runs the command; passes its output on as it comes.
+    ///
+    /// # Errors
+    /// If the guest cannot be started, or ends before the command does.
+    pub async fn run(self, on_output: &mut OnOutput<'_>) -> Result<ExecRun, ExecFailure> {
+        let Self { vm, qemu, archive, mut answers } = self;
+        let append = [vm.guest(&archive, None, 1).append, SAME_ADDRESSES].join(" ");
+        let guest = Guest { append: append.trim(), ..vm.guest(&archive, None, 1) };
+        let mut failure = None;
+        let mut booted = false;
+        let mut hear = |frame: &Frame| {
+            if failure.is_some() {
+                return Err(Error::Lab("it went on after it had given up".to_owned()));
+            }
+            if frame.kind == REPORT {
+                let report = answers::read(frame, answers::SMALL)?;
+                match report {
+                    Report::Booted { .. } if !booted => booted = true,
+                    Report::Missing { what, advice } => failure = Some(answers::missing(&what, &advice)),
+                    Report::Failed(sentence) | Report::Exhausted(sentence) => {
+                        failure = Some(answers::failed(&sentence));
+                    }
+                    report => {
+                        let what = answers::name(&report);
+                        return Err(Error::Lab(format!("it reported {what}, and was asked for a command")));
+                    }
+                }
+                return Ok(());
+            }
+            match answers.take(frame)? {
+                _ if !booted => Err(Error::Lab("it ran a command before it had booted".to_owned())),
+                ExecAnswer::Output(stream, bytes) => on_output(stream, bytes),
+                ExecAnswer::Kept => Ok(()),
+            }
+        };
+        let end = qemu.run(&guest, &mut hear).await?;
+        match (failure, answers.end, &end.how) {
+            (Some(error), ..) => Err(ExecFailure::Lab(vm.with_advice(error, &qemu, &archive))),
+            (None, Some(_), ExitReason::Refused(_)) | (None, None, _) => {
+                let error = vm.with_advice(ended(&end), &qemu, &archive);
+                let panicked = booted && matches!(end.how, ExitReason::Panicked(_));
+                Err(if panicked { ExecFailure::Panicked(error) } else { ExecFailure::Lab(error) })
+            }
+            // What happens to a kernel after the command has ended changes nothing.
+            (None, Some(end), _) => Ok(ExecRun { end, files: answers.files }),
+        }
     }
 }
 
