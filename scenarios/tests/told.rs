@@ -175,6 +175,7 @@ fn what_has_no_reference_is_explained_unasked() {
     };
     let explained = told("");
     let (_, why) = explained.split_once("\n  keepalive, why: nat answered data ").expect("an explanation");
+    let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(why.contains("conntrack had forgotten the flow"), "{explained}");
     assert!(!told("--no-captures").contains("why:"));
 }

@@ -214,25 +214,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tally_names_outcomes_without_a_reference() {
-        let outcome = |without_reference| Outcome {
-            without_reference,
-            ..faultlab_model::made::outcome("6.1", Verdict::Reproduced, "reset", true)
-        };
-        let [compared, other] = [outcome(false), outcome(true)];
-        let sentence = |outcomes: &[&Outcome]| {
-            assert!(!Tally::of(outcomes).failed(false));
-            Tally::of(outcomes).sentence()
-        };
-        assert_eq!(sentence(&[&compared]), "1 outcome: 1 reproduced; all as expected");
-        assert_eq!(sentence(&[&other]), "1 outcome: 1 reproduced; no reference for these values");
-        assert_eq!(
-            sentence(&[&compared, &other]),
-            "2 outcomes: 2 reproduced; 1 without a reference, the others as expected"
-        );
-    }
-
-    #[test]
     fn a_panic_tells_a_bisection_nothing() {
         let done = for_bisect(|| panic!("as a bug would"));
         assert!(matches!(done, Err(Stop::CannotTell(_))), "{done:?}");

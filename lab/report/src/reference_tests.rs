@@ -23,7 +23,7 @@ fn every_format_says_that_there_is_no_reference() {
     assert_eq!(table::verdict(&columns[0].outcomes[0], STYLE), "reproduced, no reference for these values");
     insta::assert_snapshot!(matrix(&columns, STYLE), @r"
                       6.1
-      ────────────────────────────
+      ──────────────────────────
       beyond-window   reproduced
       6.1, beyond-window: no reference for these values (timeout=100): a keepalive is too slow
     ");

@@ -86,4 +86,23 @@ mod tests {
         assert_eq!(failed.sentence(), "1 outcome: 1 failed; 1 NOT as expected");
         assert!(failed.failed(false));
     }
+
+    #[test]
+    fn a_tally_names_outcomes_without_a_reference() {
+        let outcome = |without_reference| Outcome {
+            without_reference,
+            ..faultlab_model::made::outcome("6.1", Verdict::Reproduced, "reset", true)
+        };
+        let [compared, other] = [outcome(false), outcome(true)];
+        let sentence = |outcomes: &[&Outcome]| {
+            assert!(!Tally::of(outcomes.iter().copied()).failed(false));
+            Tally::of(outcomes.iter().copied()).sentence()
+        };
+        assert_eq!(sentence(&[&compared]), "1 outcome: 1 reproduced; all as expected");
+        assert_eq!(sentence(&[&other]), "1 outcome: 1 reproduced; no reference for these values");
+        assert_eq!(
+            sentence(&[&compared, &other]),
+            "2 outcomes: 2 reproduced; 1 without a reference, the others as expected"
+        );
+    }
 }
