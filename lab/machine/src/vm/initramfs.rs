@@ -20,6 +20,8 @@ use faultlab_kernels::load_order::LoadOrder;
 
 /// include/linux/namei.h: MAXSYMLINKS.
 pub(super) const LINKS_MAX: usize = 40;
+/// The size of an entry's header with its path and padding, about.
+const HEADER: usize = 256;
 /// The maximum size of an archive: a guest has two to three times as much memory.
 const ARCHIVE_MAX: u64 = 1 << 30;
 
@@ -178,7 +180,9 @@ impl Initramfs {
                 ARCHIVE_MAX >> 20
             )));
         }
-        let mut archive = Vec::new();
+        // The headers and paths take little more: growing would copy all of it again.
+        let size = usize::try_from(self.size).unwrap_or(0) + self.nodes.len() * HEADER;
+        let mut archive = Vec::with_capacity(size);
         // A parent's path sorts before its children's.
         for (inode, (path, node)) in (1..).zip(&self.nodes) {
             write(&mut archive, inode, path, node)?;
