@@ -151,9 +151,8 @@ impl Stage<'_> {
         Ok(wire)
     }
 
-    /// Records the cell of a row: a text, or the result that a probe [met](Met). A
-    /// row with a probe's result refers to that probe: its packets are marked with
-    /// the row.
+    /// Records the cell of a row: a text, or a [`ProbeResult`]. A row with a probe's
+    /// result refers to that probe: its packets are marked with the row.
     pub fn observe(&self, row: &str, cell: impl Observed) {
         let (cell, probe) = cell.observed();
         self.told(row, probe);

@@ -67,7 +67,7 @@ impl Environment {
     }
 
     /// The address family of the network: IPv4, unless the scenario has
-    /// [`Setting::family`] and it is set to IPv6.
+    /// [`Setting::family`](super::Setting::family) and it is set to IPv6.
     #[must_use]
     pub fn family(&self) -> Family {
         self.settings.get(FAMILY).and_then(|word| word.parse().ok()).unwrap_or(Family::V4)
