@@ -196,7 +196,8 @@ fn an_event_that_does_not_come_has_a_deadline() {
         // Wait before the event exists.
         let client = udp(&net.client, CLIENT, 5000);
         let later = async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // The other half of the join waits by now.
+            tokio::task::yield_now().await;
             client.send_to(b"?", (SERVER, 53)).unwrap();
         };
         let (event, ()) = tokio::join!(events.next(PATIENCE), later);
@@ -220,7 +221,6 @@ fn lost_events_are_reported() {
 }
 
 fn a_recorder_knows_when() {
-    const LIFE: Duration = Duration::from_millis(50);
     let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
     routed(async move |net| {
         let _firewall = masquerade(net);
@@ -228,7 +228,12 @@ fn a_recorder_knows_when() {
         let client = udp(&net.client, CLIENT, 5000);
         let begun = now();
         client.send_to(b"?", (SERVER, 53)).unwrap();
-        tokio::time::sleep(LIFE).await;
+        let recorded = async {
+            while recorder.count() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, recorded).await.expect("the flow begins");
         let deleted = now();
         assert!(
             Conntrack::of(&net.router).unwrap().delete(&Tuple::udp((CLIENT, 5000), (SERVER, 53))).unwrap()

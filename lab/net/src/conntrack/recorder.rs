@@ -58,6 +58,12 @@ impl Recorder {
         Ok(Self { record, task: tokio::task::spawn_local(listen).abort_handle() })
     }
 
+    /// How many events were recorded so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.record.borrow().heard.len()
+    }
+
     /// Ends the recording. Returns the events with their times on
     /// CLOCK_MONOTONIC, and whether there may have been more.
     ///
