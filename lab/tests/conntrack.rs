@@ -233,7 +233,7 @@ fn a_recorder_knows_when() {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, recorded).await.expect("the flow begins");
+        tokio::time::timeout(PATIENCE, recorded).await.expect("the flow begins");
         let deleted = now();
         assert!(
             Conntrack::of(&net.router).unwrap().delete(&Tuple::udp((CLIENT, 5000), (SERVER, 53))).unwrap()
