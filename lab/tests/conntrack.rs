@@ -228,12 +228,12 @@ fn a_recorder_knows_when() {
         let client = udp(&net.client, CLIENT, 5000);
         let begun = now();
         client.send_to(b"?", (SERVER, 53)).unwrap();
-        let began = async {
+        let first_event = async {
             while recorder.count() == 0 {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, began).await.expect("the flow begins");
+        tokio::time::timeout(PATIENCE, first_event).await.expect("the flow begins");
         let deleted = now();
         assert!(
             Conntrack::of(&net.router).unwrap().delete(&Tuple::udp((CLIENT, 5000), (SERVER, 53))).unwrap()
