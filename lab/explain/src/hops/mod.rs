@@ -120,7 +120,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         let Some(packet) = Packet::read(frame) else { continue };
         let key = packet.content();
         if frame.outgoing {
-            // Only a frame that a wire passed on, or that met no wire, can arrive.
+            // Only a frame that a wire passed on, or that crossed none, can arrive.
             if matches!(frame.carried, None | Some(Carried::Passed)) {
                 flying.entry(key).or_default().push(hops.len());
             }
