@@ -1,9 +1,9 @@
-//! How long networks take to build and to let go, and beside each the floor:
-//! the same kernel objects by the shortest netlink program.
+//! Measures how long it takes to build and drop a network. Next to each measurement is
+//! the floor: a minimal netlink program that creates the same kernel objects.
 //!
-//! The aim is 1.5 times the floor. A network that is let go is freed by the
-//! kernel in its own time; every sample waits, outside of its time, until the
-//! ones before it are gone.
+//! The goal is at most 1.5 times the floor. The kernel frees a dropped network later,
+//! in a worker. Each sample waits until the earlier networks are freed; this wait is
+//! not measured.
 
 mod floor;
 
@@ -26,7 +26,8 @@ use tokio::task::LocalSet;
 
 use floor::Floor;
 
-/// Makes this program one process of the group `process`.
+/// The first argument of a process that runs one sample of the groups `process` and
+/// `worker`.
 const ONCE: &str = "once";
 
 fn main() {
@@ -87,7 +88,7 @@ mod nat_network {
     }
 }
 
-/// The NAT network, and one TCP connection across it.
+/// Builds the NAT network, and opens one TCP connection across it.
 #[divan::bench_group(sample_size = 1, sample_count = 100)]
 mod nat_network_connect {
     use super::{Bencher, connect_in_the_lab, connect_on_the_floor, home, nat_network, runtime, settled};
@@ -109,7 +110,7 @@ mod nat_network_connect {
     }
 }
 
-/// The same as a whole process.
+/// The same in a new process, including its start and exit.
 #[divan::bench_group(sample_size = 1, sample_count = 100)]
 mod process {
     use super::Bencher;
@@ -125,8 +126,8 @@ mod process {
     }
 }
 
-/// The same as a whole process that first moves into namespaces of its own: a
-/// worker of `run`, and one that a shell is in.
+/// The same in a new process that first creates its own namespaces: a worker of `run`,
+/// and a worker for a shell.
 #[divan::bench_group(sample_size = 1, sample_count = 100)]
 mod worker {
     use super::Bencher;
@@ -187,7 +188,7 @@ fn nat_network() -> Topology {
         .rule("router", Rule::masquerade("masquerade", "server"))
 }
 
-/// Hosts on a bridge, which takes 1023 ports, and their router.
+/// A router and hosts on a bridge, which has at most 1023 ports.
 fn behind_a_router(hosts: u32) -> Topology {
     let begin = Topology::new().bridge("lan").router("router").link("router 10.0.0.1/16", "lan");
     (1..=hosts).fold(begin, |topology, n| {
@@ -241,19 +242,21 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// The namespace of this thread, to which it comes back.
+/// The namespace of this thread, to which the floor returns.
 fn home() -> Namespace {
     let home = Namespace::current("home").expect("its descriptor");
-    // The thread notes where it is when it first enters a namespace.
+    // The first `enter` of a thread saves its namespace: do that outside of the
+    // samples.
     home.enter(|| {});
     home
 }
 
-/// Returns `input` once the kernel has freed all networks that were let go.
+/// Returns `input` once the kernel has freed all networks dropped before.
 ///
-/// It frees them in rounds, one after the other (net/core/net_namespace.c:
-/// cleanup_net), and a link into a namespace goes in its namespace's round. So
-/// when two have gone, one after the other, every earlier round is over.
+/// The kernel frees dead namespaces in batches, one batch after another
+/// (net/core/net_namespace.c: cleanup_net), and deletes a link into a namespace with
+/// it. When two namespaces have been freed one after the other, all batches before them
+/// are done.
 fn settled<T>(input: T) -> T {
     for _ in 0..2 {
         floor::link_into(&Namespace::new("doomed").expect("a network namespace"), "doomed");

@@ -1,4 +1,5 @@
-//! What an author got wrong is named, and is not taken for a property of the kernel.
+//! Errors of a scenario's author are reported as such, and not taken for a property of
+//! the kernel.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -36,7 +37,7 @@ fn environment(scenario: &Scenario) -> Environment {
     Environment::new(scenario, Kernel::running(), Clock::Real, &BTreeMap::new())
 }
 
-/// The error of a play that has no time at all, where it first has to wait.
+/// The error of a play whose time limit is zero, at its first wait.
 async fn hangs(scenario: Scenario) -> String {
     let env = environment(&scenario);
     let reports = Opened::open(false).listen();
@@ -49,7 +50,7 @@ fn a_play_that_hangs_names_the_probe_and_the_host() {
     alone_async(async || {
         let arms = |_: &Environment| Arms::control("", network(), ()).fault("", |_| ());
         let scenario = Scenario::new(CARD, ("row", "cell"), arms, async |stage, ()| {
-            // Nobody answers: the neighbour is not there.
+            // No host has this address: nothing answers ARP.
             let server = ([10, 0, 0, 99], 80);
             connect(stage.host("client"), 0, server, Duration::MAX).await.map(|_| ())
         });

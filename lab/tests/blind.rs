@@ -1,4 +1,5 @@
-//! A play does not know its arm, so only observations decide.
+//! A play does not know which arm it plays, so the verdict depends on observations
+//! only.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -41,8 +42,8 @@ fn arms(edit: impl FnOnce(&mut Setup<Conduct>)) -> Arms<Conduct> {
     Arms::control("the link lives", network, Conduct { cut: false }).fault("the link is cut", edit)
 }
 
-/// Cuts the link if the conduct says so and the wire `obeys`, and queries the
-/// far side.
+/// Cuts the link if the conduct says so and the wire `obeys`, then connects to the
+/// other side.
 async fn cut_and_ask(stage: &Stage<'_>, conduct: &Conduct, obeys: bool) -> Result<()> {
     let cut = Rc::new(Cell::new(false));
     let link = Rc::clone(&cut);
@@ -63,7 +64,7 @@ async fn cut_that_fails(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     cut_and_ask(stage, conduct, false).await
 }
 
-/// Fills the symptom's cell with everything that a stage reveals about itself.
+/// Observes everything that a stage shows of itself, as the symptom's cell.
 async fn curious(stage: &Stage<'_>, _: &Conduct) -> Result<()> {
     let failed = stage.until("what never comes", || Err(Error::Lab("refused".into()))).await;
     stage.observe("the peer", format!("{stage:?}, {failed:?}, {:?}", stage.env));

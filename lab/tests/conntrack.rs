@@ -99,7 +99,8 @@ fn entries_are_listed_as_conntrack_lists_them() {
         let Ok(listing) = listing else {
             leave_out("conntrack is not installed: nothing to compare with");
         };
-        // Spaces are squeezed, and a second may have passed.
+        // conntrack(8) pads its columns, and a timeout may have counted down between
+        // the two.
         let timeless = |line: &str| {
             let mut words: Vec<_> =
                 line.split_whitespace().filter(|w| !w.contains("mark=") && !w.contains("use=")).collect();
@@ -193,7 +194,7 @@ fn an_event_that_does_not_come_has_a_deadline() {
         assert!(matches!(error, Error::Deadline { .. }));
         assert_eq!(error.to_string(), "router: waited 0.02 s for a miracle");
 
-        // Wait before the event exists.
+        // Begin to wait before the event occurs.
         let client = udp(&net.client, CLIENT, 5000);
         let later = async {
             // The other half of the join waits by now.

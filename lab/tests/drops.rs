@@ -1,4 +1,4 @@
-//! The packets that a real kernel drops, and its reasons.
+//! Dropped packets on the running kernel, with the kernel's reasons.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
@@ -13,7 +13,6 @@ use lab::wire::segment::Flags;
 
 faultlab_testkit::tests![faultlab_testkit::isolated::main: a_refused_syn_has_no_socket, a_rule_drops_and_nobody_else, a_note_is_of_its_namespace];
 
-/// Runs `body` on its own thread, in a runtime.
 fn two_hosts() -> Topology {
     Topology::new().host("one").host("other").link("one 10.0.0.1/24", "other 10.0.0.2/24")
 }
@@ -36,7 +35,7 @@ fn a_refused_syn_has_no_socket() {
         let syns = syns(&dropped, 81);
         let [syn] = syns[..] else { panic!("{dropped:?}") };
         assert_eq!((syn.reason.as_deref(), syn.function.as_str()), (Some("NO_SOCKET"), "tcp_v4_rcv"));
-        // Records that were taken are gone, and so are earlier ones.
+        // A record is returned once, and not if it is older than requested.
         assert_eq!(drops.take(other, begun).unwrap(), []);
         one.enter(|| TcpStream::connect((Ipv4Addr::new(10, 0, 0, 2), 81))).unwrap_err();
         assert_eq!(drops.take(other, now()).unwrap(), []);

@@ -192,7 +192,7 @@ fn what_cannot_be_set_is_told() {
             "net.ipv4.no_such_key is missing; host has no such sysctl on this kernel"
         );
         assert_eq!(refused("net.ipv4.ip_local_port_range", "2 1").errno(), Some(libc::EINVAL));
-        // The kernel accepts the first word and ignores the second silently.
+        // The kernel accepts the first word and silently ignores the second.
         assert_eq!(
             refused("net.ipv4.ip_forward", "1 0").to_string(),
             "host: write net.ipv4.ip_forward = 1 0: it reads back as 1"
@@ -238,8 +238,8 @@ fn a_capture_says_what_it_has_no_room_for() {
         let mut capture = tap.end(&network, now()).expect("frames");
         capture.sort();
         let of = |outgoing| capture.frames.iter().filter(|f| f.outgoing == outgoing).count();
-        // Each packet is observed where it leaves and where it arrives, as far as
-        // it gets.
+        // Each packet is captured where it leaves and where it arrives, until the rings
+        // are full.
         assert!(of(true) > 0 && of(true) == of(false), "{} and {}", of(true), of(false));
         assert!(capture.lost > 0);
         assert_eq!(capture.frames.len() as u64 + capture.lost, 2 * SENT as u64);
@@ -268,12 +268,12 @@ fn a_sleeping_sender_holds_a_device() {
         // 2000 bytes leave at once; the next frame of 1000 would take 1000 s.
         applicable(qdisc::token_bucket(&host, "d1", 1, 2000, 1_000_000));
 
-        // Not bound to a device: a bound socket is woken when its device goes away.
+        // Do not bind the socket: a bound one is woken when its device goes away.
         let socket = host.enter(|| socket2::Socket::new(libc::AF_PACKET.into(), socket2::Type::RAW, None));
         let socket = socket.expect("packet socket");
         // The kernel raises it to the minimum, SOCK_MIN_SNDBUF.
         socket.set_send_buffer_size(0).expect("SO_SNDBUF");
-        // A limit on how long anything can be held, whatever happens.
+        // The device is released after this time, whatever else happens.
         socket.set_write_timeout(Some(HELD)).expect("SO_SNDTIMEO");
         let full = (0..100).find_map(|_| send_frame(&socket, d1, libc::MSG_DONTWAIT).err()).expect("full");
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);

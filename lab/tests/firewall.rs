@@ -226,8 +226,7 @@ fn nft_prints_what_rules_display() {
         let rules = every_kind();
         let firewall = applicable(Firewall::install(&net.router, &rules));
         let text = listed(net);
-        // nft has printed the flags in more than one way; the unit tests have those
-        // of 1.0.6.
+        // nft versions print the flags differently; the unit tests have those of 1.0.6.
         for rule in firewall.rules().iter().filter(|rule| rule.matches().tcp_flags.is_none()) {
             let line = format!("{rule} comment \"{}\"", rule.name());
             assert!(text.lines().any(|l| l.trim() == line), "{line}\nis not in\n{text}");
@@ -246,7 +245,7 @@ fn nft_prints_what_ipv6_rules_display() {
             Rule::source_nat("5", v6).source(Prefix::new(other, 64)).choose(Choice::Random),
             Rule::source_nat("6", v6).on(Hook::NatInput),
             Rule::count("7").icmpv6().on(Hook::Output).destination(Prefix::new(v6, 33)),
-            // In both tables.
+            // Installed in the tables of both families.
             Rule::masquerade("8", "wan").tcp().to_ports(40000..=40003).choose(Choice::FullyRandom),
             Rule::drop("9").ct_state(CtState::INVALID),
             Rule::count("10").destination_port(53),

@@ -1,4 +1,5 @@
-//! A worker that panics: its sentence reaches the user, also before a backtrace.
+//! A worker that panics: the user sees the panic message, even if a backtrace follows
+//! it.
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -33,7 +34,7 @@ const CARD: Card = Card {
     reading: &[],
 };
 
-/// Makes this program print the error of a run.
+/// If this variable is set, this program makes a run and prints its error.
 const RUN: &str = "FAULTLAB_TEST_RUN";
 
 fn or_worker(tests: &[Test]) -> ExitCode {

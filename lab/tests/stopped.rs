@@ -1,5 +1,5 @@
-//! A worker that was stopped and continued repeats the play: the kernel's
-//! timers went on while the worker was not running.
+//! A worker that was stopped (SIGSTOP) and continued plays again, because the kernel's
+//! timers kept running while it was stopped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +50,7 @@ const CARD: Card = Card {
     reading: &[],
 };
 
-/// The first time, waits until this process was stopped and continued. Both
+/// The first play of each arm waits until this process was stopped and continued. Both
 /// arms then observe 1, so that nothing is reproduced.
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
@@ -69,8 +69,7 @@ fn or_worker(tests: &[Test]) -> ExitCode {
     reviewed::as_worker(&CATALOGUE).unwrap_or_else(|| harness::run(&Arguments::from_args(), tests, None))
 }
 
-/// The status of a process: its state in the notation of proc(5), and whether
-/// it handles SIGCONT.
+/// The state of a process as in proc(5), and whether it handles SIGCONT.
 fn status(process: u32) -> (String, bool) {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
@@ -88,11 +87,10 @@ fn children(process: u32) -> Vec<u32> {
     text.flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Repeatedly stops and continues the processes below this one that play, until
-/// `done`.
+/// Repeatedly stops and continues the worker's child processes that handle SIGCONT,
+/// until `done`.
 fn stop_and_continue(done: &AtomicBool) {
-    // Longer each time: a process that is stopped all the time makes no
-    // progress.
+    // Pause longer each time: a process that is stopped too often makes no progress.
     let mut pause = Duration::from_millis(10);
     while !done.load(Ordering::Relaxed) {
         let workers = children(std::process::id());

@@ -155,8 +155,8 @@ fn many_may_add_at_once(dir: &Path) {
 
 fn a_name_that_is_taken_is_passed_over(dir: &Path) {
     let store = Store::at(dir.join("store")).unwrap();
-    // Left by a process with this number in another pid namespace, which is
-    // alive.
+    // A process in another pid namespace has the same pid, and is still using these
+    // names.
     let taken = |number| {
         let path = store.root().join(format!(".adding-{}-{number}", process::id()));
         fs::create_dir(&path).unwrap();
@@ -190,7 +190,7 @@ fn what_is_no_kernel_leaves_nothing(dir: &Path) {
     }
 }
 
-/// A .deb with these files, whatever their names.
+/// A .deb with these files; their names may be unsafe.
 fn deb(path: &Path, files: &[(&str, &[u8])]) -> Source {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
@@ -221,7 +221,7 @@ fn a_package_writes_nothing_outside(dir: &Path) {
     let entry = add(&store, &deb(&dir.join("a.deb"), &files), &mut |_| ()).unwrap();
     assert_eq!((entry.id.as_str(), entry.modules), ("6.1.0-x", 1));
     store.remove("6.1.0-x").unwrap();
-    // Then an add that fails.
+    // An add that fails.
     let without_image = &files[1..];
     let error = add(&store, &deb(&dir.join("b.deb"), without_image), &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("without its image"), "{error}");
@@ -257,7 +257,7 @@ fn a_name_that_is_no_good_is_not_added(dir: &Path) {
         error.contains("\"kernel/a\\nb.ko\" has characters other than printable ASCII; rename it"),
         "{error}"
     );
-    // A link in --modules leads nowhere.
+    // Symbolic links below --modules are not followed.
     fs::remove_file(&odd).unwrap();
     fs::write(dir.join("outside.ko"), "").unwrap();
     symlink(dir.join("outside.ko"), dir.join("built/kernel/outside.ko")).unwrap();
@@ -270,7 +270,7 @@ fn part(entry: &Path, name: &str) -> PathBuf {
     if name.is_empty() { entry.to_owned() } else { entry.join(name) }
 }
 
-/// What may be in the place of a file: opening a FIFO blocks.
+/// Replaces a file or a directory by a FIFO. Opening one blocks.
 fn put_fifo(path: &Path) {
     if path.is_dir() {
         fs::remove_dir_all(path).unwrap();
@@ -297,8 +297,8 @@ fn what_is_no_file_is_never_read(dir: &Path) {
         assert!(replaced.starts_with("modules/") || read.is_err(), "{replaced}");
         assert!(!matches!(read, Ok(Some(_))), "{replaced}");
     }
-    // It is removed; a dead process's temporary directory that is not a
-    // directory does no harm.
+    // The FIFO itself can be removed. A FIFO with the name of a dead process's
+    // temporary directory is ignored.
     assert!(entry.metadata().unwrap().file_type().is_fifo());
     store.remove("6.1.0-test").unwrap();
     mkfifo(&store.root().join(".adding-999999-0"), Mode::S_IRWXU).unwrap();
@@ -339,7 +339,7 @@ fn a_link_in_the_store_is_not_followed(dir: &Path) {
         let read = store.get("6.1.0-test").and_then(|kernel| kernel.modules()?.read("veth"));
         assert!(!matches!(read, Ok(Some(_))), "{name}");
         assert!(name.starts_with("modules/") || read.is_err(), "{name}");
-        // Its target stays when the kernel is removed.
+        // Removing the kernel removes the link and keeps its target.
         store.remove("6.1.0-test").unwrap();
         assert!(names(store.root()).is_empty(), "{name}");
         if outside.is_dir() { fs::remove_dir_all(&outside) } else { fs::remove_file(&outside) }.unwrap();
@@ -385,8 +385,8 @@ fn a_tampered_entry_is_none_and_says_so(dir: &Path) {
     assert!(store.remove("../store").is_err() && store.remove("..").is_err());
 }
 
-/// Mounts a file system with these options, in this thread alone: the rest of
-/// the machine sees neither the mount nor the files.
+/// Mounts a small file system with these options, in a mount namespace that only this
+/// thread has.
 fn small_disk(root: &Path, options: &str) {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();

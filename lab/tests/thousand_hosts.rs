@@ -1,4 +1,4 @@
-//! 1,000 hosts on one bridge, captured as by default, in their own process.
+//! 1,000 hosts on one bridge, with captures as by default, in a separate process.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -80,8 +80,8 @@ const MORE_THAN_A_WINDOW: usize = 400_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 async fn play(stage: &Stage<'_>, late: &Late) -> Result<()> {
-    // Once `hold` is set, the wire holds the next segment with data, and no
-    // other.
+    // Once `holding` is set, the wire holds the next segment with data, and
+    // only that one.
     let holding = Rc::new(Cell::new(false));
     let armed = Rc::clone(&holding);
     let (policy, held) = policy::Hold::matching(move |direction, segment| {
@@ -94,7 +94,8 @@ async fn play(stage: &Stage<'_>, late: &Late) -> Result<()> {
     let before = node.stats()?;
 
     holding.set(*late == Late::Held);
-    // The held segment is retransmitted, and the flow goes on without it.
+    // The server retransmits the held segment, so the transfer completes
+    // without it.
     flow.transfer(Side::Server, MORE_THAN_A_WINDOW).await?;
     flow.settle().await?;
     if let Late::Crafted(below) = late {

@@ -39,8 +39,8 @@ pub fn scenario() -> Scenario {
         .eras([Era::every_kernel("a NAT must forget, and conntrack does so by time")])
 }
 
-/// The longer-timeout arm has a longer one, which the kernel must take, and the
-/// silence is between the two.
+/// The longer-timeout arm sets a longer timeout, which the kernel must accept;
+/// the silence is longer than the one and shorter than the other.
 const LONGEST: Limit = Limit {
     most: 2_000_000,
     why: "the longer-timeout arm needs a longer one, and at HZ=1000 the kernel takes at most 2147483",

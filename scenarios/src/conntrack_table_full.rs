@@ -33,8 +33,8 @@ const SETTINGS: &[Setting] = &[
         .at_most(Limit::JIFFIES),
 ];
 
-/// The kernel takes more, and the play does not: with 16384 flows in a guest of 256 MiB,
-/// the control's own connect() times out.
+/// The most for which the play works: with 16384 flows in a guest of 256 MiB,
+/// even the control's connect() times out.
 const FLOWS: Limit = Limit { most: 4096, why: "each is two sockets in the memory of a guest" };
 
 /// The scenario.
@@ -90,8 +90,8 @@ const OFFICE_SERVER: [u8; 4] = [10, 0, 2, 2];
 const NOBODY: [u8; 4] = [10, 0, 2, 99];
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Enough entries that are not ASSURED for one to be near every hash:
-/// early_drop examines eight buckets, of about 2000 in a guest with 256 MB.
+/// So many entries that are not ASSURED that early_drop, which examines eight
+/// buckets, finds one; a guest with 256 MB has about 2000 buckets.
 const HALF_OPEN: u16 = 1024;
 
 #[derive(Debug, Clone)]

@@ -11,13 +11,14 @@ pub fn kernel_values(network: Topology, host: &str, env: &Environment) -> Topolo
     })
 }
 
-/// Why a keepalive that begins after `time` does not refresh a flow in time.
+/// Why a keepalive that begins after `time` does not refresh a flow before its
+/// timeout.
 pub fn too_slow(time: Duration, timeout: Duration) -> String {
     format!("a keepalive of {} s is too slow for a timeout of {} s", time.as_secs(), timeout.as_secs())
 }
 
-/// The rule that explains the time of a timeout, or the time itself if no rule
-/// does.
+/// The cell that explains when a connection timed out: time + probes x intvl,
+/// or the measured time if that does not match.
 pub fn rule(
     schedule: KeepaliveSchedule,
     met: Answer,
@@ -35,7 +36,8 @@ pub fn rule(
     }
 }
 
-/// The result of a connection, and the keepalive probe that ended it.
+/// The cell for a connection: its result, and the keepalive probe that ended
+/// it.
 pub fn probe(schedule: KeepaliveSchedule, met: Answer, after: Duration) -> String {
     let (time, intvl) = (schedule.time.as_secs(), schedule.intvl.as_secs());
     match met {

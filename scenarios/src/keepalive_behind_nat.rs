@@ -49,7 +49,7 @@ const SETTINGS: &[Setting] = &[
         .at_most(Limit::KEEPALIVE_OPTION),
 ];
 
-/// In the control, too, the NAT forgets a mapping that is idle for longer.
+/// The NAT removes a mapping that is idle for longer, even in the control.
 const LONGEST: Limit = Limit {
     most: 400_000,
     why: "the NAT of the control keeps an idle mapping for 432000 s, the kernel's default",
@@ -60,7 +60,7 @@ fn longer_than(timeout: Duration) -> Duration {
     timeout + timeout / 100 + Duration::from_secs(1)
 }
 
-/// The silence, or all probes of a keepalive that nobody answers.
+/// The longer of the silence and a keepalive schedule without any answer.
 fn lasts(env: &Environment) -> Duration {
     let schedule = KeepaliveSchedule::new(env, "");
     longer_than(env.seconds("idle-timeout")).max(schedule.at_latest(schedule.probes))

@@ -141,7 +141,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (asked, answered) = keepalive_schedule::probes(&wire, Direction::Back).await;
     let counted = stage.counters("server")?.telling();
 
-    // The state in the server's kernel, and whether its peer is reachable.
+    // The socket's state in the server's kernel, and whether its peer can be
+    // reached.
     let believes = sockets(server.namespace())?.into_iter().find(|s| s.local.port() == 80);
     let believes = believes.map_or("none".to_owned(), |socket| socket.state.to_string());
     let peer = connect(server, 0, (client.address(), 7), PATIENCE).await?;

@@ -132,8 +132,8 @@ mod tests {
         }
     }
 
-    /// A cell derived from the conduct shows what was planted, not what was
-    /// observed.
+    /// A cell that is computed from the conduct would show what was planted,
+    /// and not what was observed.
     #[test]
     fn no_cell_is_made_of_the_conduct() {
         let (mut folders, mut cells) = (vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")], 0);
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn the_model_of_tcp_tw_recycle_does_what_real_kernels_did() {
-        // The first was recorded on real 4.9 and 4.4 kernels. No kernel of the second was
-        // run: its outcome is the model's.
+        // The snapshot of the first era was recorded on 4.9 and 4.4. The second
+        // was not run on its kernels: its snapshot is the model's.
         for (era, model) in
             [("has-tcp-tw-recycle", "model"), ("answers-without-timestamps", "model-mainline-3.16")]
         {

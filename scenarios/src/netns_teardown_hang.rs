@@ -68,7 +68,8 @@ fn arms() -> Arms<Conduct> {
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (node, bridge, device) = (stage.host("node"), stage.host("bridge"), stage.own_device("veth"));
     let failed = |tried: &'static str| move |e| Error::kernel("node", tried, e);
-    // Create both pods first: up to 4.16 none can be created during the hang.
+    // Create both pods first: up to 4.16, no namespace can be created during
+    // the hang.
     let (pod, next) = (Namespace::new("pod")?, Namespace::new("next pod")?);
     link::add_veth(bridge.namespace(), "next", &next, "eth0").map_err(failed("add a veth"))?;
     let mut holder = conduct.hold(node, &device).await?;

@@ -1,13 +1,13 @@
 //! A stand-in for a kubelet that has its network set up by CNI plugins.
 //!
-//! Two loops of the kubelet contend for one lock. A teardown takes the pod's
-//! lock and has a child process, the plugin, delete the pod's link. Once a
-//! second, the relist of the pod lifecycle event generator
+//! Two loops of the kubelet contend for one lock per pod. A teardown takes the
+//! lock of its pod, and has a child process, the plugin, delete the pod's link.
+//! Once a second, the relist of the pod lifecycle event generator
 //! (pkg/kubelet/pleg/generic.go) queries the state of the sandboxes and, under
 //! the same lock, the address in each
 //! (pkg/kubelet/dockershim/network/plugins.go: TearDownPod and
-//! GetPodNetworkStatus). This stand-in queries all pods; the kubelet, only
-//! those that changed.
+//! GetPodNetworkStatus). This stand-in queries all pods; the kubelet queries
+//! only those that changed.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How soon a process is gone after it was killed, if it can be killed.
 const GRACE: Duration = Duration::from_millis(200);
-/// Long enough to count as for ever.
+/// Longer than any play.
 const EVER: Duration = Duration::from_secs(86_400);
 
 /// The agent of a node.
@@ -97,9 +97,9 @@ impl<'a> NodeAgent<'a> {
         self.longest.get().max(self.last_active())
     }
 
-    /// Tears down a pod's network. Without a deadline it waits for the plugin as
-    /// long as that takes, and does not reap it. With a deadline it kills the
-    /// plugin, reaps it if possible, and gives up: false.
+    /// Tears down a pod's network. Without a deadline it waits until the plugin
+    /// ends, and does not reap it. With a deadline it kills the plugin then,
+    /// reaps it if it has ended, and returns false if it has not.
     pub async fn tear_down(&self, pod: usize, deadline: Option<Duration>) -> Result<bool> {
         let pod = &self.pods[pod];
         let _lock = pod.lock.lock().await;
@@ -118,7 +118,7 @@ impl<'a> NodeAgent<'a> {
         Ok(ended)
     }
 
-    /// The result of a teardown, in a word; `None` if there is none yet.
+    /// The cell for the result of a teardown; `None` if it has not ended.
     pub fn met(teardown: Option<bool>) -> &'static str {
         match teardown {
             None => "waits",
@@ -132,7 +132,7 @@ impl<'a> NodeAgent<'a> {
         self.pods[pod].plugin.borrow().clone()
     }
 
-    /// The state of a plugin's process, as a row shows it.
+    /// Records the state of the plugin's process in a row.
     pub async fn see_plugin(&self, pod: usize, row: &str) {
         let Some(plugin) = self.plugin(pod) else { return };
         match plugin.at_rest().await {

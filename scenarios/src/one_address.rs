@@ -29,7 +29,8 @@ pub fn two_hosts() -> Topology {
         .host("server")
         .link("host-a 10.0.1.2/24", "nat 10.0.1.1/24")
         .wire("host-b 10.0.2.2/24", "nat 10.0.2.1/24")
-        // The clock is the machine's; the wire shifts that of host-b.
+        // The hosts have the machine's timestamp clock; the wire shifts that of
+        // host-b.
         .sysctl_where_known("host-a", TIMESTAMPS, 2)
         .sysctl_where_known("host-b", TIMESTAMPS, 2)
 }
@@ -72,14 +73,14 @@ pub const ERAS: &[Era] = &[
         kernels: "4.12 and later",
         since: "4396e46187ca removed the sysctl and the check",
         shows: Shows::Immune,
-        // An older kernel whose sysctl is not visible hides it from this namespace:
-        // the scenario needs its own machine.
+        // An older kernel may hide the sysctl from this namespace. It is not
+        // recognised here, so the scenario needs a kernel of its own.
         recognise: |env| env.kernel.at_least(4, 12),
     },
 ];
 
-/// Whether the check of such a kernel, if it has one, answers SYNs without
-/// timestamps.
+/// Whether the check of this kernel, if it has one, lets SYNs without
+/// timestamps pass.
 fn answers_without_timestamps(kernel: &Kernel) -> bool {
     // RHEL 7 and CentOS 7 (3.10.0-1160.el7) have a26552afe894.
     !kernel.at_least(3, 17) && !kernel.release.contains(".el7")
@@ -89,7 +90,7 @@ fn modelled(env: &Environment) -> bool {
     env.word("recycle") != "kernel"
 }
 
-/// Whether there is a check of any kind.
+/// Whether the server checks at all, in the kernel or in the model.
 pub fn recycles(env: &Environment) -> bool {
     modelled(env) || env.kernel.has_sysctl(RECYCLE)
 }
@@ -112,7 +113,7 @@ pub enum Measure {
     TimestampsOff,
 }
 
-/// The check of a server.
+/// The tcp_tw_recycle check of a server.
 pub struct Check<'a> {
     stage: &'a Stage<'a>,
     server: &'a Host,
@@ -122,7 +123,8 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// Puts the model, or a plain cable, between a router and the server.
+    /// Puts the model, or a wire that changes nothing, between a router and the
+    /// server.
     pub fn of(stage: &'a Stage<'a>, router: &str, server: &str) -> Result<Self> {
         let rule = match stage.env.word("recycle") {
             MODEL_UP_TO_3_16 => tw_recycle::Rule::UpTo3_16,
@@ -153,8 +155,8 @@ impl<'a> Check<'a> {
         sysctl::set_where_known(self.server.namespace(), key, "0")
     }
 
-    /// Runs `other` with tcp_tw_recycle=0. If the kernel has one global sysctl, it
-    /// is off meanwhile; the server keeps its timestamps.
+    /// Runs `what` while `other` has tcp_tw_recycle=0. If the sysctl is global, it is
+    /// off for the server as well until this returns; the server keeps its timestamps.
     pub async fn sparing<T>(&self, other: &Host, what: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
         sysctl::set_where_known(other.namespace(), RECYCLE, "0")?;
         let happened = what().await;
@@ -170,7 +172,7 @@ impl<'a> Check<'a> {
         self.stage.elapsed() + self.stage.env.seconds("paws-window") + Duration::from_secs(1)
     }
 
-    /// Waits until `expiry`.
+    /// Waits until `expiry`, a time since the network was set up.
     pub async fn expired(&self, expiry: Duration) {
         self.stage.pass(expiry.saturating_sub(self.stage.elapsed())).await;
     }

@@ -102,7 +102,7 @@ fn arms(env: &Environment) -> Arms<Conduct> {
     })
 }
 
-/// The relist period, plus the slack of a late one.
+/// The relist period, and some time for a late relist.
 const PERIOD: Duration = Duration::from_secs(2);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -114,7 +114,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 async fn terminate(stage: &Stage<'_>, conduct: &Conduct, agent: &NodeAgent<'_>, link: &str) -> Result<()> {
     let (node, pod_c, threshold) = (stage.host("node"), stage.host("pod-c"), stage.env.seconds("threshold"));
     let mut flow = Flow::open(stage.host("pod-b"), (pod_c.address(), 80), pod_c, 80).await?;
-    // Between two relists, so that the teardown finds the pod's lock free.
+    // Begin between two relists: the pod's lock is free then.
     agent.two_relists().await?;
     let mut hold = match conduct.held {
         Held::Nothing => None,

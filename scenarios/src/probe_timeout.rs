@@ -42,8 +42,8 @@ const CARD: Card = Card {
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("restarts", "0"), |_| arms(), play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
-        // Eight arms at once would be a load of their own. Virtual time costs
-        // nothing.
+        // Eight arms at once would load the machine. In virtual time, running
+        // them one after another costs nothing.
         .sequential(|env| env.clock == Clock::Virtual)
         .settings([
             Setting::seconds("period", "periodSeconds", 2, 10),
@@ -70,14 +70,14 @@ fn network() -> Topology {
 
 #[derive(Debug, Clone)]
 struct Conduct {
-    /// The probes that find the node busy.
+    /// The numbers of the probes during which the node is busy.
     busy_at: Vec<u32>,
     /// timeoutSeconds, and failureThreshold of each probe.
     timeout: u64,
     readiness: u32,
     liveness: u32,
-    /// The links carry a neighbour's newer timestamps, and the check of
-    /// tcp_tw_recycle.
+    /// Whether the links are wires: one shifts a neighbour's timestamps ahead,
+    /// one is the model of the tcp_tw_recycle check.
     tw_recycle: bool,
 }
 

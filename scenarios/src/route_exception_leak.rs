@@ -123,9 +123,9 @@ fn arms() -> Arms<Conduct> {
         })
 }
 
-/// More than the capacity of a bucket, 5 to 10.
+/// More than the capacity of a bucket, 6 to 10.
 const DESTINATIONS: usize = 16;
-/// One in a few hundred arrives in the middle of a lookup.
+/// One message in a few hundred arrives in the middle of a lookup.
 const MESSAGES: usize = 8192;
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -139,10 +139,11 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let bystander = Namespace::new("bystander")?;
     link::add_veth(at.namespace(), "other", &bystander, "eth0").map_err(failed("add a link"))?;
     let sockets = (Router::new(stage.network(), "router", "pod", "eth0")?, Lookups::new(pod)?);
-    // The message itself leaves a route in the cache, whatever its destination.
+    // Receiving a message caches a route, whatever destination it is about:
+    // cache it before counting.
     sockets.0.tell(at.address())?;
-    // Networks of earlier arms are torn down, and their cached routes with
-    // them.
+    // Wait until the networks of earlier arms are torn down, with their cached
+    // routes.
     stage.pass(Duration::from_secs(2)).await;
     let before = route_cache::entries()?;
 
@@ -158,8 +159,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let lost = route_cache::entries()?.saturating_sub(before);
     stage.observe("cached routes lost", if lost == 0 { "none" } else { "some" });
 
-    // Both namespaces of a link persist while its delete waits: the other end
-    // is freed after this one.
+    // The request keeps the router's namespace open: the far end of the link is
+    // freed after this one.
     let (name, far) = (device.clone(), at.namespace().try_clone()?);
     let mut delete = if conduct.end == End::ItsNamespaceDies {
         let dying = Namespace::new("dying")?;

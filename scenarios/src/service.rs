@@ -11,7 +11,7 @@ pub const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
 pub const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
 
 const BE_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
-/// Whether conntrack picks up a flow in mid-stream.
+/// Whether conntrack creates entries for connections that it did not see begin.
 pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
 
 /// The network. The server's link is a wire.
@@ -19,7 +19,7 @@ pub fn network() -> Topology {
     translated(hosts().wire("node 10.0.2.1/24", "server 10.0.2.2/24"))
 }
 
-/// The same without a wire, whose rings take 16 MB.
+/// The same without a wire, which needs 16 MB for its rings.
 pub fn unwired() -> Topology {
     translated(hosts().link("node 10.0.2.1/24", "server 10.0.2.2/24"))
 }
@@ -63,8 +63,8 @@ async fn last_of_server(wire: &Wire) -> Result<Header> {
     last.and_then(|f| f.header).ok_or_else(|| Error::Lab("the server sent no segment".into()))
 }
 
-/// Injects a segment as the server might send it next, except that its sequence
-/// number is `by` beyond the last one.
+/// Injects a data segment like the server's last one, with a sequence number
+/// that is `by` higher.
 pub async fn inject(stage: &Stage<'_>, wire: &Wire, by: u32) -> Result<()> {
     use lab::wire::segment::{Flags, Segment};
     let last = last_of_server(wire).await?;
@@ -74,7 +74,7 @@ pub async fn inject(stage: &Stage<'_>, wire: &Wire, by: u32) -> Result<()> {
     Ok(())
 }
 
-/// An idle, undisturbed connection remains open.
+/// The cell for an idle connection: `open` if nothing happened to it.
 pub fn open_or(met: Answer) -> String {
     if met == Answer::Nothing { "open".to_owned() } else { met.to_string() }
 }

@@ -35,21 +35,21 @@ pub fn arms(network: Topology) -> Arms<Conduct> {
 }
 
 impl Conduct {
-    /// The task that holds the node's device, if there is to be one; `slow` is
-    /// another device of the node.
+    /// Starts the process that holds the node's device, if the conduct has one;
+    /// `slow` is another device of the node.
     pub async fn hold(&self, node: &Host, device: &str) -> Result<Option<DeviceHolder>> {
         Ok(if self.device_is_held { Some(DeviceHolder::hold(node, device, "slow").await?) } else { None })
     }
 }
 
-/// The cell for an operation by others.
+/// The cell for another process's operation.
 pub fn works(done: bool) -> &'static str {
     if done { "works" } else { "waits" }
 }
 
-/// Records the count in the kernel's log message about a device. If the device
-/// `waits`, this waits for the message. Returns the message, to append to a
-/// sentence.
+/// Records the count in the kernel's log message about a device, and waits for
+/// the message if the device `waits`. Returns the message as the end of a
+/// sentence; empty if there is none.
 pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result<String> {
     let line = unregister_netdevice(stage, device, waits).await?;
     if stage.log().readable() {
@@ -63,17 +63,17 @@ pub async fn usage_count(stage: &Stage<'_>, device: &str, waits: bool) -> Result
     Ok(line.map_or(String::new(), |line| format!("; the kernel: {line}")))
 }
 
-/// Waits for the kernel's log message about a device that cannot be freed. If
-/// the kernel is not `waiting` any more, no new message will come; an existing
-/// one is found.
+/// The kernel's log message about a device that cannot be freed. Waits for it
+/// only while the kernel is `waiting` for the device: after that, there will be
+/// no new message.
 pub async fn unregister_netdevice(
     stage: &Stage<'_>,
     device: &str,
     waiting: bool,
 ) -> Result<Option<StuckDevice>> {
-    // net.core.netdev_unregister_timeout_secs is 10, and the kernel checks once
-    // a second, when it gets the RTNL mutex. There is no point in waiting
-    // longer for a log that cannot be read.
+    // The kernel logs it after net.core.netdev_unregister_timeout_secs, 10 by
+    // default, and may be late, because it takes the RTNL mutex once a second.
+    // If the log cannot be read, the play only waits until the message is due.
     let readable = stage.log().readable();
     let patience = Duration::from_secs(match (waiting, readable) {
         (false, _) => 0,
@@ -87,7 +87,7 @@ pub async fn unregister_netdevice(
     Ok(message)
 }
 
-/// What others on the node can still do.
+/// Records which operations of other processes on the node still work.
 pub async fn others(stage: &Stage<'_>, node: &Host) -> Result<()> {
     let mut list = Attempt::begin(node, |ns| link::list(ns).is_ok())?;
     stage.observe("others list links", works(list.within(PATIENCE).await == Some(&true)));
@@ -97,7 +97,7 @@ pub async fn others(stage: &Stage<'_>, node: &Host) -> Result<()> {
     let there = bystander.try_clone()?;
     let mut add = Attempt::begin(node, move |ns| link::add_veth(ns, "new", &there, "eth0").is_ok())?;
     stage.observe("others add a link", works(add.within(PATIENCE).await == Some(&true)));
-    // A namespace dies with its last descriptor, and its links die with it.
+    // Closing the last descriptor frees the namespace and its links.
     drop((bystander, add));
     stage.observe("others delete one", works(link::vanishes(node, "new", 3 * PATIENCE).await));
     Ok(())

@@ -50,7 +50,8 @@ fn network() -> Topology {
     two_hosts()
         .link("nat 192.0.2.1/24", "server 192.0.2.2/24")
         .rule("nat", nat(40_000..=40_000, Choice::Keep))
-        // The NAT forgets sooner than the server: this is how a port is reused.
+        // The NAT removes its entry before the server ends TIME_WAIT: only then
+        // is a port reused.
         .sysctl("nat", "net.netfilter.nf_conntrack_tcp_timeout_time_wait", 1)
 }
 
@@ -82,8 +83,8 @@ fn arms() -> Arms<Conduct> {
 }
 
 const SERVER: [u8; 4] = [192, 0, 2, 2];
-/// Long enough for a SYN, a RST and a second SYN a second later, and for two
-/// more if this process is delayed in carrying them.
+/// Long enough for a SYN, a RST and a second SYN after 1 s, and for two more
+/// SYNs if this process carries the frames late.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {

@@ -70,7 +70,8 @@ struct Conduct {
     pod_ahead: u32,
     /// What the administrator does after the pod's first connection.
     measure: Measure,
-    /// Whom the pod connects to from then on, and who closes first.
+    /// The server that the pod connects to from then on, and the side that
+    /// closes first.
     pod_calls: &'static str,
     first_to_close: Side,
 }
@@ -104,7 +105,7 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         })
 }
 
-/// Long enough for two SYNs. Two in a row fit in the shortest window.
+/// Long enough for two SYNs. Two such waits fit in the shortest window.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -144,7 +145,8 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     check.see("the node")
 }
 
-/// A connection by the pod; `first` closes first.
+/// Opens a connection from the pod and closes it, the side `first` first.
+/// Returns the cell.
 async fn call(pod: &Host, to: ([u8; 4], u16), server: &Host, first: Side) -> Result<String> {
     match Flow::try_open(pod, 0, to, server, 80, PATIENCE).await? {
         Ok(flow) => flow.close(first).await.map(|()| "connected".to_owned()),

@@ -42,8 +42,8 @@ fn a_keepalive_behind_nat() {
 
 fn nothing_looks_like_a_retransmission_but_what_was_sent_again() {
     needs_namespaces();
-    // A service address, NAT with changed timestamps, a router without either, and
-    // IPv6.
+    // With a service address, NAT with changed timestamps, a router without
+    // either, and IPv6.
     for line in [
         "conntrack-beyond-window-reset",
         "tw-recycle-nat --set recycle=model",
@@ -60,11 +60,13 @@ fn nothing_looks_like_a_retransmission_but_what_was_sent_again() {
             let mut known = HashMap::new();
             for (number, segment) in (1..).zip(dissect(&file.path())) {
                 let place = format!("{line}, {}, frame {number}: {segment:?}", file.path().display());
-                // What a wire changed is there as it was received, too.
+                // A packet that a wire changed is shown again as it was
+                // received.
                 let is_copy = segment.tcp && !segment.says(" received it: ") && {
                     let Segment { interface, src, dst, id, seq, ack, flags, length, .. } = &segment;
                     let key = (src.clone(), dst.clone(), id.clone(), *seq, *ack, *flags, *length);
-                    // What leaves the same interface again was sent again.
+                    // The same segment twice on one interface is a
+                    // retransmission, not a copy.
                     known.insert(key, interface.clone()).is_some_and(|before| before != *interface)
                 };
                 let looks_so = segment.again || segment.duplicate_ack;
@@ -107,7 +109,8 @@ fn agrees(line: &str) -> Found {
         let (again, resets) = (count(|s| s.says("sent again")), count(|s| s.has(RST)));
         found.again += again;
         found.resets += resets;
-        // The drawings are from the same run, and of control and fault only.
+        // The ladders are of the same run; only the control and the fault have
+        // one.
         let heading = format!("{scenario}, {arm} arm\n");
         let Some((_, drawn)) = out.split_once(&heading) else { continue };
         let drawn: Vec<_> = drawn.lines().take_while(|line| !line.contains(" packets between ")).collect();
@@ -267,8 +270,8 @@ fn row_of(scenario: &str) -> &'static str {
     scenarios::CATALOGUE.find(scenario).expect("it is in the catalogue").symptom.row
 }
 
-/// The probes' frames must be what their comments say, and one of them must
-/// belong to that row.
+/// Checks the comments on the probes' frames, and that exactly one of them is
+/// for `row`.
 fn probes_agree(file: &str, row: &str, seen: &BTreeMap<usize, Segment>) {
     let mut judged = 0;
     for (number, segment) in seen {

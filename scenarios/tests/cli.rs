@@ -245,8 +245,8 @@ fn ctrl_c_prints_what_is_finished() {
     let folder = tempfile::tempdir().expect("a directory");
     let junit = folder.path().join("junit.xml");
     let mut terminal = Terminal::new();
-    // The last is finished at once, but its outcome is printed after that of the
-    // hang.
+    // The last scenario is finished at once. Its outcome is printed after that
+    // of the hang.
     let mut command = faultlab(&format!("run {SHORT} veth-teardown-hang rtnl-stall --json --junit"));
     command.arg(&junit).stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
     let mut session = Session::start(&mut command);
@@ -267,7 +267,7 @@ fn ctrl_c_prints_what_is_finished() {
     assert!(report.contains(SHORT) && report.contains("not run: interrupted"), "{report}");
 }
 
-/// A pipe that holds as much as it can, and its reader.
+/// A full pipe, and its reader.
 fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
     let (reader, mut writer) = io::pipe().expect("a pipe");
     let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("fcntl");
@@ -288,7 +288,7 @@ fn a_second_ctrl_c_ends_at_once() {
     drop(command);
     terminal.wait_for("1/5 arms");
     terminal.interrupt();
-    // It has ended its worker, and waits for the reader of its results.
+    // It has ended its worker, and blocks on the full pipe.
     let pressed = Instant::now();
     while session.processes().len() > 1 && pressed.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(5));

@@ -146,7 +146,7 @@ impl State {
     }
 }
 
-/// Values that change by themselves.
+/// Sysctls that change by themselves.
 const MOVING: [&str; 9] = [
     "/fs/dentry-state",
     "/fs/file-nr",
@@ -294,8 +294,8 @@ fn a_shell_of_root_is_nobody_of_this_machine() {
 fn tcpdump_captures_for_root_and_for_a_user() {
     needs("tcpdump");
     needs("ip");
-    // A wire is an interface of this process: the frame is sent when tcpdump
-    // reports that it is listening.
+    // tcpdump must listen before the frame is sent: a wire is an interface of
+    // this process.
     let commands = "
         ip netns exec client tcpdump -ni any -c 1 -w /tmp/file.pcap 2> /tmp/said &
         until grep -q 'listening on' /tmp/said; do kill -0 $! || break; done
@@ -366,8 +366,8 @@ fn children(process: u32) -> Vec<u32> {
     text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Waits for this state of a process that the program started, and of one that
-/// that one started.
+/// Waits until `is_so` holds for a child or a grandchild of a process, and
+/// returns its pid.
 fn descendant(program: u32, is_so: impl Fn(u32) -> bool) -> u32 {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {

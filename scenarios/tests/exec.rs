@@ -102,7 +102,7 @@ fn limits_hold_here_too() {
         (status, err.as_str()),
         (Some(124), "faultlab: the command was ended after 64 MiB of output\n")
     );
-    // A reader that ends, ends the command.
+    // If the reader of its output ends, the command ends.
     let piped = answer(
         std::process::Command::new("sh")
             .arg("-c")
@@ -124,7 +124,7 @@ fn a_terminal_gets_text_and_one_last_line() {
     terminal.wait_for(" s, Linux ");
     terminal.wait_for("(here)");
     assert_eq!(session.status(), Some(5));
-    // JSON has no control character, and its reader the same bytes.
+    // JSON escapes control characters: a reader gets the same bytes.
     let run = exec("--json", &["printf", "%s", HOSTILE]);
     user::is_clean(&run.out);
     let run: Value = serde_json::from_str(&run.out).expect("JSON");

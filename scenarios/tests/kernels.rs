@@ -1,7 +1,7 @@
-//! Every scenario on kernels of its own, in virtual time, compared with its
-//! reviewed outcome. Scenarios that run nowhere else also run without their
-//! cause, and must then reproduce nothing. In all runs a wire forwards a frame
-//! at once, unless its policy holds it.
+//! Every scenario on kernels in guests, in virtual time, compared with its
+//! reviewed outcome. Scenarios that need a kernel of their own also run without
+//! their cause, and must then reproduce nothing. In all runs, a wire must
+//! forward a frame at once unless its policy holds it.
 //!
 //! Runs on every kernel of the store (`faultlab kernel list`), or on those in
 //! FAULTLAB_KERNELS, ids or bzImages, separated by spaces. The program is the
@@ -22,8 +22,8 @@ use scenarios::CATALOGUE;
 use faultlab_testkit::require_all;
 use faultlab_testkit::reviewed::{is_reviewed, nothing_reproduced};
 
-/// A kernel, and the results of running everything on it. The first test that
-/// needs them runs it.
+/// A kernel, and the results of all scenarios on it. The first test that needs
+/// the results makes the run.
 struct Kernel {
     id: String,
     /// The scenarios to run.
@@ -34,7 +34,8 @@ struct Kernel {
 
 /// The limit in seconds for a wire to forward a frame.
 const PROMPT: f64 = 0.01;
-/// Settings with which the scenarios that have them are run once more, by the key.
+/// Additional settings, each with the key that a scenario must have to be run
+/// with them.
 const SETTINGS: [(&str, &[&str]); 3] = [
     ("recycle", &["--set", "recycle=model"]),
     ("recycle", &["--set", "recycle=model-mainline-3.16"]),
@@ -70,9 +71,8 @@ impl Kernel {
         Ok(outcome.cloned().ok_or("the run has no outcome of this scenario")?)
     }
 
-    /// The lab's wires must not look like a slow network. In virtual time, whatever
-    /// the machine does meanwhile, a wire forwards at once what its policy does not
-    /// hold.
+    /// A wire must not look like a slow network. In virtual time, however busy
+    /// the machine is, it forwards at once what its policy does not hold.
     fn wires_are_prompt(&self, scenario: &Scenario) -> Result<(), Failed> {
         let outcome = self.outcome(scenario)?;
         match outcome.seconds.wire.filter(|_| outcome.clock == Clock::Virtual) {
@@ -123,7 +123,7 @@ fn main() -> ExitCode {
         let all = || CATALOGUE.scenarios.iter();
         let prompt = |s: &Scenario| format!("{id}: wires are prompt: {}", s.card.name);
         let reviewed: Vec<_> = all().filter(|s| asked(&as_reviewed(s)) || asked(&prompt(s))).collect();
-        // The others run without their cause on the running kernel.
+        // The other scenarios run without their cause on the running kernel.
         let own_kernel = |s: &&Scenario| s.needs.contains(&Need::ExclusiveKernel) && asked(&without_cause(s));
         let causeless: Vec<_> = all().filter(own_kernel).collect();
         let kernel = Kernel::new(&id, &reviewed, &[]);

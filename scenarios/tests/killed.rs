@@ -1,5 +1,6 @@
-//! faultlab is killed by SIGKILL at any moment, and soon nothing is left. The
-//! test prints how soon; on an idle machine it is less than a second.
+//! faultlab is killed by SIGKILL at a random moment, and its processes end soon
+//! after. The test prints how soon; on an idle machine it is less than a
+//! second.
 //!
 //! FAULTLAB_ROUNDS sets how often it is killed, by default 12 times.
 //! FAULTLAB_SEED repeats the moments of an earlier run.
@@ -26,8 +27,8 @@ faultlab_testkit::tests![faultlab_testkit::harness::one_at_a_time:
     nothing_is_left_of_a_shell,
 ];
 
-/// All scenarios together take about 11 s; most events happen in the first
-/// three.
+/// The latest moment to kill it, in ms. All scenarios take about 11 s, and most
+/// of what happens is in the first three.
 const LATEST: u64 = 3_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -35,7 +36,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
 }
 
-/// The next of a pseudorandom sequence: splitmix64.
+/// A pseudorandom number: splitmix64.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -44,7 +45,7 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A mark that no other process of this machine has in its environment.
+/// A unique environment variable, by which the processes of one run are found.
 fn mark() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("FAULTLAB_KILLED={}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -116,7 +117,7 @@ fn nothing_is_left_of_a_shell() {
         command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side());
         let mut session = Session::start(command.env("SHELL", "/bin/sh"));
         terminal.wait_for("fault) $ ");
-        // A process that would outlive the shell.
+        // Without the cleanup, this process would outlive the shell.
         terminal.type_line("setsid sleep 1000 & echo st''arted");
         terminal.wait_for("started");
         let status = if killed {

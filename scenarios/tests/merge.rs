@@ -62,7 +62,7 @@ fn merge_takes_files_that_have_outcomes() {
         let sentence = format!("faultlab: {}: {sentence}\n", path.display());
         assert_eq!((status, out.as_str(), err), (Some(2), "", sentence));
     }
-    // A line of zeros without an end.
+    // A sparse file: one line of 1 TiB.
     fs::File::create(at("zeros")).expect("a file").set_len(1 << 40).expect("a hole");
     let zeros = merge(&[&at("zeros")]);
     assert_eq!(zeros.status, Some(2));

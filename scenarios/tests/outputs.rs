@@ -1,4 +1,5 @@
-//! What is printed and written: by whom it is read, and what it may hold.
+//! Standard output, standard error and output files: closed or full ones, and
+//! control characters.
 
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;

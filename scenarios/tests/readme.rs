@@ -23,8 +23,8 @@ fn reviewed(scenario: &Scenario, era: &Era) -> Option<Snapshot> {
     Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
 }
 
-/// The remedies that restore the control's cell in the symptom row, each with what
-/// it harms, and those that do not.
+/// The remedies that restore the control's cell in the symptom row, each with
+/// the rows that it breaks; and the remedies that do not.
 fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<String>; 2] {
     let cells = outcome.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
     let tried = |arm: &&lab::scenario::Arm| arm.kind == ArmKind::Remedy && cells.get(arm.name).is_some();
@@ -38,8 +38,8 @@ fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<String>; 2] {
     [helps.collect(), fails.into_iter().map(|arm| format!("`{arm}`")).collect()]
 }
 
-/// The rows in which a connection works in the control and even in the fault, but
-/// not in an arm; each with the arm's cell.
+/// The rows in which a connection works in the control and in the fault, but
+/// not in this arm, each with the arm's cell.
 fn harmed(outcome: &Snapshot, arm: &str) -> Vec<String> {
     let healthy = |cell: Option<&Cell>| cell.is_some_and(|c| matches!(c.as_str(), "connected" | "received"));
     let harmed = |(row, cells): &(Cell, Map<Cell>)| {

@@ -67,7 +67,7 @@ impl Document {
     }
 }
 
-/// The defects of a page, at all widths and in both colour schemes.
+/// The defects of a page, at two widths and in both colour schemes.
 fn blemishes(browser: &mut Browser) -> Vec<String> {
     let mut found = vec![];
     browser.evaluate("document.querySelectorAll('details').forEach((folded) => { folded.open = true; })");
@@ -162,7 +162,7 @@ fn arms_fold_and_are_switched() {
     // Each arm's link unfolds it and folds the others, in this outcome only.
     for (at, arm) in outcomes[0].arms.iter().enumerate() {
         browser.click(&format!("nav.arms a:nth-of-type({})", at + 1));
-        // The page is notified by a separate event.
+        // The page handles the click in a later event.
         let begun = Instant::now();
         while unfolded(&mut browser) != [arm.name.as_str()] {
             assert!(begun.elapsed() < PATIENCE, "{}: {:?}", arm.name, unfolded(&mut browser));
@@ -187,7 +187,7 @@ fn it_is_read_without_a_script() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
-/// What a name, a log message or a cell may contain; and it is long.
+/// A long text with HTML in it, as a name, a log message or a cell may contain.
 const EVIL: &str = "<script>window.evil = 1; alert(1)</script>\"'><img/src=x onerror=alert(1)></title></svg>\
                     <style>*{display:none}</style>ａ-very-long-word-without-any-place-to-break-a-line-at-all";
 

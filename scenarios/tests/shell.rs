@@ -63,7 +63,7 @@ fn a_check_in_a_plain_shell_plays_the_probes_again() {
     let Answer { status, out, err } = ask_shell(&format!("shell {SHORT}"), &commands);
     assert_eq!(status, Some(0), "{err}");
     assert!(err.contains("`check` plays the probes again"), "{err}");
-    // Without a change nothing differs from the first time.
+    // If nothing was changed, the result is that of the first play.
     let again = "The probes are played again; the first time it took ";
     let [before, after] =
         ["\n1\n", "\n0\n"].map(|status| out.find(status).unwrap_or_else(|| panic!("{out}")));
@@ -90,7 +90,8 @@ fn a_check_in_a_plain_shell_looks_at_a_hang_again() {
         before < after && out.starts_with("What waits is looked at again.\nThe symptom is there; "),
         "{out}"
     );
-    // Nothing waits in the control, whose probes have deleted a device.
+    // In the control no request waits, and its probes have deleted a device:
+    // they cannot be played twice.
     let Answer { status, out, err } = ask_shell("shell veth-teardown-hang --arm control", "check");
     let cannot = "It cannot be checked now: these probes cannot be played twice on one network\n";
     assert_eq!((status, out.as_str()), (Some(69), cannot), "{err}");
@@ -135,7 +136,8 @@ fn a_shell_has_the_terminal_and_ctrl_c_ends_what_runs_in_it() {
 fn a_shell_that_is_ended_gives_the_terminal_back_as_it_was() {
     needs_namespaces();
     let mut terminal = Terminal::new();
-    // TOSTOP must not keep the worker, in the background, from printing either.
+    // Even with TOSTOP, the worker, a background process, must be able to
+    // print.
     let mut before = terminal.modes();
     before.local_flags |= LocalFlags::TOSTOP;
     terminal.set_modes(&before);
@@ -180,7 +182,7 @@ fn an_exercise_keeps_its_secret() {
 
 fn a_picked_exercise_is_secret_until_it_is_solved() {
     needs_namespaces();
-    // This seed prefers the shortest scenario to all others of the catalogue.
+    // This seed makes the shortest scenario the first choice.
     let line = "shell --exercise --seed 20";
     let (liberal, named) =
         ("echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", format!("This was {SHORT}."));
@@ -200,14 +202,14 @@ fn a_picked_exercise_is_secret_until_it_is_solved() {
     assert!(after.contains("Solved, 2 attempts and 1 hint: ") && after.contains(&named), "{after}");
     assert!(!err.contains("Left unsolved"), "{err}");
 
-    // One that is left stays secret, and can be begun again.
+    // An exercise that is left stays secret, and can be started again.
     let Answer { status, out, err } = ask_shell(line, "exit 7");
     assert_eq!((status, out.as_str()), (Some(7), ""), "{err}");
     assert!(
         err.ends_with("Left unsolved, 0 attempts and 0 hints. --seed 20 picks the same exercise again.\n"),
         "{err}"
     );
-    // Its name is told with its story.
+    // The solution begins with the name.
     let Answer { out, .. } = ask_shell(line, "solution");
     assert!(out.starts_with(&format!("{named}\n")), "{out}");
 }
@@ -262,10 +264,10 @@ fn a_hang_is_solved_by_the_end_of_who_holds_it() {
             "nsenter --net=/run/netns/node sh -c 'echo 1 > /proc/sys/net/ipv4/route/flush'; check",
         );
         terminal.wait_for(&format!("Not solved, 1 attempt and 0 hints: {symptom}: waits"));
-        // The holder sleeps in sendto(); its name says what it holds.
+        // The holder sleeps in sendto(); its process name begins with "hold".
         terminal.type_line("kill $(grep -l ^hold /proc/[0-9]*/comm | cut -d/ -f3); check");
         terminal.wait_for(&format!("Solved, 2 attempts and 0 hints: {symptom}: "));
-        // The solution persists.
+        // A later check gives the same result.
         terminal.type_line("check");
         terminal.wait_for("Solved, 3 attempts");
         terminal.type_line("exit 3");

@@ -74,7 +74,7 @@ fn a_ladder_fits_a_terminal() {
     }
     let drawn = || out.lines().filter(|line| line.contains('│'));
     assert!(drawn().any(|line| line.contains("SYN ACK seq 0 ack 1")), "{out}");
-    // A pipe is a page of 100 columns.
+    // Output to a pipe is 100 columns wide.
     assert!(drawn().all(|line| line.chars().count() <= 100), "{out}");
     assert!(refusal(&format!("run {SHORT} --ladder --json")).contains("cannot be used with"));
 }
@@ -104,7 +104,7 @@ fn a_report_needs_nothing_else() {
     }
 }
 
-/// The output of a run, in one line.
+/// The output of a run, with all white space as single spaces.
 fn told(line: &str) -> String {
     needs_namespaces();
     let Answer { status, out, err } = ask(line);
@@ -115,7 +115,7 @@ fn told(line: &str) -> String {
 fn why_tells_the_reason_of_a_reset() {
     let told = told(&format!("run {SHORT} --why"));
     assert!(told.contains("fault, why: client answered data 10.0.2.2:9000 > 10.0.1.2:"), "{told}");
-    // Users who may read the kernel's drop reasons get them.
+    // The kernel's drop reasons are included if this user may read them.
     let drops = json("doctor --json").iter().any(|a| a["need"] == "drop reasons" && a["missing"].is_null());
     let said = if drops { " (client dropped it: NO_SOCKET in tcp_v4_rcv)" } else { "" };
     let wanted = format!("with a RST{said}: its connection is with 10.96.0.1:80; node did not");
@@ -164,7 +164,7 @@ fn who_looks_on_changes_nothing() {
 
 fn what_has_no_reference_is_explained_unasked() {
     needs_namespaces();
-    // The keepalive probe comes after the NAT has forgotten the flow.
+    // The NAT has removed its entry before the first keepalive probe.
     let told = |options: &str| {
         let Answer { status, out, err } =
             ask(&format!("run keepalive-behind-nat --arm keepalive --set app-time=30 {options}"));
@@ -180,7 +180,7 @@ fn what_has_no_reference_is_explained_unasked() {
     assert!(!told("--no-captures").contains("why:"));
 }
 
-/// The outcome of a run with values that no reviewed outcome has, and its reason.
+/// The outcome and its reason, for a run with settings that no snapshot has.
 fn with_values(line: &str, status: i32) -> (Value, String) {
     let Answer { status: ended, out, err } = ask(&format!("run {line} --json"));
     assert_eq!(ended, Some(status), "{out}{err}");
@@ -260,8 +260,7 @@ fn a_terminal_has_progress_on_stderr_only() {
     let progress = terminal.text();
     assert!(progress.contains("trying what this machine can do"), "{progress:?}");
     assert!(progress.contains(SHORT) && progress.contains(" arms "), "{progress:?}");
-    // It erased its progress display: the last thing it did was to clear a
-    // line.
+    // The progress display is erased: the last control sequence clears a line.
     assert!(progress.trim_end_matches('\r').ends_with("\x1b[2K"), "{progress:?}");
 }
 

@@ -107,7 +107,7 @@ fn a_seed_gives_the_same_bytes_on_a_busy_machine() {
                 }
             });
         }
-        // A separate thread, so that the others end even if it panics.
+        // In a separate thread: if it panics, the busy threads still end.
         let again = scope.spawn(|| Bytes::of(&kernel, 1)).join();
         done.store(true, Ordering::Relaxed);
         again
@@ -147,11 +147,11 @@ fn who_looks_on_changes_nothing() {
 
 // ---- Nothing left
 
-/// The processor time of a QEMU that has begun to boot: a boot takes seconds.
+/// The CPU time of a QEMU that is booting: a boot takes seconds.
 const BOOTS: Duration = Duration::from_millis(300);
 
-/// A run of two guests, both stopped in the middle of their boots, so that
-/// neither ends by itself.
+/// A run of two guests, both stopped during their boots, so that neither ends
+/// by itself.
 fn two_guests(home: &Home) -> Session {
     let [old, new] = two();
     let line = format!("run {CHANGED} --jobs 2 --kernel {} --kernel {}", old.id, new.id);
@@ -229,8 +229,8 @@ fn a_bisection_finds_the_kernel_that_changed() {
     let repository = home.path().join("linux");
     fs::create_dir(&repository).expect("a directory");
     git_says(&repository, "init -q");
-    // A kernel that cannot be tested is next to the first one that bisect
-    // tries.
+    // The kernel that cannot be tested is next to the one that bisect tries
+    // first.
     let mut history = vec![last_old.id.clone(), first_new.id.clone(), broken.display().to_string()];
     history.extend(more.iter().rev().take(2).rev().map(|k| k.id.clone()));
     let mut commits = vec![];
@@ -241,7 +241,8 @@ fn a_bisection_finds_the_kernel_that_changed() {
         commits.push(git_says(&repository, "rev-parse HEAD"));
     }
     if more.is_empty() {
-        // The newest must be bad, and the broken one gives no answer.
+        // The newest must be bad, and the broken kernel is neither good nor
+        // bad.
         git_says(&repository, "checkout -q HEAD~1");
     }
     git_says(&repository, &format!("bisect start HEAD {}", commits[0]));
@@ -274,7 +275,7 @@ fn shards_merge_into_the_matrix() {
         assert_eq!((shard.status, shard.out.lines().count()), (Some(0), 2), "{}", shard.err);
         fs::write(file(&part.replace('/', "-")), shard.out).expect("a file");
     }
-    // Whatever the names and the order of the files.
+    // The names and the order of the files do not matter.
     let merged = run(&format!("merge {} {}", file("2-2").display(), file("1-2").display()));
     assert_eq!((merged.status, merged.out), (Some(0), whole.out), "{}", merged.err);
 }

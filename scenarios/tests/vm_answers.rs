@@ -1,6 +1,5 @@
-//! What a guest can make the lab do. A guest's kernel and its init are not
-//! trusted. Here a script replaces QEMU, and reports what no real init of the
-//! lab would.
+//! A guest's kernel and its init are not trusted. In these tests a script
+//! replaces QEMU, and sends reports that the lab's own init would not send.
 
 #[allow(dead_code, reason = "not every suite does all that a user does")]
 mod user;
@@ -169,7 +168,7 @@ fn refused(reports: &[Report]) -> String {
         answer.err
     );
     assert_eq!(outcome["arms"], Value::Array(vec![]));
-    // `git bisect` gets no verdict if none is known.
+    // `git bisect` must skip a kernel without a verdict.
     assert_eq!(run(reports, "--bisect").status, Some(125));
     outcome["reason"].as_str().expect("a reason").to_owned()
 }
@@ -252,7 +251,7 @@ fn a_report_that_nobody_asked_for_ends_the_guest() {
         (vec![booted(), Report::Failed("a".into()), arm("fault")], "after it had given up"),
         (vec![booted(), ended(reviewed()), Report::Failed("late".into())], "\"late\" after its last answer"),
     ] {
-        // A guest that never booted gives no outcome, but ends the run.
+        // If the guest has not booted, the run ends without an outcome.
         let reason = match &reports[0] {
             Report::Booted { .. } => refused(&reports),
             _ => run(&reports, "--json").err,

@@ -33,7 +33,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::two_at_a_time:
     nothing_is_left_of_an_interrupted_command,
 ];
 
-/// The newest kernel, where commands can run.
+/// The newest kernel. Skips the test if commands cannot run in a guest.
 fn kernel() -> Stored {
     if let Err(missing) = tools::busybox() {
         leave_out(missing.to_string());
@@ -96,7 +96,7 @@ fn days_pass_in_seconds_and_the_bytes_are_the_same() {
         run["seconds"]["wall"] = Value::Null;
         run
     };
-    // Two at once on a busy machine.
+    // Run two guests at once, so that the machine is busy.
     let (one, two) = std::thread::scope(|scope| {
         let other = scope.spawn(bytes);
         (bytes(), other.join().expect("it runs"))
@@ -153,7 +153,8 @@ fn what_a_command_lacks_is_named() {
     );
     assert!(!err.contains('\x1b'), "{err}");
 
-    // A directory with a loop, a plugin's like, and a program of its own.
+    // A program, and a directory with a symlink loop, as plugin directories
+    // have.
     let dir = tempfile::tempdir().expect("a directory");
     let at = |name: &str| dir.path().join(name);
     fs::create_dir(at("conf")).expect("a directory");
@@ -182,7 +183,7 @@ fn a_command_ends_as_it_ended() {
         (&run["status"], &run["signal"], &run["stdout"]),
         (&Value::Null, &9.into(), &"before\n".into())
     );
-    // What is no executable is a script of the shell.
+    // A file that is not an executable format is run by the shell.
     let (_dir, script) = script("echo plain; exit 4\n");
     let Answer { status, out, err } = exec(&kernel, "", &[&script]);
     assert_eq!((status, out.as_str()), (Some(4), "plain\n"), "{err}");

@@ -68,7 +68,7 @@ fn a_shell_in_a_guest_has_the_terminal() {
     session.gone(Instant::now());
 }
 
-/// What `check` prints before anything was changed, after a line with its time.
+/// What `check` prints if nothing was changed, after a line with its duration.
 const CHECKED: &str = "\
 The symptom is there; in a healthy network, the server's connection: open
   the server's connection: reset
@@ -83,8 +83,8 @@ fn a_shell_in_a_guest_ends_with_a_pipe() {
     }
     let of_busybox = only(&["qemu-system-x86_64", "busybox"]);
     let every = std::env::var_os("PATH").expect("cargo was found by it");
-    // The last line has no newline either. Nothing else is on stdout: no echo, no
-    // prompt, and not what comes before the shell.
+    // The last line of input has no newline. stdout has no echo, no prompt and
+    // nothing printed before the shell.
     let long = "x".repeat(200_000);
     let print = "head -c 200000 /dev/zero | tr '\\0' x; echo oops >&2; exit 7";
     for (commands, said, left) in
@@ -122,7 +122,7 @@ fn a_shell_in_a_guest_has_what_was_brought_along() {
 
 fn an_exercise_has_a_kernel_of_its_own() {
     let mut terminal = Terminal::new();
-    // This seed prefers rtnl-stall to all others of the catalogue.
+    // This seed makes rtnl-stall the first choice.
     let mut session = at_a_guest(&mut terminal, "--exercise --seed 7", "secret exercise");
     terminal.type_line("ls /orders.json");
     terminal.wait_for("No such file or directory");

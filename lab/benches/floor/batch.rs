@@ -1,4 +1,5 @@
-//! rtnetlink by hand: many requests in one send(2), one acknowledgement.
+//! Hand-written rtnetlink messages: many requests in one send(2), with one
+//! acknowledgement.
 //!
 //! - include/uapi/linux/netlink.h, if_link.h, if_addr.h, rtnetlink.h, veth.h
 
@@ -7,7 +8,7 @@ use std::net::Ipv4Addr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// Requests in one send: the answers to so many questions about links fit
+/// The maximum number of requests in one send: the replies to so many RTM_GETLINK fit
 /// into the receive buffer (net.core.rmem_default, 212992 bytes).
 const MAX: u32 = 32;
 
@@ -26,11 +27,11 @@ pub struct End<'a> {
     pub index: u32,
     pub mac: [u8; 6],
     pub mtu: u32,
-    /// The bridge that it joins.
+    /// The index of the bridge that it is a port of.
     pub bridge: Option<u32>,
 }
 
-/// A socket of one namespace, and what has been written but not been sent.
+/// A netlink socket of one namespace, and the requests that have not been sent.
 pub struct Batch {
     socket: Socket,
     bytes: Vec<u8>,
@@ -59,7 +60,8 @@ impl Batch {
         });
     }
 
-    /// A veth pair: `near` here and up, `far` in the namespace `there`.
+    /// Creates a veth pair: `near` in this namespace and up, `far` in the namespace
+    /// `there`.
     pub fn veth(&mut self, near: &End<'_>, far: &End<'_>, there: i32) {
         self.request(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, |b| {
             end(b, near, libc::IFF_UP.cast_unsigned());
@@ -75,7 +77,7 @@ impl Batch {
         });
     }
 
-    /// Brings a far end up and into its bridge.
+    /// Brings a far end up and makes it a port of its bridge.
     pub fn join(&mut self, index: u32, bridge: u32) {
         self.request(libc::RTM_NEWLINK, 0, |b| {
             b.extend(ifinfomsg(index, libc::IFF_UP.cast_unsigned()));
@@ -94,7 +96,7 @@ impl Batch {
         });
     }
 
-    /// A permanent neighbour.
+    /// Adds a permanent neighbour entry.
     pub fn neighbour(&mut self, index: u32, address: Ipv4Addr, mac: [u8; 6]) {
         self.request(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_EXCL, |b| {
             b.extend([family(), 0, 0, 0]);
@@ -118,7 +120,7 @@ impl Batch {
         });
     }
 
-    /// Asks whether a link carries.
+    /// Requests the state of a link; [`Batch::finish`] counts the links that are up.
     pub fn carrier(&mut self, index: u32) {
         self.request(libc::RTM_GETLINK, 0, |b| b.extend(ifinfomsg(index, 0)));
     }
@@ -140,8 +142,8 @@ impl Batch {
         self.bytes[self.last..][..4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// Sends what is written. Returns how many of the links that were asked
-    /// about since the last call carry.
+    /// Sends the remaining requests. Returns how many of the links requested with
+    /// [`Batch::carrier`] since the last call are operational.
     pub fn finish(&mut self) -> u32 {
         self.send();
         std::mem::take(&mut self.carriers)
@@ -151,7 +153,8 @@ impl Batch {
         if self.count == 0 {
             return;
         }
-        // The kernel works the requests off in order, and tells of a failure unasked.
+        // The kernel handles the requests in order, and reports errors without
+        // NLM_F_ACK.
         self.bytes[self.last + 6] |= u8::try_from(libc::NLM_F_ACK).expect("a low flag");
         self.socket.send_to(&self.bytes, &SocketAddr::new(0, 0), 0).expect("send to the kernel");
         let mut datagram = Vec::with_capacity(32 * 1024);
@@ -160,7 +163,7 @@ impl Batch {
         self.count = 0;
     }
 
-    /// Reads one datagram; true when it ends the batch.
+    /// Reads one datagram. Returns true if it is the acknowledgement of the batch.
     fn read(&mut self, datagram: &mut Vec<u8>) -> bool {
         datagram.clear();
         self.socket.recv(datagram, 0).expect("the kernel's answer");
@@ -211,7 +214,7 @@ fn nested(b: &mut Vec<u8>, kind: u16, value: impl FnOnce(&mut Vec<u8>)) {
     b.resize(b.len().next_multiple_of(4), 0);
 }
 
-/// Whether a link that the kernel described is operational.
+/// Whether the IFLA_OPERSTATE of an RTM_NEWLINK message is IF_OPER_UP.
 fn carries(datagram: &[u8]) -> bool {
     let mut rest = &datagram[HEADER + IFINFOMSG..];
     while let [a, b, c, d, value, ..] = *rest {

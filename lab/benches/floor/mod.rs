@@ -1,9 +1,9 @@
-//! The floor: the same kernel objects by the shortest netlink program.
+//! The floor: a minimal netlink program that creates the same kernel objects as
+//! `Network::build`.
 //!
-//! It is synchronous, sends many requests at once, and names no place when the
-//! kernel refuses something. What it makes is what `Network::build` makes:
-//! indices, names and Ethernet addresses, pinned sysctls, addresses, routes
-//! and rules, and links that carry.
+//! These are interfaces with the same indices, names and Ethernet addresses, pinned
+//! sysctls, addresses, routes, rules, and links that are up. It is synchronous, sends
+//! many requests at once, and does not say where a request failed.
 
 mod batch;
 
@@ -23,14 +23,14 @@ use batch::{Batch, End};
 
 const BRIDGE: u32 = 2;
 
-/// A network that exists.
+/// A network that has been built.
 pub struct Floor {
     namespaces: Vec<Namespace>,
     _firewalls: Vec<Firewall>,
 }
 
 impl Floor {
-    /// Makes a topology real; the calling thread ends in the namespace `home`.
+    /// Builds a topology. The calling thread is in the namespace `home` afterwards.
     pub fn build(topology: &Topology, home: &Namespace) -> Self {
         let mut places: Vec<(Namespace, Batch)> = topology
             .nodes
@@ -109,14 +109,15 @@ impl Floor {
         Self { _firewalls: firewalls.collect(), namespaces }
     }
 
-    /// The namespace of a node, by its position in the topology.
+    /// The namespace of a node, by its index in the topology.
     pub fn namespace(&self, node: usize) -> &Namespace {
         &self.namespaces[node]
     }
 }
 
-/// Moves this process into namespaces of its own, with one id, files as they are
-/// and a /proc of its own: what any program needs that leaves the machine alone.
+/// Moves this process into new user, network, mount and PID namespaces, with one mapped
+/// id and a new /proc. This is the least that a program needs to leave the machine
+/// unchanged.
 pub fn isolate() {
     let (user, group) = (geteuid(), getegid());
     let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
@@ -135,7 +136,7 @@ pub fn isolate() {
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).expect("/proc");
 }
 
-/// The indices of both ends of every link: each node counts its own.
+/// The interface indices of both ends of every link; each node counts separately.
 fn indices(topology: &Topology) -> Vec<[u32; 2]> {
     let mut next = vec![BRIDGE + 1; topology.nodes.len()];
     let mut take = |node: usize| {
@@ -147,7 +148,7 @@ fn indices(topology: &Topology) -> Vec<[u32; 2]> {
 
 fn end<'a>(topology: &Topology, number: usize, link: &'a Link, side: usize, index: u32) -> End<'a> {
     let end = &link.ends[side];
-    // A far end joins its bridge when it is brought up.
+    // A far end is added to its bridge when it is brought up.
     let joins = side == 0 && topology.nodes[end.node].kind == Kind::Bridge;
     End {
         name: &end.interface,
@@ -163,7 +164,8 @@ fn mac(node: usize, number: usize) -> [u8; 6] {
     [2, node[6], node[7], number[5], number[6], number[7]]
 }
 
-/// A link named `name` from the thread's namespace into another one.
+/// Creates a veth pair named `name` between the namespaces of the calling thread and
+/// another one.
 pub fn link_into(namespace: &Namespace, name: &str) {
     let end = |index| End { name, index, mac: [2, 0, 0, 0, 0, 1], mtu: 1500, bridge: None };
     let mut batch = Batch::open();
@@ -171,7 +173,7 @@ pub fn link_into(namespace: &Namespace, name: &str) {
     batch.finish();
 }
 
-/// The benchmarks' topologies are of IPv4.
+/// The benchmarks' topologies have IPv4 addresses only.
 fn v4(address: std::net::IpAddr) -> std::net::Ipv4Addr {
     match address {
         std::net::IpAddr::V4(v4) => v4,

@@ -1,6 +1,6 @@
-//! The verdict of a played table, which is by difference, and whether it is as
-//! expected: by the reviewed snapshot of its era, or, with values that no snapshot
-//! has, by difference alone.
+//! Judges an outcome. The verdict follows from the difference between the arms. Whether
+//! it is the expected one is decided by the reviewed snapshot of the era, or by the
+//! difference alone if no snapshot has these settings.
 
 use crate::scenario::Scenario;
 use faultlab_model::outcome::{ArmOutcome, Outcome, Verdict, judge};
@@ -10,9 +10,9 @@ use faultlab_model::snapshot::{self, Snapshot};
 /// Looks up a snapshot by `scenario@era`, as written by insta.
 pub type Snapshots = fn(&str) -> Option<&'static str>;
 
-/// Judges the played arms in this era: sets the outcome's verdict, which is by
-/// difference, and whether it is as expected. The result depends only on the table, so
-/// the machine that started a guest computes it again from the guest's table.
+/// Sets the outcome's verdict, from the difference between its arms, and whether it is
+/// the expected one in this era. The result depends only on the outcome, so the host
+/// computes it again from a guest's report.
 pub fn judge_outcome(
     outcome: &mut Outcome,
     scenario: &Scenario,
@@ -59,8 +59,8 @@ fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
     }
 }
 
-/// Judges an outcome by difference alone. The snapshot, which has the default values,
-/// only serves to say which remedies help with those.
+/// Judges an outcome by difference alone. The snapshot was recorded with the default
+/// settings; it only shows which remedies help with those.
 fn without_reference(
     outcome: &mut Outcome,
     scenario: &Scenario,

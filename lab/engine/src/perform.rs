@@ -26,8 +26,8 @@ pub struct RunOptions<'a> {
     pub machine: Machine,
     /// The variants and remedies to run; all if empty.
     pub only: &'a [String],
-    /// Gives the fault arm the network and the conduct of the control, and plays no
-    /// other arm. Without the cause, nothing may be reproduced.
+    /// Plays only the control and the fault arm, the latter with the control's network
+    /// and conduct. Without the cause, nothing must be reproduced.
     pub without_cause: bool,
     /// What to capture; `None` disables captures.
     pub capturing: Option<CaptureOptions>,
@@ -36,11 +36,12 @@ pub struct RunOptions<'a> {
 /// Runs the arms of a scenario and judges them. If a run fails, the outcome's reason
 /// says why.
 ///
-/// Runs inside a [`LocalSet`](tokio::task::LocalSet) on one thread, in namespaces
-/// that it may fill. `on_arm` receives the name of each arm when it ends.
+/// Call this inside a [`LocalSet`](tokio::task::LocalSet), in namespaces that belong to
+/// this run. `on_arm` receives the name of each arm when it ends.
 ///
 /// # Errors
-/// [`Error::Exhausted`]: there is no outcome then.
+/// [`Error::Exhausted`] if the machine ran out of a resource. Any other failure is
+/// reported in the outcome.
 pub async fn perform(
     scenario: &Scenario,
     env: &Environment,
@@ -115,8 +116,9 @@ fn without_cause(arms: &[ScriptedArm]) -> Vec<ScriptedArm> {
     [control.clone()].into_iter().chain(fault.map(|fault| fault.unchanged_from(control))).collect()
 }
 
-/// Sets up all arms, then plays them side by side. Building a network blocks the
-/// thread in the kernel, which would stall the wires of arms that already play.
+/// Sets up all arms and then plays them concurrently; a sequential scenario's arms are
+/// set up and played one after another. No arm is set up while others play: building a
+/// network blocks the thread, which would stall their wires.
 async fn all(
     scenario: &Scenario,
     env: &Environment,
@@ -138,7 +140,7 @@ async fn all(
     for arm in arms {
         runs.push(ArmRun::set_up(scenario, env, arm, reports, options.capturing).await?);
     }
-    // The kernel makes the witnesses of all arms wait at the same time.
+    // Wait only after all arms are set up: their captures start concurrently.
     runs.iter().for_each(ArmRun::await_witness);
     let plays = runs.into_iter().map(|run| play(run, options.machine, on_arm));
     join_all(plays).await.into_iter().collect()
@@ -170,9 +172,9 @@ async fn play(run: ArmRun<'_>, machine: Machine, on_arm: &dyn Fn(&str)) -> Resul
     ended
 }
 
-/// Explains the arms that differ from the control, and an unhealthy control by its own
-/// recording. An arm with the control's cells has nothing to explain, whatever its
-/// counters say.
+/// Explains every arm whose cells differ from the control's, and the control if it is
+/// not healthy, from its own recording alone. An arm with the control's cells needs no
+/// explanation, whatever its counters are.
 fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     let healthy = outcome.arms.iter().find(|arm| arm.kind == ArmKind::Control).cloned();
     let control = outcome.arms.iter().zip(recordings).find(|(arm, _)| arm.kind == ArmKind::Control);
@@ -193,7 +195,7 @@ fn explain(outcome: &mut Outcome, recordings: &[Option<Recording>]) {
     }
 }
 
-/// Whether the cells of an arm are those of the control, in whatever order.
+/// Whether an arm has the same cells as the control, regardless of their order.
 fn has_the_cells_of(control: &ArmOutcome, arm: &ArmOutcome) -> bool {
     let same = |one: &Map<Cell>, other: &Map<Cell>| {
         one.0.len() == other.0.len() && one.0.iter().all(|(row, cell)| other.get(row) == Some(cell))

@@ -33,8 +33,8 @@ pub struct ScriptedArm {
 /// The probes of one arm, in progress.
 pub type Play<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// A play with its conduct. The conducts of scenarios have different types: as a
-/// `dyn Script`, [`Conducted`] hides its type from the engine.
+/// A play together with its conduct. Each scenario has its own conduct type; `dyn
+/// Script` hides it from the engine.
 trait Script {
     fn play<'a>(&'a self, stage: &'a Stage<'a>) -> Play<'a>;
 }
@@ -129,9 +129,9 @@ impl Scenario {
         self
     }
 
-    /// About how long a play waits in its longest arm, from the settings; by default it
-    /// hardly waits. On a real clock a run that would wait for too long is refused
-    /// before it starts, and one that takes much longer than this is ended.
+    /// Roughly how long the slowest arm waits, computed from the settings; zero by
+    /// default. On a real clock, a run that would wait too long is refused before it
+    /// starts, and a run that takes much longer than this is ended.
     #[must_use]
     pub fn lasts(mut self, lasts: fn(&Environment) -> Duration) -> Self {
         self.fault.lasts = lasts;
@@ -153,15 +153,16 @@ impl Scenario {
         self
     }
 
-    /// The fault may leave its kernel unusable.
+    /// The fault may leave its kernel unusable: no other scenario runs in the same
+    /// guest.
     #[must_use]
     pub fn guest_not_shared(mut self) -> Self {
         self.fault.guest_not_shared = true;
         self
     }
 
-    /// How an exercise checks whether the fault is cured, if not by running the play
-    /// again.
+    /// How an exercise checks whether the fault is cured; by default it plays the
+    /// probes again.
     #[must_use]
     pub fn recheck(mut self, recheck: Recheck) -> Self {
         self.fault.recheck = recheck;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use faultlab_model::recording::Task;
 
-/// The task of a /proc directory; `None` if it has ended.
+/// Reads a task from its /proc directory; `None` for a zombie, or if there is no such
+/// task.
 #[must_use]
 pub fn at(place: &Path) -> Option<Task> {
     let (name, state, _) = parse_stat(&fs::read_to_string(place.join("stat")).ok()?)?;
@@ -37,7 +38,8 @@ pub fn place_of(process: u32) -> Option<PathBuf> {
         .then(|| Path::new("/proc").join(process.to_string()))
 }
 
-/// The kernel threads in an uninterruptible sleep, as far as /proc here lists them.
+/// The kernel threads in an uninterruptible sleep; empty if the pid 2 of this /proc is
+/// not kthreadd.
 #[must_use]
 pub fn of_kernel() -> Vec<Task> {
     const KTHREADD: u32 = 2;

@@ -8,9 +8,9 @@ use faultlab_net::capture::{Capture, Carried};
 use faultlab_net::wire::segment::Identity;
 use faultlab_net::wire::{Direction, Fate as WireFate, Origin, Record};
 
-/// Marks the frames sent from either end of a wire, each end a host and an interface,
-/// with what the wire did with them. Of equal segments, the first that was sent is
-/// the first that the wire received.
+/// Marks the frames sent from either end of a wire, each given as a host and an
+/// interface, with what the wire did with them. Equal segments are matched in the order
+/// in which they were sent.
 pub fn mark(capture: &mut Capture, ends: [(&str, &str); 2], records: &[Record]) {
     for (direction, (host, interface)) in [Direction::There, Direction::Back].into_iter().zip(ends) {
         let Some(end) = capture.ends.iter().position(|e| e.host == host && e.interface == interface) else {

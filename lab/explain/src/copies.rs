@@ -1,6 +1,6 @@
-//! Frames that show the same packet again: where it arrives as it left, and where a
-//! host forwards it with its addresses. Who analyses a capture takes a copy for a
-//! retransmission.
+//! Frames that show the same packet again: where it arrives unchanged, and where a host
+//! forwards it with the same addresses. Programs such as Wireshark take such a copy for
+//! a retransmission.
 
 use std::collections::{HashMap, VecDeque};
 

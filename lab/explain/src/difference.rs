@@ -1,8 +1,9 @@
 //! The first packet in which an arm differs from its control.
 //!
-//! Arms are compared connection by connection, because connections of one arm are
-//! interleaved differently from run to run. Ports, timestamps and initial sequence
-//! numbers differ anyway, and so does when an ACK without data is sent.
+//! Arms are compared connection by connection, because the connections of an arm are
+//! interleaved differently in every run. Ports, timestamps and initial sequence numbers
+//! are not compared, nor are the ACKs without data that arrived: their number depends
+//! on timers.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +14,7 @@ use crate::verdicts::Verdicts;
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header};
 
-/// By how much arms with the same script may be apart in time.
+/// How much later the same packet may be sent in another arm.
 const APART: Duration = Duration::from_secs(1);
 
 /// What was sent in an arm before its teardown, by connection: a value to compare with
@@ -47,7 +48,7 @@ struct Step {
     what: What,
 }
 
-/// What two arms have in common if nothing differs.
+/// The part of a packet that is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct What {
     content: Content,
@@ -106,10 +107,10 @@ impl Flows {
         Self { between: flows, decided, gaps: capture.lost > 0 }
     }
 
-    /// The position, among this arm's hops, of the first packet that differs from the
-    /// control's. If all its packets are the control's, and the control sent more, it
-    /// is the last one before they are missing. `None` if nothing differs, or if a
-    /// capture is incomplete.
+    /// The index, among this arm's hops, of the first packet that differs from the
+    /// control's. If this arm's packets equal the control's and the control sent more,
+    /// it is the last packet before the missing ones. `None` if nothing differs, or if
+    /// a capture is incomplete.
     #[must_use]
     pub fn first_difference(&self, control: &Self) -> Option<usize> {
         if self.gaps || control.gaps {
@@ -120,7 +121,7 @@ impl Flows {
         let pairs = || self.between.iter().map(|(between, flows)| (flows, control.between.get(between)));
         let other = pairs().flat_map(|(flows, control_flows)| {
             let control_flows = control_flows.map_or(&[][..], Vec::as_slice);
-            // A later connection may belong to a control that ended earlier.
+            // The control may have ended before it opened such a connection.
             let is_new = |step: &&Step| control_flows.is_empty() || step.at + APART <= control.decided;
             let more = flows.iter().skip(control_flows.len()).filter_map(|flow| flow.first());
             flows.iter().zip(control_flows).filter_map(|(a, b)| other(a, b)).chain(more.filter(is_new))
@@ -138,15 +139,14 @@ impl Flows {
     }
 }
 
-/// The first step of a flow that is not the control's.
+/// The first step of a flow that differs from the control's.
 fn other<'a>(flow: &'a [Step], control: &[Step]) -> Option<&'a Step> {
     let differs =
         |(number, step): &(usize, &Step)| control.get(*number).is_none_or(|same| same.what != step.what);
     flow.iter().enumerate().find(differs).map(|(_, step)| step)
 }
 
-/// Whether a packet is an ACK without data that arrived: how many there are depends on
-/// timers.
+/// Whether a packet is an ACK without data that arrived.
 fn is_quiet(hop: &Hop) -> bool {
     let Payload::Tcp(header, length) = &hop.packet.what else { return false };
     *length == 0 && header.flags == Flags::ACK && hop.fate == HopFate::Arrived

@@ -79,7 +79,7 @@ fn proved(capture: &Capture, verdicts: &Verdicts<'_>, shown: &Shown) -> Vec<(usi
             }
             Some((_, Translation::Made { .. })) | None => {}
         }
-        // A dropped packet is not reported as untranslated as well.
+        // Do not report a dropped packet as untranslated as well.
         if let Some(Translation::Missing { unlike, .. }) = translation
             && hop.stays
             && hop.fate == HopFate::Arrived

@@ -1,6 +1,6 @@
-//! What happened to each packet and why, inferred once: which host sent a RST and
-//! what it answers, and which flows a host stopped translating. The comments of a
-//! capture, ladders and explanations only read it.
+//! What happened to each packet and why: which host sent a RST and what it answers, and
+//! which flows a host stopped translating. This is inferred once; the comments of a
+//! capture, ladders and explanations all use the result.
 //!
 //! - RFC 9293 3.10.7.1: "If the ACK bit is off, sequence number zero is used,
 //!   <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. If the ACK bit is on,
@@ -37,7 +37,8 @@ pub struct Verdict<'a> {
     pub to: Option<&'a str>,
     /// For a RST: who sent it.
     pub reset: Option<Reset<'a>>,
-    /// How the receiving host translated its addresses, where that is of interest.
+    /// How the receiving host translated its addresses; `None` if it was not known to
+    /// translate the flow.
     pub translation: Option<Translation>,
 }
 

@@ -212,7 +212,8 @@ fn shifts_one_timestamp_clock() {
         for _ in 0..100 {
             says(&mut client, &mut server, b"question").await;
             says(&mut server, &mut client, b"answer").await;
-            // At once: the capacity of a socket buffer varies between kernels.
+            // Read in every round: the capacity of a socket buffer varies between
+            // kernels.
             from_a.extend(at_a.headers());
             to_b.extend(at_b.headers());
         }
@@ -272,7 +273,8 @@ fn a_link_is_carried_by_another_when_a_wire_is_gone() {
         assert_eq!(connects().await, "timed out");
         drop(wire);
         assert_eq!(connects().await, "timed out");
-        // From the other side, and without the frames that came meanwhile.
+        // A new wire, with its ends in the other order. It does not carry frames sent
+        // before it existed.
         let wire = network.wire("b", "a", Box::new(Pass)).unwrap();
         assert_eq!(connects().await, "connected");
         let first = wire.frames().first().and_then(|frame| Some((frame.direction, frame.header?.flags)));
@@ -304,7 +306,7 @@ fn cuts_without_a_word() {
     });
 }
 
-/// The hosts behind port `port` have their own clock.
+/// Shifts the timestamps of connections from or to `port` only.
 struct BehindPort {
     port: u16,
     clock: ShiftTimestampClock,
@@ -323,8 +325,9 @@ impl Policy for BehindPort {
 fn plays_an_old_server_with_tw_recycle() {
     run(|| async {
         let net = Net::new().await;
-        // One clock for all connections of a, and one that is an hour behind. Up to
-        // 4.9 there is only one; from 4.13 on the sysctl is per namespace.
+        // All connections of a use one clock; the wire sets those of one port an hour
+        // back. Up to 4.9 there is only one clock; from 4.13 on the sysctl is per
+        // namespace.
         write_sysctl(&net.a, "net/ipv4/tcp_timestamps", "2");
         let clock = ShiftTimestampClock::new(Direction::There, 0_u32.wrapping_sub(3_600_000));
         let (check, handle) = TwRecycle::new(Rule::From3_17, Direction::There);

@@ -26,7 +26,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// Everything up, with offloads off where a wire needs that.
+    /// The network, with all links up, and with the offloads off that a wire cannot
+    /// carry.
     pub async fn new() -> Self {
         let net = Self::with_offloads().await;
         offload::switch_off(&net.a, "eth0").unwrap();
@@ -37,9 +38,9 @@ impl Net {
     pub async fn with_offloads() -> Self {
         let [a, b, lab] = ["a", "b", "lab"].map(|name| applicable(Namespace::new(name)));
         for ns in [&a, &b, &lab] {
-            // Neighbour discovery would mix with the counted frames.
+            // Neighbour discovery would add frames to those that are counted.
             write_sysctl(ns, "net/ipv6/conf/default/disable_ipv6", "1");
-            // A topology sets it too: no more frames in flight than a ring holds.
+            // As in a topology: no more frames may be in flight than a ring holds.
             write_sysctl(ns, "net/ipv4/tcp_rmem", "4096 131072 2097152");
         }
         let netlink = connect_netlink(&lab);
@@ -109,7 +110,7 @@ pub fn write_sysctl(ns: &Namespace, name: &str, value: &str) {
     }
 }
 
-/// What a host's kernel sends and receives.
+/// A packet socket that captures what a host sends and receives.
 pub struct Tap(Socket);
 
 impl Tap {

@@ -24,7 +24,8 @@ use lab::probe::tcp::{Answer, Connect, dial, listen};
 pub enum Get {
     /// A status line.
     Status(u16),
-    /// No complete header within the timeout, whatever the time was spent on.
+    /// No complete header within the timeout: connecting, sending or waiting
+    /// took too long.
     TimedOut,
     /// A RST answered the SYN.
     Refused,
@@ -32,7 +33,7 @@ pub enum Get {
     Unreachable,
     /// A RST ended the connection.
     Reset,
-    /// The connection ended before the header, or what came was no header.
+    /// The connection ended before the header, or the answer was not HTTP.
     Closed,
 }
 
@@ -45,7 +46,7 @@ impl Get {
 }
 
 impl fmt::Display for Get {
-    /// The error in Go's words, without the addresses.
+    /// The error as Go words it, without the addresses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(code) => write!(f, "statuscode: {code}"),
@@ -61,7 +62,7 @@ impl fmt::Display for Get {
 }
 
 impl Get {
-    /// The kubelet's message about a probe of `to` that failed this way.
+    /// The message of the kubelet about a failed probe of `to`.
     #[must_use]
     pub fn output(self, to: SocketAddr) -> String {
         match self {
@@ -74,8 +75,8 @@ impl Get {
     }
 }
 
-/// Requests `/healthz`. The answer may take `patience`, from the SYN to the end
-/// of its header.
+/// Requests `/healthz`. `patience` is the limit from the SYN to the end of the
+/// header of the answer.
 ///
 /// # Errors
 /// If no socket can be created, or the kernel returns an error that no network
@@ -115,7 +116,7 @@ async fn ask(from: &Host, mut stream: TcpStream, to: SocketAddr) -> Result<Get> 
     })
 }
 
-/// The bytes before an empty line.
+/// The bytes before the empty line; `None` if it has not arrived.
 fn header(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     Some(&bytes[..end])
@@ -129,7 +130,7 @@ fn status(header: &[u8]) -> Option<u16> {
     words.next().filter(|code| code.len() == 3)?.parse().ok()
 }
 
-/// How long a request takes that arrives now.
+/// How long the agent takes for a request that arrives now.
 type Busy = Rc<dyn Fn() -> Duration>;
 
 /// An agent that answers 200 to every request, after a given time.
@@ -180,7 +181,7 @@ impl<'a> Agent<'a> {
             let mut requests = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 requests.spawn_local(answer(stream, Rc::clone(&busy)));
-                // Forget the tasks that have ended.
+                // Reap the tasks that have ended.
                 while requests.try_join_next().is_some() {}
             }
         }));
@@ -205,7 +206,7 @@ impl Drop for Agent<'_> {
     }
 }
 
-/// Errors are the client's: it may be gone already.
+/// Answers one request. Errors are ignored: the client may have gone.
 async fn answer(mut stream: TcpStream, busy: Busy) {
     let mut request = vec![];
     while header(&request).is_none() {

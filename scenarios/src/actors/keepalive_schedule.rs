@@ -59,7 +59,7 @@ impl KeepaliveSchedule {
         self.at(probe) + self.at(probe) / 8 + self.intvl
     }
 
-    /// Whether an event after this time coincides with a probe.
+    /// Whether an event after this time coincides with the given probe.
     #[must_use]
     pub fn is(&self, probe: u32, after: Duration) -> bool {
         after + Duration::from_millis(100) >= self.at(probe) && after < self.at_latest(probe)

@@ -4,8 +4,8 @@
 //! - pkg/kubelet/prober/prober.go: the Unhealthy events
 //! - pkg/kubelet/kuberuntime/kuberuntime_manager.go: the others
 //!
-//! The readiness and the liveness probe share one ticker here, and a restart
-//! takes no time of its own.
+//! Simplifications: the readiness and the liveness probe share one ticker, and
+//! a restart takes no time.
 
 use std::fmt;
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub struct Kubelet<'a> {
 }
 
 impl<'a> Kubelet<'a> {
-    /// Manages `container`, in which `agent` runs. The period is that of the
-    /// readiness probe.
+    /// Manages `container`, in which `agent` runs. Both probes have the period
+    /// of the readiness probe.
     pub fn new(
         node: &'a Host,
         container: &'static str,
@@ -66,8 +66,9 @@ impl<'a> Kubelet<'a> {
         Self { node, container, agent, readiness, liveness, back_off, events, ready, restarts: 0 }
     }
 
-    /// Starts the container, probes it at once and then `periods` times. Before
-    /// each of them, `turn` receives the number of periods that have passed.
+    /// Starts the container, and probes it at once and then `periods` times.
+    /// Before each of these, `turn` is called with the number of periods that
+    /// have passed.
     ///
     /// # Errors
     /// If no socket can be created, or the kernel returns an error that no network
@@ -75,8 +76,8 @@ impl<'a> Kubelet<'a> {
     pub async fn run(&mut self, periods: u32, mut turn: impl FnMut(u32)) -> Result<()> {
         let begun = Instant::now();
         let mut ticker = interval(self.readiness.spec().period);
-        // Go's ticker would catch up. Here a delay on a busy machine shifts all
-        // that follows.
+        // Go's ticker would catch up. This one does not: if a busy machine
+        // delays a probe, all later ones move with it.
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut since, mut starts) = (begun, None);
         self.agent.start()?;

@@ -1,10 +1,12 @@
-//! What a host has learnt about path MTUs, and how to teach it quickly.
+//! What a host has learnt about path MTUs, and how to make it learn many
+//! quickly.
 //!
 //! Reading list: net/ipv4/route.c `update_or_create_fnhe`: the kernel stores
-//! what routers report as exceptions of a route, in a hash table of 2048
-//! buckets (FNHE_HASH_SIZE) with some 5 to 10 exceptions each
-//! (FNHE_RECLAIM_DEPTH). One more evicts the oldest. `__mkroute_output`: a
-//! lookup finds the exception and binds a cached route to it.
+//! the path MTUs that routers report as exceptions of a route, in a hash table
+//! of 2048 buckets (FNHE_HASH_SIZE). A bucket has at most 6 to 10 of them: a
+//! limit of at least FNHE_RECLAIM_DEPTH, random since 67d6d681e15b, and the new
+//! one. One more evicts the oldest. `__mkroute_output`: a lookup finds the
+//! exception and binds a cached route to it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,19 +25,20 @@ use lab::{Error, Result};
 
 /// The MTU that the routers of the lab report.
 pub const NARROW: u16 = 1400;
-/// Nothing listens there, and nothing is sent.
+/// The discard port; nothing is sent to it.
 const PORT: u16 = 9;
 /// include/linux/socket.h. With both, the kernel looks up the route of an empty
 /// datagram and does not send it (net/ipv4/udp.c: `udp_sendmsg`, `do_confirm`).
 const MSG_PROBE: i32 = 0x10;
 const MSG_CONFIRM: i32 = 0x800;
-/// This many of a bucket's exceptions, the youngest, certainly exist:
-/// FNHE_RECLAIM_DEPTH and the one just added.
+/// How many of a bucket's youngest exceptions the kernel certainly keeps:
+/// FNHE_RECLAIM_DEPTH (5) and the one just added.
 const KEPT: usize = 6;
 /// Longer than a jiffy at HZ=100, so that earlier exceptions are older.
 const JIFFY: Duration = Duration::from_millis(12);
 
-/// A router that reports narrow paths behind it to a neighbouring host.
+/// A router that reports to a neighbouring host that paths behind it have a
+/// small MTU.
 #[derive(Debug)]
 pub struct Router {
     socket: Socket,
@@ -138,9 +141,9 @@ impl Lookups {
     }
 }
 
-/// Sends `messages` messages about the destinations in turn. After each, it has
-/// the kernel look up two to six routes to some of them, never in step with the
-/// arriving messages, so that a message may arrive at any moment of a lookup.
+/// Sends `messages` messages about the destinations in turn. After each, the
+/// kernel looks up the routes to two to six random ones of them. The number
+/// varies, so that in time a message arrives at every point of a lookup.
 ///
 /// # Errors
 /// The error of sending a frame or of a lookup.
@@ -148,7 +151,8 @@ pub fn flood(router: &Router, lookups: &Lookups, destinations: &[IpAddr], messag
     let addresses: Vec<_> = destinations.iter().map(|d| SockAddr::from(SocketAddr::new(*d, PORT))).collect();
     let mut random = 1_u32;
     let mut next = || {
-        // Knuth, The Art of Computer Programming 2, 3.3.4, line 16.
+        // A linear congruential generator: Knuth, The Art of Computer
+        // Programming 2, 3.3.4, line 16.
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (random >> 16) as usize
     };
@@ -182,8 +186,8 @@ pub async fn of_one_bucket(
     // The destinations in the bucket now, oldest first.
     let mut there: VecDeque<IpAddr> = VecDeque::new();
     while found.len() < count {
-        // As many known ones as the bucket certainly keeps. The fewer unknown ones
-        // it holds, the sooner a new one evicts a known one.
+        // Add found ones until the bucket has as many as it never evicts. The
+        // fewer others it has, the sooner a new one evicts a found one.
         while let Some(again) = found.iter().rev().find(|d| !there.contains(d)).copied()
             && there.len() < KEPT
         {
@@ -211,9 +215,9 @@ pub async fn of_one_bucket(
     Ok(found)
 }
 
-/// The same in a network of its own, where `router` is linked to `host` by
-/// `interface`. The first call in a process searches, and later ones return its
-/// result: the key is drawn once per boot.
+/// Like [`of_one_bucket`], but in a separate network, where `router` is linked
+/// to `host` by `interface`. Only the first call in a process searches; later
+/// ones return its result, because the key is drawn once per boot.
 ///
 /// # Errors
 /// Those of [`of_one_bucket`] and of building the network.
@@ -232,7 +236,7 @@ pub async fn of_one_bucket_elsewhere(
     Ok(FOUND.get().expect("just set"))
 }
 
-/// Drops the oldest ones that are not known any more.
+/// Removes the oldest ones that the kernel has evicted.
 fn forget(there: &mut VecDeque<IpAddr>, known: &dyn Fn(IpAddr) -> Result<bool>) -> Result<()> {
     while let Some(oldest) = there.front()
         && !known(*oldest)?

@@ -11,10 +11,9 @@ use std::time::Duration;
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Whether the container receives traffic: it does not until the probe
-    /// succeeds.
+    /// Readiness: the container receives traffic once the probe has succeeded.
     Readiness,
-    /// Whether the container is restarted: it is not until the probe fails.
+    /// Liveness: the container is restarted once the probe has failed.
     Liveness,
 }
 
@@ -86,14 +85,14 @@ impl Worker {
         self.spec
     }
 
-    /// The result that the rest of the kubelet uses.
+    /// The result after the thresholds, which the rest of the kubelet uses.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.healthy
     }
 
-    /// A new container runs: the result is the initial one again. The count of
-    /// equal results in a row is kept.
+    /// A new container runs: the result is the initial one again. The number of
+    /// equal results in a row is not reset.
     pub fn started(&mut self) {
         self.healthy = self.purpose == Purpose::Liveness;
         self.on_hold = false;
@@ -104,15 +103,15 @@ impl Worker {
         self.healthy &= self.on_hold;
     }
 
-    /// Whether it probes a container that has run for this long. A liveness probe
-    /// that has failed waits for the next container.
+    /// Whether a probe is made of a container that has run for this long. After
+    /// a liveness probe has failed, none is made before the restart.
     #[must_use]
     pub fn probes(&self, running_for: Duration) -> bool {
         // Whole seconds: int32(time.Since(...).Seconds()) < InitialDelaySeconds.
         !self.on_hold && running_for.as_secs() >= self.spec.initial_delay.as_secs()
     }
 
-    /// Takes the result of a probe. Returns whether the container must be
+    /// Records the result of a probe. Returns whether the container must be
     /// restarted.
     pub fn probed(&mut self, success: bool) -> bool {
         self.run = if self.last == Some(success) { self.run + 1 } else { 1 };
@@ -131,7 +130,8 @@ impl Worker {
     }
 }
 
-/// CrashLoopBackOff: how long a container that ended again waits.
+/// CrashLoopBackOff: how long the kubelet waits before it restarts a container
+/// that keeps ending.
 #[derive(Debug)]
 pub struct BackOff {
     initial: Duration,
@@ -141,15 +141,15 @@ pub struct BackOff {
 }
 
 impl BackOff {
-    /// The first wait, 10 s in Kubernetes. It doubles up to 300 s, and starts anew
-    /// for a container that ran for more than twice that.
+    /// `initial` is the first wait, 10 s in Kubernetes. The wait doubles up to
+    /// 300 s, and is reset for a container that ran for more than twice that.
     #[must_use]
     pub fn new(initial: Duration) -> Self {
         Self { initial, most: Duration::from_secs(300), next: None }
     }
 
-    /// When a container that ended at `finished` starts again: the first time at
-    /// once.
+    /// When a container that ended at `finished` is started again. The first
+    /// restart is immediate.
     pub fn start(&mut self, finished: Duration) -> Duration {
         let (start, wait) = match self.next {
             Some((wait, decided)) if finished.saturating_sub(decided) <= self.most * 2 => {

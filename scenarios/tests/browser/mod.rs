@@ -28,8 +28,8 @@ use faultlab_testkit::leave_out;
 
 /// The names of the Chromium executable.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// It has its own profile and connects to nothing. It shows only our own pages,
-/// so it may run without its sandbox, also as root.
+/// It has a separate profile and connects to nothing. It shows only pages of
+/// this project, so it may run without its sandbox, even as root.
 const OPTIONS: [&str; 9] = [
     "--headless",
     "--remote-debugging-pipe",
@@ -57,8 +57,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it in a network namespace without any link. If none can be created,
-    /// the test is left out.
+    /// Starts it in a network namespace without links. Skips the test if none
+    /// can be created.
     pub fn start() -> Self {
         let program = find().unwrap_or_else(|| leave_out("chromium is not installed: nothing to read with"));
         let profile = tempfile::tempdir().expect("a directory");
@@ -207,7 +207,8 @@ impl Browser {
         }
     }
 
-    /// The page's requests to others, and its messages on the console.
+    /// The page's requests for anything but itself, its console messages and its
+    /// dialogs.
     pub fn complaints(&self) -> Vec<String> {
         let one = |event: &Value| {
             let about = &event["params"];
@@ -229,7 +230,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ask it to exit, so that nothing writes to its profile any more.
+        // Wait for its exit: it writes to its profile until then.
         let _ = self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(5) {

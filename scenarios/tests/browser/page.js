@@ -1,11 +1,11 @@
-// What a reader would stumble over on the page as it is shown now, a sentence each.
+// The defects of the page as it is displayed now, a sentence each.
 (() => {
   const found = [];
   const name = (element) => `${element.nodeName} ${element.id || element.textContent.trim().slice(0, 60)}`;
   const root = document.documentElement;
   if (root.scrollWidth > innerWidth) found.push(`the page is ${root.scrollWidth} wide, of ${innerWidth}`);
   for (const element of document.querySelectorAll("body *:not(svg *)")) {
-    // What is in a box that scrolls may be as wide as it likes.
+    // The content of a box that scrolls may be wider than the page.
     const box = element.getBoundingClientRect();
     if (element.parentElement.closest(".wide") || !box.width) continue;
     if (box.left < -0.5 || box.right > innerWidth + 0.5) found.push(`${name(element)} leaves the page`);
@@ -23,7 +23,7 @@
       }
     });
   }
-  // WCAG 2.2, 1.4.3: text has a contrast of 4.5 to what is behind it.
+  // WCAG 2.2, 1.4.3: the contrast of text to its background is at least 4.5.
   const channels = (colour) => colour.match(/[\d.]+/g).map(Number);
   const luminance = (colour) => {
     const [r, g, b] = channels(colour).map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);

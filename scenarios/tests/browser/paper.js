@@ -1,4 +1,4 @@
-// What a reader would stumble over on paper of this width, a sentence each.
+// The defects of the page as printed on paper of this width, a sentence each.
 (() => {
   const found = [];
   const name = (element) => `${element.nodeName} ${element.id || element.textContent.trim().slice(0, 60)}`;

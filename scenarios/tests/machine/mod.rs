@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The state of the machine at one moment, as far as this process sees it.
 pub struct Machine {
-    /// The mark in the environment of the processes to look for.
+    /// The environment variable (`NAME=value`) of the processes to look for.
     mark: String,
     /// Mounts, which include named namespaces.
     mounts: BTreeSet<String>,
@@ -17,8 +17,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Records the state before processes start with `mark` (`NAME=value`) in their
-    /// environment. The mark tells them from other processes of the machine.
+    /// Records the state before processes are started with `mark`
+    /// (`NAME=value`) in their environment, which distinguishes them from
+    /// others.
     pub fn look(mark: &str) -> Self {
         let mut sysctls = BTreeMap::new();
         read_all(Path::new("/proc/sys/net"), &mut sysctls);
@@ -32,8 +33,8 @@ impl Machine {
         }
     }
 
-    /// The processes with the mark, whatever their session. The namespaces that
-    /// they hold go away with the last one.
+    /// The processes with the mark, in any session. Namespaces that only they
+    /// hold end with the last of them.
     fn marked(&self) -> Vec<String> {
         let is_marked = |process: &Path| {
             let environment = fs::read(process.join("environ")).unwrap_or_default();
@@ -43,7 +44,8 @@ impl Machine {
         all.filter(|process| is_marked(process)).map(|process| process.display().to_string()).collect()
     }
 
-    /// The differences between then and now, one clause each.
+    /// The differences between the recorded and the current state, one clause
+    /// each.
     pub fn changes(&self) -> Vec<String> {
         let now = Self::look(&self.mark);
         let mut changes: Vec<_> =

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::user::{ask, faultlab};
 
-/// Reproduced up to 6.0, but not later.
+/// A scenario that is reproduced up to 6.0, and not later.
 pub const CHANGED: &str = "conntrack-delayed-segment-reset";
 
 /// A kernel of the store.
@@ -53,7 +53,8 @@ pub fn newest() -> Stored {
     kernels().pop().unwrap_or_else(|| leave_out(why))
 }
 
-/// The oldest and the newest kernel; [`CHANGED`] changed between them.
+/// The oldest and the newest kernel. [`CHANGED`] is reproduced on the first
+/// only.
 pub fn two() -> [Stored; 2] {
     let kernels = kernels();
     match (kernels.first(), kernels.last()) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use faultlab_testkit::{Answer, Session, Terminal, answer, command, leave_out};
 use serde_json::{Value, json};
 
-/// How long anything may outlive its starter on a very busy machine; on an idle
-/// one it takes a tenth of this. The hang that a test ends would last more than
-/// twice as long.
+/// How long a process may outlive the one that started it, on a very busy
+/// machine; on an idle one it takes a tenth of this. The hang that a test
+/// interrupts would last more than twice as long.
 pub const SOON: Duration = Duration::from_secs(5);
 
 /// The program under test: the one that cargo built with the tests, or the one
@@ -19,8 +19,8 @@ pub fn program() -> PathBuf {
     std::env::var_os("FAULTLAB_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_faultlab").into(), PathBuf::from)
 }
 
-/// `faultlab` with these arguments, separated by spaces, and without the user's
-/// settings.
+/// `faultlab` with these arguments, separated by spaces. The user's settings do
+/// not apply.
 pub fn faultlab(line: &str) -> Command {
     command::command(program(), line)
 }
@@ -38,7 +38,7 @@ pub fn without_evidence(outcome: &Value) -> Value {
     json!([outcome["scenario"], outcome["verdict"], outcome["expected"], arms.map(met).collect::<Vec<_>>()])
 }
 
-/// Leaves the test out if scenarios cannot run.
+/// Skips the test if scenarios cannot run here.
 pub fn needs_namespaces() {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
@@ -87,7 +87,8 @@ pub fn keys(value: &Value) -> Vec<&str> {
 /// direction.
 pub const HOSTILE: &str = "x\x1b[2J\nfaultlab: all as expected\r\u{9b}1m\u{202e}";
 
-/// The text has no control characters, and no line that was made up.
+/// Asserts that the text has no control characters, and that no line begins as
+/// one in [`HOSTILE`] does.
 pub fn is_clean(text: &str) {
     let raw = |letter: char| letter != '\n' && (letter.is_control() || letter == '\u{202e}');
     assert!(!text.contains(raw), "{text:?}");

@@ -6,8 +6,8 @@
 //! Tcp and TcpExt count the segments of both families. For IPv6, the group is part of
 //! the counter's name: `Ip6InNoRoutes`.
 //!
-//! Names come and go with kernels: `PAWSPassive` was removed in 4.12. A counter that
-//! this kernel does not have is `None`; one that did not move is 0.
+//! The set of counters differs between kernels: `PAWSPassive` was removed in 4.12. A
+//! counter that this kernel does not have is `None`; one that did not change is 0.
 
 use std::fmt;
 use std::fs;
@@ -43,7 +43,7 @@ struct Group {
     numbers: String,
 }
 
-/// The words of a line. Searching for a char is faster than for any white space.
+/// The words of a line. Splitting at a char is faster than at any white space.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(' ').filter(|word| !word.is_empty())
 }

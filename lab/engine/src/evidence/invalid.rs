@@ -1,8 +1,8 @@
 //! The log messages of conntrack about invalid segments.
 //!
-//! nf_conntrack_log_invalid makes conntrack send messages to the logger of the
-//! namespace, here nfnetlink_log. Its packets wait in a socket until the arm has
-//! ended, so nothing wakes up for them. This changes only the logging.
+//! nf_conntrack_log_invalid makes conntrack pass messages to the logger of the
+//! namespace, here nfnetlink_log. They stay in a netlink socket until the arm has
+//! ended, so no process wakes up for them. Nothing but the logging changes.
 //!
 //! - net/netfilter/nf_conntrack_proto.c: nf_ct_l4proto_log_invalid
 //! - net/netfilter/nf_conntrack_proto_tcp.c: tcp_in_window, nf_conntrack_tcp_packet

@@ -1,8 +1,8 @@
 //! The kernel log, /dev/kmsg, from some moment on.
 //!
 //! Reading list: Documentation/ABI/testing/dev-kmsg; kernel/printk/printk.c
-//! `devkmsg_read`; net/core/dev.c `netdev_wait_allrefs_any`, whose message this
-//! project is often about.
+//! `devkmsg_read`; net/core/dev.c `netdev_wait_allrefs_any`, which logs
+//! "unregister_netdevice: waiting for ... to become free".
 //!
 //! The log belongs to the machine, not to a namespace. open() checks the privilege to
 //! read it (CAP_SYSLOG, if kernel.dmesg_restrict is 1); read() does not. A privileged

@@ -31,8 +31,7 @@ impl Opened {
         Self { log: KernelLog::open(), drops: asked.then(Attached::attach) }
     }
 
-    /// Listens from now on, in this user namespace, to the sources that could be
-    /// opened.
+    /// Starts to listen, in this user namespace, to the sources that could be opened.
     #[must_use]
     pub fn listen(self) -> KernelReports {
         let drops = self.drops.and_then(Result::ok).map(Attached::listen);

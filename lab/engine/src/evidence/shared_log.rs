@@ -48,8 +48,9 @@ impl SharedLog {
         Ok(self.records.borrow().len())
     }
 
-    /// The last records after the first `count`, formatted like dmesg, without those
-    /// about the wires' own sockets; or the reason why the log is unavailable.
+    /// The last records after the first `count`, formatted like dmesg; or the reason
+    /// why the log is unavailable. Messages about promiscuous mode, which the lab's own
+    /// packet sockets cause, are left out.
     pub(crate) fn lines_since(&self, count: usize) -> Vec<String> {
         match self.count() {
             _ if self.reader.is_none() => vec!["the kernel log cannot be read here".to_owned()],
@@ -64,8 +65,9 @@ impl SharedLog {
         }
     }
 
-    /// The kernel's complaints about networking since then, without duplicates. A
-    /// complaint about a device is left out if the device is `none_of_ours`.
+    /// The messages about networking after the first `count` records, without
+    /// duplicates. An `unregister_netdevice` message is left out if its device is
+    /// `none_of_ours`.
     ///
     /// # Errors
     /// If reading the kernel log fails.
@@ -93,7 +95,7 @@ impl SharedLog {
         Ok(texts)
     }
 
-    /// The first record since then that `wanted` accepts.
+    /// The first record that `wanted` accepts, after the first `count`.
     ///
     /// # Errors
     /// If reading the kernel log fails.

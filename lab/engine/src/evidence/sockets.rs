@@ -77,7 +77,7 @@ pub enum State {
     Listen,
     Closing,
     NewSynRecv,
-    /// A state without a name when this was written.
+    /// A state that this program does not know.
     Other(u8),
 }
 
@@ -143,7 +143,7 @@ pub enum TimerKind {
     TimeWait,
     /// The zero-window probe.
     Persist,
-    /// A timer without a name when this was written.
+    /// A timer that this program does not know.
     Other(u8),
 }
 
@@ -251,8 +251,8 @@ pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Closes a socket from outside, as `ss -K` does: its process gets ECONNABORTED, its
-/// peer a RST.
+/// Closes a socket with SOCK_DESTROY, as `ss -K` does: its process gets ECONNABORTED,
+/// its peer a RST.
 ///
 /// # Errors
 /// [`Error::Missing`] if the kernel cannot, ENOENT if the socket is gone.

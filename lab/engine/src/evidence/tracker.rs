@@ -10,7 +10,7 @@ use faultlab_net::capture::{Capture, ConntrackEvent, EventKind};
 use faultlab_net::conntrack::{Conntrack, Event, Events, Recorder, Stats};
 use faultlab_net::network::Host;
 
-/// The maximum number of events in a capture: a page has no room for more.
+/// The maximum number of conntrack events of a host in a capture.
 const MOST: usize = 300;
 
 /// Observes the conntrack of a host.
@@ -26,9 +26,10 @@ pub(super) struct Tracker {
 /// A receiver of conntrack events.
 #[derive(Debug)]
 enum Listener {
-    /// A socket alone: nothing wakes up, and the times of events are unknown.
+    /// A socket that is read at the end: nothing wakes up, and the times of events are
+    /// unknown.
     Events(Events),
-    /// A recorder, which stores the times.
+    /// A task that records each event with its time.
     Recorder(Recorder),
 }
 
@@ -55,8 +56,8 @@ impl Tracker {
         })
     }
 
-    /// Adds all observations to the host's recording, and the events with a known
-    /// time to a capture that began at that time.
+    /// Adds the observations to the host's recording, and the events with a known time
+    /// to the capture, which began at `begun`.
     ///
     /// # Errors
     /// If the kernel's tables cannot be read.

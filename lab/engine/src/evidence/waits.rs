@@ -1,4 +1,4 @@
-//! Samples what the lab waits for, while it waits: which task sleeps where.
+//! Samples where the tasks sleep that the lab waits for.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -25,8 +25,8 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// Samples the waits as long as there are any, after one second, two, four and so
-    /// on. Wakes up for nothing else.
+    /// Samples the waits as long as there are any, at intervals of 1 s, 2 s, 4 s and so
+    /// on up to 64 s. Without a wait, nothing wakes up.
     pub async fn sample(&self, network: &Network) -> Infallible {
         let Some(pending) = network.pending() else { return std::future::pending().await };
         loop {

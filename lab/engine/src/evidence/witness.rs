@@ -1,6 +1,6 @@
-//! Observes a network for captures and explanations, from before an arm begins. It
-//! changes nothing but conntrack's logging, and causes no wake-ups unless a capture
-//! needs the times of conntrack events.
+//! Observes a network for captures and explanations, from before an arm begins. Nothing
+//! changes but conntrack's logging. Nothing wakes up, unless a capture needs the times
+//! of conntrack events.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use faultlab_net::wire::all as wires;
 #[derive(Debug)]
 pub struct Witness {
     tap: Tap,
-    /// By host; `None` for a host without conntrack.
+    /// One for each host; `None` if the host has no rules, or its conntrack cannot be
+    /// observed.
     trackers: Vec<Option<Tracker>>,
     waits: Waits,
 }
@@ -62,8 +63,9 @@ impl Witness {
         &self.waits
     }
 
-    /// The observations until `until`, on the kernel's clock, not sorted yet. `counted` has each
-    /// host's counters and rules, `drops` the packets that the kernel dropped.
+    /// Ends the observation, and returns what was observed until `until`
+    /// (CLOCK_MONOTONIC), not yet sorted. `counted` has each host's counters and rules,
+    /// `drops` the packets that the kernel dropped.
     ///
     /// # Errors
     /// If the kernel's tables cannot be read.

@@ -15,8 +15,8 @@ use faultlab_base::error::{Error, Result};
 use faultlab_net::network::pending::PendingWait;
 use faultlab_net::network::{Host, Namespace};
 
-/// Work on a thread of its own, so that the lab can watch while the kernel blocks it
-/// in an uninterruptible sleep.
+/// Work on a separate thread. The kernel may block that thread in an uninterruptible
+/// sleep while the lab observes it.
 #[derive(Debug)]
 #[must_use = "an attempt is watched with `within`"]
 pub struct Attempt<T> {
@@ -39,7 +39,7 @@ impl<T: Send + 'static> Attempt<T> {
         let body = move || {
             let remembered = Namespace::remember();
             let failed = remembered.is_err();
-            // `begin` waits for it.
+            // `begin` waits for this message.
             let _ = ready.send(remembered);
             if failed {
                 return;

@@ -136,8 +136,8 @@ impl Child {
         }
     }
 
-    /// What it is doing once it is at rest: a sleeping process may wake up briefly,
-    /// and may wait for a processor.
+    /// What it is doing once it does not run: a sleeping process may wake up briefly,
+    /// and may have to wait for a processor. Waits up to 5 s.
     pub async fn at_rest(&self) -> Life {
         let begun = Instant::now();
         loop {

@@ -24,8 +24,8 @@ use faultlab_net::packet::link_layer;
 
 /// How soon the process must be asleep.
 const ASLEEP: Duration = Duration::from_secs(5);
-/// How long a frame that is not queued may be in flight: the send buffer has room
-/// again once it has arrived.
+/// How long a frame that is not queued may be in flight. Once it has been freed, the
+/// send buffer has room again.
 const UNDER_WAY: Duration = Duration::from_millis(10);
 /// A frame that gets no answer: a broadcast with the experimental EtherType.
 const FRAME: [u8; 1400] = {
@@ -123,7 +123,8 @@ impl DeviceHolder {
 }
 
 impl Drop for DeviceHolder {
-    /// The device is free when this returns.
+    /// Kills the process and waits up to 5 s for its end. The reference is gone when it
+    /// has ended.
     fn drop(&mut self) {
         let begun = Instant::now();
         self.0.kill();

@@ -176,8 +176,9 @@ impl Flow {
 
     /// Has `side` send a few bytes, and the other side wait for them.
     ///
-    /// Returns the first result: the bytes arrived, or the sender got an error. If
-    /// the receiver is gone, returns the sender's result.
+    /// Returns the first result: the bytes arrived, or the sender got an error. If the
+    /// connection has ended for the receiver, returns the sender's result, if it gets
+    /// one.
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
@@ -210,8 +211,9 @@ impl Flow {
         }
     }
 
-    /// Has `side` send a few bytes, and returns the receiver's result: the only
-    /// direction left if `side` has received the other's FIN.
+    /// Has `side` send a few bytes, and returns the receiver's result. Unlike
+    /// [`Flow::say`], it does not read on `side`, which may have received the other's
+    /// FIN.
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.

@@ -1,8 +1,7 @@
-//! Links, their addresses and routes over rtnetlink, for threads and processes that
-//! may be blocked.
+//! Links, addresses and routes, by blocking rtnetlink requests.
 //!
-//! These functions may block indefinitely: call them in an
-//! [`Attempt`](super::Attempt).
+//! A request waits for the RTNL mutex as long as it is locked: call these functions in
+//! an [`Attempt`](super::Attempt).
 
 use std::ffi::CStr;
 use std::io;
@@ -31,7 +30,7 @@ pub fn delete(namespace: &Namespace, name: &str) -> io::Result<()> {
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelLink(named(name)))
 }
 
-/// A word for the result of a request: `waits` if there is none yet, `done`, or the
+/// The cell for the result of a request: `waits` if there is none yet, `done`, or the
 /// error.
 #[must_use]
 pub fn met(answer: Option<&io::Result<()>>) -> &'static str {
@@ -74,8 +73,8 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
     Ok(child)
 }
 
-/// Moves a link to another namespace, with RTM_NEWLINK, as `ip link set netns` does. It
-/// keeps its name.
+/// Moves a link to another namespace, with RTM_NEWLINK, as `ip link set netns` does.
+/// The link keeps its name.
 ///
 /// # Errors
 /// The kernel's error.
@@ -191,8 +190,8 @@ fn named(name: &str) -> LinkMessage {
     message
 }
 
-/// Whether a link of a host disappears within this time, on the machine's clock. If
-/// the links cannot be listed, it counts as still there.
+/// Waits up to `within`, on the machine's clock, for a link of a host to disappear, and
+/// returns whether it did. If the links cannot be listed, it counts as still there.
 pub async fn vanishes(at: &Host, name: &str, within: Duration) -> bool {
     let (begun, _wanted) = (Instant::now(), at.record_wait(format!("the end of its link {name}")));
     while !list(at.namespace()).is_ok_and(|links| links.iter().all(|link| link != name)) {

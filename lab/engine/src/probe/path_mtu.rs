@@ -1,4 +1,4 @@
-//! The MTU of a path, as known to a host.
+//! The MTU of a path, as a host's kernel knows it.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};

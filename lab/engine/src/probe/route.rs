@@ -1,4 +1,4 @@
-//! Routes over rtnetlink, for callers that may be blocked.
+//! Routes, by blocking rtnetlink requests.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use faultlab_net::network::{Namespace, netlink, rtnl};
 use faultlab_net::topology::Net;
 
-/// Deletes the route to a prefix, and with it everything that the kernel has learnt
-/// about destinations behind it; ESRCH if there is none.
+/// Deletes the route to a prefix, and its exceptions (path MTUs and redirects) with it;
+/// ESRCH if there is no such route.
 ///
 /// # Errors
 /// The kernel's error.

@@ -1,5 +1,5 @@
-//! The RTNL mutex, held as an unlucky program would hold it: the kernel copies from
-//! the program's memory under the lock, and the page is missing.
+//! The RTNL mutex, held during a page fault: under the lock, the kernel copies from the
+//! memory of a program, and the page is missing.
 //!
 //! net/ethtool/ioctl.c: dev_ethtool takes the RTNL mutex, then ethtool_get_strings
 //! copies a structure from the caller's memory. The second half of the structure lies
@@ -23,8 +23,8 @@ use faultlab_net::network::Host;
 /// How soon the lock must be held.
 const HELD: Duration = Duration::from_secs(5);
 
-/// A process that sleeps with the RTNL mutex locked. Meanwhile, no namespace of the
-/// machine can be configured.
+/// A process that sleeps with the RTNL mutex locked. Meanwhile, network devices cannot
+/// be configured in any namespace of the machine.
 #[derive(Debug)]
 #[must_use = "a holder that is dropped lets go"]
 pub struct RtnlHolder(Child);

@@ -90,7 +90,7 @@ impl fmt::Display for Answer {
 }
 
 impl Answer {
-    /// The meaning of an I/O result of a connected socket.
+    /// Converts the result of a read() or write() on a connected socket.
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
@@ -177,7 +177,8 @@ pub async fn connect(
     Ok(probe.met(met))
 }
 
-/// The same without a record; `local` receives the socket's address at its host.
+/// Like [`connect`], but the journal gets no record of it. `local` receives the
+/// socket's local address.
 ///
 /// # Errors
 /// As [`connect`].
@@ -225,7 +226,7 @@ pub async fn dial(
     }
 }
 
-/// Receives once.
+/// Reads once, and waits up to `patience` for something to read.
 ///
 /// # Errors
 /// If the kernel returns an error that no network can cause.

@@ -1,5 +1,5 @@
-//! How long an arm may play. A play that takes longer hangs: it waits for something
-//! that has no deadline.
+//! The time limit of an arm. A play that exceeds it hangs: it waits for something
+//! without a deadline.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use faultlab_model::scenario::Clock;
 use faultlab_net::network::Network;
 use faultlab_net::network::journal::Journal;
 
-/// What a play may take beyond the time that its settings make it wait.
+/// The time that a play may take on this machine, in addition to twice its waits.
 const HERE: Duration = Duration::from_secs(120);
-/// A guest whose processor is emulated is slower.
+/// The same in a guest, whose emulated processor is slower.
 const GUEST: Duration = Duration::from_secs(600);
-/// In virtual time, waiting costs nothing.
+/// The same in virtual time, in which waiting costs nothing.
 const VIRTUAL: Duration = Duration::from_secs(24 * 3600);
 
-/// How long an arm may play on the machine's clock, if its settings make it wait this
-/// long. On a busy machine it takes longer.
+/// The longest that an arm may play, on the machine's clock; `lasts` is how long its
+/// settings make it wait. Waits count twice, because timers are late on a busy machine.
 #[must_use]
 pub fn budget(lasts: Duration, clock: Clock, machine: Machine) -> Duration {
     let slack = match (clock, machine) {
@@ -38,7 +38,7 @@ impl ArmRun<'_> {
         budget(self.lasts, self.env().clock, machine)
     }
 
-    /// Waits for a play of this arm, or for what is part of one.
+    /// Awaits a play of this arm, or a part of one, for at most `budget`.
     ///
     /// # Errors
     /// [`Error::Deadline`] if it takes longer than the budget, with the host and the

@@ -35,12 +35,12 @@ const ORPHANED: Duration = Duration::from_secs(90);
 pub struct ArmRun<'a> {
     stage: Stage<'a>,
     scripted: &'a ScriptedArm,
-    /// How long its play waits because of the settings.
+    /// How long its settings make the play wait: [`Fault::lasts`].
     lasts: Duration,
 }
 
 impl<'a> ArmRun<'a> {
-    /// Builds the arm's network, and begins to capture if there are `options` for it.
+    /// Builds the arm's network, and starts to capture unless `options` is `None`.
     ///
     /// # Errors
     /// Whatever the kernel rejects or lacks.
@@ -195,14 +195,14 @@ impl<'a> ArmRun<'a> {
         Ok(())
     }
 
-    /// Returns when the witness, if there is one, captures everything.
+    /// Waits until the witness, if there is one, captures at every host.
     pub fn await_witness(&self) {
         if let Some(Ok(witness)) = &self.stage.witness {
             witness.ready();
         }
     }
 
-    /// Samples the arm's waits, for ever.
+    /// Samples what the arm waits for. Never returns.
     pub async fn watch_waits(&self) -> Infallible {
         match &self.stage.witness {
             Some(Ok(witness)) => witness.waits().sample(&self.stage.network).await,

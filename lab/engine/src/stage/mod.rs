@@ -28,8 +28,8 @@ use session::ShellSession;
 /// How long a condition may take to become true, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What an outcome includes of the captures. If its arms are captured, an outcome that is
-/// unexpected or has no reference is always explained.
+/// Which parts of the captures an outcome includes. An outcome that is unexpected or
+/// has no reference is explained whenever its arms are captured.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct CaptureOptions {
     /// Whether the outcome includes the frames.
@@ -151,15 +151,16 @@ impl Stage<'_> {
         Ok(wire)
     }
 
-    /// Records the cell of a row: a text, or a [`ProbeResult`]. A row with a probe's
-    /// result refers to that probe: its packets are marked with the row.
+    /// Records the cell of a row: a text, or a [`ProbeResult`]. The packets of the
+    /// probe that a `ProbeResult` belongs to are marked with the row.
     pub fn observe(&self, row: &str, cell: impl Observed) {
         let (cell, probe) = cell.observed();
         self.told(row, probe);
         self.see(|seen| seen.observations.insert(row, cell));
     }
 
-    /// Records the cell of a row that puts a probe's result in other words.
+    /// Records the cell of a row for a probe, like [`Stage::observe`], but with another
+    /// text than its result's.
     pub fn observe_of<T>(&self, met: &ProbeResult<T>, row: &str, cell: impl fmt::Display) {
         self.told(row, Some(met.probe()));
         self.see(|seen| seen.observations.insert(row, cell.to_string()));
@@ -193,16 +194,16 @@ impl Stage<'_> {
         self.begun.get().elapsed()
     }
 
-    /// Lets time pass. Use it only for durations that belong to the fault: wait for a
-    /// condition instead of sleeping.
+    /// Waits for a fixed time. Use this only for durations that belong to the fault; in
+    /// all other cases wait for a condition, with [`Stage::until`].
     pub async fn pass(&self, time: Duration) {
         sleep(time).await;
     }
 
-    /// Does `work` while something else runs, for as long as the work takes.
+    /// Runs `work` and `other` concurrently until `work` ends; `other` is dropped then.
     ///
     /// # Errors
-    /// The errors of both.
+    /// The first error of either.
     pub async fn beside<T>(
         &self,
         work: impl Future<Output = Result<T>>,
@@ -215,7 +216,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Waits until a condition is true.
+    /// Waits until `is_true` returns true. `condition` describes it in the error.
     ///
     /// # Errors
     /// [`Error::Deadline`] after 15 s; any error of the check.
@@ -240,7 +241,9 @@ impl Stage<'_> {
         &self.reports.log
     }
 
-    /// Waits for a kernel log message since the network was set up.
+    /// Waits up to `patience` for a kernel log message that `wanted` accepts, logged
+    /// since the network was set up. Returns `None` if there is none, and at once if
+    /// the log cannot be read.
     ///
     /// # Errors
     /// If reading the kernel log fails.

@@ -23,7 +23,8 @@ impl ShellSession {
         Self { held: Notify::new(), ask, asked: RefCell::new(Some(asked)) }
     }
 
-    /// Holds the fault, and calls `recheck` on every request; runs once.
+    /// Calls `recheck` on every request, until this future is dropped. A second call
+    /// returns at once.
     pub(crate) async fn hold(&self, mut recheck: impl AsyncFnMut()) {
         let Some(mut asked) = self.asked.take() else { return };
         self.held.notify_one();

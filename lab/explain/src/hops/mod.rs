@@ -22,16 +22,16 @@ pub use sides::between;
 /// How long a packet may be in flight when an arm ends.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What happened to a packet on a link, as far as the capture shows. What a wire did
-/// with a frame is a [`Carried`]; the wire itself records it as another
-/// [`Fate`](faultlab_net::wire::Fate).
+/// What happened to a packet on a link, as far as the capture shows. [`Carried`] is
+/// what a wire did with a frame; [`Fate`](faultlab_net::wire::Fate) is the wire's own
+/// record of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HopFate {
     /// It arrived.
     Arrived,
     /// It left and did not arrive.
     Lost,
-    /// It left as the arm ended.
+    /// It was in flight when the arm ended.
     UnderWay,
     /// It arrived at a host that should have forwarded it, and was not forwarded.
     Dropped,
@@ -53,8 +53,7 @@ pub struct Hop {
     pub packet: Packet,
     /// What happened to it.
     pub fate: HopFate,
-    /// The hop, as a position among all, that brought the packet to the host that it
-    /// leaves.
+    /// The index of the hop that brought the packet to the host that it leaves here.
     pub before: Option<usize>,
     /// For a retransmission, the hop of the original on this link; if the original
     /// never reached this link, its hop on the sender's link.
@@ -64,7 +63,7 @@ pub struct Hop {
     pub stays: bool,
     /// What the wire did with it, if known.
     pub carried: Option<Carried>,
-    /// What the wire changed in it.
+    /// How the wire changed the timestamps of a SYN.
     pub changed: Option<String>,
     /// The headers of its segment on arrival.
     pub received: Option<Header>,
@@ -93,13 +92,13 @@ impl Hop {
         }
     }
 
-    /// When it began.
+    /// When it left; when it arrived, if it was not sent.
     #[must_use]
     pub fn at(&self) -> Duration {
         self.left.or(self.arrived).map_or(Duration::ZERO, |(_, at)| at)
     }
 
-    /// When it ended.
+    /// When it arrived; when it left, if it did not arrive.
     #[must_use]
     pub fn until(&self) -> Duration {
         self.arrived.map_or(self.at(), |(_, at)| at.max(self.at()))
@@ -121,7 +120,7 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         let Some(packet) = Packet::read(frame) else { continue };
         let key = packet.content();
         if frame.outgoing {
-            // A frame that the wire did not pass on arrives nowhere.
+            // Only a frame that a wire passed on, or that crossed none, can arrive.
             if matches!(frame.carried, None | Some(Carried::Passed)) {
                 flying.entry(key).or_default().push(hops.len());
             }
@@ -163,8 +162,8 @@ pub fn hops(capture: &Capture) -> Vec<Hop> {
         }
         hops.push(hop);
     }
-    // At the end, the arm closes its sockets, and nothing waits for what they send
-    // then. The last packets to arrive are not known to be dropped.
+    // An arm closes its sockets at its end, and does not wait until what they send
+    // arrives. The last packets are therefore not taken for dropped.
     let last = hops.iter().filter_map(|hop| hop.arrived).map(|(_, at)| at).max().unwrap_or_default();
     let ending = |at: Duration| !capture.until.is_zero() && at >= last && at + UNDER_WAY >= capture.until;
     end_with_the_arm(capture, &mut hops);

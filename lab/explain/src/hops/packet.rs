@@ -50,7 +50,7 @@ pub struct Content {
     other: String,
 }
 
-/// Hashes the fields that distinguish most packets: there are many packets.
+/// Hashes only the fields in which most packets differ, for speed.
 impl Hash for Content {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let seq = self.segment.map_or(0, |numbers| numbers.seq);

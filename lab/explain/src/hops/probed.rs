@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Hop, Payload};
 use faultlab_net::capture::{Act, Capture, Probe};
 
-/// Frames and processes use one clock, but the times of frames are converted.
+/// The maximum error of a frame's time, which is converted to the clock of the probes.
 const SLACK: Duration = Duration::from_millis(1);
 
 /// The packet of a probe.
@@ -20,9 +20,9 @@ pub struct Probed<'a> {
     pub frame: usize,
 }
 
-/// Finds the packets of the probes of a capture, in their order, where there are any:
-/// the SYN of a connect, the first new bytes of a send, the SYN of the connection on
-/// which a receive waits.
+/// Finds the packet of each probe of a capture, if there is one, in the order of the
+/// probes: the SYN of a connect, the first new bytes of a send, the SYN of the
+/// connection on which a receive waits.
 #[must_use]
 pub fn probed<'a>(capture: &'a Capture, hops: &[Hop]) -> Vec<Probed<'a>> {
     let at_host = |end: usize, probe: &Probe| capture.ends[end].host == probe.host;

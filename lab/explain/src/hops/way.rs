@@ -32,9 +32,9 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
         let Some((links, own)) = places.get(host) else { continue };
         let dst = hop.packet.dst;
         let is_own = own.contains(&dst);
-        // A packet whose translation is to be undone arrives at the router's own
-        // address. Only a segment is known by its numbers, whatever its addresses
-        // are.
+        // A packet to the router's own address may be a reply that NAT translates back
+        // and forwards. After a translation, only a TCP segment can be recognised, by
+        // its numbers.
         let other = is_own && !matches!(hop.packet.what, Payload::Tcp(..));
         if *links < 2 || other || dst.is_multicast() || dst == Ipv4Addr::BROADCAST {
             continue;
@@ -68,10 +68,10 @@ pub(super) fn follow(capture: &Capture, hops: &mut [Hop], ending: impl Fn(Durati
     }
 }
 
-/// For each host, the source and destination of the segments that belong to its own
-/// conversations: the reverse of every segment that it sent itself, earlier or later.
-/// Such a segment was for the host and was not dropped, even if the host does not have
-/// the address. A RST does not make a conversation: a rule may have sent it.
+/// For each host, the source and destination of the segments of its own connections:
+/// the reverse of every segment that it sent itself, earlier or later. Such a segment
+/// was for the host and was not dropped, even if the host does not have the address. A
+/// RST does not count: a rule may have sent it.
 fn own_conversations<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str, (SocketAddr, SocketAddr))> {
     let speaks =
         |what: &Payload| matches!(what, Payload::Tcp(header, _) if !header.flags.contains(Flags::RST));
@@ -83,11 +83,11 @@ fn own_conversations<'a>(capture: &'a Capture, hops: &[Hop]) -> HashSet<(&'a str
     back.collect()
 }
 
-/// The hop that a packet began with.
+/// The first hop of a packet, which leaves the host that sent it.
 #[must_use]
 pub fn origin<'a>(hops: &'a [Hop], hop: &'a Hop) -> &'a Hop {
     let mut origin = hop;
-    // Packets of the same instant may seem to go in a circle.
+    // Hops of the same instant could form a cycle: bound the loop.
     for _ in 0..hops.len() {
         let Some(before) = origin.before else { break };
         origin = &hops[before];

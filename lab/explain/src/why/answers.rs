@@ -14,8 +14,7 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 /// Any other segment this close to the end of the arm is not expected to be answered,
 /// except a SYN.
 const ENDING: Duration = Duration::from_secs(2);
-/// How long after its request a socket must be closed: one that is closed sooner did
-/// not wait for the answer.
+/// How long a socket must stay open after its request to have waited for the answer.
 const WAITED: Duration = Duration::from_millis(500);
 
 /// SYNs, and segments that were retransmitted, that got no answer.
@@ -41,7 +40,7 @@ pub(super) fn none(arm: &Arm<'_>) -> Vec<Finding> {
     for group in groups {
         let (host, syn) = (group[0].sender().unwrap_or_default(), group[0].first().header.flags.opens());
         let kind = format!("no answer to {} of {host}", if syn { "SYN" } else { "segment" });
-        // The first finding of a kind stands for all.
+        // Only the first finding of a kind is reported.
         if !found.iter().any(|finding| finding.kind == kind) && is_unanswered(arm, &group) {
             found.push(unanswered(arm, &group, kind));
         }

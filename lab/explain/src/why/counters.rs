@@ -94,8 +94,9 @@ pub(super) fn of_wire(arm: &Arm<'_>, ends: [&str; 2]) -> Vec<(&'static str, u64)
 
 /// The kernel's reason why a host dropped a segment that ended there, if it gave one.
 ///
-/// A segment that was freed without a reason may have been handled: 6.12 frees one
-/// that a TIME_WAIT socket answered with an ACK so (tcp_v4_rcv: discard_it).
+/// A segment that was freed without a reason may have been handled: Linux 6.12 frees a
+/// segment without a reason when a TIME_WAIT socket answers it with an ACK (tcp_v4_rcv:
+/// discard_it).
 pub(super) fn reason(arm: &Arm<'_>, host: &str, end: &Leg<'_>) -> Option<String> {
     let frame = end.frame?;
     let is_it = |dropped: &&Dropped| dropped.frame == Some(frame) && dropped.reason.is_some();
@@ -118,8 +119,8 @@ fn reasons(arm: &Arm<'_>, host: &str) -> Vec<(usize, String)> {
     reasons(arm.recording).into_iter().filter(more).collect()
 }
 
-/// What conntrack and the rules of a host dropped more of than in the control, with
-/// the kernel's message that the conntrack table is full.
+/// Which drop counters of a host's conntrack and rules increased more than in the
+/// control, with the kernel's message that the conntrack table is full.
 pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     let Some(recording) = arm.recording.host(host) else { return vec![] };
     let control = arm.control.and_then(|control| control.host(host));
@@ -147,10 +148,11 @@ pub(super) fn dropped(arm: &Arm<'_>, host: &str) -> Vec<String> {
     told
 }
 
-/// Whether a log message of conntrack is worth reporting. These are not: a message
-/// about a FIN or a RST, which follows from what came before; one that says that
-/// conntrack ignored the segment; and one about a segment that the host forwarded with
-/// its usual translation: since 6.1, conntrack logs some segments that it accepts.
+/// Whether a log message of conntrack is worth reporting. Not reported are: messages
+/// about a FIN or a RST, which follow from what came before; those that say that
+/// conntrack ignored the segment; and those about a segment that the host forwarded
+/// with its usual translation, because since 6.1 conntrack logs some segments that it
+/// accepts.
 fn is_worth_reporting(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     let ends = [Flags::FIN, Flags::RST].iter().any(|flag| log.header.flags.contains(*flag));
     !ends && !log.words.contains("ignored") && !flow::goes_on(arm, host, log)

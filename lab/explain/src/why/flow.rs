@@ -9,7 +9,8 @@ use faultlab_model::recording::InvalidLog;
 use faultlab_net::conntrack::{Entry, Event, Tuple};
 use faultlab_net::wire::segment::Identity;
 
-/// A segment that a host did not translate as it did the earlier ones.
+/// A segment that a host did not translate, although it translated earlier ones of the
+/// same flow.
 #[derive(Debug)]
 pub(super) struct Untranslated<'a> {
     /// The host.
@@ -36,7 +37,7 @@ enum Ended {
     Expired,
     /// It was deleted, and had this time left.
     Deleted { left: Duration },
-    /// One of both.
+    /// Either of these: the event does not tell which.
     Unknown,
 }
 
@@ -53,10 +54,10 @@ impl Ended {
     }
 }
 
-/// What conntrack logs about a segment that gets no entry.
+/// Part of conntrack's log message about a segment for which it creates no entry.
 const NO_ENTRY: &str = "invalid new";
-/// An expired entry may be reaped, and the event sent, only when a segment looks it
-/// up.
+/// How much later than the segment the event of an expired entry may be: conntrack may
+/// reap the entry only when the segment looks it up.
 const REAPED: Duration = Duration::from_secs(1);
 
 /// Finds the host that translated earlier segments of the same flow, and not this one.
@@ -110,7 +111,7 @@ impl Untranslated<'_> {
     /// The flow, if conntrack had no entry for it when the segment arrived. `words`
     /// is conntrack's log message about the segment.
     fn forgotten(&self, arm: &Arm<'_>, words: Option<&str>) -> Option<Forgotten> {
-        // A segment that is checked against its entry has one.
+        // Any other message means that the segment had an entry.
         if words.is_some_and(|words| !words.contains(NO_ENTRY)) {
             return None;
         }
@@ -139,7 +140,7 @@ impl Untranslated<'_> {
         gone
     }
 
-    /// How long no segment of the flow had been translated.
+    /// The time from the last translated segment of the flow to this one.
     fn silence(&self, arm: &Arm<'_>) -> Option<Duration> {
         let both = [self.endpoints, (self.was.1, self.was.0)];
         let pairs = arm.journeys.all.iter().flat_map(|journey| journey.legs.windows(2));
@@ -153,7 +154,7 @@ impl Untranslated<'_> {
     }
 }
 
-/// Whether a host forwarded a segment as it did the earlier ones.
+/// Whether a host forwarded a logged segment, and with its usual translation.
 pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     let segment = log.header.identity(log.length);
     let mut all = arm.journeys.all.iter();
@@ -164,14 +165,14 @@ pub(super) fn goes_on(arm: &Arm<'_>, host: &str, log: &InvalidLog) -> bool {
     })
 }
 
-/// What the conntrack of a host logged about a segment, as the host received it.
+/// A host's conntrack log message about a segment, as the host received it.
 fn words<'a>(arm: &Arm<'a>, host: &str, segment: &Identity) -> Option<&'a str> {
     let mut invalid_logs = arm.recording.host(host)?.invalid_logs.iter();
     let log = invalid_logs.find(|log| log.header.identity(log.length) == *segment)?;
     Some(&log.words)
 }
 
-/// What the conntrack of a host on the segment's path logged about it.
+/// The first such message by a host on the segment's path, as a sentence.
 pub(super) fn said(arm: &Arm<'_>, journey: &Journey<'_>) -> Option<String> {
     journey.legs.iter().find_map(|leg| {
         let host = leg.to?;

@@ -7,12 +7,12 @@ use faultlab_model::recording::{Task, Wait};
 
 /// What a task waits for, by where it sleeps.
 struct WaitsFor {
-    /// The innermost functions of the stack; a trailing `*` stands for any name that
-    /// begins so. A stack omits the functions of a lock, so the innermost one is the
-    /// one that takes the lock. The functions further out say nothing: cleanup_net
-    /// takes one lock itself, and calls what takes others.
+    /// The innermost function of the stack is one of these; a trailing `*` matches any
+    /// ending. A stack omits the functions of a lock, so its innermost function is the
+    /// one that takes the lock. The functions further out prove nothing: cleanup_net
+    /// takes one lock itself, and calls functions that take others.
     innermost: &'static [&'static str],
-    /// Functions of which one must be further out; none if empty.
+    /// One of these must be further out in the stack; any stack matches if empty.
     within: &'static [&'static str],
     meaning: &'static str,
 }
@@ -87,8 +87,8 @@ fn keeps(task: &Task) -> Option<&'static str> {
     KEEPS.iter().find(|(functions, _)| task.is_in(functions)).map(|(_, meaning)| *meaning)
 }
 
-/// What the lab waited for, with where the task sleeps, and the tasks that sleep
-/// while they hold something that others may need.
+/// The requests that hung, with where their tasks sleep, and the tasks that sleep while
+/// they hold something that others may need.
 pub(super) fn hangs(arm: &Arm<'_>) -> Vec<Finding> {
     let is_keeper = |wait: &&Wait| wait.task.as_ref().is_some_and(|task| keeps(task).is_some());
     let (keepers, waiting): (Vec<&Wait>, Vec<&Wait>) = arm.recording.waits.iter().partition(is_keeper);

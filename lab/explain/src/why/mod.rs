@@ -51,7 +51,7 @@ struct Finding {
     /// Its kind, regardless of ports and numbers.
     kind: String,
     text: String,
-    /// The detail that another finding may already have reported.
+    /// A detail that another finding may report already.
     because: Option<String>,
 }
 
@@ -92,8 +92,8 @@ impl Reasons {
         let shown = |kind: &str| control.is_some_and(|control| control.0.iter().any(|f| f.kind == kind));
         let mut told: Vec<(&Finding, String)> = vec![];
         for finding in self.0.iter().filter(|finding| !shown(&finding.kind)) {
-            // One finding of a kind stands for all, and packets already report the
-            // messages about them.
+            // Only one finding of a kind is reported, and no message about a packet
+            // that has been reported.
             let known = |(other, text): &(&Finding, String)| match finding.rank {
                 Rank::Words => other.kind == finding.kind || other.rank < Rank::Counter,
                 Rank::Drop => text.contains(&finding.kind),

@@ -10,7 +10,7 @@ pub(super) fn resets(arm: &Arm<'_>) -> Vec<Finding> {
     for reset in arm.journeys.evidence().filter(|j| j.has(Flags::RST)) {
         let Some(host) = reset.sender() else { continue };
         let kind = format!("reset of an unknown connection by {host}");
-        // The first finding of a kind stands for all.
+        // Only the first finding of a kind is reported.
         if !found.iter().any(|finding| finding.kind == kind) {
             found.extend(unknown_connection(arm, reset, kind));
         }

@@ -6,7 +6,8 @@
 //! Other timestamps are not comparable: from 4.10 on, they have an offset per
 //! connection or per pair of addresses (net/core/secure_seq.c: secure_tcp_ts_off).
 //!
-//! No version tells that a check was made: the counter of the check must have moved.
+//! The kernel's version does not show that a check rejected the SYN: the counter of the
+//! check must have increased.
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// include/net/tcp.h, TCP_PAWS_WINDOW: how far behind it a SYN may be.
 const WINDOW: u32 = 1;
 
-/// How far a rejected SYN is behind the segment that it was compared with, or that it
-/// lacks a timestamp which that segment had.
+/// Why a check of timestamps rejected a SYN: how far it is behind the segment that it
+/// was compared with, or that it lacks a timestamp. `None` if no check rejected it.
 pub(super) fn rejected(arm: &Arm<'_>, syn: &Journey<'_>) -> Option<String> {
     let there = syn.last();
     if !syn.has(Flags::SYN) {
@@ -81,8 +82,8 @@ fn behind_its_address(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<String> {
     Some(format!("its TS val {tsval} is {behind} behind {before}"))
 }
 
-/// When the host that a SYN was for next answered a SYN with timestamps, if its
-/// answer has none. RFC 7323 3.2: a host that uses the option must answer with it.
+/// When the receiver of a SYN next answered a SYN that has timestamps, if the answer
+/// has none. RFC 7323 3.2: a host that uses the option must answer with it.
 fn answer_without_timestamps(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<Duration> {
     let asked = |answer: &Leg<'_>| {
         arm.journeys.all.iter().map(Journey::last).any(|leg| {

@@ -94,7 +94,7 @@ impl Attached {
     }
 }
 
-/// Why the kernel denies this process access.
+/// The error for a kernel that denies this process access.
 fn refused(tried: &'static str, error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM) => Error::missing(
@@ -146,12 +146,12 @@ impl SharedDrops {
             while reader.next().is_some() {}
             noted.clear();
         }
-        // The number of lost records of those namespaces is not of interest either.
+        // Reset the count of lost records as well.
         let _ = self.lost();
     }
 
-    /// How many more packets were dropped without room for them in the ring, since
-    /// the last call.
+    /// The number of drops that were not recorded, because the ring was full, since the
+    /// last call.
     ///
     /// # Errors
     /// If the kernel call fails.
