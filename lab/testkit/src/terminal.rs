@@ -69,7 +69,7 @@ impl Terminal {
     /// Waits until the output contains a text.
     ///
     /// # Panics
-    /// If it does not after [`PATIENCE`], or all programs have closed the terminal.
+    /// If it does not within [`PATIENCE`].
     pub fn wait_for(&mut self, text: &str) {
         let begun = Instant::now();
         while !self.seen.contains(text) {
