@@ -14,8 +14,8 @@ use faultlab_net::topology::Topology;
 /// Stands for a node where a sysctl is global to the kernel.
 const WHOLE_KERNEL: &str = "the whole kernel";
 
-/// The symptom, the network as it was before the fault's setup, and the commands.
-/// It does not reveal the cause.
+/// The greeting: the symptom, the network without its rules and sysctls, and the commands. It
+/// does not reveal the cause.
 #[must_use]
 pub fn greeting(
     scenario: &Fault,

@@ -1,7 +1,7 @@
 //! Whether standard output was closed when the program was started.
 //!
 //! Rust's runtime opens /dev/null in place of a closed standard descriptor. From then
-//! on the descriptor cannot be told from a /dev/null that the parent process opened,
+//! on the descriptor looks the same as a /dev/null that the parent process opened,
 //! so this check runs before the runtime does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
