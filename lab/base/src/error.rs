@@ -1,7 +1,7 @@
-//! What can go wrong in the lab, the library that builds and observes networks.
+//! The errors of the lab.
 //!
-//! An error names the place, the attempt and the cause. A fault that a scenario
-//! provokes is never an error: it is an observation.
+//! An error names the place, the operation and the cause. A fault that a scenario
+//! provokes is an observation, not an error.
 
 use std::time::Duration;
 use std::{fmt, io};
@@ -24,7 +24,7 @@ pub enum Error {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel or this process lacks something, which is named.
+    /// The kernel lacks a feature, or this process a privilege or a program.
     #[error("{0}")]
     Missing(Missing),
     /// A shared resource of the machine is used up: memory, descriptors,
@@ -41,7 +41,7 @@ pub enum Error {
         /// How long the lab waited, on the machine's clock.
         waited: Duration,
     },
-    /// The lab was used wrongly or broke one of its own invariants.
+    /// Any other failure, such as a wrong use of the lab or a broken invariant.
     #[error("{0}")]
     Lab(String),
 }
@@ -67,8 +67,8 @@ impl fmt::Display for Missing {
 }
 
 impl Error {
-    /// A failed request to the kernel at `place`; [`Error::Exhausted`] if the
-    /// errno means that a resource is used up.
+    /// A failed system call or netlink request: [`Error::Exhausted`] if the errno
+    /// means that a resource is used up, otherwise [`Error::Kernel`].
     pub fn kernel(place: impl Into<String>, tried: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let (place, tried, source) = (place.into(), tried.into(), source.into());
         match exhausted(&tried, &source) {
@@ -77,12 +77,12 @@ impl Error {
         }
     }
 
-    /// Something that is not available, and how to get it.
+    /// An [`Error::Missing`].
     pub fn missing(what: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::Missing(Missing { what: what.into(), advice: advice.into() })
     }
 
-    /// The errno, if this is an error from the kernel.
+    /// The errno of an [`Error::Kernel`]; `None` for any other error.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {

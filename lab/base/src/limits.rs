@@ -15,13 +15,13 @@ pub const CELL: usize = 1 << 10;
 /// The most arms in an outcome. More are an error.
 pub const ARMS: usize = 64;
 
-/// The most rows in an outcome, counted over all arms together, and the most
-/// entries in any one map. More are an error.
+/// The most distinct rows in all arms of an outcome, and the most entries in a map.
+/// More are an error.
 pub const ROWS: usize = 256;
 
-/// The most lines in a list (a log, the evidence of a host), of which the rest is
-/// cut; and the most probes or conntrack events in a capture, of which more are an
-/// error.
+/// The most lines in a list, such as a log or the evidence of a host; further lines
+/// are cut. Also the most probes and the most conntrack events in a capture; more are
+/// an error.
 pub const LINES: usize = 20_000;
 
 /// The most interfaces in a capture, and addresses of one interface. More are an

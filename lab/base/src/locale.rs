@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 static UTF8: OnceLock<bool> = OnceLock::new();
 
-/// Whether the locale's character set is UTF-8. Without any of its variables, as in a
-/// guest, the locale is C.
+/// Whether the locale's character set is UTF-8. If none of LC_ALL, LC_CTYPE and LANG
+/// is set, as in a guest, the locale is C.
 #[must_use]
 pub fn is_utf8() -> bool {
     *UTF8.get_or_init(|| {
@@ -16,15 +16,15 @@ pub fn is_utf8() -> bool {
     })
 }
 
-/// Whether the first of these values that is not empty names UTF-8.
+/// Whether the first non-empty value names UTF-8.
 fn names_utf8(values: [String; 3]) -> bool {
     let named = values.into_iter().find(|value| !value.is_empty()).unwrap_or_default();
     let named = named.to_ascii_lowercase();
     named.ends_with("utf-8") || named.ends_with("utf8")
 }
 
-/// The text with its lines and boxes drawn in ASCII, if the locale is not UTF-8. Every
-/// character stays one character.
+/// The text, with box-drawing characters replaced by ASCII unless the locale is UTF-8.
+/// Each is replaced by one character, so columns stay aligned.
 #[must_use]
 pub fn drawn(text: &str) -> Cow<'_, str> {
     if is_utf8() { text.into() } else { in_ascii(text) }

@@ -1,4 +1,4 @@
-//! The programs of this machine, and where a shell looks for them.
+//! The programs of this machine, and the search path for them.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-/// The names of busybox; Alpine's static build has the second.
+/// The file names of busybox; the second is that of Alpine's static build.
 pub const BUSYBOX: [&str; 2] = ["busybox", "busybox.static"];
 
 /// PATH, followed by the directories of `ip`, `nft` and `tc`, which a user's PATH
@@ -19,14 +19,14 @@ pub fn path() -> OsString {
     path
 }
 
-/// The programs with this name, in the order of the search path.
+/// The executable files with this name in the directories of [`path()`], in its order.
 pub fn named(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = path();
     let all: Vec<_> = env::split_paths(&path).map(|dir| dir.join(name)).collect();
     all.into_iter().filter(|program| access(program, AccessFlags::X_OK).is_ok())
 }
 
-/// The default shell, for a user without one.
+/// The default shell: bash, or /bin/sh where bash is not installed.
 #[must_use]
 pub fn shell() -> PathBuf {
     named("bash").next().unwrap_or_else(|| "/bin/sh".into())

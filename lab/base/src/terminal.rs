@@ -1,5 +1,5 @@
 //! Standard output and standard error. All text for people goes through this
-//! module, which writes no control character that came from outside.
+//! module, which escapes control characters in untrusted text.
 
 mod closed;
 mod passed_on;
@@ -12,16 +12,17 @@ use crate::{locale, text};
 
 pub use passed_on::PassedOn;
 
-/// Writes a page for people to standard output; drawn in ASCII, if the locale is not
-/// UTF-8.
+/// Writes text for people to standard output. Box-drawing characters become ASCII
+/// unless the locale is UTF-8.
 ///
 /// # Errors
-/// If standard output is closed or full, or has no reader.
+/// If standard output was closed at the start of this program, or write(2) fails: the
+/// disk is full (ENOSPC), or the pipe has no reader (EPIPE).
 pub fn print(page: &str) -> io::Result<()> {
     print_bytes(locale::drawn(&text::page(page)).as_bytes())
 }
 
-/// Writes a page for programs, such as JSON, which is UTF-8 in every locale.
+/// Writes text for programs, such as JSON: UTF-8 in every locale.
 ///
 /// # Errors
 /// As [`print()`].
@@ -40,8 +41,8 @@ pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Passes on output of another program: its bytes as they are, or, to a terminal,
-/// only what changes nothing but text and colours.
+/// Passes on output of another program: unchanged to a file or a pipe. To a terminal,
+/// only text and colours; all other control sequences are escaped.
 ///
 /// # Errors
 /// If the stream cannot be written to.
@@ -54,8 +55,7 @@ pub fn pass_on(bytes: &[u8], to: &mut PassedOn) -> io::Result<()> {
     out.flush()
 }
 
-/// Checks whether results can be written at all: a run whose results would be
-/// lost need not start.
+/// Checks that standard output is open, before a run whose results would be lost.
 ///
 /// # Errors
 /// If the program was started with standard output closed (`>&-`). Rust then
@@ -73,16 +73,16 @@ pub fn say(sentence: &str) {
     complain(&format!("faultlab: {}", indented(sentence)));
 }
 
-/// Writes lines to standard error.
+/// Writes lines to standard error, without a prefix. Errors are ignored.
 pub fn complain(lines: &str) {
     let _ = writeln!(io::stderr(), "{}", text::page(lines));
 }
 
-/// The start of the sentence that reports a panic.
+/// The start of the line that reports a panic.
 pub const PANICKED: &str = "faultlab: panicked at ";
 
-/// Reports a panic in one sentence, followed by a backtrace if `RUST_BACKTRACE`
-/// is set.
+/// Installs a panic hook that reports a panic in one line, followed by a backtrace if
+/// `RUST_BACKTRACE` is set.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         complain(&sentence(panic));

@@ -1,11 +1,10 @@
 //! Text from outside: guests, packages, files and command lines.
 //!
-//! A terminal obeys control characters, a reader trusts anything that looks like
-//! a line of this program, and an editor follows bidirectional controls. So text
-//! is cleaned on input, which makes it a [`Cell`], a [`Line`] or [`Lines`], and again
-//! on output. A removed character is shown in
-//! Rust's escape syntax: `\x1b`, `\u{202e}`. Text without such characters
-//! is unchanged.
+//! Untrusted text could contain control characters for the terminal, forged lines of
+//! this program, and bidirectional controls that hide what an editor shows. So text is
+//! cleaned on input, which makes it a [`Cell`], a [`Line`] or [`Lines`], and again on
+//! output. Such characters are replaced by Rust's escape syntax: `\x1b`, `\u{202e}`.
+//! All other text is unchanged.
 //!
 //! Reading: ECMA-48 5.3, the C1 set; Unicode Standard Annex 9, "Explicit
 //! Directional Formatting Characters"; Unicode Technical Report 36, 2.10.
@@ -19,17 +18,17 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::limits;
 
-/// Replaces the rest of a text that is too long.
+/// Ends a text that was cut.
 const CUT: &str = "... (cut)";
 
-/// The colours of this program: bold, dim, red, green, yellow, and none.
+/// The SGR sequences that this program writes: bold, dim, red, green, yellow, reset.
 const COLOURS: [&str; 6] = ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"];
 
 /// Whether a character is displayed as itself and occupies a cell.
 ///
-/// Control characters, bidirectional controls, joiners, combining marks and tags
-/// have no width. The others in this list have a width but are invisible, or end
-/// a line.
+/// Control characters, bidirectional controls, joiners, combining marks and tags have no
+/// width. The other characters that are excluded here have a width, but are invisible or
+/// end a line.
 #[must_use]
 pub fn is_plain(letter: char) -> bool {
     let invisible = matches!(
@@ -68,15 +67,15 @@ pub fn cell(text: &str) -> Cow<'_, str> {
 
 /// Like [`line()`], but keeps line feeds.
 ///
-/// Every line but the first must be indented when it is printed, as
-/// [`terminal::say`](crate::terminal::say) does: none may look like a line of this
+/// The caller indents every line but the first, as
+/// [`terminal::say`](crate::terminal::say) does, so that none looks like a line of this
 /// program.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     cut(cleaned(text, |letter| letter == '\n'), limits::TEXT)
 }
 
-/// Text from outside, cleaned when it is made: by [`From`], and by reading JSON.
+/// A text type whose values are always clean: [`From`] and `Deserialize` clean them.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $clean:ident) => {
         $(#[$doc])*
@@ -210,7 +209,7 @@ text_type! {
     Lines, lines
 }
 
-/// Cleans text for the terminal: lines, in this program's colours.
+/// Cleans text for the terminal: keeps line feeds and this program's colours.
 #[must_use]
 pub fn page(text: &str) -> Cow<'_, str> {
     if !text.contains('\x1b') {
@@ -233,9 +232,8 @@ pub fn page(text: &str) -> Cow<'_, str> {
     page.into()
 }
 
-/// A value as one line of JSON. Characters that are not plain are escaped as JSON
-/// does it: a JSON reader gets the value, and a terminal gets no control
-/// character.
+/// A value as one line of JSON. Characters that are not plain become JSON escapes
+/// (`\u001b`), so a terminal gets no control character, and a parser the same value.
 #[must_use]
 pub fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("it is plain data");
@@ -247,7 +245,7 @@ pub fn json(value: &impl Serialize) -> String {
         if is_plain(letter) {
             escaped.push(letter);
         } else {
-            // Only strings contain such characters.
+            // In compact JSON only strings contain such characters.
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 let _ = write!(escaped, "\\u{unit:04x}");
             }

@@ -1,4 +1,5 @@
-//! The commands of a shell: this program, run under their names.
+//! The commands `hint`, `check` and `solution` of a shell beside a played arm: this program,
+//! run under their names.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! `faultlab doctor`: what this machine can do.
+//! `faultlab doctor`: which requirements of scenarios this machine meets, and how to get the
+//! others.
 
 use std::fmt::Write;
 use std::process::ExitCode;

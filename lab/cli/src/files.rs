@@ -1,10 +1,10 @@
 //! The files that a run writes: captures, reports, console logs.
 //!
-//! A run may be root's, with an output directory that others can write to. So each
-//! file is created beside its target under an unpredictable name, and renamed: a
-//! link or a FIFO at the target is replaced, never followed. Paths given by the
-//! user are followed, but not through another user's link (the kernel's
-//! fs.protected_symlinks, which not every machine enables).
+//! faultlab may run as root and write to a directory that other users can write to. So each
+//! file is created beside its target under an unpredictable name, and renamed: a symbolic
+//! link or a FIFO at the target is replaced, never followed. In paths that the user gave,
+//! links are followed, but not those of other users; fs.protected_symlinks has the same
+//! purpose, but is not enabled on every machine.
 //!
 //! Reading: open(2), O_EXCL and O_NOFOLLOW; proc_sys_fs(5), protected_symlinks.
 
@@ -24,10 +24,10 @@ use sha2::{Digest, Sha256};
 
 use faultlab_base::limits;
 
-/// A file name, or a part of one: letters, digits, `.`, `_` and `-`, without a
-/// leading dot. `:` becomes `_`, because kernels have names such as `debian:sid`.
-/// If any other character was dropped, a hash of the whole text is appended, so
-/// distinct texts have distinct names.
+/// A file name, or a part of one, for a text: ASCII letters, digits, `.`, `_` and `-`, and no
+/// `.` or `-` at the start. `:` becomes `_`, because kernels have names such as
+/// `debian:sid`. If anything else had to change, or the text itself has a `_`, a hash of the
+/// whole text is appended, so that distinct texts have distinct names.
 pub(super) fn name(text: &str) -> String {
     let kept = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     let plain = |letter: char| letter != '_' && (kept(letter) || letter == ':');
@@ -40,14 +40,14 @@ pub(super) fn name(text: &str) -> String {
     format!("{start}_{}", hash(text))
 }
 
-/// 16 hexadecimal digits that identify a text.
+/// The first 64 bits of a text's SHA-256, as 16 hexadecimal digits.
 pub(super) fn hash(text: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(text).into();
     let (first, _) = digest.split_first_chunk().expect("it has 32 bytes");
     format!("{:016x}", u64::from_be_bytes(*first))
 }
 
-/// A directory to write to.
+/// A directory to write to, held open as a descriptor.
 #[derive(Debug)]
 pub(super) struct Folder {
     directory: OwnedFd,
@@ -64,7 +64,7 @@ impl Folder {
         let named = |error: io::Error| named(path, &error);
         trusted(path)?;
         fs::create_dir_all(path).map_err(named)?;
-        // Reports a link that was created meanwhile.
+        // Again, for a link that was created meanwhile.
         trusted(path)?;
         Self::open(path)
     }
@@ -94,7 +94,8 @@ impl Folder {
     /// Opens a directory in this one, creating it if needed. A link is not followed.
     ///
     /// # Errors
-    /// If there is something else with this name. The error names it.
+    /// If the name is that of a file or a link, or the directory cannot be created. The error
+    /// names it.
     pub(super) fn below(&self, name: &OsStr) -> io::Result<Self> {
         let path = self.path.join(name);
         let open = || -> nix::Result<OwnedFd> {
@@ -109,8 +110,8 @@ impl Folder {
         Ok(Self { directory, path })
     }
 
-    /// Writes a file in the directory, replacing whatever has its name, and makes it
-    /// executable if it is to be.
+    /// Like [`write`](Self::write), with the content in memory, and optionally executable for
+    /// all who can read it.
     ///
     /// # Errors
     /// If it cannot be written. The error names it, and the old file stays.
@@ -141,7 +142,7 @@ impl Folder {
     }
 }
 
-/// A file that is not renamed to its final name yet.
+/// A new file under a temporary name. It is deleted when dropped, unless it was renamed.
 #[derive(Debug)]
 struct Draft<'a> {
     folder: &'a Folder,
@@ -155,7 +156,7 @@ impl<'a> Draft<'a> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o666);
         loop {
-            // Its keys are random.
+            // RandomState has random keys.
             let name = format!(".faultlab.{:016x}", RandomState::new().build_hasher().finish());
             match openat(&folder.directory, name.as_str(), flags, mode) {
                 Ok(file) => return Ok(Self { folder, file: file.into(), name, renamed: false }),
@@ -181,9 +182,9 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Writes the file that the user named, replacing an existing one. A device, a FIFO
-/// (`/dev/stdout`, `>(command)`), or a link that belongs to the user or to root is
-/// written to; another user's is replaced.
+/// Writes a file at a path that the user gave, replacing an existing one. If it belongs to
+/// the user or to root, a device or a FIFO (`/dev/stdout`, `>(command)`) is written to, and a
+/// link is followed. Another user's are replaced.
 ///
 /// # Errors
 /// If it cannot be written. The error names it.
@@ -220,7 +221,7 @@ fn split(path: &Path) -> Option<(&Path, &Path)> {
     Some((path.parent()?, Path::new(path.file_name()?)))
 }
 
-/// Writes to an existing target that is not a file of a directory.
+/// Writes to an existing device, FIFO, or file below /dev or /proc, without replacing it.
 fn into(path: &Path, flags: OFlag, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let flags = flags | OFlag::O_NOCTTY;
     let mut out = BufWriter::new(File::options().append(true).custom_flags(flags.bits()).open(path)?);
@@ -228,12 +229,13 @@ fn into(path: &Path, flags: OFlag, fill: impl FnOnce(&mut dyn Write) -> io::Resu
     out.flush()
 }
 
-/// Whether this user's links may be followed: one's own, and root's.
+/// Whether links of the user with this id are followed: those of the effective user and of
+/// root.
 fn is_ours(user: u32) -> bool {
     user == geteuid().as_raw() || user == 0
 }
 
-/// Refuses a path that contains another user's link.
+/// Checks that no component of a path is another user's link.
 fn trusted(path: &Path) -> io::Result<()> {
     let link = |part: &&Path| part.symlink_metadata().is_ok_and(|m| m.is_symlink() && !is_ours(m.uid()));
     match path.ancestors().find(link) {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::Stop;
 use faultlab_base::error::Error;
 
-/// The signals that end this program.
+/// The streams of SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: unix::Signal,
@@ -21,7 +21,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Handles the signals from now on, in the current runtime.
+    /// Installs the signal handlers, in the current runtime.
     pub(super) fn listen() -> Result<Self, Stop> {
         let listen = |kind| signal(kind).map_err(|e| Error::kernel("faultlab", "sigaction", e));
         Ok(Self {
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::SIGINT,
@@ -41,14 +41,14 @@ impl Signals {
     }
 }
 
-/// The first signal asks the run to end: what has finished is still printed. The
-/// second ends the process at once.
+/// The first signal asks the run to end: finished outcomes are still printed. The second
+/// ends the process at once, with status 128 and the number of the signal.
 #[derive(Debug, Clone)]
 pub(super) struct Interruption(watch::Receiver<Option<Signal>>);
 
 impl Interruption {
-    /// Handles the signals from now on, on a thread of its own: this one may wait
-    /// for a pipe that nobody reads.
+    /// Handles the signals on another thread from now on, because the calling thread may
+    /// block on a full pipe.
     pub(super) fn listen() -> Result<Self, Stop> {
         let (first, interruption) = watch::channel(None);
         let (tell, listening) = mpsc::channel();
@@ -65,7 +65,7 @@ impl Interruption {
                 };
                 let _ = tell.send(Ok(()));
                 first.send_replace(Some(signals.next().await));
-                // Workers and guests die with their starter.
+                // Workers and guests die with this process: PR_SET_PDEATHSIG.
                 process::exit(128 + signals.next().await as i32);
             });
         });
@@ -76,7 +76,7 @@ impl Interruption {
         Ok(Self(interruption))
     }
 
-    /// The first signal, if there was one.
+    /// The first signal; `None` if there was none yet.
     pub(super) fn signal(&self) -> Option<Signal> {
         *self.0.borrow()
     }

@@ -83,8 +83,8 @@ fn add(store: &Store, what: &[String], modules: Option<&std::path::Path>) -> Res
     ))?)
 }
 
-/// An entry that is safe to print: its files may have been changed, and its names
-/// come from a package.
+/// Cleans the texts of an entry for the terminal: they come from a package, or from files
+/// of the store that may have been modified.
 fn clean(mut entry: Entry) -> Entry {
     let Entry { id, release, version, source, modules: _, sums } = &mut entry;
     for name in [id, release, sums].into_iter().chain(version).chain(source) {

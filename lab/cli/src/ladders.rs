@@ -1,4 +1,4 @@
-//! `--ladder`: draws the packets of arms in the terminal.
+//! Draws the captures of outcomes, for `--ladder` and for reports.
 
 use super::options::Options;
 use faultlab_model::outcome::{ArmOutcome, Outcome};
@@ -8,7 +8,7 @@ use faultlab_report::html::{ByArm, Drawn};
 use faultlab_report::ladder::{Flows, Ladder};
 use faultlab_report::lanes::Lanes;
 
-/// Draws the captures of an outcome, and removes them from it.
+/// Draws the captures of an outcome, and removes the captures to free their memory.
 pub(super) fn take(outcome: &mut Outcome) -> ByArm {
     let control = outcome.arms.iter().find(|arm| arm.kind == ArmKind::Control);
     let control = control.and_then(|arm| arm.capture.as_ref());
@@ -24,7 +24,7 @@ pub(super) fn take(outcome: &mut Outcome) -> ByArm {
     outcome.arms.iter_mut().filter_map(drawn).collect()
 }
 
-/// The ladders of control and fault, or of the requested arms.
+/// The ladders of control and fault, or of the arms that `--arm` names, as text.
 pub(super) fn text(outcome: &Outcome, drawn: &ByArm, options: &Options, style: Style) -> String {
     let mut text = String::new();
     for arm in &outcome.arms {

@@ -114,7 +114,7 @@ enum Stop {
     Usage(String),
     /// The lab could not run: status 69 (EX_UNAVAILABLE of sysexits.h).
     Lab(Error),
-    /// `git bisect run` asked, and there is no answer: status 125.
+    /// With `--bisect`, it cannot be determined whether the kernel is bad: status 125.
     CannotTell(String),
     /// Standard output or a file could not be written: status 74 (EX_IOERR of
     /// sysexits.h).
@@ -124,8 +124,8 @@ enum Stop {
 }
 
 impl Stop {
-    /// The same for `git bisect run`, which treats every status from 1 to 127
-    /// except 125 as a bad kernel.
+    /// Turns an error into [`Self::CannotTell`], because `git bisect run` treats every status
+    /// from 1 to 127 except 125 as a bad kernel.
     fn for_bisect(self) -> Self {
         match self {
             Self::Usage(sentence) => Self::CannotTell(sentence),
@@ -154,7 +154,8 @@ impl From<Error> for Stop {
     }
 }
 
-/// The whole program, except for its scenarios.
+/// The program: runs the command line, or the worker or guest as which it was started, and
+/// returns the exit status.
 #[must_use]
 pub fn main(catalogue: &Catalogue) -> ExitCode {
     if guest::asked() {
@@ -189,9 +190,10 @@ pub fn main(catalogue: &Catalogue) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Prints clap's answer to these arguments: an error, or the requested help.
+/// Prints clap's error about the arguments or the requested help, and returns the exit
+/// status.
 fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
-    // clap repeats the arguments: pass it printable ones only.
+    // clap quotes the arguments in its message, so it gets cleaned ones.
     let clean: Vec<_> = arguments.iter().map(|argument| text::line(argument).into_owned()).collect();
     match Arguments::try_parse_from(&clean) {
         // If the message cannot be printed, the exit status still reports the
@@ -209,7 +211,7 @@ fn told_to_type(error: &clap::Error, arguments: &[String]) -> ExitCode {
 }
 
 fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
-    // A shell's output is its own, and a run's status may be for a bisection.
+    // Not for `shell`; `run` and `exec` check it themselves, because of --bisect and --json.
     if !matches!(verb, Verb::Shell(_) | Verb::Run(_) | Verb::Exec(_)) {
         terminal::is_open()?;
     }
@@ -254,7 +256,8 @@ fn completions(shell: Shell) -> io::Result<()> {
     terminal::print_bytes(&script)
 }
 
-/// The page style: the terminal's width, and colour if wanted.
+/// The page style: the width of the terminal, at least 60, or 100 without one; and whether to
+/// use colour (NO_COLOR, TERM=dumb).
 fn style() -> Style {
     let terminal = io::stdout().is_terminal();
     let width = match terminal_size::terminal_size() {

@@ -1,4 +1,4 @@
-//! `faultlab list`: the catalogue.
+//! `faultlab list`: the scenarios of the catalogue.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! `faultlab merge`: combines the results of shards into one matrix.
+//! `faultlab merge`: combines the JSON results of several runs, or of shards, into one
+//! matrix.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, FileType};
@@ -49,7 +50,7 @@ pub(super) fn merge(catalogue: &Catalogue, merge: &Merge, style: Style) -> Resul
     columns.sort_by_cached_key(|c| c.outcomes.first().map(|o| numbers(&o.kernel)));
     let row = |o: &Outcome| catalogue.scenarios.iter().position(|s| s.card.name == o.scenario);
     for column in &mut columns {
-        // Scenarios that this catalogue does not have come last.
+        // Scenarios that the catalogue does not have come last.
         column.outcomes.sort_by_key(|o| row(o).unwrap_or(usize::MAX));
     }
     let tally = Tally::of(columns.iter().flat_map(|c| &c.outcomes));
@@ -68,7 +69,7 @@ struct Tag {
 #[derive(Debug, Default)]
 struct Merged {
     columns: Vec<Column>,
-    /// The index of each kernel's column.
+    /// The index of each kernel's column in `columns`.
     places: HashMap<Cell, usize>,
     /// The known outcomes, by column and scenario.
     known: HashSet<(usize, Cell)>,
@@ -84,7 +85,7 @@ impl Merged {
         let (mut line, mut lines) = (vec![], 0);
         for count in 1.. {
             line.clear();
-            // One byte more than the limit shows that a line is too long.
+            // One byte more than the limit, to detect a line that is too long.
             let most = limits::JSON_LINE as u64 + 1;
             let read = file.by_ref().take(most).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
             if read == 0 {
@@ -113,7 +114,7 @@ impl Merged {
             return Ok(());
         }
         let outcome: Outcome = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-        // The heading that `run` uses in the whole matrix.
+        // The same heading as in the matrix of `run`.
         let kernel = outcome.kernel_id.as_ref().unwrap_or(&outcome.kernel).clone();
         let at = *self.places.entry(kernel.clone()).or_insert_with(|| {
             self.columns.push(Column::new(kernel.clone(), vec![]));

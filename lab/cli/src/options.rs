@@ -14,8 +14,8 @@ use faultlab_model::outcome::{Outcome, Verdict};
 use faultlab_model::scenario::{Clock, Need};
 use faultlab_report::pcapng::Frames;
 
-/// A scenario mostly waits for kernel timers, so several on one processor take no
-/// longer than one.
+/// The default of `--jobs` on the running kernel. A scenario mostly waits for kernel timers,
+/// so it is independent of the number of processors.
 const JOBS: u16 = 8;
 
 /// What can be typed.
@@ -105,8 +105,8 @@ pub enum Bad {
 impl Bad {
     /// The exit status for `git bisect run`: 0 good, 1 bad, 125 undecided.
     ///
-    /// Looks at what the fault arm met, not at what is expected of the version: in
-    /// the middle of a bisection the version says little.
+    /// It depends on whether the fault arm shows the symptom, not on what is expected of the
+    /// kernel version: in the middle of a bisection the version says little.
     #[must_use]
     pub fn status(self, outcomes: &[&Outcome]) -> u8 {
         let shown = |outcome: &&Outcome| match outcome.verdict {
@@ -142,15 +142,15 @@ pub struct Options {
     pub scenarios: Vec<&'static Scenario>,
     /// The kernels to boot; empty for the running one.
     pub kernels: Vec<String>,
-    /// The clock of their timers.
+    /// The clock that the kernel's timers follow.
     pub clock: Clock,
-    /// The seed of their randomness.
+    /// The seed of the guests' randomness.
     pub seed: u64,
-    /// The variants and remedies to narrow the run to.
+    /// The variants and remedies to run; empty for all.
     pub only: Vec<String>,
-    /// The settings given.
+    /// The values that `--set` gives.
     pub set: selection::Values,
-    /// Whether the fault arms get the network and the behaviour of the control.
+    /// Whether the fault arms get the network and the conduct of the control.
     pub without_cause: bool,
     /// How many scenarios run in parallel on the running kernel.
     pub jobs: usize,
@@ -164,7 +164,7 @@ pub struct Options {
     pub junit: Option<PathBuf>,
     /// Where to write captures.
     pub pcap: Option<PathBuf>,
-    /// Which frames captures have.
+    /// Which frames to write to captures.
     pub frames: Frames,
     /// What to capture; `None` disables captures.
     pub capturing: Option<CaptureOptions>,
@@ -193,7 +193,7 @@ impl Options {
         }
     }
 
-    /// The part of the matrix to run; `None` for all of it.
+    /// Describes the shard, for the JSON lines; `None` without `--shard`.
     pub(super) fn part(&self) -> Option<Part> {
         let cells = self.scenarios.len() * self.kernels.len().max(1);
         let asked = (
@@ -256,7 +256,7 @@ impl Run {
         })
     }
 
-    /// Checks that nothing takes hours or days of real time.
+    /// Checks that no scenario takes more than an hour of real time.
     fn check_time(&self, scenarios: &[&Scenario], set: &selection::Values) -> Result<(), String> {
         let here = self.kernel.is_empty();
         let otherwise = match (here, self.real_time) {

@@ -1,4 +1,4 @@
-//! Writes captures, one file per arm.
+//! `--pcap`: writes captures, one pcapng file per arm.
 
 use std::io;
 use std::path::Path;
@@ -8,14 +8,14 @@ use faultlab_model::outcome::Outcome;
 use faultlab_report::pcapng;
 use faultlab_report::pcapng::Frames;
 
-/// The file name of an arm: `SCENARIO.ARM.pcapng`, prefixed with the kernel's name
-/// if it has one.
+/// The file name of an arm's capture: `SCENARIO.ARM.pcapng`, with the prefix `KERNEL.` if the
+/// kernel was requested by an id.
 pub(super) fn file(outcome: &Outcome, arm: &str) -> String {
     let kernel = outcome.kernel_id.as_ref().map(|id| files::name(id) + ".").unwrap_or_default();
     format!("{kernel}{}.{}.pcapng", files::name(&outcome.scenario), files::name(arm))
 }
 
-/// Writes these frames of the captures of an outcome into a directory.
+/// Writes the selected frames of an outcome's captures into a directory.
 ///
 /// # Errors
 /// If a file cannot be written. The error names it.

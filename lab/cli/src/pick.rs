@@ -1,4 +1,4 @@
-//! Picks an exercise whose name stays secret.
+//! `shell --exercise` without a scenario: picks a secret exercise.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,21 +15,22 @@ use faultlab_model::scenario::{Clock, Environment, Need, Recheck};
 use faultlab_net::kernel::Kernel;
 use faultlab_report::exercise::can_be_solved;
 
-/// Where the exercise is to be.
+/// Where the exercise runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place<'a> {
-    /// On the running kernel, of a machine that can do this.
+    /// On the running kernel, with the abilities of this machine.
     Here(&'a [Ability]),
     /// In a guest.
     Guest,
 }
 
-/// A seed of four digits at most, which can be typed again.
+/// A random seed of at most four digits, short enough to type.
 pub(super) fn any_seed() -> u64 {
     RandomState::new().hash_one(()) % 10_000
 }
 
-/// The exercise of this seed among those that this kernel and place have.
+/// The exercise that this seed picks among those that are possible on this kernel and in this
+/// place.
 ///
 /// # Errors
 /// [`Error::Lab`] if there is none.
@@ -62,8 +63,9 @@ fn is_possible(scenario: &Scenario, kernel: &Kernel, place: Place<'_>) -> bool {
         && can_be_solved(scenario, &env)
 }
 
-/// The rank of a scenario for a seed. The highest is picked, so a scenario that is
-/// possible on one machine only does not change which of the others a seed picks.
+/// The rank of a scenario for a seed; the highest is picked. So a scenario that is not
+/// possible on a machine changes only those picks that would have been this scenario
+/// (rendezvous hashing).
 fn weight(name: &str, seed: u64) -> [u8; 32] {
     Sha256::digest(format!("{seed} {name}")).into()
 }
@@ -80,7 +82,7 @@ mod tests {
             let times = (0..1000).filter(|&seed| *picked(seed) == name).count();
             assert!((200..300).contains(&times), "{name}: {times}");
         }
-        // The same on every machine and with every version.
+        // Picks must not depend on the machine, and not change between versions.
         assert_eq!(
             (0..6).map(picked).copied().collect::<Vec<_>>(),
             ["three", "one", "one", "four", "four", "one"]

@@ -11,7 +11,7 @@ use faultlab_model::scenario::Clock;
 use faultlab_report::html::{self, Drawings, Page};
 use faultlab_report::matrix::Column;
 
-/// Writes the report.
+/// Writes the report as `index.html` into `folder`.
 pub(super) fn write(
     catalogue: &Catalogue,
     options: &Options,
@@ -60,7 +60,8 @@ pub(super) fn command(options: &Options, outcome: &Outcome) -> String {
     words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// The relative path from one folder to another; both must exist.
+/// The relative path from one directory to another. Both must exist, so that symbolic links
+/// can be resolved.
 fn relative(from: &Path, to: &Path) -> PathBuf {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (from, to) = (real(from), real(to));

@@ -21,15 +21,15 @@ use faultlab_report::progress::Display;
 use faultlab_report::tally::Tally;
 use faultlab_report::{Style, junit, ktap, table};
 
-/// Runs what was requested, unless a signal arrives first.
+/// Runs the scenarios, until they end or a signal arrives, and prints the results.
 pub(super) fn run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Result<ExitCode, Stop> {
     let bisecting = raw.bisect.is_some();
     let run = || checked_and_run(catalogue, raw, style);
     if bisecting { for_bisect(run) } else { run() }
 }
 
-/// Runs for `git bisect run`, which would take 101, the status of a panic, for a
-/// bad kernel.
+/// Runs for `git bisect run`, which would take exit status 101, that of a panic, for a bad
+/// kernel.
 fn for_bisect(run: impl FnOnce() -> Result<ExitCode, Stop>) -> Result<ExitCode, Stop> {
     let done = catch_unwind(AssertUnwindSafe(run));
     let done = done.unwrap_or_else(|_| Err(Stop::CannotTell("the lab panicked".to_owned())));
@@ -51,7 +51,7 @@ fn checked_and_run(catalogue: &Catalogue, raw: options::Run, style: Style) -> Re
     }
 }
 
-/// Waits for a signal that ends this program.
+/// Handles signals from the first poll on, and waits for the first one.
 pub(super) async fn stopped() -> Stop {
     match Signals::listen() {
         Ok(mut signals) => Stop::Interrupted(signals.next().await),
@@ -73,7 +73,7 @@ async fn run_all(
         if let Some(folder) = &options.pcap {
             column.outcomes.iter().try_for_each(|outcome| pcap::write(outcome, options.frames, folder))?;
         }
-        // Frames take much memory, their drawings little.
+        // Drawings take little memory; the frames are freed.
         let drawn: Vec<_> = column.outcomes.iter_mut().map(ladders::take).collect();
         let text = told(catalogue, options, part.as_ref(), &column.outcomes, &drawn, style);
         let names = column.outcomes.iter().map(|o| (column.kernel.clone(), o.scenario.clone()));
@@ -97,7 +97,7 @@ async fn run_all(
     let outcomes: Vec<&Outcome> = columns.iter().flat_map(|c| &c.outcomes).collect();
     let tally = Tally::of(outcomes.iter().copied());
     match options.format {
-        // The run was interrupted.
+        // The run was interrupted, or this shard is empty.
         Format::Text if outcomes.is_empty() => {}
         Format::Text => {
             if options.kernels.len() > 1 {
@@ -131,9 +131,10 @@ async fn run_all(
     })
 }
 
-/// How many scenarios an interrupted run has not run to their end, and which.
+/// The sentence about the scenarios that an interrupted run did not complete; `None` if there
+/// are none.
 fn not_run(columns: &[Column]) -> Option<String> {
-    /// At most this many are named.
+    /// The maximum number of scenarios that are named.
     const NAMED: usize = 8;
     let named = |column: &Column, scenario: &str| match column.kernel.as_str() {
         run_here::HERE => scenario.to_owned(),
@@ -150,7 +151,7 @@ fn not_run(columns: &[Column]) -> Option<String> {
     (!missing.is_empty()).then(sentence)
 }
 
-/// A line of JSON: an outcome, and the shard that it belongs to.
+/// A line of JSON: an outcome and its shard, or the shard alone if it has no outcomes.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -159,7 +160,8 @@ struct Line<'a> {
     shard: Option<&'a Part>,
 }
 
-/// Prints the outcomes as they arrive.
+/// The text of finished outcomes in the requested format, for output while the run goes on.
+/// KTAP has none: it is printed at the end.
 pub(super) fn told(
     catalogue: &Catalogue,
     options: &Options,

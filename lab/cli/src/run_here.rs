@@ -22,9 +22,9 @@ use faultlab_report::progress::{Display, Parts, Progress};
 /// The heading of the running kernel's outcomes.
 pub(super) const HERE: &str = "here";
 
-/// Runs the scenarios, as many in parallel as requested, and passes each outcome on
-/// in the order of the catalogue. After an interruption it passes on those that had
-/// finished, and names the others.
+/// Runs the scenarios, [`Options::jobs`] in parallel, and passes each outcome to `on_outcome`
+/// in the order of the catalogue. After an interruption, scenarios that had not finished are
+/// passed as [`Column::not_run`].
 pub(super) async fn run(
     options: &Options,
     display: &RefCell<Display>,
@@ -60,7 +60,7 @@ pub(super) async fn run(
                 return interrupted();
             }
             tokio::select! {
-                // What has finished counts, even if the signal came first.
+                // A finished outcome counts, even if a signal has arrived as well.
                 biased;
                 outcome = run => outcome.map(|outcome| Column::new(HERE, vec![outcome])),
                 () = interruption.arrived() => interrupted(),
@@ -74,8 +74,10 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Checks whether a scenario can run here, and returns its outcome. Fails if the
-/// machine has run out of a resource.
+/// Runs a scenario if its requirements are met, and returns its outcome.
+///
+/// # Errors
+/// Only [`Error::Exhausted`]. Any other error becomes an outcome.
 async fn one(
     scenario: &'static Scenario,
     options: &Options,
@@ -107,7 +109,7 @@ async fn one(
     })
 }
 
-/// Why one of these needs is not met; `None` if all are.
+/// Why one of these needs is missing; `None` if the machine has all of them.
 pub(super) fn missing(abilities: &[Ability], needs: &[Need]) -> Option<Line> {
     let needed = |a: &&Ability| !a.optional && needs.iter().any(|n| n.to_string() == a.need);
     abilities.iter().filter(needed).find_map(|a| a.missing.clone())

@@ -20,8 +20,8 @@ use faultlab_model::scenario::Clock;
 use faultlab_report::matrix::Column;
 use faultlab_report::progress::{Display, Parts, Progress};
 
-/// Prepares the requested kernels: an error in any of them is reported before the
-/// first one boots.
+/// Finds and checks the requested kernels, so that an error in any of them is reported before
+/// the first one boots.
 pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
     let mut found: Vec<KernelImage> = vec![];
     for name in &options.kernels {
@@ -31,9 +31,9 @@ pub(super) fn ready(options: &Options) -> std::result::Result<Vec<Vm>, Stop> {
     Ok(found.into_iter().map(ready).collect::<Result<_>>()?)
 }
 
-/// Runs the scenarios on every kernel, as many guests in parallel as requested, and
-/// passes each column on in the order of the kernels. After an interruption a
-/// column has the outcomes so far, and names the other scenarios.
+/// Runs the scenarios on every kernel, [`Options::guests`] guests in parallel, and passes each
+/// column to `on_column` in the order of the kernels. After an interruption a column has the
+/// outcomes so far, and the other scenarios in [`Column::not_run`].
 pub(super) async fn run(
     catalogue: &Catalogue,
     machines: &[Vm],
@@ -45,7 +45,8 @@ pub(super) async fn run(
     let column = |(number, vm)| column(catalogue, vm, number, options, display, interruption);
     let columns = machines.iter().enumerate().map(column);
     let mut columns = stream::iter(columns).buffered(options.guests);
-    // Until a kernel has booted, the only thing to report is why none has.
+    // Columns are held back until a kernel has booted. If none boots, the result is an error
+    // and not a matrix of failures.
     let (mut held, mut why, mut one_booted) = (vec![], None, false);
     while let Some(column) = columns.next().await {
         let (column, never_booted) = column?;
@@ -62,7 +63,7 @@ pub(super) async fn run(
     }
 }
 
-/// The outcomes of one kernel, and why it failed if it never ran a scenario.
+/// The outcomes of one kernel, and the error if its first guest did not boot.
 async fn column(
     catalogue: &Catalogue,
     vm: &Vm,
@@ -106,8 +107,8 @@ async fn column(
             break;
         }
         let Some(failure) = run.failure.filter(|_| done < together) else { continue };
-        // A kernel that does not boot will not boot for the next scenario either.
-        // If a guest dies later, the other scenarios are not affected: they go on.
+        // A kernel that does not boot fails all remaining scenarios. If a guest dies later,
+        // only the scenario that it ran fails, and the others run in another guest.
         let lost = if run.booted { 1 } else { left.len() };
         for scenario in left.drain(..lost) {
             display.borrow_mut().note(&Progress::PartEnded { of: &id, part: scenario.card.name });
@@ -121,7 +122,7 @@ async fn column(
     if let Some(folder) = options.console.as_ref().filter(|_| !console.is_empty()) {
         let file = files::name(&id) + ".log";
         let written = Folder::make(folder).and_then(|folder| {
-            // The guest's output, unmodified.
+            // Not cleaned: it is a file, not a terminal.
             folder.write(&file, |out| out.write_all(console.as_bytes()))
         });
         written.map_err(|e| Error::kernel("the console", "write it", e))?;
@@ -130,8 +131,8 @@ async fn column(
     Ok((column, never_booted))
 }
 
-/// How many of the first scenarios share the next guest, where each says whether
-/// it needs its own: one that may wedge its kernel gets one.
+/// How many of the remaining scenarios run in the next guest. The argument says of each
+/// whether it needs a guest to itself, because it may leave the kernel unusable.
 fn share_a_guest(need_their_own: impl Iterator<Item = bool>) -> usize {
     let needs: Vec<_> = need_their_own.collect();
     needs.iter().position(|needs_own| *needs_own).map_or(needs.len(), |at| at.max(1))

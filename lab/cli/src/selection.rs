@@ -1,5 +1,4 @@
-//! Which scenarios run, with which arms and settings. All of it is checked before
-//! anything runs.
+//! Selects the scenarios, arms and settings of a run, and checks them before anything runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,14 +9,14 @@ use faultlab_model::scenario::seconds::in_words;
 use faultlab_model::scenario::{ArmKind, Clock, Environment, Need};
 use faultlab_net::kernel::Kernel;
 
-/// The longest play on a real clock.
+/// The longest time that a scenario may wait on a real clock.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The values of settings, by key.
 pub(super) type Values = BTreeMap<String, String>;
 
-/// The scenarios of these names, in the order of the catalogue; without names, those
-/// that have one of the arms, or all.
+/// The scenarios of these names, in the order of the catalogue. Without names, those that
+/// have one of the arms; without arms either, all.
 ///
 /// # Errors
 /// A name or an arm that does not exist, or a named scenario without any of the arms.
@@ -34,7 +33,7 @@ pub(super) fn scenarios(
     match (found.is_empty(), arms) {
         (_, []) => {}
         (true, _) => scenarios.retain(|scenario| has_one(scenario)),
-        // It would be run without what was asked for.
+        // A named scenario would run without the requested arm.
         (false, arms) => {
             for scenario in scenarios.iter().filter(|scenario| !has_one(scenario)) {
                 known_arm(&[scenario], &arms[0]).map_err(|why| format!("{}: {why}", scenario.card.name))?;
@@ -48,10 +47,10 @@ fn has_arm(scenario: &Scenario, name: &str) -> bool {
     scenario.arms().iter().any(|arm| arm.name == name)
 }
 
-/// Checks that a scenario has an arm.
+/// Checks that one of the scenarios has an arm of this name.
 ///
 /// # Errors
-/// The arm that may have been meant, or all of them.
+/// A sentence that suggests a similar name, or lists all variants and remedies.
 pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), String> {
     let arms: Vec<_> = scenarios.iter().flat_map(|s| s.arms()).collect();
     if arms.iter().any(|a| a.name == name) {
@@ -69,11 +68,11 @@ pub(super) fn known_arm(scenarios: &[&Scenario], name: &str) -> Result<(), Strin
     Err(format!("no arm is named {name:?}; {hint}"))
 }
 
-/// Checks that each arm applies in one of the scenarios on the running kernel. What
-/// needs a kernel to itself does not run there, and its outcome says so.
+/// Checks that each arm applies in one of the scenarios on the running kernel. A scenario
+/// that needs a guest is not checked: its outcome will say that it is not applicable.
 ///
 /// # Errors
-/// An arm that applies in none.
+/// If an arm applies in none of them: a sentence.
 pub(super) fn arms_apply(scenarios: &[&Scenario], arms: &[String], set: &Values) -> Result<(), String> {
     for arm in arms {
         let mut having = scenarios.iter().filter(|scenario| has_arm(scenario, arm));
@@ -94,11 +93,11 @@ pub(super) fn means_nothing(arm: &str) -> String {
     format!("the arm {arm} means nothing on this kernel with these settings")
 }
 
-/// Reads `KEY=VALUE` arguments for these scenarios.
+/// Parses the `KEY=VALUE` arguments for these scenarios.
 ///
 /// # Errors
-/// A key that no scenario has or that comes twice, and a value that one of them does
-/// not take.
+/// If no scenario has the key, it is given twice with different values, or one of the
+/// scenarios does not accept the value: a sentence.
 pub(super) fn settings(scenarios: &[&Scenario], arguments: &[String]) -> Result<Values, String> {
     let mut values = Values::new();
     for argument in arguments {
@@ -131,17 +130,17 @@ fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), Stri
     })
 }
 
-/// The values that a scenario has settings for.
+/// The values whose keys are settings of this scenario.
 pub(super) fn of(scenario: &Scenario, set: &Values) -> Values {
     let known = |key: &str| scenario.settings.iter().any(|s| s.key == key);
     set.iter().filter(|(key, _)| known(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// Checks that a play on a real clock does not take too long. `otherwise` says how to
-/// get virtual time.
+/// Checks that a run on a real clock takes at most [`LONGEST`]. `otherwise` ends the error
+/// message and says what to do instead.
 ///
 /// # Errors
-/// How long it would take.
+/// If it would take longer: a sentence with the time.
 pub(super) fn is_short(
     scenario: &Scenario,
     arms: &[String],

@@ -1,4 +1,4 @@
-//! A part of a matrix, and a check that no part is missing.
+//! Shards: `run --shard I/N`, and the check of `merge` that no shard is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 
-/// A part of the matrix.
+/// The argument of `--shard`: the I-th of N parts of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: usize,
@@ -22,29 +22,29 @@ impl Shard {
         }
     }
 
-    /// Whether the n-th outcome of the matrix belongs to this part.
+    /// Whether the n-th cell of the matrix, from 0 on, belongs to this shard.
     #[must_use]
     pub fn has(self, n: usize) -> bool {
         n % self.count == self.index - 1
     }
 }
 
-/// The shard of a line of `run --json`.
+/// The description of a shard in a line of `run --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
     /// Its index, from 1 on.
     index: usize,
     /// The number of shards.
     of: usize,
-    /// The number of its outcomes.
+    /// The number of outcomes of this shard.
     outcomes: usize,
-    /// The matrix it belongs to: a hash of everything that was requested. Files of
-    /// several runs may be merged.
+    /// The matrix to which it belongs: a hash of everything that was requested. It tells
+    /// several runs apart that are merged.
     matrix: String,
 }
 
 impl Part {
-    /// A shard of the matrix of `cells` cells that `asked` describes.
+    /// The shard of a matrix with this number of cells. `asked` is what was requested.
     pub(super) fn of(shard: Shard, cells: usize, asked: &str) -> Self {
         Self {
             index: shard.index,
@@ -58,16 +58,16 @@ impl Part {
 /// The shards found in the files.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// By matrix, number of shards and index.
+    /// The shards by matrix, number of shards, and index.
     all: BTreeMap<(String, usize, usize), Found>,
 }
 
 /// One shard that was found.
 #[derive(Debug)]
 struct Found {
-    /// The file that has it.
+    /// The index of the file that has it.
     file: usize,
-    /// How many outcomes it has in that file, and how many it should have.
+    /// The number of its outcomes in that file, and the number that it should have.
     outcomes: usize,
     expected: usize,
     /// Whether another file has it too.
@@ -75,11 +75,11 @@ struct Found {
 }
 
 impl Parts {
-    /// Records the shard of a line, and whether the line has an outcome. Returns
-    /// whether to use the line: not if another file has the shard too.
+    /// Records the shard of a line, and whether the line has an outcome. Returns whether to
+    /// use the line: not if an earlier file has the same shard.
     ///
     /// # Errors
-    /// If the shard is invalid; a sentence.
+    /// If the index is not from 1 to the number of shards: a sentence.
     pub(super) fn note(&mut self, part: Part, file: usize, has_outcome: bool) -> Result<bool, String> {
         let Part { index, of, outcomes, matrix } = part;
         if !(1..=of).contains(&index) {
@@ -95,12 +95,12 @@ impl Parts {
         Ok(true)
     }
 
-    /// Checks that every shard is there, once and with all its outcomes.
+    /// Checks that every shard was found once, with all its outcomes.
     ///
     /// # Errors
-    /// The shards that are missing or incomplete; a sentence.
+    /// A sentence that names the shards that are missing, incomplete, or in two files.
     pub(super) fn complete(&self) -> Result<(), String> {
-        /// At most this many missing shards are named.
+        /// The maximum number of missing shards that are named for each matrix.
         const NAMED: usize = 20;
         let mut wrong = vec![];
         let mut left_out = 0;

@@ -1,4 +1,4 @@
-//! `faultlab shell`: a shell beside a network in which the fault has happened.
+//! `faultlab shell`: a shell beside the network of a played arm.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -61,7 +61,7 @@ pub struct Shell {
     unconfined: bool,
 }
 
-/// The arm to play, and what the user knows of it.
+/// The scenario to play, its settings, and whether it is an exercise.
 struct Chosen {
     scenario: &'static Scenario,
     set: BTreeMap<String, String>,
@@ -69,7 +69,7 @@ struct Chosen {
 }
 
 impl Chosen {
-    /// The scenario that was named, if one was.
+    /// The scenario that the command line names; `None` if it names none.
     fn named(catalogue: &Catalogue, raw: &Shell) -> Result<Option<Self>, Stop> {
         let Some(name) = &raw.scenario else {
             return if raw.set.is_empty() {
@@ -94,7 +94,7 @@ impl Chosen {
         Ok(Some(Self { scenario, set, exercise: raw.exercise.then_some(ExerciseName::Known) }))
     }
 
-    /// A secret exercise.
+    /// A secret exercise, picked by `--seed` or at random.
     fn picked(catalogue: &Catalogue, raw: &Shell, kernel: &Kernel, place: Place<'_>) -> Result<Self, Stop> {
         let seed = raw.seed.unwrap_or_else(pick::any_seed);
         let scenario = pick::exercise(catalogue, kernel, place, seed)?;
@@ -146,7 +146,8 @@ async fn beside(
     Ok(ExitCode::from(here.shell(name, &raw.arm, exercise, set, style, raw.unconfined).await?))
 }
 
-/// Checks that the running kernel can have it, whatever the machine allows.
+/// Checks that the scenario and the arm apply on the running kernel. The abilities of the
+/// machine are checked later.
 fn can_be_here(Chosen { scenario, set, exercise }: &Chosen, raw: &Shell) -> Result<(), Stop> {
     let env = Environment::new(scenario, Kernel::running(), Clock::Real, set);
     if scenario.needs.contains(&Need::ExclusiveKernel) {
@@ -165,17 +166,17 @@ fn cannot(scenario: &Scenario, why: &str) -> Stop {
     Stop::Lab(Error::Lab(format!("{}: {why}", scenario.card.name)))
 }
 
-/// Says on standard error how far a guest is on its way to the shell.
+/// Reports on standard error the progress of a guest until its shell starts.
 struct GuestProgress<'a> {
     kernel: &'a str,
     arm: &'a str,
     display: Display,
-    /// What goes on: the boot, then the arm.
+    /// The step that is displayed: the boot, or the arm.
     now: String,
 }
 
 impl<'a> GuestProgress<'a> {
-    /// A guest with this kernel is to play this arm.
+    /// For a guest with this kernel that plays this arm.
     fn new(kernel: &'a str, arm: &'a str) -> Self {
         Self { kernel, arm, display: Display::new(io::stderr().is_terminal()), now: String::new() }
     }
@@ -213,7 +214,7 @@ impl Drop for GuestProgress<'_> {
     }
 }
 
-/// Runs a shell in a guest of that kernel.
+/// Runs the shell in a guest with this kernel.
 fn in_guest(chosen: Chosen, raw: &Shell, image: KernelImage, style: Style) -> Result<ExitCode, Stop> {
     let Chosen { scenario, set, exercise } = chosen;
     let options = ShellOptions { foreground: true, style, exercise, piped: !io::stdin().is_terminal() };

@@ -1,4 +1,4 @@
-//! `faultlab show`: the story of one fault.
+//! `faultlab show`: the description of a scenario.
 
 use serde_json::json;
 

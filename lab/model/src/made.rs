@@ -1,9 +1,9 @@
-//! Outcomes for tests.
+//! An outcome for tests, also of other crates (feature `made`).
 
 use crate::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
 use crate::scenario::{ArmKind, Clock};
 
-/// An outcome with this observation in its fault arm.
+/// An outcome of `beyond-window` with `fault` as the symptom cell of its fault arm.
 #[must_use]
 pub fn outcome(kernel: &str, verdict: Verdict, fault: &str, expected: bool) -> Outcome {
     let arm = |name: &str, kind, cell: &str| ArmOutcome {

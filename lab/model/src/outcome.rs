@@ -15,7 +15,8 @@ use faultlab_net::kernel::Kernel;
 
 /// The result of a scenario on one kernel.
 ///
-/// Its texts are clean, and when it is read, its parts are counted.
+/// The types of its texts clean them. Deserialization limits the number of arms, rows,
+/// lines and frames, see [`limits`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Outcome {
@@ -31,23 +32,23 @@ pub struct Outcome {
     pub machine: Machine,
     /// The clock that the timers followed.
     pub clock: Clock,
-    /// The kernel's era in this scenario; `None` if nothing could run.
+    /// The kernel's era in this scenario; `None` if it could not be determined.
     pub era: Option<Cell>,
     /// The verdict.
     pub verdict: Verdict,
-    /// Whether the outcome equals the reviewed snapshot of its era; without a
-    /// reference, whether the fault was proved by difference.
+    /// Whether the outcome equals the reviewed snapshot of its era. Without a reference,
+    /// whether the verdict is the era's; without the cause, whether nothing differs.
+    /// Always true if the scenario is not applicable.
     pub expected: bool,
-    /// Whether it was judged by difference alone: no reviewed snapshot has the values of
-    /// its settings.
+    /// Whether it was judged by difference alone, because its settings differ from those
+    /// of the reviewed snapshots.
     #[serde(default, skip_serializing_if = "is_false")]
     pub without_reference: bool,
-    /// Why it is not as expected, what is missing, or what differs with these values of
-    /// the settings.
+    /// Why it is not as expected, what is missing, or what changes with these settings.
     pub reason: Option<Lines>,
     /// The settings that the arms ran with.
     pub settings: Map<Cell>,
-    /// The row in which people noticed the fault.
+    /// The name of the symptom row.
     pub symptom: Cell,
     /// Whether the control arm showed a healthy network's value in that row.
     #[serde(default)]
@@ -80,37 +81,37 @@ impl fmt::Display for Machine {
     }
 }
 
-/// For fields that JSON has only if they are true.
+/// For `skip_serializing_if`.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// One column of the table.
+/// The result of an arm: one column of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArmOutcome {
     /// The arm's name.
     pub name: Cell,
     /// Its purpose.
     pub kind: ArmKind,
-    /// The one thing in which the arm differs.
+    /// The one difference from its base arm, in prose.
     pub change: Line,
-    /// Whether its symptom row differs from the control's.
+    /// Whether its symptom cell differs from the control's; `None` if it has none.
     pub symptom: Option<bool>,
-    /// The cells by row, without the rows that could not be observed.
+    /// The observed cells, by row.
     pub observations: Map<Cell>,
-    /// Rows that could not be observed, and why.
+    /// The rows that could not be observed, each with the reason.
     #[serde(rename = "unseen")]
     pub unobserved: Map<Cell>,
-    /// The explanation, one sentence each.
+    /// The scenario's explanation, one sentence per line.
     pub because: Vec<Line>,
-    /// The contents of the kernel's own tables, by host.
+    /// The state of the kernel's tables, such as conntrack's and the sockets, by host.
     pub evidence: Map<Vec<Line>>,
-    /// Why it differs from the control, if that was requested, or the outcome is
-    /// unexpected or has no reference: the reason first, then its evidence.
+    /// Why it differs from the control: the reason, followed by its evidence. Only if it
+    /// was requested, or the outcome is unexpected or has no reference.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<Line>,
-    /// What its capture lacks, if anything: some frames, or all.
+    /// What is missing from its capture: some frames, or all of them.
     #[serde(rename = "unwatched", default, skip_serializing_if = "Option::is_none")]
     pub capture_gap: Option<Line>,
     /// The frames, if they were requested.
@@ -119,7 +120,7 @@ pub struct ArmOutcome {
 }
 
 impl ArmOutcome {
-    /// The column of an arm in which nothing was observed yet.
+    /// The result of an arm without any observation.
     #[must_use]
     pub fn new(name: impl Into<Cell>, kind: ArmKind) -> Self {
         Self {
@@ -138,17 +139,17 @@ impl ArmOutcome {
     }
 }
 
-/// How long a scenario took.
+/// How long a scenario took, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     /// On the wall clock.
     pub wall: f64,
-    /// On the guest's clock, if it has one of its own.
+    /// In virtual time; `None` on a real clock.
     #[serde(rename = "virtual")]
     pub virtual_time: Option<f64>,
-    /// The longest time that a wire delayed a frame without a policy asking for it:
-    /// the lab's own effect on the network. Measured on the guest's clock if there is
-    /// one; `None` if no wire carried a frame.
+    /// The longest delay that a wire added to a frame beyond what its policy asked for:
+    /// the lab's own effect on the network. In virtual time if there is one; `None` if no
+    /// wire carried a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wire: Option<f64>,
 }
@@ -159,11 +160,12 @@ pub struct Seconds {
 pub enum Verdict {
     /// The fault arm differs from the control.
     Reproduced,
-    /// This era does not show it.
+    /// The fault arm does not differ, as expected of this era.
     Immune,
-    /// A named requirement is missing.
+    /// A kernel feature or privilege is missing.
     NotApplicable,
-    /// The lab failed, or a fault that should be reproduced was not.
+    /// The lab failed, the control arm was not healthy, or the fault was not reproduced
+    /// although the era shows it.
     Failed,
 }
 
@@ -211,7 +213,7 @@ impl<V> Map<V> {
 }
 
 impl<V> Map<Vec<V>> {
-    /// Adds to the values of a key.
+    /// Appends to the values of a key. Does nothing if there are no new values.
     pub fn extend(&mut self, key: &str, values: impl IntoIterator<Item = impl Into<V>>) {
         let mut values = values.into_iter().map(Into::into).peekable();
         if values.peek().is_none() {
@@ -225,7 +227,7 @@ impl<V> Map<Vec<V>> {
 }
 
 impl<V, K: Into<Cell>, W: Into<V>> FromIterator<(K, W)> for Map<V> {
-    /// The keys must differ.
+    /// The keys must be distinct.
     fn from_iter<I: IntoIterator<Item = (K, W)>>(entries: I) -> Self {
         Self(entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
@@ -264,9 +266,9 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Map<V> {
     }
 }
 
-/// The verdict by difference, with the reason for a `failed` one.
+/// The verdict by difference, and the reason if it is [`Verdict::Failed`].
 ///
-/// Sets in every arm whether its symptom row differs from the control's.
+/// Sets [`ArmOutcome::symptom`] of every arm.
 pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdict, Option<Lines>) {
     let cell = |arms: &[ArmOutcome], kind: ArmKind| {
         arms.iter().find(|a| a.kind == kind).and_then(|a| a.observations.get(symptom.row)).cloned()
@@ -298,8 +300,8 @@ pub fn judge(symptom: &Symptom, shows: Shows, arms: &mut [ArmOutcome]) -> (Verdi
 }
 
 impl Outcome {
-    /// The outcome of a scenario that did not run: on a kernel of this release, for
-    /// this reason. The era is unknown.
+    /// The outcome of a scenario that did not run on the kernel of this release, with the
+    /// reason. It has no era.
     #[must_use]
     pub fn without_run(
         scenario: &Fault,
@@ -344,15 +346,15 @@ impl Outcome {
         }
     }
 
-    /// Whether the fault arm ran without its cause, and as it should did not differ
-    /// from the control.
+    /// Whether the fault arm ran without its cause and, as expected, did not differ from
+    /// the control.
     #[must_use]
     pub fn nothing_differs_without_the_cause(&self) -> bool {
         self.verdict == Verdict::Failed && self.expected
     }
 
-    /// How the outcome compares with what is expected, for people: `as expected`; empty
-    /// if there was nothing to compare.
+    /// How the outcome compares with the expected one, as `NOT as expected`; empty if there
+    /// was nothing to compare.
     #[must_use]
     pub fn standing(&self) -> &'static str {
         match (self.verdict, self.expected) {
@@ -363,7 +365,7 @@ impl Outcome {
         }
     }
 
-    /// The environment of its arms: a kernel of its release, and its settings.
+    /// The environment that its arms ran in: its kernel release, clock and settings.
     #[must_use]
     pub fn environment(&self, scenario: &Fault) -> Environment {
         let mut kernel = Kernel::running();
@@ -372,7 +374,7 @@ impl Outcome {
         Environment::new(scenario, kernel, self.clock, &set)
     }
 
-    /// All rows: the symptom, then the others in the order in which the arms recorded
+    /// The names of all rows: the symptom first, then the order in which the arms recorded
     /// them.
     #[must_use]
     pub fn rows(&self) -> Vec<&str> {
@@ -393,8 +395,8 @@ impl Outcome {
         self.arms.iter().find(|a| a.kind == ArmKind::Fault)
     }
 
-    /// The name of its snapshot: scenario, era, and `+short` where the timers
-    /// were shortened.
+    /// The name of its snapshot, `SCENARIO@ERA`, followed by `+short` if the scenario's
+    /// timers were shortened. `None` without an era.
     #[must_use]
     pub fn snapshot_name(&self, has_timers: bool) -> Option<String> {
         let short = if has_timers && self.clock == Clock::Real { "+short" } else { "" };

@@ -1,5 +1,5 @@
-//! The reviewed outcome of an era: a table that people review in a change, and that
-//! programs compare cell by cell.
+//! Snapshots: the reviewed outcome of an era as a table, which is readable in a diff and
+//! is compared cell by cell.
 
 use crate::outcome::{Map, Outcome, Verdict};
 use faultlab_base::text::Cell;
@@ -9,14 +9,14 @@ use faultlab_base::text::Cell;
 pub struct Snapshot {
     /// The verdict.
     pub verdict: String,
-    /// The cell of each row and arm.
+    /// The cells, by row and then by arm.
     pub cells: Map<Map<Cell>>,
 }
 
 /// Formats an outcome as a snapshot.
 ///
-/// Leaves out what differs between runs or machines: the kernel's release, seconds,
-/// evidence, and cells that could not be observed.
+/// It omits what varies between runs or machines: the kernel's release, times, evidence,
+/// and cells that could not be observed.
 #[must_use]
 pub fn write(outcome: &Outcome) -> String {
     let mut text = format!("verdict: {}\nsymptom: {}\n\n", outcome.verdict, outcome.symptom);
@@ -41,8 +41,8 @@ pub fn write(outcome: &Outcome) -> String {
     text
 }
 
-/// The outcome, with the cells that could not be observed taken from a snapshot, so
-/// that a test without the privilege to observe them compares the others.
+/// The outcome, with the cells that could not be observed copied from a snapshot, so that
+/// a test without the privilege to observe them can compare the other cells.
 #[must_use]
 pub fn with_unseen(outcome: &Outcome, snapshot: &Snapshot) -> Outcome {
     let mut filled = outcome.clone();
@@ -87,11 +87,10 @@ pub fn read(text: &str) -> Result<Snapshot, String> {
     Ok(Snapshot { verdict: verdict.ok_or("there is no line `verdict: ...`")?, cells })
 }
 
-/// The differences between an outcome and the snapshot of its era, a clause each;
-/// empty if the outcome is as expected.
+/// The differences between an outcome and the snapshot of its era, one clause each; empty
+/// if the outcome is as expected.
 ///
-/// Compares the arms that ran. A cell that could not be observed on either side is
-/// left out.
+/// Only the arms that ran are compared, and only cells that could be observed.
 #[must_use]
 pub fn differences(outcome: &Outcome, snapshot: &Snapshot) -> Vec<String> {
     let mut found = vec![];

@@ -1,4 +1,4 @@
-//! Text in HTML, SVG and XML.
+//! Escapes text for HTML, SVG and XML.
 
 use std::fmt::{self, Write};
 

@@ -1,5 +1,5 @@
-//! The texts of an exercise: the symptom and the network, the hints one by one,
-//! what an attempt met, and finally the story.
+//! The texts of an exercise: the greeting with the symptom and the network, the hints, the
+//! result of a check, and the solution.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, ArmKind, Environment, Fault, Recheck};
 use faultlab_net::topology::Topology;
 
-/// The place of a setting that is not per namespace.
+/// Stands for a node where a sysctl is global to the kernel.
 const WHOLE_KERNEL: &str = "the whole kernel";
 
-/// The symptom, the network as it was before the fault's setup, and the commands.
-/// Does not reveal the cause.
+/// The greeting: the symptom, the network without its rules and sysctls, and the commands. It
+/// does not reveal the cause.
 #[must_use]
 pub fn greeting(
     scenario: &Fault,
@@ -60,7 +60,7 @@ pub fn greeting(
         + " `exit` ends the shell and the network.\n"
 }
 
-/// The symptom's cell compared with that of a healthy network.
+/// The observed symptom cell, and that of a healthy network.
 #[must_use]
 pub fn symptom(scenario: &Fault, met: &Map<Cell>) -> String {
     let (row, healthy) = (scenario.symptom.row, scenario.symptom.healthy);
@@ -68,14 +68,14 @@ pub fn symptom(scenario: &Fault, met: &Map<Cell>) -> String {
     format!("{row}: {cell} (in a healthy network: {healthy})")
 }
 
-/// Whether a trainee can solve it in the shell: by ending what is waited for, or on
-/// a node.
+/// Whether a trainee can solve the exercise in the shell: by ending what the play waits
+/// for, or by changes on the nodes.
 #[must_use]
 pub fn can_be_solved(scenario: &Fault, env: &Environment) -> bool {
     scenario.recheck == Recheck::Look || !places(scenario, env).is_empty()
 }
 
-/// The hints, from vague to specific: place, family, function, cause, remedies.
+/// The hints, from vague to specific: nodes, family, kernel function, cause, remedies.
 #[must_use]
 pub fn hints(scenario: &Fault, env: &Environment) -> Vec<String> {
     let card = &scenario.card;
@@ -112,8 +112,7 @@ pub fn hints(scenario: &Fault, env: &Environment) -> Vec<String> {
     ]
 }
 
-/// The nodes that differ between the networks of the fault, the control and the
-/// remedies.
+/// The nodes that the control or a remedy changes, compared with the fault's network.
 fn places(scenario: &Fault, env: &Environment) -> Vec<String> {
     let arms = scenario.arms_on(env, &[]);
     let others = arms.iter().filter(|arm| matches!(arm.kind, ArmKind::Control | ArmKind::Remedy));
@@ -121,14 +120,15 @@ fn places(scenario: &Fault, env: &Environment) -> Vec<String> {
     nodes.into_iter().collect()
 }
 
-/// The nodes that differ between the fault's network and an arm's, and the kernel
-/// if a kernel-wide setting differs.
+/// The nodes that an arm changes, compared with the fault's network; [`WHOLE_KERNEL`] if
+/// it changes a sysctl that is global to the kernel.
 fn changed(arms: &[Arm], arm: &Arm) -> Vec<String> {
     let fault = arms.iter().find(|a| a.kind == ArmKind::Fault);
     fault.map_or(vec![], |fault| differing(&fault.network, &arm.network))
 }
 
-/// The nodes whose rules, sysctls or routes differ between two networks.
+/// The nodes whose kind, rules, sysctls or routes differ between two networks, and
+/// [`WHOLE_KERNEL`] if global sysctls differ.
 fn differing(one: &Topology, other: &Topology) -> Vec<String> {
     let changed = one.nodes.iter().filter(|node| !other.nodes.contains(node));
     let mut places: Vec<_> = changed.map(|node| node.name.clone()).collect();
@@ -138,7 +138,7 @@ fn differing(one: &Topology, other: &Topology) -> Vec<String> {
     places
 }
 
-/// Why it happens and what cures it.
+/// The solution: the cause and what cures it.
 #[must_use]
 pub fn solution(scenario: &Fault, style: Style) -> String {
     let card = &scenario.card;

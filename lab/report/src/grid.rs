@@ -1,19 +1,19 @@
-//! Tables in monospaced text. Every line is an entry, every column a value of it. If
-//! the columns do not fit the page, more blocks of the same entries follow. No word is
-//! broken.
+//! Tables in monospaced text: a line for each entry, a column for each of its values. If
+//! the columns do not fit the page, they are divided into blocks, each with all entries.
+//! Words are not broken unless the page is too narrow for one.
 
 use std::iter::once;
 
 use textwrap::{Options, WordSeparator, WordSplitter};
 
-/// What precedes every line.
+/// The indentation of every line, in columns.
 const INDENT: usize = 2;
 
-/// Keeps a mark on the line of the word before it.
+/// Joins a mark to the word before it. It is printed as a space.
 pub(crate) const NO_BREAK: char = '\u{a0}';
 
-/// The layouts of a block, best first: how many lines a heading and a cell may have,
-/// and the space between columns.
+/// The layouts of a block, best first: the maximum number of lines of a heading and of a
+/// cell, and the space between columns.
 const LAYOUTS: [Layout; 7] = [
     Layout { heading: 1, cell: 1, gap: 3 },
     Layout { heading: 1, cell: 1, gap: 2 },
@@ -24,7 +24,7 @@ const LAYOUTS: [Layout; 7] = [
     Layout { heading: 9, cell: 9, gap: 2 },
 ];
 
-/// The layouts that are tried before the columns are divided into blocks.
+/// How many of the layouts are tried before the columns are divided into blocks.
 const WHOLE: usize = 5;
 
 #[derive(Debug, Clone, Copy)]
@@ -46,17 +46,17 @@ impl Column {
         Self { heading: heading.into(), cells }
     }
 
-    /// The width that the column needs.
+    /// The minimum width of the column.
     fn width(&self, layout: Layout) -> usize {
         let cells = self.cells.iter().map(|cell| least_width(cell, layout.cell));
         cells.chain(once(least_width(&self.heading, layout.heading))).max().unwrap_or(0)
     }
 }
 
-/// The table, with an entry's name before its cells.
+/// Draws the table for a page of this width. `names` are the names of the entries.
 pub(crate) fn grid(names: &[&str], columns: &[Column], page: usize) -> String {
     let name = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    // The columns of a block have this much room, and an unbreakable word a line.
+    // The width for the columns of a block, at least 20.
     let room = page.saturating_sub(INDENT + name).max(20);
     let all = |columns: &[Column], layout: Layout| -> usize {
         columns.iter().map(|column| layout.gap + column.width(layout)).sum()
@@ -69,7 +69,7 @@ pub(crate) fn grid(names: &[&str], columns: &[Column], page: usize) -> String {
     while !rest.is_empty() {
         let (count, layout) = fitting(rest, &LAYOUTS[..WHOLE]).map_or_else(
             || {
-                // As many as fit with short headings, but at least one.
+                // As many columns as fit with headings of two lines, but at least one.
                 let fits = |count: &usize| fitting(&rest[..*count], &LAYOUTS[..4]).is_some();
                 let count = (1..rest.len()).take_while(fits).last().unwrap_or(1);
                 (count, fitting(&rest[..count], &LAYOUTS).unwrap_or(LAYOUTS[LAYOUTS.len() - 1]))
@@ -83,7 +83,7 @@ pub(crate) fn grid(names: &[&str], columns: &[Column], page: usize) -> String {
     blocks.join("\n")
 }
 
-/// One block.
+/// The text of one block.
 fn lines(names: &[&str], name: usize, columns: &[Column], layout: Layout, room: usize) -> String {
     let widths: Vec<_> = columns.iter().map(|c| c.width(layout).min(room - layout.gap)).collect();
     let across = name + widths.iter().map(|width| layout.gap + width).sum::<usize>();
@@ -118,7 +118,8 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     textwrap::wrap(text, options).into_iter().map(Into::into).collect()
 }
 
-/// The smallest width at which a text has so many lines and no broken word.
+/// The smallest width at which a text wraps to at most this many lines without breaking a
+/// word.
 fn least_width(text: &str, lines: usize) -> usize {
     let longest = text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
     let all = text.chars().count();

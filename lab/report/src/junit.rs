@@ -25,12 +25,12 @@ pub fn junit(columns: &[Column]) -> io::Result<String> {
     report.to_string().map_err(io::Error::other)
 }
 
-/// Text without the characters that XML 1.0 forbids.
+/// Text without characters that XML 1.0 forbids.
 fn plain(text: &str) -> String {
     text::lines(text).into_owned()
 }
 
-/// A scenario that an interrupted run has not run to its end.
+/// The case of a scenario without an outcome, because the run was interrupted.
 fn not_run(kernel: &str, scenario: &str) -> TestCase {
     let mut status = TestCaseStatus::skipped();
     status.set_message(NOT_RUN);
@@ -62,7 +62,7 @@ fn case(kernel: &str, outcome: &Outcome) -> TestCase {
         case.set_system_out(reason);
     }
     case.set_classname(kernel);
-    // The seconds of an outcome are untrusted and may be infinite.
+    // A time that is not a valid duration becomes 0.
     case.set_time(Duration::try_from_secs_f64(outcome.seconds.wall).unwrap_or_default());
     case
 }

@@ -7,7 +7,8 @@ use super::matrix::{Column, NOT_RUN};
 use faultlab_base::text;
 use faultlab_model::outcome::{Outcome, Verdict};
 
-/// Writes the outcomes.
+/// Writes the outcomes. Those that are not as expected, or have no reference, are followed by
+/// their reason as a diagnostic line.
 #[must_use]
 pub fn ktap(columns: &[Column]) -> String {
     let mut text = format!("KTAP version 1\n1..{}\n", columns.len());
@@ -42,12 +43,12 @@ fn line(number: usize, outcome: &Outcome) -> String {
     format!("{ok} {number} {}{directive}", name(&outcome.scenario))
 }
 
-/// A test's name is a single line without `#`, which would start a directive.
+/// The name of a test: one line without `#`, which would start a directive.
 fn name(text: &str) -> String {
     text::line(&text.replace(['#', '\n'], "_")).into_owned()
 }
 
-/// The description on a test's line.
+/// Text after `#`: one line.
 fn sentence(text: &str) -> String {
     text::line(&text.replace('\n', " ")).into_owned()
 }

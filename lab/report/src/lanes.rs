@@ -1,4 +1,4 @@
-//! Conntrack's entries over the time of an arm: one lane each, divided into states.
+//! The conntrack entries of an arm over time: a lane for each, divided into its states.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use super::escaped::Escaped;
 use faultlab_base::text::{Cell, Line};
 use faultlab_net::capture::{Capture, ConntrackEvent, EventKind};
 
-/// How many lanes are drawn.
+/// The maximum number of lanes that are drawn.
 const LANES: usize = 12;
 
-/// The plot: its width, where its time axis begins and how long it is, and the
-/// height of a lane including its name.
+/// The width of the plot, the x coordinate and the length of its time axis, and the height
+/// of a lane including its name, in pixels.
 const WIDTH: usize = 700;
 const FIRST: usize = 8;
 const TIME: u32 = 684;
 const LANE: usize = 40;
-/// The maximum width of a character in the names of states.
+/// The maximum width of a character in the name of a state, in pixels.
 const LETTER: f64 = 7.0;
 
 /// The conntrack events captured in an arm.
@@ -24,13 +24,13 @@ const LETTER: f64 = 7.0;
 pub struct Lanes {
     all: Vec<Lane>,
     events: Vec<ConntrackEvent>,
-    /// How long the arm took.
+    /// The end of the arm, as time since the network was set up.
     until: Duration,
-    /// Whether there were more events than were kept.
+    /// Whether events were left out of the capture.
     more: bool,
 }
 
-/// The life of an entry.
+/// The lifetime of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Lane {
     key: (Cell, u32),
@@ -55,7 +55,7 @@ impl Lanes {
                         lane.states.push((event.at, event.state.clone()));
                     }
                 }
-                // An entry that existed before has no known beginning.
+                // An entry without a NEW event begins with its first event.
                 (_, None) => lanes.push(Lane {
                     key,
                     flow: event.flow.clone(),
@@ -103,8 +103,8 @@ impl Lanes {
         text
     }
 
-    /// The plot as an `<svg>` element of an HTML page, in the colour of the
-    /// surrounding text and, if the page defines it, the custom property `--bad`.
+    /// The plot as an `<svg>` element, in the colour of the surrounding text. It uses the CSS
+    /// custom property `--bad`, if the page defines it.
     #[must_use]
     pub fn svg(&self, title: &str) -> String {
         let drawn = self.all.len().min(LANES);
@@ -167,8 +167,7 @@ impl Lanes {
         }
     }
 
-    /// The start of the plot: the first event, before which there is nothing to
-    /// show.
+    /// The start of the time axis: the time of the first event.
     fn begun(&self) -> Duration {
         self.events.first().map_or(Duration::ZERO, |event| event.at)
     }
@@ -177,7 +176,7 @@ impl Lanes {
         self.until.saturating_sub(self.begun())
     }
 
-    /// The position of a time.
+    /// The x coordinate of a time.
     fn place(&self, at: Duration) -> f64 {
         let (after, length) = (at.saturating_sub(self.begun()), self.length());
         let part = if length.is_zero() { 0.0 } else { after.as_secs_f64() / length.as_secs_f64() };
@@ -185,7 +184,7 @@ impl Lanes {
     }
 }
 
-/// A time for people to read, with a precision that suits a period of this length.
+/// A time in seconds, with a precision that suits an axis of length `of`.
 fn time(at: Duration, of: Duration) -> String {
     let seconds = at.as_secs_f64();
     match of.as_millis() {

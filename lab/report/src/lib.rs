@@ -1,4 +1,4 @@
-//! How outcomes are presented.
+//! Output formats: outcomes and captures as text, HTML, KTAP, JUnit, pcapng and drawings.
 
 pub mod escaped;
 pub mod exercise;

@@ -1,4 +1,4 @@
-//! Scenarios by kernels, and what changed between neighbouring kernels.
+//! The matrix of scenarios by kernels, and the changes from each kernel to the next.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -8,13 +8,13 @@ use crate::grid;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::{Outcome, Verdict};
 
-/// What reports say of a scenario that an interrupted run has not run to its end.
+/// The result of a scenario without an outcome, because the run was interrupted.
 pub(crate) const NOT_RUN: &str = "not run: interrupted";
 
-/// The outcomes of one kernel.
+/// A column of the matrix: the outcomes of one kernel.
 #[derive(Debug, Clone)]
 pub struct Column {
-    /// The kernel, as requested.
+    /// The kernel as it was requested, which is the heading.
     pub kernel: Cell,
     /// Its outcomes.
     pub outcomes: Vec<Outcome>,
@@ -23,7 +23,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// The outcomes of one kernel, all of which were run.
+    /// A column of a complete run.
     #[must_use]
     pub fn new(kernel: impl Into<Cell>, outcomes: Vec<Outcome>) -> Self {
         Self { kernel: kernel.into(), outcomes, not_run: vec![] }
@@ -34,7 +34,8 @@ impl Column {
     }
 }
 
-/// The matrix, followed by the changes.
+/// The matrix as text, followed by the changes, and by the reason of each outcome that is not
+/// as expected or has no reference.
 #[must_use]
 pub fn matrix(columns: &[Column], style: Style) -> String {
     let scenarios = scenarios(columns);
@@ -74,7 +75,7 @@ fn cell(outcome: &Outcome) -> String {
     text
 }
 
-/// The scenarios of all columns, without duplicates.
+/// The names of the scenarios in any of the columns, without duplicates.
 #[must_use]
 pub fn scenarios(columns: &[Column]) -> Vec<&str> {
     let mut known = HashSet::new();
@@ -89,13 +90,13 @@ pub struct Change<'a> {
     pub kernels: [&'a str; 2],
     /// The scenario.
     pub scenario: &'a str,
-    /// Its verdict on each.
+    /// Its verdict on each kernel.
     pub verdicts: [Verdict; 2],
     /// The cells that differ.
     pub cells: Vec<Cells<'a>>,
 }
 
-/// Cells of a row that changed in the same way.
+/// The cells of a row that changed in the same way, in one or more arms.
 #[derive(Debug, Clone)]
 pub struct Cells<'a> {
     /// The row.

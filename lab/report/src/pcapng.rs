@@ -1,5 +1,5 @@
-//! A capture as a pcapng file: one interface per end of a link, nanosecond
-//! timestamps, and comments with what the capture proves about a packet.
+//! A capture as a pcapng file: one interface per end of a link, timestamps in nanoseconds,
+//! and comments on what happened to each packet.
 //!
 //! Reading: draft-ietf-opsawg-pcapng, "PCAP Now Generic (pcapng) Capture File
 //! Format".
@@ -20,7 +20,7 @@ const PACKET: u32 = 6;
 /// LINKTYPE_ETHERNET.
 const ETHERNET: u16 = 1;
 
-/// Options of blocks.
+/// Option codes; those from 2 on depend on the type of the block.
 const END_OF_OPTIONS: u16 = 0;
 const COMMENT: u16 = 1;
 const SECTION_PROGRAM: u16 = 4;
@@ -32,8 +32,8 @@ const PACKET_FLAGS: u16 = 2;
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// Writes these frames of a capture. `about` goes into the section's comment and
-/// describes it.
+/// Writes the selected frames of a capture. `about` describes it in a comment of the
+/// section.
 ///
 /// # Errors
 /// Errors of the writer.
@@ -90,7 +90,7 @@ pub fn write(capture: &Capture, frames: Frames, about: &str, out: &mut dyn Write
     Ok(())
 }
 
-/// Which frames a file has.
+/// Describes the selected frames in a comment of the section.
 fn described(frames: Frames) -> &'static str {
     match frames {
         Frames::AsSent => {
@@ -101,7 +101,7 @@ fn described(frames: Frames) -> &'static str {
     }
 }
 
-/// A block: type, length, content, and the length again.
+/// A block: type, total length, body, and the total length again.
 struct Block {
     kind: u32,
     body: Vec<u8>,

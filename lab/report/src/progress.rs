@@ -1,7 +1,4 @@
-//! A progress display for terminals.
-//!
-//! Progress is data; this is one of its readers. It writes to standard error only
-//! if that is a terminal.
+//! Progress events, and their display on a terminal.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,33 +10,33 @@ use faultlab_base::{locale, text};
 /// A progress event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// The machine is being checked.
+    /// The check of the machine's abilities has begun.
     Checking,
     /// The check has ended.
     CheckingEnded,
-    /// This takes time.
+    /// A step without parts has begun, such as a boot: its description.
     Waiting(&'a str),
-    /// What took time has ended.
+    /// That step has ended.
     WaitingEnded(&'a str),
-    /// A scenario has begun, or the scenarios of a kernel have.
+    /// A scenario, or the run of scenarios on a kernel, has begun.
     Begun {
         /// The scenario's or the kernel's name.
         name: &'a str,
-        /// What it consists of.
+        /// The number of its parts.
         parts: Parts,
     },
-    /// A part of it has ended.
+    /// A part has ended: an arm of a scenario, or a scenario on a kernel.
     PartEnded {
         /// The scenario's or the kernel's name.
         of: &'a str,
-        /// The part's.
+        /// The name of the arm or the scenario that ended.
         part: &'a str,
     },
-    /// All of it has ended.
+    /// The scenario, or the run on the kernel, has ended.
     Ended(&'a str),
 }
 
-/// The unit of progress.
+/// The parts of a step, which its progress bar counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parts {
     /// The number of arms of a scenario.
@@ -64,17 +61,17 @@ impl Parts {
     }
 }
 
-/// The style of a progress bar, in the letters of the locale.
+/// The style of a progress bar, in ASCII unless the locale is UTF-8.
 ///
 /// # Panics
-/// If the template is none.
+/// If the template is invalid.
 #[must_use]
 pub fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("the template is right");
     if locale::is_utf8() { style } else { style.tick_chars("-\\|/ ").progress_chars("=>-") }
 }
 
-/// Shows progress at a terminal, or nothing.
+/// Displays progress on standard error.
 #[derive(Debug)]
 pub struct Display {
     bars: MultiProgress,
@@ -85,14 +82,14 @@ pub struct Display {
 const CHECKING: &str = "trying what this machine can do";
 
 impl Display {
-    /// Shows progress on standard error where `shown`.
+    /// A display that shows nothing unless `shown`.
     #[must_use]
     pub fn new(shown: bool) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bars: MultiProgress::with_draw_target(target), shown, running: HashMap::new() }
     }
 
-    /// Records an event.
+    /// Handles an event.
     pub fn note(&mut self, progress: &Progress<'_>) {
         if !self.shown {
             return;
@@ -127,7 +124,7 @@ impl Display {
         self.running.insert(name.to_owned(), bar);
     }
 
-    /// Runs `print` with the bars out of the way.
+    /// Hides the progress bars while `print` writes to the terminal.
     pub fn print(&self, print: impl FnOnce()) {
         self.bars.suspend(print);
     }

@@ -1,4 +1,4 @@
-//! The greeting of a shell: the network around it.
+//! The texts of a shell beside a played arm: the greeting, and the result of `check`.
 
 use super::Style;
 use faultlab_base::locale;
@@ -7,7 +7,7 @@ use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{Arm, Fault, Recheck};
 use faultlab_net::topology::{Kind, Topology};
 
-/// The tools that are available; busybox's tools are suggested instead of missing
+/// The tools that are available. The suggested commands use busybox's instead of missing
 /// ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a program that is there or not")]
@@ -22,8 +22,8 @@ pub struct Tools {
     pub nft: bool,
 }
 
-/// The symptom, the network, what the probes met, and what to try. Reveals neither
-/// cause nor cure.
+/// The greeting: the symptom, the network, the observations, and commands to try. It names
+/// neither cause nor cure. `stays` says that the play is paused and goes on.
 #[must_use]
 pub fn standing(
     scenario: &Fault,
@@ -51,7 +51,7 @@ pub fn standing(
         + &style.paragraph("", &format!("{}`exit` ends the shell and the network.", check(scenario, stays)))
 }
 
-/// What `check` does beside an arm whose play goes on if it `stays`.
+/// The sentence about the command `check`; empty if there is none.
 fn check(scenario: &Fault, stays: bool) -> &'static str {
     match (scenario.recheck, stays) {
         (Recheck::Never, _) | (Recheck::Look, false) => "",
@@ -60,9 +60,9 @@ fn check(scenario: &Fault, stays: bool) -> &'static str {
     }
 }
 
-/// What the probes met when they were played again, beside what they met
-/// `at_first`: whether the symptom is there, and each row. `stopped` is why they did
-/// not come to the symptom.
+/// The result of `check`: whether the symptom is still there, and the cells observed now,
+/// with those observed `at_first` where they differ. `stopped` is the error that ended the
+/// play before it observed the symptom row.
 #[must_use]
 pub fn rechecked(
     scenario: &Fault,
@@ -87,7 +87,7 @@ pub fn rechecked(
     style.paragraph("", &verdict) + &seen.0.iter().map(row).collect::<String>()
 }
 
-/// Commands that are informative in this network.
+/// Suggests commands to inspect this network.
 pub(super) fn tries(topology: &Topology, tools: Tools) -> String {
     let of = |kind: Kind| topology.nodes.iter().filter(move |n| n.kind == kind).map(|n| n.name.as_str());
     let enter = if tools.ip { "ip netns exec " } else { "nsenter --net=/run/netns/" };

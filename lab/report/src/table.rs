@@ -13,9 +13,9 @@ use faultlab_model::scenario::{ArmKind, Clock, Fault};
 /// The page width, and whether to use colour.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Style {
-    /// The columns of the terminal or the page.
+    /// The width in columns.
     pub width: usize,
-    /// Whether escape sequences may be written.
+    /// Whether to write SGR escape sequences.
     pub colour: bool,
 }
 
@@ -26,7 +26,7 @@ const GREEN: Ansi = AnsiColor::Green.on_default();
 const YELLOW: Ansi = AnsiColor::Yellow.on_default();
 
 impl Style {
-    /// The text in a style, if colour is enabled. The text must be [`text::lines`].
+    /// The text in a style, if colour is enabled. It is cleaned by [`text::lines`].
     #[must_use]
     pub fn paint(self, style: Ansi, text: &str) -> String {
         let text = &*text::lines(text);
@@ -51,14 +51,15 @@ impl Style {
         format!("{}\n{body}", self.bold(heading))
     }
 
-    /// Text wrapped to the page, every line indented.
+    /// Text wrapped to the width, at most 100 columns, with every line indented.
     #[must_use]
     pub fn paragraph(self, indent: &str, text: &str) -> String {
         self.hanging(indent, indent, text)
     }
 
-    /// The same, with another indent for the first line. The text must be
-    /// [`text::lines`], and none of its lines begins at the margin.
+    /// The same, with another indent for the first line. The text is cleaned by
+    /// [`text::lines`]. For untrusted text neither indent may be empty, so that none of its
+    /// lines looks like a line of this program.
     #[must_use]
     pub fn hanging(self, first: &str, indent: &str, text: &str) -> String {
         let options = textwrap::Options::new(self.width.min(100))
@@ -72,7 +73,7 @@ impl Style {
     }
 }
 
-/// The verdict in one or two words.
+/// The verdict, and how it compares with the expected one.
 #[must_use]
 pub fn verdict(outcome: &Outcome, style: Style) -> String {
     if outcome.nothing_differs_without_the_cause() {
@@ -104,7 +105,7 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     if let Some(reason) = outcome.reason.as_ref().filter(|_| !outcome.nothing_differs_without_the_cause()) {
         text.push_str(&style.paragraph("  ", reason));
     }
-    // Arms that were cured need no explanation.
+    // Only arms with the symptom are explained.
     for arm in outcome.arms.iter().filter(|a| a.symptom == Some(true)) {
         for sentence in &arm.because {
             text.push_str(&style.hanging(&format!("  {}: ", arm.name), "    ", sentence));
@@ -117,8 +118,8 @@ pub fn outcome(scenario: &Fault, outcome: &Outcome, style: Style) -> String {
     text
 }
 
-/// Why each arm differs from the control, if that was requested or the outcome is
-/// not as expected: the reason, with evidence if the symptom was met.
+/// Why each arm differs from the control, as far as the outcome has it: the reason, and the
+/// evidence for arms with the symptom.
 #[must_use]
 pub fn why(outcome: &Outcome, style: Style) -> String {
     let mut text = String::new();
@@ -132,7 +133,7 @@ pub fn why(outcome: &Outcome, style: Style) -> String {
     text
 }
 
-/// What the captures of arms lack; arms that lack the same share a line.
+/// What is missing from the captures, one line for all arms that lack the same.
 fn capture_gap(outcome: &Outcome, style: Style) -> String {
     let mut told: Vec<(&str, Vec<&str>)> = vec![];
     for arm in &outcome.arms {
@@ -181,7 +182,8 @@ pub fn table(outcome: &Outcome, style: Style) -> String {
     painted.collect::<Vec<_>>().join("\n")
 }
 
-/// Colours the symptom's name, and the names of the arms by what they met.
+/// Colours the names of the arms, by whether they have the symptom, and the mark of the
+/// symptom row.
 fn paint_line(line: &str, outcome: &Outcome, style: Style) -> String {
     if !style.colour {
         return line.to_owned();

@@ -1,4 +1,4 @@
-//! The number of outcomes by verdict.
+//! The summary of a run: counts of outcomes.
 
 use faultlab_model::outcome::{Outcome, Verdict};
 
@@ -12,7 +12,7 @@ pub struct Tally {
     without_difference: usize,
     failed: usize,
     unexpected: usize,
-    /// Those as expected that no reviewed snapshot was compared with.
+    /// Expected outcomes that were judged without a reviewed snapshot.
     without_reference: usize,
 }
 
@@ -35,8 +35,8 @@ impl Tally {
         tally
     }
 
-    /// Whether the exit status is 1. If `require_all`, a scenario that cannot run is a
-    /// failure as well.
+    /// Whether the run has failed (exit status 1): an outcome is unexpected or, if
+    /// `require_all`, not applicable.
     #[must_use]
     pub fn failed(&self, require_all: bool) -> bool {
         self.unexpected > 0 || (require_all && self.not_applicable > 0)

@@ -1,9 +1,9 @@
-//! A program started as a user starts it, and its answer.
+//! Runs a program as a user does, and collects its output.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
-/// The result of a command.
+/// The exit status and the output of a command.
 #[derive(Debug)]
 pub struct Answer {
     /// The exit status; `None` if a signal ended it.
@@ -14,8 +14,8 @@ pub struct Answer {
     pub err: String,
 }
 
-/// A program with these arguments, separated by spaces, and without the user's
-/// settings.
+/// A command line: `line` is split at white space. Environment variables that change the
+/// output are removed or fixed, and standard input is empty.
 pub fn command(program: impl AsRef<OsStr>, line: &str) -> Command {
     let mut command = Command::new(program);
     command.args(line.split_whitespace()).stdin(Stdio::null());
@@ -26,7 +26,10 @@ pub fn command(program: impl AsRef<OsStr>, line: &str) -> Command {
     command
 }
 
-/// Runs a command with its output in two pipes.
+/// Runs a command to its end, with its output in two pipes.
+///
+/// # Panics
+/// If it does not start, or its output is not UTF-8.
 pub fn answer(command: &mut Command) -> Answer {
     let output = command.output().expect("the program starts");
     Answer {

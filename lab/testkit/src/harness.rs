@@ -1,4 +1,5 @@
-//! Tests that can report at run time why they are left out.
+//! A test harness, with libtest's command line, in which a test can be left out at run time
+//! with a reason. Rust's own harness can ignore tests at compile time only.
 
 use std::any::Any;
 use std::env;
@@ -10,8 +11,8 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// A test and its name. It fails by panicking.
 pub type Test = (&'static str, fn());
 
-/// Makes a test program from the named functions. The function before the colon
-/// runs them: it takes `&[Test]` and returns an `ExitCode`.
+/// Defines the `main` of a test program with these test functions. The function before
+/// the colon runs them: it takes `&[Test]` and returns an `ExitCode`.
 ///
 /// ```no_run
 /// fn two_and_two_are_four() {
@@ -29,8 +30,8 @@ macro_rules! tests {
     };
 }
 
-/// Runs tests sequentially, regardless of the number of test threads: each
-/// observes the whole machine.
+/// Runs tests sequentially, whatever `--test-threads` says: for tests that observe the
+/// whole machine.
 #[must_use]
 pub fn one_at_a_time(tests: &[Test]) -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -38,14 +39,14 @@ pub fn one_at_a_time(tests: &[Test]) -> ExitCode {
     run(&arguments, tests, None)
 }
 
-/// Runs tests that keep a processor busy, such as those with a guest or a
-/// browser.
+/// Runs two tests at a time by default: for tests that keep a processor busy, such as those
+/// with a guest or a browser.
 #[must_use]
 pub fn two_at_a_time(tests: &[Test]) -> ExitCode {
     at_once(2, tests)
 }
 
-/// Runs tests that mostly wait for the kernel's timers.
+/// Runs four tests at a time by default: for tests that mostly wait for kernel timers.
 #[must_use]
 pub fn four_at_a_time(tests: &[Test]) -> ExitCode {
     at_once(4, tests)
@@ -57,7 +58,8 @@ fn at_once(threads: usize, tests: &[Test]) -> ExitCode {
     run(&arguments, tests, None)
 }
 
-/// Runs the tests, or leaves all of them out if there is a reason to.
+/// Runs the tests. If `nowhere` is given, none can run here, and all are left out for that
+/// reason.
 #[must_use]
 pub fn run(arguments: &Arguments, tests: &[Test], nowhere: Option<&str>) -> ExitCode {
     let trials = tests.iter().map(|&(name, test)| {
@@ -67,15 +69,15 @@ pub fn run(arguments: &Arguments, tests: &[Test], nowhere: Option<&str>) -> Exit
     libtest_mimic::run(arguments, trials.collect()).exit_code()
 }
 
-/// Why a test ended early: a requirement is missing.
+/// The payload with which [`leave_out`] unwinds: the missing requirement.
 struct LeftOut(String);
 
-/// Ends the test here, because a requirement is missing.
+/// Ends the test, because a requirement is missing. Unwinds without calling the panic hook.
 pub fn leave_out(why: impl Into<String>) -> ! {
     resume_unwind(Box::new(LeftOut(why.into())))
 }
 
-/// Whether a test fails instead of being left out: FAULTLAB_REQUIRE_ALL=1.
+/// Whether FAULTLAB_REQUIRE_ALL=1 is set: then a test fails instead of being left out.
 #[must_use]
 pub fn require_all() -> bool {
     env::var_os("FAULTLAB_REQUIRE_ALL").is_some_and(|value| value == "1")
@@ -96,7 +98,7 @@ fn sentence(panic: &(dyn Any + Send)) -> String {
     panic.downcast_ref::<String>().cloned().or_else(literal).unwrap_or_default()
 }
 
-/// The result of a test that cannot run here.
+/// The result of a test that cannot run here: ignored, with the reason.
 ///
 /// # Errors
 /// With FAULTLAB_REQUIRE_ALL=1.

@@ -1,8 +1,8 @@
-//! Tests on the running kernel, in namespaces of their own.
+//! Tests on the running kernel, isolated from the machine.
 //!
-//! The test program moves into new namespaces before it starts a thread, as a
-//! worker does, as root of the machine or of a user namespace. Its tests then
-//! run in parallel threads, each in its own network namespaces.
+//! Before it starts a thread, the test program moves into new namespaces, as a worker
+//! does: as root of the machine, or of a new user namespace. Its tests then run in
+//! parallel threads, each with its own network namespaces.
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::harness::{self, Test, leave_out};
 
-/// Runs the tests in namespaces that end with them.
+/// Moves this process into new namespaces, and runs the tests there.
 #[must_use]
 pub fn main(tests: &[Test]) -> ExitCode {
     let arguments = Arguments::from_args();
@@ -31,7 +31,10 @@ pub fn main(tests: &[Test]) -> ExitCode {
     }
 }
 
-/// The value. If a requirement is missing, the test is left out.
+/// The value of a result. On [`Error::Missing`] the test is left out.
+///
+/// # Panics
+/// On any other error.
 pub fn applicable<T>(result: Result<T>) -> T {
     match result {
         Ok(value) => value,
@@ -40,20 +43,20 @@ pub fn applicable<T>(result: Result<T>) -> T {
     }
 }
 
-/// Runs `body` on its own thread, whose namespace the others do not see.
+/// Runs `body` on a new thread, because a network namespace belongs to a thread. Passes a
+/// panic on.
 pub fn alone(body: impl FnOnce() + Send + 'static) {
     if let Err(panic) = std::thread::spawn(body).join() {
         resume_unwind(panic);
     }
 }
 
-/// Runs `body` on its own thread, with its own runtime. It may spawn local
-/// tasks.
+/// Runs `body` on a new thread with its own tokio runtime and `LocalSet`.
 pub fn alone_async<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
     alone(|| LocalSet::new().block_on(&runtime(), async { body().await }));
 }
 
-/// The runtime that the lab needs: one thread, and all drivers.
+/// The tokio runtime that the lab needs: current-thread, with all drivers.
 #[must_use]
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime needs an epoll descriptor")

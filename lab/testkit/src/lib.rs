@@ -1,14 +1,14 @@
-//! Helpers for tests: faultlab's own, and those of packages with scenarios of
-//! their own. The crate knows no scenario.
+//! Helpers for the tests of faultlab, and of other packages with scenarios. The crate
+//! depends on no scenario.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`reviewed`] | a test program for the scenarios of a catalogue |
-//! | [`harness`] | tests that report at run time why they are left out |
-//! | [`isolated`] | tests on the running kernel, in namespaces of their own |
+//! | [`harness`] | tests that can be left out at run time, with a reason |
+//! | [`isolated`] | tests on the running kernel, in new namespaces |
 //! | [`routed`] | a small network, built by hand |
-//! | [`command`] | a program started as a user starts it, and its answer |
-//! | [`terminal`] | a pseudoterminal: keys and a screen |
+//! | [`command`] | a program run as a user does, and its output |
+//! | [`terminal`] | a pseudoterminal |
 //! | [`session`] | a program and all processes that it starts |
 //!
 //! The whole test program of an author is
@@ -26,9 +26,8 @@
 //!
 //! with `harness = false` in its `[[test]]` section.
 //!
-//! A test that needs what the machine lacks is left out: it is reported as
-//! ignored, with the reason. If the environment variable `FAULTLAB_REQUIRE_ALL`
-//! is 1, it fails.
+//! A test whose requirements the machine lacks is left out: it is reported as ignored, with
+//! the reason. With `FAULTLAB_REQUIRE_ALL=1` in the environment it fails instead.
 
 pub mod command;
 pub mod harness;
@@ -47,5 +46,5 @@ pub use reviewed::{Reviewed, scenarios};
 pub use session::Session;
 pub use terminal::Terminal;
 
-/// How long a test waits for a condition, even on a slow machine.
+/// How long a test waits for a condition before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
 //! A test program for the scenarios of a catalogue, on the running kernel.
 //!
-//! Each scenario runs twice. Its outcome is compared with the reviewed one.
-//! Without its cause it must reproduce nothing. A differing outcome is written
-//! next to the snapshot as `*.snap.new`: read it, then rename it.
+//! Each scenario runs twice: as it is, when its outcome must equal the reviewed one, and
+//! without its cause, when it must reproduce nothing. An outcome that differs is written
+//! next to the snapshot as `*.snap.new`: review it, then rename it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,8 +26,8 @@ use crate::isolated::runtime;
 /// result of this function. `snapshots` is the directory with the reviewed
 /// outcomes.
 ///
-/// No other program is needed: it starts itself again as a worker, which plays
-/// the scenarios of the catalogue in its own namespaces.
+/// The program starts itself again as a worker, which plays the scenarios in new
+/// namespaces.
 #[must_use]
 pub fn scenarios(catalogue: &Catalogue, snapshots: impl Into<PathBuf>) -> ExitCode {
     Reviewed::new(catalogue, snapshots).main()
@@ -41,8 +41,8 @@ pub fn as_worker(catalogue: &Catalogue) -> Option<ExitCode> {
     worker::asked(&words).map(|parent| worker::main(catalogue, parent))
 }
 
-/// The scenarios of a catalogue, each with its defaults, and some with settings
-/// as well.
+/// The cases to test: every scenario of a catalogue with its defaults, and those that
+/// [`set`](Self::set) adds.
 #[derive(Debug)]
 pub struct Reviewed<'a> {
     catalogue: &'a Catalogue,
@@ -71,7 +71,7 @@ impl<'a> Reviewed<'a> {
         Self { catalogue, snapshots: snapshots.into(), cases }
     }
 
-    /// A scenario once more, with settings: `run SCENARIO --set KEY=VALUE ...`.
+    /// Adds a case with settings: `run SCENARIO --set KEY=VALUE ...`.
     ///
     /// # Panics
     /// If the catalogue has no scenario of that name.
@@ -86,7 +86,7 @@ impl<'a> Reviewed<'a> {
         self
     }
 
-    /// The test program, or the worker if it is started as one.
+    /// Runs the tests, or the worker if this program was started as one.
     #[must_use]
     pub fn main(self) -> ExitCode {
         if let Some(status) = as_worker(self.catalogue) {
@@ -96,7 +96,7 @@ impl<'a> Reviewed<'a> {
         // A scenario mostly waits for the kernel's timers.
         arguments.test_threads.get_or_insert(8);
         let program = std::env::current_exe().expect("/proc/self/exe can be read");
-        // Listing the tests requires nothing of the machine.
+        // `--list` works on any machine.
         let checked = (!arguments.list).then(|| runtime().block_on(Here::find(&program)));
         let snapshots: Arc<Path> = self.snapshots.into();
         let mut trials = vec![];
@@ -160,11 +160,11 @@ fn as_reviewed(here: &Here, case: &Case, snapshots: &Path) -> Result<(), Failed>
     is_reviewed(&outcome, case.scenario, snapshots)
 }
 
-/// Compares an outcome with the reviewed one in that directory, byte by byte. A
-/// differing outcome is written next to it as `*.snap.new`.
+/// Compares an outcome with the reviewed one in that directory, as text. An outcome that
+/// differs is written next to it as `*.snap.new`.
 ///
 /// # Errors
-/// If the scenario has no result, or the outcome differs.
+/// If the verdict is `failed` or `not-applicable`, or the outcome differs.
 pub fn is_reviewed(outcome: &Outcome, scenario: &Scenario, snapshots: &Path) -> Result<(), Failed> {
     if matches!(outcome.verdict, Verdict::Failed | Verdict::NotApplicable) {
         return Err(format!("{}: {}", outcome.verdict, outcome.reason.clone().unwrap_or_default()).into());
@@ -195,7 +195,7 @@ fn compare(text: &str, title: &str, file: &Path) -> Result<(), String> {
     Err(format!("the outcome is not the reviewed one: {told}\n\n{text}\n{was}"))
 }
 
-/// A snapshot's text without the header.
+/// The text of a snapshot without insta's header.
 fn body(text: &str) -> &str {
     text.strip_prefix("---\n").and_then(|t| t.split_once("\n---\n")).map_or(text, |(_, body)| body)
 }
@@ -204,7 +204,7 @@ fn body(text: &str) -> &str {
 /// conduct, the fault arm must not differ from the control.
 ///
 /// # Errors
-/// If it differs, with the verdict.
+/// If it differs; the message has the verdict.
 pub fn nothing_reproduced(outcome: &Outcome, scenario: &Scenario) -> Result<(), Failed> {
     let era = scenario.eras.iter().find(|e| Some(e.name) == outcome.era.as_deref());
     let wanted = match era.ok_or("the outcome has no era")?.shows {
@@ -220,7 +220,7 @@ pub fn nothing_reproduced(outcome: &Outcome, scenario: &Scenario) -> Result<(), 
     Ok(())
 }
 
-/// Why a scenario cannot run here, if it cannot.
+/// Why a scenario cannot run here; `None` if it can.
 fn left_out(scenario: &Scenario, checked: &Result<Checked, lab::Error>) -> Option<String> {
     match checked {
         Err(error) => Some(error.to_string()),

@@ -1,4 +1,4 @@
-//! A small network, built by hand:
+//! A small network, built with rtnetlink instead of the lab's own topologies:
 //!
 //! ```text
 //! client eth0 ---------- lan router wan ---------- eth0 server
@@ -31,12 +31,12 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// How long a test waits for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The network, configured and up.
+/// The network, configured and up. Each host is a network namespace.
 #[derive(Debug)]
 pub struct Routed {
-    /// It has a default route.
+    /// Its default route is the router.
     pub client: Namespace,
-    /// It forwards.
+    /// It forwards IPv4 (net.ipv4.ip_forward=1).
     pub router: Namespace,
     /// It has no route to the client.
     pub server: Namespace,
@@ -81,7 +81,7 @@ impl Routed {
         self.server.enter(|| TcpListener::bind((SERVER, port)).unwrap())
     }
 
-    /// A connection from the client.
+    /// Connects from the client, within a second. Reads time out after [`PATIENCE`].
     ///
     /// # Errors
     /// The error of connect(2).
@@ -93,7 +93,7 @@ impl Routed {
     }
 }
 
-/// A UDP socket of a host.
+/// A UDP socket of a host. Reads time out after [`PATIENCE`].
 #[must_use]
 pub fn udp(host: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
     let socket = host.enter(|| UdpSocket::bind((address, port)).unwrap());
@@ -101,7 +101,10 @@ pub fn udp(host: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
     socket
 }
 
-/// A socket's address and port.
+/// The address and port of an IPv4 socket.
+///
+/// # Panics
+/// If it is IPv6.
 #[must_use]
 pub fn v4(address: std::net::SocketAddr) -> (Ipv4Addr, u16) {
     match address {
@@ -120,8 +123,8 @@ fn index(namespace: &Namespace, device: &str) -> u32 {
     namespace.enter(|| nix::net::if_::if_nametoindex(device)).unwrap()
 }
 
-/// Waits until the device's queue passes packets: net/core/link_watch.c
-/// activates it some time after the carrier is up.
+/// Waits until the operational state of a device is UP: before, its qdisc may drop packets.
+/// net/core/link_watch.c activates it some time after the carrier is up.
 async fn running(namespace: &Namespace, device: &str) {
     let (routes, index) = (routes(namespace), index(namespace, device));
     let up = async || {

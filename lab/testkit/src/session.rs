@@ -1,4 +1,4 @@
-//! A program and all processes that it starts: whether any of them is left.
+//! A program in a new session, so that a test can check that no process of it is left.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,15 +11,15 @@ use nix::unistd::Pid;
 
 use crate::PATIENCE;
 
-/// A program that leads its own session, which contains every process that it
-/// starts.
+/// A program that is a session leader. Its descendants are in its session, unless they
+/// call setsid(2).
 #[derive(Debug)]
 pub struct Session {
     child: Child,
 }
 
 impl Session {
-    /// Starts the command. If its stdin is a terminal, that becomes the session's.
+    /// Starts the command. If its stdin is a terminal, it becomes the controlling terminal.
     pub fn start(command: &mut Command) -> Self {
         let lead = || {
             nix::unistd::setsid()?;
@@ -43,7 +43,10 @@ impl Session {
         kill(pid, signal).expect("the process is not waited for yet");
     }
 
-    /// Waits for the end of the program and returns its exit status.
+    /// Waits for the program and returns its exit status; `None` if a signal ended it.
+    ///
+    /// # Panics
+    /// If it has not ended after [`PATIENCE`].
     pub fn status(&mut self) -> Option<i32> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -55,7 +58,7 @@ impl Session {
         panic!("the program does not end: {:?}", self.processes());
     }
 
-    /// The processes of the session that hold resources, as `id (name) state`.
+    /// The processes of the session, as `PID (NAME) STATE`. Zombies are left out.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
         self.members().map(|(_, words)| words).collect()
@@ -82,12 +85,16 @@ impl Session {
         let fields: Vec<_> = rest.split_whitespace().collect();
         let (state, session) = (*fields.first()?, fields.get(3)?.parse::<u32>().ok()?);
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        // A zombie holds nothing, unless it is the first of several threads.
+        // A zombie holds no resources, unless it is a thread-group leader whose other
+        // threads still run.
         let dead = state == "Z" && threads < 2;
         (session == self.child.id() && !dead).then(|| format!("{name}) {state}"))
     }
 
-    /// Waits until no process is left, and returns how long that took.
+    /// Waits until no process of the session is left, and returns the time since `since`.
+    ///
+    /// # Panics
+    /// If one is left [`PATIENCE`] after `since`.
     #[allow(clippy::must_use_candidate, reason = "some only wait")]
     pub fn gone(&self, since: Instant) -> Duration {
         while !self.processes().is_empty() {
@@ -100,7 +107,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A failed test leaves nothing running; its workers follow.
+        // After a failed test. Workers and guests die with it: PR_SET_PDEATHSIG.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A pseudoterminal: keys, and a screen to wait for.
+//! A pseudoterminal for programs under test: pty(7).
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,18 +14,18 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::PATIENCE;
 
-/// A terminal of 100 columns.
+/// A terminal of 100 columns and 40 lines.
 #[derive(Debug)]
 pub struct Terminal {
     screen: Receiver<String>,
     keyboard: File,
     seen: String,
-    /// The program's side.
+    /// The slave side, for the program.
     side: OwnedFd,
 }
 
 impl Terminal {
-    /// A terminal without any input yet.
+    /// Opens a pseudoterminal and starts to read what programs write to it.
     #[must_use]
     pub fn new() -> Self {
         let size = Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
@@ -36,7 +36,7 @@ impl Terminal {
         let keyboard = File::from(pty.master);
         let mut output = keyboard.try_clone().expect("a descriptor");
         let (tell, screen) = channel();
-        // Fails with EIO once the last program has closed its side.
+        // The read fails with EIO once every descriptor of the slave side is closed.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = output.read(&mut buffer) {
@@ -55,18 +55,21 @@ impl Terminal {
         self.side.try_clone().expect("a descriptor").into()
     }
 
-    /// The modes of the terminal.
+    /// The modes of the terminal: tcgetattr(3).
     #[must_use]
     pub fn modes(&self) -> Termios {
         tcgetattr(&self.side).expect("it is a terminal")
     }
 
-    /// Sets the modes of the terminal.
+    /// Sets the modes of the terminal: tcsetattr(3).
     pub fn set_modes(&self, modes: &Termios) {
         tcsetattr(&self.side, SetArg::TCSANOW, modes).expect("it is a terminal");
     }
 
-    /// Waits until the text appears.
+    /// Waits until the output contains a text.
+    ///
+    /// # Panics
+    /// If it does not within [`PATIENCE`].
     pub fn wait_for(&mut self, text: &str) {
         let begun = Instant::now();
         while !self.seen.contains(text) {
@@ -78,7 +81,7 @@ impl Terminal {
         }
     }
 
-    /// All output, once all programs have ended.
+    /// Waits until all programs have closed the terminal, and returns all output.
     #[must_use]
     pub fn text(mut self) -> String {
         drop(self.side);
@@ -86,17 +89,17 @@ impl Terminal {
         self.seen
     }
 
-    /// Types a line.
+    /// Types a line, ended by Return.
     pub fn type_line(&mut self, line: &str) {
         self.keyboard.write_all(format!("{line}\r").as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Presses Ctrl-C: the terminal sends SIGINT to its foreground processes.
+    /// Types Ctrl-C: the terminal sends SIGINT to its foreground process group.
     pub fn interrupt(&mut self) {
         self.press(b"\x03");
     }
 
-    /// Presses keys.
+    /// Types these bytes.
     pub fn press(&mut self, keys: &[u8]) {
         self.keyboard.write_all(keys).expect("the terminal takes keys");
     }

@@ -1,8 +1,8 @@
 //! Whether standard output was closed when the program was started.
 //!
-//! Rust's runtime opens /dev/null, for reading and writing, in place of a closed
-//! standard descriptor. After that it looks the same as a /dev/null from the
-//! parent process, so this check runs earlier.
+//! Rust's runtime opens /dev/null in place of a closed standard descriptor. From then
+//! on the descriptor looks the same as a /dev/null that the parent process opened,
+//! so this check runs before the runtime does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

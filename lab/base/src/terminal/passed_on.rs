@@ -1,17 +1,19 @@
-//! The output of another program, on its way to a terminal.
+//! Filters the output of another program for a terminal.
 //!
 //! Reading: ECMA-48 8.3.117, SGR; 5.4, control sequences.
 
 use crate::text;
 
-/// The longest sequence that may set a colour: `ESC [ 38;2;255;255;255;48;2;255;255;255 m`.
+/// An incomplete colour sequence of this length, in bytes, is escaped instead of
+/// waiting for its end. `ESC [ 38;2;255;255;255;48;2;255;255;255 m` is shorter.
 const SEQUENCE_MAX: usize = 64;
 
-/// An output that is passed on piece by piece: standard output, or standard error.
+/// Standard output or standard error, to which the output of another program is passed
+/// on piece by piece.
 #[derive(Debug, Default)]
 pub struct PassedOn {
     error: bool,
-    /// The start of a character or of a sequence, which the next piece continues.
+    /// An incomplete character or control sequence, which the next piece continues.
     begun: Vec<u8>,
 }
 
@@ -33,8 +35,8 @@ impl PassedOn {
         self.error
     }
 
-    /// The next piece for a terminal: text, line feeds, returns, tabs and colours stay,
-    /// everything else is shown in escape syntax.
+    /// Cleans the next piece: text, line feeds, carriage returns, tabs and colours (SGR)
+    /// stay; everything else is shown in Rust's escape syntax.
     pub(super) fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.begun.extend(bytes);
         let begun = std::mem::take(&mut self.begun);
@@ -69,14 +71,15 @@ impl PassedOn {
 }
 
 enum Sequence {
-    /// This many bytes set a colour.
+    /// A complete SGR sequence of this length, in bytes.
     Colour(usize),
     /// More bytes are needed.
     Unfinished,
+    /// Not an SGR sequence.
     Other,
 }
 
-/// What begins with an escape character.
+/// The kind of sequence that starts with the ESC at the first byte.
 fn colour(bytes: &[u8]) -> Sequence {
     if bytes.get(1).is_some_and(|byte| *byte != b'[') {
         return Sequence::Other;
@@ -89,7 +92,8 @@ fn colour(bytes: &[u8]) -> Sequence {
     }
 }
 
-/// The length of the first character, or of what is none; `None` if it is not complete.
+/// The length in bytes of the first character, or of the first invalid UTF-8 sequence;
+/// `None` if more bytes are needed.
 fn character(bytes: &[u8]) -> Option<usize> {
     let start = &bytes[..bytes.len().min(4)];
     match str::from_utf8(start) {

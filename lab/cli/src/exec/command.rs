@@ -1,4 +1,4 @@
-//! The command as it was typed, and its environment.
+//! Resolves the command line of `exec` into a program and its environment.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use faultlab_machine::exec::ExecOrder;
 use faultlab_machine::exec::order::{OUT, OUTPUT_MAX, PATH};
 use faultlab_machine::vm::program_named;
 
-/// Why a command cannot be started, and the status with which a shell would end.
+/// Why a command cannot be started, and the exit status that a shell would give.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotFound {
     pub status: u8,
     pub sentence: String,
 }
 
-/// The environment of every command.
+/// The environment of every command, before `--env`.
 const ENVIRONMENT: [(&str, &str); 8] = [
     ("PATH", PATH),
-    // Always writable, in a guest and here.
+    // Writable both in a guest and on the running kernel.
     ("HOME", "/tmp"),
     ("USER", "root"),
     ("LOGNAME", "root"),
@@ -31,10 +31,10 @@ const ENVIRONMENT: [(&str, &str); 8] = [
     ("OUT", OUT),
 ];
 
-/// Reads `NAME=VALUE`.
+/// Parses `NAME=VALUE`.
 ///
 /// # Errors
-/// What a variable looks like.
+/// A sentence that gives the syntax.
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -42,10 +42,10 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The command to run.
+/// The command to run, with the program resolved.
 ///
 /// # Errors
-/// If there is no such program on this machine.
+/// If the program is not found or not executable, or the path of `--stdin` is invalid.
 pub(super) fn order(raw: &Exec) -> Result<ExecOrder, NotFound> {
     let mut environment: Vec<(OsString, OsString)> =
         ENVIRONMENT.map(|(name, value)| (name.into(), value.into())).into();
@@ -67,7 +67,8 @@ pub(super) fn order(raw: &Exec) -> Result<ExecOrder, NotFound> {
     })
 }
 
-/// The path of a program, found as a shell does it.
+/// The path of a program, looked up as a shell does: in the search path, unless the name
+/// contains a slash.
 fn program(typed: &OsString) -> Result<PathBuf, NotFound> {
     let shown = text::line(&typed.to_string_lossy()).into_owned();
     let not_found = |why: &str| NotFound { status: 127, sentence: format!("{shown}: {why}") };

@@ -1,4 +1,4 @@
-//! The differences between the runs of a command on several kernels.
+//! Compares the runs of a command on several kernels.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use faultlab_base::text;
 use faultlab_machine::exec::answers::OutFile;
 use faultlab_report::Style;
 
-/// The maximum number of rows for the lines of an output.
+/// The maximum number of rows for the lines of an output, and for files.
 const LINES_MAX: usize = 10;
 
-/// Where runs differ.
+/// The result of a comparison: a text for people, and whether anything differs.
 #[derive(Debug)]
 pub(super) struct Differences {
     pub text: String,
     pub any: bool,
 }
 
-/// A row of the table: what is compared, and a cell for each kernel.
+/// A row of the table: its name, and a cell for each kernel.
 type Row = (String, Vec<String>);
 
-/// Compares exit status, outputs and files.
+/// Compares exit status, standard output, standard error, and files.
 pub(super) fn table(ran: &[Ran], style: Style) -> Differences {
     let mut rows: Vec<Row> = vec![];
     let status: Vec<_> = ran.iter().map(|ran| ran.status().to_string()).collect();
@@ -47,7 +47,7 @@ fn differ<T: PartialEq>(all: &[T]) -> bool {
     all.iter().any(|one| *one != all[0])
 }
 
-/// The lines in which outputs differ, by their number.
+/// A row for each line, by number, in which the outputs differ.
 fn lines(name: &str, outputs: &[&[u8]]) -> Vec<Row> {
     if !differ(outputs) {
         return vec![];
@@ -64,7 +64,7 @@ fn lines(name: &str, outputs: &[&[u8]]) -> Vec<Row> {
     };
     let mut rows: Vec<Row> = (0..most).filter_map(row).collect();
     if rows.is_empty() {
-        // Only bytes that are not shown differ, such as the last line's end.
+        // The outputs differ only in bytes that no line shows, such as a final line feed.
         rows.push((
             format!("{name}, bytes"),
             outputs.iter().map(|output| output.len().to_string()).collect(),
@@ -78,7 +78,7 @@ fn lines(name: &str, outputs: &[&[u8]]) -> Vec<Row> {
     rows
 }
 
-/// The files that are not the same everywhere.
+/// A row for each file that differs or is missing on a kernel.
 fn files(all: &[&[OutFile]]) -> Vec<Row> {
     let names: BTreeSet<_> = all.iter().flat_map(|files| files.iter().map(|file| &file.path)).collect();
     let mut rows = vec![];
@@ -97,7 +97,7 @@ fn files(all: &[&[OutFile]]) -> Vec<Row> {
     rows
 }
 
-/// The table, within the style's width: a cell that does not fit is cut.
+/// Draws the table. Cells are cut to fit the style's width, to no less than 8 columns.
 fn drawn(kernels: &[String], rows: &[Row], style: Style) -> String {
     let width = |cell: &str| cell.chars().count();
     let first = rows.iter().map(|(name, _)| width(name)).max().unwrap_or(0).min(style.width / 3);

@@ -1,4 +1,4 @@
-//! Time limits as they are typed.
+//! Parses and formats time limits.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ const UNITS: [(&str, f64); 8] = [
     ("d", 86_400.0),
     ("", 1.0),
 ];
-/// The longest limit, ten years.
+/// The longest limit, ten years, in seconds.
 const MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
-/// Reads a number with a unit: `90s`, `5min`, `1.5h`, `7d`; without one, seconds.
+/// Parses a number with a unit: `90s`, `5min`, `1.5h`, `7d`. Without a unit it is seconds.
 ///
 /// # Errors
-/// What can be typed.
+/// A sentence that gives the syntax.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A limit in its largest unit.
+/// A limit in the largest unit of which it is a whole number, or in seconds.
 pub(super) fn shown(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let (name, unit) = [("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)]

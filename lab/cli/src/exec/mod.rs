@@ -1,8 +1,11 @@
 //! `faultlab exec`: any command, on any kernel.
 //!
-//! - `command`: finds the program; `duration`: the time limits; `relay`: the
-//!   output, and what it says is missing; `out`: the files; `ran`: what is printed
-//!   about a run; `compare`: the differences between kernels.
+//! - `command`: resolves the command line;
+//! - `duration`: time limits;
+//! - `relay`: passes the output on, and finds commands that are missing;
+//! - `out`: the files in `$OUT`;
+//! - `ran`: the result of a run, its exit status and its messages;
+//! - `compare`: the differences between kernels.
 
 mod command;
 mod compare;
@@ -134,7 +137,8 @@ pub(super) fn exec(raw: &Exec, style: Style) -> Result<ExitCode, Stop> {
     let out = raw.out.as_deref().map(Folder::make).transpose()?;
     let ran = super::on_runtime(async {
         tokio::select! {
-            // First: until it is awaited, a signal ends this process at once.
+            // Polled first, to install the signal handlers: until then a signal kills this
+            // process.
             biased;
             stop = run::stopped() => Err(stop),
             ran = on_all(raw, &order, places, out.as_ref()) => ran,
@@ -151,7 +155,7 @@ pub(super) fn exec(raw: &Exec, style: Style) -> Result<ExitCode, Stop> {
     Ok(lab.map_or(ExitCode::from(u8::from(differences.any)), |ran| ExitCode::from(ran.status())))
 }
 
-/// Runs the command on one kernel after another; `None` is the running one.
+/// Runs the command on one kernel after another; `None` is the running kernel.
 async fn on_all(
     raw: &Exec,
     order: &ExecOrder,
@@ -251,8 +255,8 @@ async fn guest(
     let machine = ExecMachine { processors: raw.cpus, memory: raw.memory, shift: raw.shift };
     let (order, with, seed) = (order.clone(), raw.with.clone(), raw.seed);
     let (ready, prepared) = oneshot::channel();
-    // On a thread of its own: Ctrl-C works meanwhile, and the thread ends with this
-    // process.
+    // On another thread, so that Ctrl-C is handled meanwhile. The thread is not joined: it
+    // ends with the process.
     std::thread::spawn(move || {
         let prepared = Vm::new(kernel, clock, seed).and_then(|vm| vm.prepare_exec(order, &with, machine));
         drop(ready.send(prepared));
@@ -269,7 +273,7 @@ async fn here(raw: &Exec, order: &ExecOrder, on_output: &mut OnOutput<'_>) -> Re
     Ok(here.exec(order.clone(), with, on_output).await?)
 }
 
-/// Whether a person watches.
+/// Whether standard error is a terminal.
 fn is_watched() -> bool {
     io::stderr().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! The files that a command left in `$OUT`, on this machine.
+//! Writes the files that a command left in `$OUT`.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::files::Folder;
 use faultlab_machine::exec::answers::OutFile;
 
-/// Writes them below a directory. No link is followed there.
+/// Writes files and directories below `folder`, without following symbolic links there.
 ///
 /// # Errors
 /// If one cannot be written. The error names it.
@@ -24,7 +24,7 @@ pub(super) fn write(folder: &Folder, files: &[OutFile]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a directory below another one, name by name.
+/// Opens a directory below another one, component by component, and creates what is missing.
 fn directory(folder: &Folder, path: &Path) -> io::Result<Folder> {
     let mut names = path.iter();
     let mut opened = folder.below(names.next().unwrap_or(".".as_ref()))?;

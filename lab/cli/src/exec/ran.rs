@@ -1,4 +1,4 @@
-//! What a run of a command has shown, and what is printed about it.
+//! The result of a run of a command: its exit status, its line of JSON, its messages.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,19 +14,20 @@ use faultlab_machine::exec::order::OUTPUT_MAX;
 use faultlab_machine::exec::{ExecEnd, HowEnded};
 use faultlab_machine::vm::program_named;
 
-/// The exit status where a limit was reached, as timeout(1) has it.
+/// The exit status if a limit was reached, as timeout(1) has it.
 const LIMIT: u8 = 124;
 /// EX_SOFTWARE of sysexits.h: the guest's kernel panicked.
 const PANICKED: u8 = 70;
-/// EX_UNAVAILABLE of sysexits.h.
+/// EX_UNAVAILABLE of sysexits.h: the lab failed.
 const UNAVAILABLE: u8 = 69;
 
 /// How a run ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The command ended, or was ended.
+    /// The command ended, was ended by a limit other than `--timeout`, or could not be
+    /// started.
     Ended(ExecEnd),
-    /// `--timeout`.
+    /// The limit of `--timeout` was reached.
     WallLimit(Duration),
     /// The kernel panicked.
     Panicked(Error),
@@ -34,7 +35,7 @@ pub(super) enum End {
     Lab(Error),
 }
 
-/// A run of the command.
+/// A run of the command on one kernel.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub kernel: String,
@@ -71,7 +72,7 @@ struct Seconds {
 }
 
 impl Ran {
-    /// The exit status for it.
+    /// The exit status of faultlab for this run.
     pub(super) fn status(&self) -> u8 {
         match &self.end {
             End::Ended(end) => match end.how {
@@ -87,7 +88,8 @@ impl Ran {
         }
     }
 
-    /// What ended the command, or kept it from starting; `None` if it ended itself.
+    /// Why the command was ended or could not be started; `None` if it exited or was killed by
+    /// a signal.
     pub(super) fn error(&self) -> Option<String> {
         let limit = duration::shown;
         match &self.end {
@@ -111,7 +113,7 @@ impl Ran {
         }
     }
 
-    /// The seconds of virtual time that it ran.
+    /// How long it ran, in seconds of virtual time; `None` on a real clock.
     fn virtual_time(&self) -> Option<f64> {
         match &self.end {
             End::Ended(end) if self.is_virtual => Some(end.time.as_secs_f64()),
@@ -138,8 +140,9 @@ impl Ran {
         })
     }
 
-    /// Says on standard error what the command itself cannot say. A program that
-    /// reads JSON has the error there.
+    /// Reports on standard error what the output of the command does not contain: the error,
+    /// unless the JSON has it, commands that were not found, files that were left behind, and
+    /// for a terminal the time that the run took.
     pub(super) fn explain(&self, json: bool) {
         if let Some(error) = self.error().filter(|_| !json) {
             terminal::say(&error);
@@ -168,7 +171,7 @@ impl Ran {
     }
 }
 
-/// How to have a command that was not found.
+/// A sentence that says how to provide a command that was not found.
 fn advice(name: &str) -> String {
     match program_named(name) {
         Ok(Some(_)) => format!("{name} was not found there; bring it along: --with {name}"),

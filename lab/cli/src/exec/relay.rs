@@ -1,5 +1,5 @@
-//! The output of a command: passed on as it comes, kept where it is compared or
-//! printed later, and searched for commands that were not found.
+//! Handles the output of a command: passes it on as it arrives, keeps it for a comparison or
+//! for JSON, and searches it for commands that were not found.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,17 +11,17 @@ use faultlab_machine::exec::Stream;
 
 /// The maximum number of commands that are named as not found.
 const NAMES_MAX: usize = 8;
-/// The longest line that is searched, in bytes.
+/// How much of a line is searched, in bytes.
 const LINE_MAX: usize = 512;
 
-/// Takes the output of one command.
+/// Handles the output of one command.
 #[derive(Debug)]
 pub(super) struct Relay {
     shows: bool,
     keeps: bool,
     outputs: [PassedOn; 2],
     kept: [Vec<u8>; 2],
-    /// The line of standard error that is not complete.
+    /// The incomplete last line of standard error, at most [`LINE_MAX`] bytes.
     line: Vec<u8>,
     not_found: BTreeSet<String>,
     failed: Option<io::Error>,
@@ -32,12 +32,12 @@ pub(super) struct Relay {
 pub(super) struct Written {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-    /// Commands that its shell did not find.
+    /// The commands that a shell or env(1) reported as not found.
     pub not_found: BTreeSet<String>,
 }
 
 impl Relay {
-    /// Passes output on if it `shows`, and keeps it if it `keeps`.
+    /// A relay that passes output on if it `shows`, and keeps it if it `keeps`.
     pub(super) fn new(shows: bool, keeps: bool) -> Self {
         Self {
             shows,
@@ -50,10 +50,10 @@ impl Relay {
         }
     }
 
-    /// Takes a piece of output.
+    /// Handles a piece of output.
     ///
     /// # Errors
-    /// If nobody reads it.
+    /// If it cannot be passed on. [`finish`](Self::finish) returns the cause.
     pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) -> Result<()> {
         let at = usize::from(stream == Stream::Stderr);
         if stream == Stream::Stderr {
@@ -71,10 +71,10 @@ impl Relay {
         Ok(())
     }
 
-    /// What was printed.
+    /// The output that was kept.
     ///
     /// # Errors
-    /// If it could not be passed on.
+    /// If output could not be passed on.
     pub(super) fn finish(mut self) -> std::result::Result<Written, Stop> {
         self.search(b"\n");
         let [stdout, stderr] = self.kept;
@@ -99,9 +99,9 @@ impl Relay {
     }
 }
 
-/// The command that a shell, or env(1), says it did not find: `bash: line 1: x:
-/// command not found`, `./script: 2: x: not found`, `env: 'x': No such file or
-/// directory`.
+/// The name of the command that a message of a shell or of env(1) reports as not found:
+/// `bash: line 1: x: command not found`, `./script: 2: x: not found`, `env: 'x': No such
+/// file or directory`.
 fn not_found(line: &str) -> Option<&str> {
     let line = line.trim_end();
     let of_shell = line.strip_suffix(": command not found").or_else(|| line.strip_suffix(": not found"));

@@ -1,9 +1,8 @@
-//! Outcomes from outside: from a guest, a worker, or a file.
+//! Checks of untrusted outcomes: from a guest, a worker, or a file.
 //!
-//! Their texts are cleaned by their types. What the types cannot say is checked here,
-//! once for all of them: how many parts there are, and that they fit together.
-//! Fields are listed one by one, so a new field does not compile until its treatment
-//! is decided.
+//! The types of the texts clean them. This module checks the rest: the number of parts,
+//! times, and the indices from one part into another. Structs are destructured field by
+//! field, so that a new field does not compile until it is handled here.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -31,11 +30,11 @@ impl<'de> Deserialize<'de> for Outcome {
 }
 
 impl Outcome {
-    /// Shortens lists that are too long.
+    /// Cuts lists of lines that are too long.
     ///
     /// # Errors
-    /// If there are too many of anything else, or the parts do not fit together: a
-    /// clause.
+    /// If there is too much of anything else, a time is impossible, or an index is out of
+    /// range: a clause.
     fn limit(&mut self) -> Result<(), String> {
         let Self {
             scenario: _,

@@ -1,4 +1,4 @@
-//! A packet that the kernel dropped, and why.
+//! Packets that the kernel dropped, from the tracepoint skb:kfree_skb.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use faultlab_net::wire::segment::Header;
 /// A packet that the kernel dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// When, in CLOCK_MONOTONIC time.
+    /// The CLOCK_MONOTONIC time of the drop.
     pub at: Duration,
-    /// The reason, as in enum skb_drop_reason: `NO_SOCKET`. `None` if the kernel gave
-    /// no reason.
+    /// The reason, as in enum skb_drop_reason: `NO_SOCKET`. `None` if the kernel does not
+    /// specify one.
     pub reason: Option<String>,
     /// The kernel function that dropped it.
     pub function: String,
-    /// For a segment, its headers and the length of its payload in bytes.
+    /// The headers and the payload length, in bytes, of a TCP segment; `None` for any
+    /// other packet.
     pub segment: Option<(Header, usize)>,
-    /// The last frame of the packet captured at the host, as a position in the
-    /// capture. `None` until the recording is arranged, and if there is no such
-    /// frame.
+    /// The last frame of the packet that was captured at the host: an index into the
+    /// capture's frames. `None` if there is none, or before `explain::arrange` sets it.
     pub frame: Option<usize>,
 }
 
@@ -33,8 +33,8 @@ impl fmt::Display for Dropped {
     }
 }
 
-/// How many packets were dropped for each reason given by the kernel, as `2 packets:
-/// NO_SOCKET in tcp_v4_rcv`: the number and the reason.
+/// The number of drops for each reason and function, as `(2, "NO_SOCKET in
+/// tcp_v4_rcv")`. Drops without a reason are not counted.
 #[must_use]
 pub fn tally<'a>(drops: impl IntoIterator<Item = &'a Dropped>) -> Vec<(usize, String)> {
     let mut tally: Vec<(usize, String)> = vec![];

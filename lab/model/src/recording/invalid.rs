@@ -1,11 +1,11 @@
-//! What conntrack logged about a segment.
+//! Log messages of conntrack about segments (nf_conntrack_log_invalid).
 
 use faultlab_net::wire::segment::Header;
 
 /// A segment that conntrack logged, with the log message.
 ///
-/// Most of these segments are INVALID. conntrack also logs some that it ignores and
-/// leaves in their flow; from 6.1 on, segments below a window are among them.
+/// Most of these segments are INVALID. conntrack also logs segments that it ignores
+/// without making them INVALID: from 6.1 on, also those below the window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidLog {
     /// The headers of the segment, as conntrack received them.

@@ -1,4 +1,4 @@
-//! All observations of an arm, as values: the input of an explanation.
+//! The observations of an arm as values: the input of an explanation.
 
 mod dropped;
 mod invalid;
@@ -26,11 +26,10 @@ pub struct Recording {
     pub begun: Duration,
     /// The counters and the tables of each host.
     pub hosts: Vec<HostRecording>,
-    /// The counters of wires, which stand in for a kernel's.
+    /// The counters and records of each wire.
     pub wires: Vec<WireRecording>,
-    /// What the kernel logged while the arm ran, without duplicates. The log has no
-    /// namespaces: only a message that names a device of this arm is certainly about
-    /// it.
+    /// The kernel's log messages while the arm ran, without duplicates. The log is not per
+    /// namespace: only a message that names a device of this arm is certainly about it.
     pub log: Vec<String>,
     /// The waits of the lab, as last observed.
     pub waits: Vec<Wait>,
@@ -43,9 +42,9 @@ pub struct Recording {
 pub struct HostRecording {
     /// Its name.
     pub name: String,
-    /// The counters that moved.
+    /// The counters that changed, each with the difference.
     pub counted: Vec<(String, i64)>,
-    /// The conntrack counters that moved.
+    /// The conntrack counters that changed.
     pub conntrack: Vec<Change>,
     /// The counters of its nf_tables rules that drop packets.
     pub dropped: Vec<RuleCounter>,
@@ -54,8 +53,7 @@ pub struct HostRecording {
     pub events: Vec<(Option<Duration>, Event)>,
     /// The segments that conntrack logged.
     pub invalid_logs: Vec<InvalidLog>,
-    /// The packets that the kernel dropped there, each with the kernel's reason
-    /// (skb:kfree_skb).
+    /// The packets that the kernel dropped there (skb:kfree_skb).
     pub drops: Vec<Dropped>,
 }
 
@@ -64,23 +62,23 @@ pub struct HostRecording {
 pub struct WireRecording {
     /// The hosts at its ends.
     pub ends: [String; 2],
-    /// What its policy counted, by the counter's name.
+    /// The counters of its policy, by name.
     pub counted: Vec<(&'static str, u64)>,
-    /// The interfaces at its ends, if the records cover every frame.
+    /// The interfaces at its ends; `None` if the records do not cover every frame.
     pub interfaces: Option<[String; 2]>,
-    /// Its records, until they have been marked in a capture.
+    /// What it did with each frame; empty once that is noted in the capture.
     pub records: Vec<Record>,
 }
 
 impl Recording {
-    /// By how much a counter of a host moved.
+    /// The change of a counter of a host; 0 if it did not change.
     #[must_use]
     pub fn counted(&self, host: &str, counter: &str) -> i64 {
         let moved = self.host(host).into_iter().flat_map(|host| &host.counted);
         moved.into_iter().find(|(name, _)| name == counter).map_or(0, |(_, by)| *by)
     }
 
-    /// The observations of a host.
+    /// The observations of the host of this name.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<&HostRecording> {
         self.hosts.iter().find(|host| host.name == name)

@@ -1,12 +1,12 @@
-//! What a task is doing: a process, a thread, or a kernel thread.
+//! The state of a task: a process, a thread, or a kernel thread.
 
 use std::fmt;
 
-/// The maximum number of stack functions to show.
+/// The maximum number of functions of a stack that are displayed.
 const SHOWN: usize = 4;
 
-/// Prefixes of functions that do not tell what a task waits for: entry code, page
-/// faults, netlink, work queues, and every function that begins with `__`.
+/// Prefixes of functions that say nothing about what a task waits for: entry code, page
+/// faults, netlink, workqueues, and every function that begins with `__`.
 const UNINFORMATIVE: [&str; 22] = [
     "__handle_mm_fault",
     "handle_mm_fault",
@@ -41,8 +41,8 @@ pub struct Task {
     pub name: String,
     /// The state letter of proc(5): `D` is an uninterruptible sleep.
     pub state: char,
-    /// The kernel functions that it sleeps in, innermost first. Without the privilege
-    /// to read stacks, only the innermost or none.
+    /// The kernel functions on its stack, innermost first. Without the privilege to read
+    /// /proc/PID/stack, at most the innermost.
     pub stack: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ impl Task {
         self.stack.iter().any(|function| functions.contains(&function.as_str()))
     }
 
-    /// The informative functions of its stack; `None` if nothing is known.
+    /// The informative functions on its stack, innermost first; `None` if there are none.
     #[must_use]
     pub fn place(&self) -> Option<String> {
         let informs = |function: &&str| !UNINFORMATIVE.iter().any(|prefix| function.starts_with(prefix));

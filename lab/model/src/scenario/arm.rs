@@ -31,23 +31,23 @@ pub struct Arm {
     /// The one difference, in prose: from the control for the fault, from the fault
     /// for most other arms.
     pub change: &'static str,
-    /// Whether it applies in its environment; otherwise it is not played.
+    /// Whether it applies in this environment. If not, it is not played.
     pub applies: bool,
     /// Its network.
     pub network: Topology,
     /// The difference from its base arm, one line for each typed edit: `node: sysctl
     /// net.ipv4.tcp_timestamps=0`.
     pub edits: Vec<String>,
-    /// Why its change has no effect with the values of the settings, if its author
-    /// knows: `a keepalive of 120 s is too slow for a timeout of 100 s`. An outcome
-    /// says so where that is what was observed.
+    /// Why its change has no effect with these settings, if the author gave a reason: `a
+    /// keepalive of 120 s is too slow for a timeout of 100 s`. An outcome without a
+    /// reference quotes it if the change indeed had no effect.
     pub no_effect: Option<String>,
 }
 
 impl Arm {
-    /// Whether it applies here, and is selected: `only` lists the variants and
-    /// remedies to run. Control and fault always run, because the verdict is their
-    /// difference.
+    /// Whether it applies and is selected. `only` lists the variants and remedies to run;
+    /// if empty, all of them run. Control and fault always run, because the verdict is
+    /// their difference.
     #[must_use]
     pub fn is_wanted(&self, only: &[String]) -> bool {
         let named = || only.is_empty() || only.iter().any(|name| name == self.name);

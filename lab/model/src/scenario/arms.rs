@@ -1,5 +1,5 @@
-//! The arms of a scenario: a healthy network with its conduct, and the edits that
-//! derive the other arms.
+//! The arms of a scenario: the control, which is a healthy network and the conduct of the
+//! play, and the edits that derive the other arms.
 //!
 //! ```
 //! use faultlab_model::scenario::Arms;
@@ -25,7 +25,7 @@ use super::edits::differences;
 use super::setup::Setup;
 use faultlab_net::topology::{Family, Topology};
 
-/// The first arm of a scenario, from which the fault is derived.
+/// The control arm, from which [`Control::fault`] derives the fault.
 #[derive(Debug)]
 #[must_use = "a fault is proved by two arms"]
 pub struct Control<C>(Draft<C>);
@@ -75,7 +75,7 @@ impl<C: Clone> Arms<C> {
         self.and(name, ArmKind::Variant, change, FAULT, edit)
     }
 
-    /// Another cause of the same symptom: the control with another edit.
+    /// Another cause of the same symptom: the control with a different edit.
     #[must_use]
     pub fn variant_of_control(
         self,
@@ -107,10 +107,10 @@ impl<C: Clone> Arms<C> {
         self
     }
 
-    /// Says why the change of the arm added last has no effect, if `condition` holds: a
-    /// clause about the values of the settings that make it so. An outcome with such
-    /// values repeats the clause where a remedy did not help, or the fault did not
-    /// show. The play does not receive it, and the verdict does not depend on it.
+    /// Gives the reason why the change of the arm added last has no effect, if `condition`
+    /// holds: a clause about the values of the settings. An outcome without a reference
+    /// quotes it if the remedy did not help, or the fault was not reproduced. It does not
+    /// influence the verdict.
     #[must_use]
     pub fn no_effect_if(mut self, condition: bool, why: impl FnOnce() -> String) -> Self {
         if condition && let Some(last) = self.list.last_mut() {
@@ -164,7 +164,7 @@ impl<C: fmt::Debug> Arms<C> {
 }
 
 impl<C: fmt::Debug> Arms<C> {
-    /// The arms, each with the conduct of its play.
+    /// All arms, also those that do not apply, each with the conduct of its play.
     #[must_use]
     pub fn finish(self) -> Vec<(Arm, C)> {
         let edits: Vec<_> = self.list.iter().map(|arm| self.edits(arm.name)).collect();
@@ -173,7 +173,7 @@ impl<C: fmt::Debug> Arms<C> {
         arms.map(|((draft, edits), mark)| {
             let Draft { name, kind, change, applies, no_effect, base: _, setup } = draft;
             let Setup { mut network, conduct } = setup;
-            // No two arms have the same number, and the number does not reveal the arm.
+            // Each arm gets a different number, which does not reveal the kind of the arm.
             network.number_own_devices(1 + marks.iter().filter(|other| *other < mark).count());
             (Arm { name, kind, change, applies, network, edits, no_effect }, conduct)
         })
@@ -181,7 +181,7 @@ impl<C: fmt::Debug> Arms<C> {
     }
 }
 
-/// FNV-1a, 32 bits.
+/// The FNV-1a hash of a name, 32 bits.
 fn mark(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,7 +1,7 @@
-//! The differences between two setups, one line for each typed edit.
+//! The differences between two setups, one line for each edit.
 //!
-//! The lines are computed from the values, not from the code that changed them:
-//! `show` prints what the arm really does.
+//! They are computed from the values, not from the code of the edit, so `show` prints the
+//! actual difference.
 
 use std::fmt;
 
@@ -96,13 +96,13 @@ fn of_conducts<C: fmt::Debug>(base: &C, arm: &C) -> Vec<String> {
         .collect()
 }
 
-/// The fields of a struct with their values, as its `Debug` prints them; for any
-/// other value, one field without a name.
+/// The fields of a struct and their values, parsed from its `Debug` output; for any other
+/// value, one field without a name.
 fn fields(value: &impl fmt::Debug) -> Vec<(String, String)> {
     let text = format!("{value:#?}");
     let mut fields: Vec<(String, String)> = vec![];
     for line in text.lines().skip(1) {
-        // One level of indentation begins a field; a deeper one continues it.
+        // A line with one level of indentation begins a field, a deeper one continues it.
         match (line.strip_prefix("    "), fields.last_mut()) {
             (Some(field), _) if !field.starts_with([' ', ')', ']', '}']) => {
                 let (name, value) = field.split_once(": ").unwrap_or(("", field));

@@ -1,4 +1,4 @@
-//! The environment of a scenario.
+//! The environment of a scenario: a kernel, its clock, and the settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use faultlab_net::topology::Family;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// The wall clock: sysctls shorten the timers that take minutes.
+    /// The wall clock. Sysctls shorten timers that take minutes.
     Real,
-    /// The clock of a guest, which jumps to the next timer when all tasks sleep.
+    /// Virtual time in a guest, which jumps to the next timer when all tasks sleep.
     Virtual,
 }
 
@@ -60,7 +60,7 @@ impl Environment {
     /// The value of a setting, as a number.
     ///
     /// # Panics
-    /// When the scenario has no such setting or it is not a number.
+    /// When the scenario has no such setting, or its value is not a number.
     #[must_use]
     pub fn number(&self, key: &str) -> u64 {
         self.word(key).parse().unwrap_or_else(|_| panic!("setting {key:?} is no number"))
@@ -73,7 +73,10 @@ impl Environment {
         self.settings.get(FAMILY).and_then(|word| word.parse().ok()).unwrap_or(Family::V4)
     }
 
-    /// The value of a setting, as seconds of the machine's clock.
+    /// The value of a setting in seconds.
+    ///
+    /// # Panics
+    /// As [`number`](Self::number).
     #[must_use]
     pub fn seconds(&self, key: &str) -> Duration {
         Duration::from_secs(self.number(key))

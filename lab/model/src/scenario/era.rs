@@ -1,8 +1,8 @@
-//! Ranges of kernels that behave alike, and what they show.
+//! Eras: ranges of kernels that behave alike.
 
 use super::Environment;
 
-/// What the kernels of an era show.
+/// The expected result on the kernels of an era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
     /// The fault arm differs from the control.
@@ -22,18 +22,19 @@ pub struct Era {
     pub since: &'static str,
     /// The expected result.
     pub shows: Shows,
-    /// Tests for a feature, or for a version if no feature distinguishes the era.
+    /// Whether a kernel belongs to the era: a test for a feature, or for a version if no
+    /// feature distinguishes it.
     pub recognise: fn(&Environment) -> bool,
 }
 
 impl Era {
-    /// The kernels on which the fault is reproduced, in prose and as a test.
+    /// An era whose kernels reproduce the fault.
     #[must_use]
     pub const fn new(name: &'static str, kernels: &'static str, recognise: fn(&Environment) -> bool) -> Self {
         Self { name, kernels, since: "", shows: Shows::Reproduced, recognise }
     }
 
-    /// The only era of a fault that every kernel shows, and why every kernel does.
+    /// The only era of a fault that every kernel shows; `since` says why every kernel does.
     #[must_use]
     pub const fn every_kernel(since: &'static str) -> Self {
         Self::new("every-kernel", "every kernel, today's too", |_| true).since(since)
@@ -46,7 +47,7 @@ impl Era {
         self
     }
 
-    /// Marks the kernels of the era as not showing the fault.
+    /// Makes the era immune: its kernels do not show the fault.
     #[must_use]
     pub const fn immune(mut self) -> Self {
         self.shows = Shows::Immune;

@@ -1,5 +1,5 @@
-//! Faults: a card with the story, the arms that prove the fault, and the eras of
-//! kernels that show it.
+//! Faults: the card that describes one, the arms that prove it, and the eras of kernels
+//! that show it.
 
 mod arm;
 mod arms;
@@ -27,28 +27,27 @@ pub use need::Need;
 pub use setting::{Follows, Number, Setting, Values};
 pub use setup::Setup;
 
-/// One production fault: a scenario without its play. Scenarios are made once and
-/// never freed.
+/// A fault seen in production: a scenario without its play.
 pub struct Fault {
-    /// Its story.
+    /// Its description.
     pub card: Card,
-    /// The row in which people noticed the fault.
+    /// The row by which the fault is judged.
     pub symptom: Symptom,
     /// The required kernel features and privileges.
     pub needs: &'static [Need],
-    /// Whether the fault may leave its kernel unusable: then no other scenario shares
-    /// its guest.
+    /// Whether the fault may leave its kernel unusable, so that no other scenario may run
+    /// in the same guest.
     pub guest_not_shared: bool,
-    /// Whether its arms run one after another, because they change something that the
-    /// kernel has only once, or would slow each other down.
+    /// Whether its arms run one after another, because they change state that is global to
+    /// the kernel, or would slow each other down.
     pub sequential: fn(&Environment) -> bool,
     /// How an exercise checks whether the fault is cured.
     pub recheck: Recheck,
-    /// What `--set` can change.
+    /// The settings that `--set` can change.
     pub settings: &'static [Setting],
-    /// About how long a play waits in its longest arm, from the settings.
+    /// An estimate of how long the play waits in its longest arm, with these settings.
     pub lasts: fn(&Environment) -> Duration,
-    /// The eras, tried in order: the first that recognises the kernel applies.
+    /// The eras. The first that recognises the kernel applies.
     pub eras: &'static [Era],
     arms: Box<ArmsOn>,
 }
@@ -59,56 +58,56 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// Makes the arms of an environment.
+/// Makes the arms for an environment.
 type ArmsOn = dyn Fn(&Environment) -> Vec<Arm> + Send + Sync;
 
-/// The era of a fault that defines none.
+/// The default era, for a fault that defines none.
 const ONLY_ERA: &[Era] = &[Era::every_kernel("no kernel is known to differ")];
 
 /// How an exercise checks whether a trainee has cured the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recheck {
-    /// It runs the play again, on the network in its current state. The probes of
-    /// such a play delete and stall nothing.
+    /// The play runs again on the network in its current state. Its probes must not delete
+    /// or stall anything.
     Replay,
-    /// The play pauses while the fault is active, and checks again on request.
+    /// The play pauses while the fault is active, and observes it again on request.
     Look,
-    /// Never: the fault cannot be an exercise, because nothing ends it.
+    /// It does not: the fault cannot be an exercise, because nothing ends it.
     Never,
 }
 
-/// The story of a fault.
+/// The description of a fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Card {
     /// The name on the command line.
     pub name: &'static str,
-    /// One line.
+    /// The title, one line.
     pub title: &'static str,
-    /// The family of faults that it belongs to.
+    /// The family of faults, a heading in `faultlab list`.
     pub family: &'static str,
-    /// What people saw, in their own kind of words.
+    /// The symptom as users describe it.
     pub saw: &'static str,
-    /// Why it happens.
+    /// The cause.
     pub cause: &'static str,
-    /// The kernel function that decides.
+    /// The kernel function that makes the decision.
     pub function: &'static str,
-    /// What ends it, and since when.
+    /// What cures it, and since which version.
     pub cure: &'static str,
-    /// Commits, issues, RFCs.
+    /// References: commits, issues, RFCs.
     pub reading: &'static [&'static str],
 }
 
 /// The symptom: a row, and its value in a healthy network.
 #[derive(Debug, Clone, Copy)]
 pub struct Symptom {
-    /// The row.
+    /// The name of the row.
     pub row: &'static str,
     /// Its value in a healthy network.
     pub healthy: &'static str,
 }
 
 impl Fault {
-    /// A fault: its story, the symptom row with its value in a healthy network, and
+    /// A fault with its card, its symptom (the row and its value in a healthy network) and
     /// its arms. By default it needs veth, and every kernel shows it.
     #[must_use]
     pub fn new(
@@ -131,29 +130,28 @@ impl Fault {
         }
     }
 
-    /// Every arm, with the defaults of the running kernel: the control first, then
-    /// the fault, then variants and remedies.
+    /// All arms, on the running kernel with the default settings: the control, the fault,
+    /// then variants and remedies.
     #[must_use]
     pub fn arms(&self) -> Vec<Arm> {
         (self.arms)(&Environment::new(self, Kernel::running(), Clock::Real, &BTreeMap::new()))
     }
 
-    /// The era of a kernel.
+    /// The era of the environment's kernel; `None` if no era recognises it.
     #[must_use]
     pub fn era(&self, env: &Environment) -> Option<&'static Era> {
         self.eras.iter().find(|era| (era.recognise)(env))
     }
 
-    /// The arms that apply in this environment. If `only` is not empty, just
-    /// the variants and remedies that it lists; control and fault always stay,
-    /// because the verdict is their difference.
+    /// The arms that apply in this environment and are selected by `only`, see
+    /// [`Arm::is_wanted`].
     #[must_use]
     pub fn arms_on(&self, env: &Environment, only: &[String]) -> Vec<Arm> {
         (self.arms)(env).into_iter().filter(|arm| arm.is_wanted(only)).collect()
     }
 
-    /// The settings of an environment that are numbers other than the defaults, which
-    /// no reviewed outcome has.
+    /// The numeric settings that differ from their defaults, with their values. No reviewed
+    /// outcome exists for these. `value` looks up a setting.
     pub fn other_numbers<'a>(
         &'a self,
         clock: Clock,
@@ -166,14 +164,15 @@ impl Fault {
             .collect()
     }
 
-    /// About how long a run of some arms waits: side by side, or one after another.
+    /// An estimate of how long a run of the selected arms waits: the longest arm, or all of
+    /// them if they are sequential.
     #[must_use]
     pub fn run_lasts(&self, env: &Environment, only: &[String]) -> Duration {
         let arms = if (self.sequential)(env) { self.arms_on(env, only).len() } else { 1 };
         (self.lasts)(env).saturating_mul(u32::try_from(arms).unwrap_or(u32::MAX))
     }
 
-    /// Whether its timers are shorter on a real clock than in virtual time.
+    /// Whether the defaults of its timers differ between a real clock and virtual time.
     #[must_use]
     pub fn has_timers(&self) -> bool {
         self.settings.iter().any(|s| matches!(s.values, Values::Number(n) if n.short != n.real))

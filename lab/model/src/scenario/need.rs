@@ -2,36 +2,36 @@
 
 use std::fmt;
 
-/// A kernel feature or privilege that a scenario requires. Without it the scenario
-/// is not applicable, unless the variant says otherwise.
+/// A kernel feature or privilege that a scenario requires. Without it the scenario is not
+/// applicable, unless stated otherwise below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Need {
-    /// Virtual Ethernet pairs.
+    /// Virtual Ethernet devices, veth(4).
     Veth,
     /// Source or destination NAT with nf_tables.
     Nat,
-    /// NAT over IPv6, with nf_tables. A scenario needs it only in that family, and
-    /// reports its absence itself.
+    /// NAT of IPv6 with nf_tables. A scenario needs it only with IPv6 addresses, and then
+    /// reports itself that it is missing.
     Ipv6,
-    /// The entries and events of conntrack.
+    /// Conntrack, with its entries and events over ctnetlink.
     Conntrack,
-    /// A packet socket, which carries frames through this process.
+    /// Packet sockets, packet(7), with which a wire carries frames through this process.
     PacketSocket,
     /// The qdisc `tbf`.
     TokenBucket,
     /// The qdisc `netem`.
     Netem,
-    /// Memory pages whose faults a program handles.
+    /// userfaultfd(2): page faults that a process handles.
     Userfaultfd,
-    /// The kernel log. Without it the scenario runs, and the rows observed from the log
-    /// say that it cannot be read.
+    /// The kernel log. Without it the scenario runs, but the rows that depend on the log
+    /// cannot be observed.
     KernelLog,
-    /// A kernel that runs nothing but faultlab: a guest's.
+    /// A kernel that runs nothing but faultlab: that of a guest.
     ExclusiveKernel,
 }
 
 impl Need {
-    /// The CONFIG options of the kernel that provide it.
+    /// The kernel's CONFIG options that provide it.
     #[must_use]
     pub const fn config(self) -> &'static str {
         match self {

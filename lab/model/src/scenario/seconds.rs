@@ -1,4 +1,4 @@
-//! Durations as people write and read them.
+//! Durations in human-readable form.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The seconds of `90`, `90s`, `15min`, `2h` or `5d`; `None` if the text is no
+/// Parses `90`, `90s`, `15min`, `2h` or `5d` into seconds; `None` if the text is not a
 /// duration, or not a whole number of seconds.
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
@@ -17,7 +17,7 @@ pub fn parse(text: &str) -> Option<u64> {
     (duration.subsec_nanos() == 0).then_some(duration.as_secs())
 }
 
-/// A duration in its largest unit, for a sentence: `90 s`, `15 minutes`, `5 days`,
+/// A duration in its largest unit, rounded to a tenth: `90 s`, `15 minutes`, `5 days`,
 /// `24.9 days`.
 #[must_use]
 pub fn in_words(duration: Duration) -> String {

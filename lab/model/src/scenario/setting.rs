@@ -1,4 +1,4 @@
-//! The settings of a scenario.
+//! The settings of a scenario, which `--set` changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{Clock, Limit};
 /// The key of [`Setting::family`].
 pub(super) const FAMILY: &str = "family";
 
-/// The unit of durations.
+/// The unit of durations, which accept a suffix such as `min`.
 const SECONDS: &str = "seconds";
 
 /// A setting that `--set` can change.
@@ -32,20 +32,20 @@ pub enum Values {
     Number(Number),
 }
 
-/// The numbers that a setting takes.
+/// The range and the defaults of a number.
 #[derive(Debug, Clone, Copy)]
 pub struct Number {
     /// The unit, in the plural.
     pub unit: &'static str,
-    /// The smallest.
+    /// The smallest value.
     pub least: u64,
-    /// The largest, and what sets it.
+    /// The largest value.
     pub limit: Limit,
     /// The default on a real clock ([`Clock::Real`]), short enough to wait for.
     pub short: u64,
-    /// The default in virtual time ([`Clock::Virtual`]): the kernel's own.
+    /// The default in virtual time ([`Clock::Virtual`]): as a rule the kernel's default.
     pub real: u64,
-    /// The setting that the default follows where that one is given.
+    /// Another setting that determines the default if it is given.
     pub follows: Option<Follows>,
 }
 
@@ -54,7 +54,7 @@ pub struct Number {
 pub struct Follows {
     /// The key of the other setting.
     pub key: &'static str,
-    /// The default for a value of the other.
+    /// The default, computed from the value of the other setting.
     pub default: fn(u64) -> u64,
 }
 
@@ -92,8 +92,8 @@ impl Setting {
         self
     }
 
-    /// Makes the default of a number follow another setting of the scenario, where
-    /// that one is given.
+    /// Computes the default of a number from another setting of the scenario, if that one
+    /// is given.
     #[must_use]
     pub const fn following(mut self, key: &'static str, default: fn(u64) -> u64) -> Self {
         if let Values::Number(number) = &mut self.values {
@@ -102,8 +102,8 @@ impl Setting {
         self
     }
 
-    /// The address family of the network, for a scenario whose cause does not depend
-    /// on it. [`Environment::family`](super::Environment::family) returns the chosen one.
+    /// The address family of the network, for a scenario that works with both.
+    /// [`Environment::family`](super::Environment::family) returns its value.
     #[must_use]
     pub const fn family() -> Self {
         Self {
@@ -123,7 +123,8 @@ impl Setting {
         }
     }
 
-    /// The value, if these values of settings are given.
+    /// The value: the one in `given`, or the default, which may depend on another setting in
+    /// `given`.
     pub(super) fn value(&self, clock: Clock, given: &BTreeMap<String, String>) -> String {
         let follows = || match self.values {
             Values::Number(Number { follows: Some(follows), limit, .. }) => {
@@ -135,19 +136,19 @@ impl Setting {
         given.get(self.key).cloned().or_else(follows).unwrap_or_else(|| self.default(clock))
     }
 
-    /// Whether this value is a number other than the default. The arms' reviewed
-    /// outcomes are those of the defaults: a word selects an era, or what makes no
-    /// difference.
+    /// Whether this value is a number other than the default, for which no reviewed outcome
+    /// exists. A choice never counts: each of its words either selects an era, or does not
+    /// change the outcome.
     #[must_use]
     pub fn is_other_number(&self, clock: Clock, value: &str) -> bool {
         matches!(self.values, Values::Number(_)) && value != self.default(clock)
     }
 
-    /// Reads a value from the command line, and returns it as an outcome lists it. A
-    /// duration may have a unit: `15min` is 900.
+    /// Parses a value of `--set` and returns it in the form that an outcome lists. A
+    /// duration may have a unit: `15min` becomes `900`.
     ///
     /// # Errors
-    /// One sentence that lists the words, or the range and what sets it.
+    /// One sentence that lists the permitted words, or gives the range and its reason.
     pub fn parse(&self, value: &str) -> Result<String, String> {
         match self.values {
             Values::Choice(words) if words.contains(&value) => Ok(value.to_owned()),

@@ -1,4 +1,4 @@
-//! The network of an arm and the conduct of its play: what an edit can change.
+//! The value that an edit changes.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,8 +8,8 @@ use faultlab_net::topology::rule::Rule;
 
 /// The network of an arm and the conduct of its play: what an edit can change.
 ///
-/// It dereferences to a conduct that is a struct: `arm.requests = 100` means
-/// `arm.conduct.requests = 100`.
+/// It dereferences to the conduct: `arm.requests = 100` means `arm.conduct.requests =
+/// 100`.
 #[derive(Debug, Clone)]
 pub struct Setup<C> {
     /// The network.
@@ -38,7 +38,7 @@ impl<C> Setup<C> {
         self.change(|network| network.sysctl(node, key, value));
     }
 
-    /// Sets a sysctl of the whole kernel.
+    /// Sets a sysctl that is global to the kernel.
     pub fn kernel_sysctl(&mut self, key: &str, value: impl fmt::Display) {
         self.change(|network| network.kernel_sysctl(key, value));
     }
@@ -60,7 +60,7 @@ impl<C> Setup<C> {
         self.network.nodes[node].rules.insert(0, rule);
     }
 
-    /// Changes the network with its builder.
+    /// Changes the network with the builder methods of [`Topology`].
     pub fn change(&mut self, change: impl FnOnce(Topology) -> Topology) {
         self.network = change(std::mem::take(&mut self.network));
     }

@@ -1,4 +1,5 @@
-//! One arm: its ladder, and the kernel's own tables.
+//! The part of the report about one arm: its ladder, its conntrack entries and its
+//! evidence.
 
 use std::fmt::Write;
 
@@ -78,7 +79,8 @@ fn entries(text: &mut String, arm: &ArmOutcome, lanes: &Lanes) {
     let _ = writeln!(text, "<pre>{}</pre>\n</div>\n</details>", Escaped(lanes.lines().trim_end()));
 }
 
-/// A path as a relative address, RFC 3986 2.3: a colon would end a scheme.
+/// A path as a relative reference: all but unreserved characters (RFC 3986 2.3) and `/` are
+/// percent-encoded, because a colon would end a scheme (RFC 3986 4.2).
 fn address(path: &str) -> String {
     let mut address = String::new();
     for byte in path.bytes() {

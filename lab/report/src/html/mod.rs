@@ -1,6 +1,6 @@
-//! Outcomes as one self-contained HTML file: it needs no network, and can be read
-//! without scripts. The same outcomes give the same bytes, so nothing in it depends
-//! on the wall clock.
+//! Outcomes as one self-contained HTML file, which loads nothing and is readable without
+//! scripts. The file depends on the outcomes only, and not on their wall-clock times, so
+//! that it is reproducible.
 
 mod arm;
 mod outcome;
@@ -21,7 +21,7 @@ use faultlab_model::scenario::Fault;
 /// The drawings of an arm's capture.
 #[derive(Debug, Clone)]
 pub struct Drawn {
-    /// The frames.
+    /// The packets.
     pub ladder: Ladder,
     /// Conntrack's entries, if any events were captured.
     pub lanes: Option<Lanes>,
@@ -39,15 +39,15 @@ pub struct Page<'a> {
     pub columns: &'a [Column],
     /// The drawings.
     pub drawings: &'a Drawings,
-    /// The scenario of a name; `None` if the catalogue does not have it.
+    /// Looks up a scenario by name; `None` if the catalogue does not have it.
     pub scenario: &'a dyn Fn(&str) -> Option<&'a Fault>,
     /// The command that reproduces an outcome.
     pub command: &'a dyn Fn(&Outcome) -> String,
-    /// The path of an arm's capture, relative to the report.
+    /// The path of an arm's pcapng file, relative to the report; `None` if there is none.
     pub pcap: &'a dyn Fn(&Outcome, &str) -> Option<String>,
 }
 
-/// The report.
+/// Renders the report.
 #[must_use]
 pub fn html(page: &Page<'_>) -> String {
     let names = scenarios(page.columns);
@@ -107,7 +107,7 @@ pub fn html(page: &Page<'_>) -> String {
     text
 }
 
-/// On how many kernels, if on several.
+/// The part of the heading about the number of kernels; empty if there is only one.
 fn on_kernels(page: &Page<'_>) -> String {
     match page.columns.len() {
         0 | 1 => String::new(),
@@ -119,7 +119,7 @@ fn of<'a>(column: &'a Column, scenario: &str) -> Option<&'a Outcome> {
     column.outcomes.iter().find(|o| o.scenario == scenario)
 }
 
-/// The verdict in words and in colour.
+/// The verdict, in colour.
 fn verdict(outcome: &Outcome) -> String {
     if outcome.nothing_differs_without_the_cause() {
         return "without its cause: <strong class=\"good\">nothing differs, as it should</strong>".to_owned();
@@ -162,7 +162,7 @@ fn matrix(text: &mut String, columns: &[Column], names: &[&str]) {
     }
 }
 
-/// The changes from one kernel to the next, side by side.
+/// A table of the changes from one kernel to the next.
 fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
     let [old, new] = changes[0].kernels.map(|kernel| Escaped(kernel).to_string());
     let _ = writeln!(text, "<h3>What changed from {old} to {new}</h3>");
@@ -194,7 +194,7 @@ fn changed(text: &mut String, changes: &[Change<'_>], names: &[&str]) {
     text.push_str("</table>\n</div>\n");
 }
 
-/// A box that scrolls sideways, also by keyboard.
+/// Opens a box that scrolls horizontally, also with the keyboard.
 fn open_wide(text: &mut String, label: &str) {
     let _ = writeln!(
         text,

@@ -1,4 +1,4 @@
-//! The outcome of a scenario on one kernel.
+//! The part of the report about a scenario on one kernel.
 
 use std::fmt::Write;
 
@@ -95,7 +95,7 @@ fn because(text: &mut String, outcome: &Outcome) {
     text.push_str("</ul>\n");
 }
 
-/// The kernel log is per machine, and arms run side by side.
+/// The kernel log. It is global to the kernel, so it is shown once for all arms.
 fn log(text: &mut String, outcome: &Outcome) {
     if outcome.log.is_empty() {
         return;

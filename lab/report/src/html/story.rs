@@ -1,4 +1,4 @@
-//! The card of a scenario, and the drawing of its network.
+//! The part of the report about a scenario: its card and drawings of its network.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::{ArmKind, Fault};
 use faultlab_net::topology::Topology;
 
-/// How many links the text alternative of a drawing names.
+/// The maximum number of links in the text alternative of a drawing.
 const LINKS: usize = 8;
 
 pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
@@ -37,7 +37,8 @@ pub(super) fn tell(text: &mut String, scenario: &Fault, outcome: &Outcome) {
     text.push_str("</ul>\n</details>\n");
 }
 
-/// The networks of control and fault; a single drawing if they are the same.
+/// The networks of control and fault with their captions; one if their drawings are the
+/// same.
 fn drawings(scenario: &Fault, outcome: &Outcome) -> Vec<(&'static str, Topology)> {
     let arms = scenario.arms_on(&outcome.environment(scenario), &[]);
     let of = |kind: ArmKind| arms.iter().find(|arm| arm.kind == kind).map(|arm| arm.network.clone());

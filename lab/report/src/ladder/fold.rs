@@ -1,20 +1,20 @@
-//! Which rows of a long ladder are drawn.
+//! Folds a long ladder: selects the rows that are drawn.
 
 use super::{Folded, Place, Row};
 
-/// How many rows are drawn at the start and at the end of a ladder without a centre.
+/// The number of rows drawn at the start and at the end of a ladder without a centre.
 pub(super) const HEAD: usize = 23;
 pub(super) const TAIL: usize = 17;
-/// How many rows are drawn before the centre, and from it on.
+/// The number of rows drawn before the centre, and from the centre on.
 pub(super) const BEFORE: usize = 12;
 pub(super) const SINCE: usize = 28;
-/// How many rows are drawn from each probe that the outcome reports, wherever it
-/// is, and for how many probes.
+/// The number of rows drawn from the packet of each probe that a row of the outcome
+/// reports, wherever it is; and the maximum number of such probes.
 pub(super) const AFTER: usize = 6;
 pub(super) const PROBES: usize = 3;
 
-/// The rows that are drawn, each with what belongs to it. `centre` is the position of
-/// the row that they are drawn around.
+/// Replaces the rows that are not drawn by [`Row::Folded`]. `centre` is the index of the row
+/// around which rows are drawn.
 pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, centre: Option<usize>) -> Vec<(Row, Option<T>)> {
     let count = rows.len();
     if count <= HEAD + TAIL + 1 {
@@ -32,7 +32,7 @@ pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, centre: Option<usize>) -> Vec
     let told: Vec<_> = told.map(|(at, _)| at).take(PROBES).collect();
     let is_chosen =
         |at: usize| is_in_part(at) || told.iter().any(|probe| (*probe..probe + AFTER).contains(&at));
-    // A single row takes no more room than the row that would stand for it.
+    // Folding a single row would save no line.
     let is_alone = |at: usize| (at == 0 || is_chosen(at - 1)) && (at + 1 == count || is_chosen(at + 1));
     let is_drawn = |at: usize| is_chosen(at) || is_alone(at);
     let mut kept: Vec<(Row, Option<T>)> = vec![];
@@ -50,7 +50,7 @@ pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, centre: Option<usize>) -> Vec
     if let Some((Row::Folded(folded), _)) = kept.last_mut() {
         folded.place = Place::After;
     }
-    // Silences alone are not worth a row.
+    // Folded silences need no row.
     kept.retain(|(row, _)| !matches!(row, Row::Folded(Folded { packets: 0, .. })));
     kept
 }

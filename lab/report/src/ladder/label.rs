@@ -1,4 +1,4 @@
-//! The labels of arrows.
+//! The labels of arrows: ports, flags, and relative sequence numbers.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,10 +9,11 @@ use faultlab_net::wire::segment::{Flags, Header};
 /// Sequence numbers that differ by more than this belong to different connections.
 const FAR: u32 = 1 << 30;
 
-/// The state of the connections so far.
+/// Labels packets in the order of time.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
-    /// The initial sequence number of each sender.
+    /// The sequence number to which those of a direction are relative, by source and
+    /// destination: that of its SYN, or of its first segment.
     first: HashMap<(SocketAddr, SocketAddr), u32>,
 }
 
@@ -64,8 +65,8 @@ impl Labels {
         words.join(" ")
     }
 
-    /// A sender's initial sequence number. After NAT the sender is recognised by an
-    /// unchanged port and sequence numbers that are close.
+    /// The sequence number to which `number` is relative. After NAT a direction is recognised
+    /// by an unchanged port and a sequence number that is close.
     fn first(&mut self, way: (SocketAddr, SocketAddr), number: u32) -> u32 {
         if let Some(first) = self.first.get(&way) {
             return *first;

@@ -1,9 +1,9 @@
-//! The packets of an arm as a ladder: hosts are columns, time runs down, and every
+//! The packets of an arm as a ladder diagram: hosts are columns, time runs down, and every
 //! packet that crosses a link is an arrow.
 //!
-//! Like the time-sequence diagrams of RFC 9293 3.5, and the "flow graph" of Wireshark.
-//! But the two frames of a packet on a link are one arrow, and a packet that never
-//! arrived is marked with a cross.
+//! It resembles the diagrams of RFC 9293 3.5 and Wireshark's "flow graph". The two frames
+//! of a packet on a link, where it left and where it arrived, are one arrow; a packet that
+//! was lost or dropped ends in a cross.
 
 mod fold;
 mod label;
@@ -21,9 +21,9 @@ pub use faultlab_explain::hops::HopFate;
 use faultlab_explain::verdicts::Verdicts;
 use faultlab_net::capture::Capture;
 
-/// How many hosts have a column; those with the fewest packets have none.
+/// The maximum number of columns. The hosts with the most packets get one.
 const HOSTS: usize = 6;
-/// The shortest silence that is drawn.
+/// A silence is drawn if it is longer than this.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// A drawing of the packets of an arm over time.
@@ -31,17 +31,17 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub struct Ladder {
     /// The columns: hosts and their addresses, in the order of the path.
     pub hosts: Vec<(String, String)>,
-    /// In order of time.
+    /// The rows in order of time.
     pub rows: Vec<Row>,
     /// The number of hosts that sent or received packets but have no column.
     pub apart: usize,
-    /// The number of frames that did not fit into the capture. If it is not zero,
-    /// no packet can be said to be lost or dropped.
+    /// The number of frames that are missing from the capture. If it is not zero, no packet
+    /// is called lost or dropped.
     pub lost: u64,
-    /// When the first packet was sent that differs from the control's, since the
-    /// network was set up; `None` if none does, or if there is no control.
+    /// When the first packet left that differs from the control's, as time since the
+    /// network was set up; `None` if none differs, or if there is no control.
     pub differs: Option<Duration>,
-    /// How many of its packets, drawn or not, had each of these fates.
+    /// The number of packets with each of these fates, including folded ones.
     fates: [(HopFate, usize); 3],
 }
 
@@ -59,13 +59,13 @@ pub enum Row {
 /// Packets that are not drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Folded {
-    /// How many.
+    /// Their number.
     pub packets: usize,
-    /// Where they are.
+    /// Their position.
     pub place: Place,
 }
 
-/// Where rows are that are not drawn.
+/// The position of folded rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Before all rows that are drawn.
@@ -79,24 +79,24 @@ pub enum Place {
 /// A packet that crosses a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrow {
-    /// When it left, since the network was set up.
+    /// When it left, as time since the network was set up.
     pub at: Duration,
-    /// The sender's column; `None` if unknown.
+    /// The column of the sending host; `None` if unknown.
     pub from: Option<usize>,
-    /// The receiver's column, even if the packet never arrived.
+    /// The column of the receiving host, even if the packet never arrived; `None` if unknown.
     pub to: Option<usize>,
     /// What happened to it.
     pub fate: HopFate,
-    /// Ports, flags, and sequence numbers relative to the first.
+    /// Ports, flags, and sequence numbers relative to the initial ones.
     pub label: String,
     /// Notes, one per line: the probe, the addresses, what happened to the packet.
     pub notes: Vec<String>,
-    /// Whether a row of the outcome reports it: it is the packet of a probe.
+    /// Whether it belongs to a probe that a row of the outcome reports.
     pub told: bool,
 }
 
 impl Row {
-    /// The text of a row that is no arrow.
+    /// The text of a row; for an arrow, its label.
     fn words(&self) -> String {
         match self {
             Self::Arrow(arrow) => arrow.label.clone(),
@@ -118,15 +118,15 @@ impl Row {
 }
 
 impl Ladder {
-    /// The ladder of a capture. A long one has its beginning, its end, and the probes
-    /// that the outcome reports.
+    /// The ladder of a capture. A long one is folded to its beginning, its end, and the
+    /// probes that the outcome reports.
     #[must_use]
     pub fn of(capture: &Capture) -> Self {
         Self::draw(capture, &Verdicts::of(capture), None)
     }
 
-    /// The ladder of a capture, beside the control's packets. A long one is centred on
-    /// the first packet that differs.
+    /// The ladder of a capture, compared with the control's packets. A long one is folded
+    /// around the first packet that differs.
     #[must_use]
     pub fn beside(capture: &Capture, control: &Flows) -> Self {
         let verdicts = Verdicts::of(capture);
@@ -134,7 +134,7 @@ impl Ladder {
         Self::draw(capture, &verdicts, differs)
     }
 
-    /// `differs` is the position of a hop.
+    /// `differs` is the index of the first hop that differs from the control's.
     fn draw(capture: &Capture, verdicts: &Verdicts<'_>, differs: Option<usize>) -> Self {
         let (columns, apart) = columns(capture, verdicts);
         let column = |host: Option<&str>| columns.iter().position(|name| Some(*name) == host);
@@ -146,7 +146,7 @@ impl Ladder {
             if silence > SILENCE {
                 rows.push((Row::Silence(silence), None));
             }
-            // A packet between hosts without a column ends a silence too.
+            // A packet that is not drawn, between hosts without a column, ends a silence too.
             last = last.max(Some(hop.until()));
             if (verdict.from.is_some() && from.is_none()) || (verdict.to.is_some() && to.is_none()) {
                 continue;
@@ -213,8 +213,8 @@ impl Ladder {
     }
 }
 
-/// The hosts that have a column, in the order of the capture, and the number of those
-/// that have none.
+/// The hosts that get a column, in the order of the capture, and the number of hosts with
+/// packets that get none.
 fn columns<'a>(capture: &'a Capture, verdicts: &Verdicts<'_>) -> (Vec<&'a str>, usize) {
     let packets = |host: &str| {
         let is_end = |end: Option<&str>| end == Some(host);
@@ -238,7 +238,7 @@ fn columns<'a>(capture: &'a Capture, verdicts: &Verdicts<'_>) -> (Vec<&'a str>, 
     (columns, apart)
 }
 
-/// Seconds, with milliseconds, for people to read.
+/// Seconds with three decimal places and the unit.
 fn seconds(at: Duration) -> String {
     format!("{}.{:03} s", at.as_secs(), at.subsec_millis())
 }

@@ -8,15 +8,17 @@ use faultlab_explain::hops::{Hop, HopFate};
 use faultlab_explain::verdicts::{Verdict, Verdicts};
 use faultlab_net::capture::Carried;
 
-/// A packet that takes longer than this is noted with its time of arrival.
+/// The transit time from which on the arrival of a packet is noted, and the delay from which
+/// on the segment that a RST answers is.
 const LATE: Duration = Duration::from_millis(100);
 
-/// The addresses of a packet on a link, which are noted where they are new.
+/// The hosts and the addresses of a packet on a link. The addresses become a note where they
+/// are drawn for the first time.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Way {
     hosts: [Option<String>; 2],
     addresses: (String, String),
-    /// The position among the notes.
+    /// The index at which the note is inserted.
     position: usize,
 }
 
@@ -27,8 +29,8 @@ impl Way {
     }
 }
 
-/// The rows, with the addresses of each packet whose addresses no row above has for
-/// the same link in the same direction.
+/// Adds a note with the addresses to each packet, unless a row above already has them for
+/// the same link and direction.
 pub(super) fn with_addresses(rows: Vec<(Row, Option<Way>)>) -> Vec<Row> {
     let mut known = HashSet::new();
     let mut noted = vec![];
@@ -44,8 +46,8 @@ pub(super) fn with_addresses(rows: Vec<(Row, Option<Way>)>) -> Vec<Row> {
     noted
 }
 
-/// The probes that sent or awaited the packet of a hop, and whether a row of the
-/// outcome reports one of them.
+/// Notes about the probes that sent the packet of a hop or waited for it, and whether a row
+/// of the outcome reports one of them.
 pub(super) fn probes(verdicts: &Verdicts<'_>, hop: usize) -> (Vec<String>, bool) {
     let own = || verdicts.probed.iter().filter(|mark| mark.hop == hop).map(|mark| mark.probe);
     let note = own().map(|probe| match &probe.row {
@@ -55,7 +57,7 @@ pub(super) fn probes(verdicts: &Verdicts<'_>, hop: usize) -> (Vec<String>, bool)
     (note.collect(), own().any(|probe| probe.row.is_some()))
 }
 
-/// What happened to the packet of a hop.
+/// Notes about what happened to the packet of a hop.
 pub(super) fn fate(verdicts: &Verdicts<'_>, number: usize) -> Vec<String> {
     let (hop, verdict) = (&verdicts.hops[number], &verdicts.all[number]);
     let mut notes = vec![];
@@ -67,7 +69,7 @@ pub(super) fn fate(verdicts: &Verdicts<'_>, number: usize) -> Vec<String> {
         HopFate::Dropped => Some(format!("dropped by {}", verdict.to.unwrap_or("?"))),
         HopFate::Made => Some("made by the wire".to_owned()),
     };
-    // The kernel's comment begins with the same words, and goes on with its reason.
+    // A comment about a drop begins with the same text, followed by the kernel's reason.
     let is_in_comment =
         |fate: &String| hop.comment.as_ref().is_some_and(|comment| comment.starts_with(fate.as_str()));
     notes.extend(fate.filter(|fate| !is_in_comment(fate)));
@@ -75,8 +77,7 @@ pub(super) fn fate(verdicts: &Verdicts<'_>, number: usize) -> Vec<String> {
         notes.push(format!("arrives at {}", seconds(hop.until())));
     }
     notes.extend(hop.changed.clone());
-    // A RST of this host itself that does not directly follow the packet that it
-    // answers.
+    // A RST that this host generated more than LATE after the segment that it answers.
     if hop.before.is_none()
         && let Some(answered) = verdict.reset.and_then(|reset| reset.answers)
         && let answered = verdicts.hops[answered].until()

@@ -1,33 +1,32 @@
-//! A ladder as SVG, in the colour of the text around it.
+//! A ladder as SVG, in the colour of the surrounding text.
 //!
-//! Browsers do not split an `<svg>` well at a page break when printing, so a ladder
-//! is several, one right below the other.
+//! Browsers do not divide an `<svg>` well between printed pages, so a ladder consists of
+//! several, stacked without a gap.
 
 use std::fmt::Write;
 
 use super::{Arrow, HopFate, Ladder, Row};
 use crate::escaped::Escaped;
 
-/// Where the first column is, the distance between columns, and the room for
-/// labels.
+/// The x coordinate of the first column, the distance between columns, and the width for
+/// labels, in pixels.
 const FIRST: usize = 118;
 const GAP: usize = 125;
 const LABEL: usize = 400;
-/// How many characters of a note fit.
+/// The maximum number of characters in a line of a note.
 const NOTE: usize = 54;
-/// How many lines a part may have.
+/// The number of lines from which on a part ends.
 const PART: usize = 12;
-/// The height of the names and of a line, and the middle of a character.
+/// The height of the column headings, the height of a line, and the distance from a line's
+/// middle to the baseline of its text, in pixels.
 const TOP: usize = 56;
 const LINE: usize = 17;
 const MIDDLE: usize = 4;
 
 impl Ladder {
-    /// The ladder as several `<svg>` elements in one element that carries the text
-    /// alternative.
+    /// The ladder as several `<svg>` elements in a `<div>` with the text alternative.
     ///
-    /// Their colours are the custom properties `--bad` and `--faint`, if the page
-    /// defines them.
+    /// They use the CSS custom properties `--bad` and `--faint`, if the page defines them.
     #[must_use]
     pub fn svg(&self, title: &str) -> String {
         let summary = self.summary();
@@ -48,12 +47,12 @@ impl Ladder {
         svg
     }
 
-    /// The position of the last column.
+    /// The x coordinate of the last column.
     fn last(&self) -> usize {
         place(self.hosts.len().saturating_sub(1))
     }
 
-    /// One part, and the column lines through it.
+    /// Writes one `<svg>` with the vertical lines of the columns.
     fn part(&self, svg: &mut String, height: usize, drawn: impl FnOnce(&mut String)) {
         let width = self.last() + 20 + LABEL;
         let _ = writeln!(
@@ -83,7 +82,7 @@ impl Ladder {
     }
 }
 
-/// The rows of each part.
+/// Divides the rows into parts, one for each `<svg>`.
 fn parts(rows: &[Row]) -> Vec<&[Row]> {
     let (mut parts, mut begun, mut filled) = (vec![], 0, 0);
     for (at, row) in rows.iter().enumerate() {
@@ -100,7 +99,7 @@ fn place(column: usize) -> usize {
     FIRST + column * GAP
 }
 
-/// The number of lines that a row takes.
+/// The height of a row in lines.
 fn lines(row: &Row) -> usize {
     match row {
         Row::Arrow(arrow) => 1 + notes(arrow).count(),
@@ -108,7 +107,7 @@ fn lines(row: &Row) -> usize {
     }
 }
 
-/// The notes of an arrow, wrapped to fit.
+/// The lines of an arrow's notes, wrapped.
 fn notes(arrow: &Arrow) -> impl Iterator<Item = String> {
     let options = textwrap::Options::new(NOTE)
         .subsequent_indent("  ")

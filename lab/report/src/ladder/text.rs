@@ -2,17 +2,17 @@
 
 use super::{Arrow, HopFate, Ladder, Row};
 
-/// The narrowest page.
+/// The minimum width of a page, in columns.
 const NARROWEST: usize = 80;
 /// The widest distance between columns.
 const GAP: usize = 14;
-/// Where the first column is: after the seconds.
+/// The position of the first column, after the time.
 const FIRST: usize = 13;
 /// The minimum width of a label.
 const LABEL: usize = 32;
 
 impl Ladder {
-    /// The ladder as text, at most `width` columns wide, or 80 if that is more.
+    /// The ladder as text, at most `width` terminal columns wide, but at least 80.
     #[must_use]
     pub fn text(&self, width: usize) -> String {
         if self.rows.is_empty() {
