@@ -275,7 +275,7 @@ pub(super) async fn beside(
     Ok(code(status.map_err(|e| failed("wait", e))?))
 }
 
-/// Sends what the shell writes to its pipes, if it has any; never returns otherwise.
+/// Sends what the shell writes to its pipes; without pipes, waits for ever.
 async fn pass_on(outputs: &mut Option<Outputs>) -> Result<Infallible> {
     match outputs {
         Some(outputs) => outputs.pass_on().await,
