@@ -1,7 +1,7 @@
 //! What a guest's init sets up before the first job, and the power-off.
 //!
 //! In virtual time every wake-up of an idle guest costs some 80 us of the host's
-//! CPU time: 36 s for one wake-up per second over five days. The wake-ups stopped
+//! CPU time: 35 s for one wake-up per second over five days. The wake-ups stopped
 //! here, and on the kernel command line (see `vm::command_line`), were found with the
 //! events timer:timer_expire_entry, timer:hrtimer_expire_entry and
 //! workqueue:workqueue_execute_start on 5.10, 6.1, 6.12, 6.18 and 7.2, and by

@@ -4,8 +4,8 @@
 //! 01 'F' 'L' 02 | kind | length (4, LE) | crc of the 5 before (4, LE) | body | crc of the body (4, LE)
 //! ```
 //!
-//! An emulated serial line loses nothing, but a kernel or a firmware may write to it
-//! too. A reader that finds no frame skips a byte and tries again, so noise destroys
+//! An emulated serial line does not corrupt data, but a kernel or a firmware may write
+//! to it too. A reader that finds no frame skips a byte and tries again, so noise destroys
 //! only the frame that it interrupts. The head has a checksum of its own: otherwise
 //! noise that looks like a head would make the reader wait for bytes that never
 //! arrive.
