@@ -206,8 +206,8 @@ impl Here {
             if state.continued.take() || process.is_some_and(is_stopped) {
                 begun = Instant::now();
             } else if begun.elapsed() >= state.may_take.get() + SLACK {
-                // Returning drops the worker, which kills it. A play has time limits of its
-                // own; that none of them ended it means that a system call blocks.
+                // Returning drops the worker, which kills it. A play has its own time
+                // limits; that none of them ended it means that a system call blocks.
                 return Err(Error::Deadline {
                     place: "worker".into(),
                     condition: "its outcome; it does not even give up, so a system call of its own blocks"

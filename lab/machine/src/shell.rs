@@ -227,7 +227,7 @@ pub(super) async fn beside(
     let belongings = confined.then(Belongings::look);
     let limits = belongings.as_ref().map(|b| options.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
-    // If nobody reads this, the shell still works.
+    // Errors are ignored: the shell works without a reader.
     let _ = from_background(|| screen.write_all((told + &limits).as_bytes()));
 
     let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);

@@ -50,7 +50,7 @@ impl Waiting {
         let seconds = self.begun.elapsed().as_secs();
         let line = line(&self.what, seconds, latest, self.columns);
         let text = if self.terminal { format!("\r{line}\x1b[K") } else { format!("{}.\n", self.what) };
-        // If nobody reads this, the shell still works.
+        // Errors are ignored: the shell works without a reader.
         let _ = from_background(|| self.screen.write_all(text.as_bytes()));
     }
 }

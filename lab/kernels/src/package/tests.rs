@@ -155,7 +155,7 @@ fn no_name_leads_out_of_the_entry() {
         let other =
             format!("{lead}{}/lib/modules/host/kernel/net/other.ko", host.parent().unwrap().display());
         let unpacked = place.unpack(&deb(&[(&path, b"replaced"), (&other, b"added")]));
-        // Where it is a module of the package, it lies beneath.
+        // A path that counts as a module of the package stays below modules/.
         assert!(place.files().iter().all(|file| file.starts_with("modules/")), "{kind}");
         assert!(unpacked.is_ok(), "{kind}: {unpacked:?}");
     }

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! An emulated serial line does not corrupt data, but a kernel or a firmware may write
-//! to it too. A reader that finds no frame skips a byte and tries again, so noise destroys
-//! only the frame that it interrupts. The head has a checksum of its own: otherwise
-//! noise that looks like a head would make the reader wait for bytes that never
-//! arrive.
+//! to it too. A reader that finds no frame skips a byte and tries again, so noise
+//! destroys only the frame that it interrupts. The head has its own checksum:
+//! otherwise noise that looks like a head would make the reader wait for bytes that
+//! never arrive.
 //!
 //! A guest is not trusted. In a stream of valid heads with invalid bodies every byte
 //! would be hashed again for each head. After [`VAIN_MAX`] bytes of noise and failed

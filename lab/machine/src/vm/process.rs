@@ -200,8 +200,8 @@ impl Qemu {
         let parent = nix::unistd::getpid();
         let mut command = Command::new(self.program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal signals the whole process group, but QEMU must be ended
-        // here: it would power off, as if by itself.
+        // Ctrl-C at a terminal signals the whole foreground process group. QEMU must not
+        // get that signal: it would exit with 0, as after a power-off of the guest.
         command.process_group(0).kill_on_drop(true);
         // SAFETY: between fork and exec the closure calls prctl, getppid, fcntl,
         // getcpu and sched_setaffinity only, which are async-signal-safe, and
@@ -219,7 +219,7 @@ impl Qemu {
                     let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
                     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
-                // Under KVM threads may use a processor each.
+                // Under KVM the threads of QEMU may run in parallel.
                 if mode.accelerator == Accelerator::Tcg {
                     let _ = stay_here();
                 }
@@ -353,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_without_end_are_not_kept_and_give_no_time() {
-        // One frame per turn, until nobody reads any more.
+        // Two frames per turn, until the reader has closed the pipe.
         let does = "while :; do cat $frame $frame; done > $results";
         let mut left = 1000;
         let refuse = &mut |_: &Frame| {
