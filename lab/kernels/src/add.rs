@@ -1,5 +1,4 @@
-//! How a kernel is added to the store: from a suite, from packages, or from an
-//! image.
+//! Adds a kernel to the store: from a suite, from packages, or from an image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -23,12 +22,13 @@ use super::store::Store;
 use super::suite;
 use faultlab_base::error::{Error, Result};
 
-/// Adds a kernel to the store, or updates the one of that name. A failed add leaves
-/// nothing behind: what a killed process left is removed when the store is next
-/// opened.
+/// Adds a kernel to the store, or replaces the entry of that name. A failed add leaves
+/// no files in the store. Those of a killed process are removed when the store is
+/// opened again.
 ///
 /// # Errors
-/// One sentence: what is wrong with the source, or that the disk is full.
+/// One sentence: what is wrong with the source, or that the store cannot be written
+/// to.
 pub fn add(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -> Result<Entry> {
     prepare(store, source, progress).map_err(|e| match e.errno().map(Errno::from_raw) {
         Some(full @ (Errno::ENOSPC | Errno::EDQUOT)) => {
@@ -90,7 +90,7 @@ fn prepare(store: &Store, source: &Source, progress: &mut dyn FnMut(Progress)) -
     store.publish(&prepared, entry)
 }
 
-/// Unpacks packages that together are one kernel; returns its release.
+/// Unpacks the packages of one kernel; returns its release.
 fn unpack(files: &[PathBuf], prepared: &Directory, progress: &mut dyn FnMut(Progress)) -> Result<String> {
     let mut sizes = BTreeMap::new();
     for file in files {
@@ -152,7 +152,7 @@ fn unpack(files: &[PathBuf], prepared: &Directory, progress: &mut dyn FnMut(Prog
     }
 }
 
-/// Options that a guest needs; arch/x86 and drivers/tty/serial/8250/Kconfig.
+/// The options that a guest needs: drivers/tty/serial/8250/Kconfig and init/Kconfig.
 const CONFIGURED: [(&str, &str); 2] =
     [("CONFIG_SERIAL_8250_CONSOLE", "console on a serial port"), ("CONFIG_BLK_DEV_INITRD", "initramfs")];
 
@@ -220,14 +220,15 @@ fn copy_file(from: File, mut to: File, max: u64) -> io::Result<u64> {
     if from.metadata()?.len() > max {
         return Err(too_large(max));
     }
-    // It may grow meanwhile.
+    // The file may grow after its size was read.
     let copied = io::copy(&mut from.take(max.saturating_add(1)), &mut to)?;
     if copied > max { Err(too_large(max)) } else { Ok(copied) }
 }
 
-/// The package with the image of a release whose modules have a package of their own.
+/// The name of the package with the image of a release, where image and modules are
+/// separate packages.
 fn image_package(release: &str) -> String {
-    // Debian's releases end with `+deb14-amd64` since it has separate packages.
+    // Debian's releases end with `+deb14-amd64` since its packages are separate.
     let kind = if release.contains("+deb") { "binary" } else { "image" };
     format!("linux-{kind}-{release}")
 }

@@ -1,8 +1,8 @@
-//! The machine's apt, in a private state directory.
+//! Runs the machine's apt with a private state directory.
 //!
-//! Mirrors, keys and proxies are the ones that the machine is configured with.
-//! Lists, caches and packages go to a private directory, and none of the machine's
-//! hooks run. Works without privileges.
+//! Mirrors, keys and proxies are those of the machine's configuration. Lists, caches
+//! and packages are written to the private directory, and the hooks of `apt-get update`
+//! are disabled. This needs no privileges.
 //!
 //! Reading: apt.conf(5), sources.list(5), apt-get(8), apt-cache(8).
 
@@ -167,8 +167,8 @@ Acquire::Languages "none";
     }
 }
 
-/// The first line that apt marks as an error, without the mark. A missing key comes
-/// first: apt only warns about it.
+/// The line of apt's output that explains a failure, without its mark. A missing key is
+/// preferred, for which apt prints only a warning; otherwise it is the first error.
 fn objection(stderr: &str) -> String {
     let marked = |mark: &str| stderr.lines().find_map(|line| line.strip_prefix(mark)).map(str::trim);
     if let Some(key) = stderr.lines().find(|line| line.contains("NO_PUBKEY")) {
@@ -179,8 +179,8 @@ fn objection(stderr: &str) -> String {
     line.unwrap_or("it failed without a word").to_owned()
 }
 
-/// The largest size observed of each file. It counts as fetched even after a
-/// finished file was moved or unpacked.
+/// The largest size observed of each file, by name. A file counts even after apt has
+/// moved or unpacked it.
 #[derive(Default)]
 struct Seen(HashMap<std::ffi::OsString, u64>);
 

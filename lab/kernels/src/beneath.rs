@@ -1,7 +1,7 @@
-//! Untrusted names: of files in packages, in module directories, in the store.
+//! Untrusted names of files: in packages, in module directories, in the store.
 //!
-//! A name is checked once, here, and rebuilt from what was checked. A
-//! [`Directory`](super::directory::Directory) takes no other.
+//! A path is checked here, and rebuilt from its checked names. A
+//! [`Directory`](super::directory::Directory) accepts only such paths.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use super::limits::Size;
 const PATH_MAX: usize = 1024;
 /// include/uapi/linux/limits.h: NAME_MAX.
 const NAME_MAX: usize = 255;
-/// Modules lie at most 10 directories deep.
+/// The maximum number of names in a path. Modules are at most 10 directories deep.
 const DEPTH_MAX: usize = 32;
 /// include/uapi/linux/utsname.h: __NEW_UTS_LEN, what `uname -r` can print.
 const RELEASE_MAX: usize = 64;
-/// How much of an invalid name is shown.
+/// The maximum number of bytes of an invalid name that are shown.
 const SHOWN_MAX: usize = 100;
 
 /// A relative path of plain names: no `..`, no empty names, printable ASCII only.
-/// It can only be made by [`BeneathPath::parse`] or from another path.
+/// Made by [`BeneathPath::parse`], from another one, or from a constant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BeneathPath(String);
 
@@ -89,15 +89,15 @@ impl fmt::Display for BeneathPath {
     }
 }
 
-/// Whether `uname -r` can print this: a digit, then letters, digits and `+-._~`.
+/// Whether this can be a kernel's release: a digit, then letters, digits and `+-._~`.
 pub(super) fn is_release(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
         && text.len() <= RELEASE_MAX
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._~".contains(c))
 }
 
-/// Whether a module can have this name, with `-` replaced: scripts/Makefile.lib,
-/// name-fix. Some are named after a part whose name has a dot.
+/// Whether a module can have this name, with `-` replaced by `_`: scripts/Makefile.lib,
+/// name-fix. Some names contain a dot, as the parts that they are named after do.
 pub(super) fn is_module_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= NAME_MAX
@@ -107,7 +107,7 @@ pub(super) fn is_module_name(text: &str) -> bool {
 /// Whether a text is a single line that displays as written: no control characters,
 /// no invisible ones, and none that change the text direction.
 pub(super) fn is_one_line(text: &str) -> bool {
-    // The characters that Debug escapes, except quotes and backslash.
+    // Rejects the characters that Debug escapes, except quotes and backslash.
     let text: String = text.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect();
     text.escape_debug().eq(text.chars())
 }

@@ -1,4 +1,4 @@
-//! Runs a program of this machine to its end.
+//! Runs a program of this machine and waits for its end.
 
 use std::io;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use super::limits::{OUTPUT_MAX, Size};
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// How often the caller may check on the program's progress.
+/// The interval between two calls of `look`.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What a program printed, and whether it succeeded.
@@ -22,8 +22,8 @@ pub(super) struct Output {
     pub(super) stderr: String,
 }
 
-/// Runs a program, which is killed when this thread ends. Calls `look` periodically
-/// while it runs and once after it has ended.
+/// Runs a program. Calls `look` periodically while it runs and once after it has ended.
+/// The kernel kills the program when this thread ends (PR_SET_PDEATHSIG).
 ///
 /// # Errors
 /// If the program is missing, does not start, or prints too much.
@@ -48,8 +48,8 @@ async fn run_to_end(mut command: Command, look: &mut dyn FnMut()) -> Result<Outp
         });
     }
     let mut child = command.spawn().map_err(|e| {
-        // EACCES may only mean that PATH has a directory that this user may not
-        // search.
+        // EACCES instead of ENOENT: PATH may contain a directory that this user may
+        // not search.
         if programs::named(&program).next().is_none() {
             Error::missing(program.clone(), "without apt, add the .deb files or the image itself")
         } else {

@@ -24,9 +24,10 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::beneath::{BeneathPath, quoted};
 use super::limits::read_at_most;
 
-/// How deep directories are searched: a build tree has 15 levels.
+/// The maximum depth of a search. A build tree has 15 levels.
 const SEARCH_DEPTH: usize = 64;
-/// How many names are examined: a build tree with all of its objects has 300,000.
+/// The maximum number of names in a search. A build tree with all its objects has
+/// 300,000.
 const SEARCH_MAX: usize = 4_000_000;
 
 /// An open directory.
@@ -37,7 +38,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens a directory that the user or this program names.
+    /// Opens a directory by a trusted path: from the user or from this program.
     ///
     /// # Errors
     /// If it cannot be opened, or is no directory.
@@ -47,7 +48,7 @@ impl Directory {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// The path it was opened by, for messages.
+    /// The path that it was opened by, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -62,13 +63,13 @@ impl Directory {
         Ok(Self { fd, path: self.path.join(path.as_str()) })
     }
 
-    /// Opens the regular file at `path`, to be read.
+    /// Opens the regular file at `path` for reading.
     ///
     /// # Errors
     /// If it cannot be opened, or is no regular file.
     pub(super) fn file(&self, path: &BeneathPath) -> io::Result<File> {
         let (parent, name) = self.parent(path, false)?;
-        // A device may act as soon as it is opened.
+        // Checked before open(2), which has side effects on some devices.
         check_regular(fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode)?;
         let flags =
             OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -116,7 +117,7 @@ impl Directory {
         let mut directories = vec![PathBuf::new()];
         while let Some(directory) = directories.pop() {
             let fd = self.descend(directory.iter(), false)?;
-            // Dir needs a descriptor, and a file position, of its own.
+            // Dir takes ownership of a descriptor, and moves its file position.
             let mut dir = Dir::from_fd(fd)?;
             let entries = dir.iter().collect::<Result<Vec<_>, _>>()?;
             left = left.checked_sub(entries.len()).ok_or_else(|| {
@@ -127,7 +128,7 @@ impl Directory {
                 let path = directory.join(name);
                 let kind = match entry.file_type() {
                     Some(kind) => Some(kind),
-                    // Some file systems do not report the type.
+                    // DT_UNKNOWN: some file systems do not report the type.
                     None => kind(fstatat(&dir, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode),
                 };
                 if kind == Some(Type::Directory) && name != "." && name != ".." {
@@ -151,8 +152,7 @@ impl Directory {
         Ok(found)
     }
 
-    /// The directory that holds, or will hold, the file at `path`, and the file's
-    /// name.
+    /// The parent directory of the file at `path`, and the file's name.
     fn parent<'a>(&self, path: &'a BeneathPath, make: bool) -> io::Result<(OwnedFd, &'a str)> {
         let mut names = path.names();
         let name = names.pop().expect("a path has a name");
@@ -187,8 +187,8 @@ impl Directory {
     }
 }
 
-/// Opens a regular file named by the user for reading. Links are followed: /vmlinuz
-/// is one.
+/// Opens a regular file named by the user for reading. Links are followed, such as
+/// /vmlinuz.
 ///
 /// # Errors
 /// If it cannot be opened, or is no regular file.

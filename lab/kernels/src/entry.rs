@@ -13,19 +13,19 @@ pub struct Entry {
     pub id: String,
     /// As `uname -r` prints it.
     pub release: String,
-    /// The version of the distribution's package, if it came from a suite.
+    /// The version of the distribution's package; `None` unless it came from a suite.
     pub version: Option<String>,
-    /// What was added: a suite, or the files' names.
+    /// What it was added from: a suite, or the names of files.
     pub source: Vec<String>,
     /// How many modules it has.
     pub modules: usize,
-    /// The SHA-256 of SHA256SUMS.
+    /// The SHA-256 of the file SHA256SUMS.
     pub sums: String,
 }
 
 impl Entry {
-    /// Reads the entry.json of the entry `id`. It is untrusted: no field may hold
-    /// terminal control characters or an impossible kernel name.
+    /// Parses the entry.json of the entry `id`. It is untrusted: a field with control
+    /// characters or an invalid release is an error.
     ///
     /// # Errors
     /// A clause: which field is invalid.

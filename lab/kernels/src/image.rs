@@ -1,4 +1,4 @@
-//! A kernel image, as described by its bzImage header.
+//! Recognises a kernel image by its bzImage header.
 //!
 //! Reading: Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 
@@ -11,12 +11,12 @@ use super::directory::regular_file;
 use super::limits::{IMAGE_MAX, Size};
 use faultlab_base::error::{Error, Result};
 
-/// The longest real-mode part: 1 boot sector and at most 255 setup sectors.
+/// The maximum size of the real-mode part: the boot sector and 255 setup sectors.
 const SETUP_MAX: u64 = 256 * 512;
 
-/// What an RPM package begins with: the lead of rpm's file format.
+/// The magic number of an RPM package.
 const RPM: &[u8] = b"\xed\xab\xee\xdb";
-/// What a Debian package begins with: deb(5), an ar archive.
+/// The magic string of a Debian package, an ar archive: deb(5).
 const DEB: &[u8] = b"!<arch>\n";
 
 /// A recognised kernel image.
@@ -38,8 +38,8 @@ impl Image {
             .map_err(|why| Error::Lab(format!("{} is no bzImage: {why}", path.display())))
     }
 
-    /// Recognises the bzImage in an open file; otherwise says what is wrong with
-    /// it.
+    /// Recognises the bzImage in an open file. The inner error is a clause: why it is
+    /// not one.
     pub(super) fn read(mut file: File) -> io::Result<std::result::Result<Self, String>> {
         let length = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
@@ -48,7 +48,7 @@ impl Image {
         Ok(Self::parse(&setup, length))
     }
 
-    /// Recognises an image by its first `setup` bytes, `length` bytes in all.
+    /// Recognises an image of `length` bytes by its first bytes, `setup`.
     fn parse(setup: &[u8], length: u64) -> std::result::Result<Self, String> {
         if setup.starts_with(b"\x7fELF") {
             return Err(

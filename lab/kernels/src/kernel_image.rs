@@ -12,7 +12,7 @@ use super::modules::Modules;
 use super::sums::Sums;
 use faultlab_base::error::{Error, Result};
 
-/// The image in an entry of the store.
+/// The file name of the image in an entry of the store.
 pub(super) const IMAGE: &str = "kernel";
 
 /// A kernel that can be run.
@@ -26,14 +26,15 @@ pub struct KernelImage {
     pub image: PathBuf,
     /// The directory of its modules, if it has any.
     pub(super) modules_dir: Option<Arc<Directory>>,
-    /// Its entry in the store, with the checksums of its files.
+    /// Its entry in the store, with the checksums of its files; `None` outside the
+    /// store.
     pub(super) stored: Option<(Arc<Directory>, Arc<Sums>)>,
 }
 
 impl KernelImage {
-    /// A kernel outside the store, perhaps just built. Without a directory of
-    /// modules, the ones beside the image are used: /lib/modules/RELEASE for an
-    /// installed kernel, the whole tree for a kernel's build tree.
+    /// A kernel outside the store. If `modules` is `None`, its modules are searched for:
+    /// /lib/modules/RELEASE for an installed kernel, the whole build tree for an image
+    /// in one.
     ///
     /// # Errors
     /// If the image is invalid, or `modules` is not a directory.
@@ -52,7 +53,7 @@ impl KernelImage {
         })
     }
 
-    /// Reads its bzImage. An image of the store is verified.
+    /// Reads its bzImage, and verifies it if it is in the store.
     ///
     /// # Errors
     /// If it cannot be read, or has changed since it was added.
@@ -81,9 +82,9 @@ impl KernelImage {
     }
 }
 
-/// Finds the modules of `release` under `dir`, which may be the directory itself,
-/// /lib/modules, or an installation root. Links in `dir` are not followed; `dir`
-/// itself may be one.
+/// Finds the modules of `release` in `dir`, which may be their directory, /lib/modules,
+/// or an installation root. `dir` may be a symbolic link; links below it are not
+/// followed.
 pub(super) fn modules_of(dir: &Path, release: &str) -> Result<Directory> {
     let failed = |e: io::Error| Error::kernel("kernel modules", format!("read {}", dir.display()), e);
     let opened = Directory::open(dir).map_err(failed)?;
@@ -97,7 +98,8 @@ pub(super) fn modules_of(dir: &Path, release: &str) -> Result<Directory> {
     Ok(opened)
 }
 
-/// Finds the modules of an image that still lies beside them.
+/// Finds the modules of an image by its path: beside an installed image, or in its
+/// build tree.
 pub(super) fn modules_beside(image: &Path, release: &str) -> Option<Directory> {
     let image = image.canonicalize().ok()?;
     let dir = image.parent()?;

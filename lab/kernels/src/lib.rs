@@ -1,13 +1,14 @@
-//! The available kernels.
+//! The store of kernels, and how kernels are added to it and read.
 //!
-//! - `store`: the entries, each an `entry` under `sums`; `add`: adds one from its
-//!   `source`, with `progress`: from a `suite` through `apt` and its `mirror` (each
-//!   runs a `command`), from a `package` (an `ar` archive), from an `image`.
-//! - `beneath`: checked names of untrusted files, and `directory`: opens them;
-//!   `limits`: bounds on untrusted input.
-//! - `kernel_image`: a kernel that can be run; `modules`: its modules;
-//!   `load_order`: which of them to load, and in which order; `module`: a module's
-//!   own metadata; `vmlinux`: the kernel inside its bzImage.
+//! - `store`: a directory of kernels, each with its metadata (`entry`) and checksums
+//!   (`sums`); `add`: adds a kernel from a `source`, and reports `progress`. A source
+//!   is a `suite` of a distribution (by `apt`, from a `mirror`), a `package` (an `ar`
+//!   archive) or an `image`. `command`: runs apt's programs.
+//! - `beneath`: checked names of untrusted files; `directory`: opens files by them;
+//!   `limits`: limits on the size of untrusted input.
+//! - `kernel_image`: a kernel that can be run; `modules`: its modules; `load_order`:
+//!   which of them to load, and in which order; `module`: the metadata of one;
+//!   `vmlinux`: the kernel in a bzImage.
 
 mod add;
 mod apt;

@@ -11,7 +11,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A guest has 256 MiB of memory: anything larger cannot be loaded there.
+/// The memory of a guest that runs scenarios. Anything larger cannot be loaded there.
 const GUEST_MEMORY: u64 = 256 * MIB;
 
 /// A bzImage. Those of distributions are 5 to 20 MiB in size.
@@ -21,8 +21,8 @@ pub(super) const VMLINUX_MAX: u64 = GUEST_MEMORY;
 /// A module's file in the store. amdgpu.ko with its debugging information, the
 /// largest, has about 400 MiB.
 pub(super) const MODULE_MAX: u64 = 512 * MIB;
-/// A module that is loaded into a guest, packed and unpacked. nf_tables.ko with
-/// its debugging information has about 20 MiB.
+/// A module that is loaded into a guest; the limit holds for the compressed and for the
+/// uncompressed file. nf_tables.ko with its debugging information has about 20 MiB.
 pub(super) const LOADED_MODULE_MAX: u64 = GUEST_MEMORY / 2;
 /// All modules that are loaded into a guest.
 pub(super) const LOADED_MODULES_MAX: u64 = GUEST_MEMORY;

@@ -8,14 +8,13 @@ use super::module::{Module, module_name};
 use super::modules::Modules;
 use faultlab_base::error::{Error, Result};
 
-/// A wanted module, under any of its names: the first one that the kernel has is
-/// used. If some version merged the module into another one, the last name is that
-/// of the other.
+/// A module by its names in different kernels: the first name that the kernel has is
+/// used. If the module was merged into another one, that is the last name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted(pub &'static [&'static str]);
 
-/// The modules that the lab's networks, probes and evidence use, from kernel 4.4
-/// on. A kernel may have any of them built in, or lack it; [`LoadOrder`] tells.
+/// The modules that the lab's networks, probes and evidence use, from kernel 4.4 on. A
+/// kernel may have some built in or lack them: [`LoadOrder`].
 pub const WANTED: &[Wanted] = &[
     Wanted(&["af_packet"]),
     Wanted(&["veth"]),
@@ -47,15 +46,16 @@ pub const WANTED: &[Wanted] = &[
 /// Where the wanted modules were found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LoadOrder {
-    /// To load, in this order.
+    /// The modules to load, in this order.
     pub modules: Vec<Module>,
-    /// Part of the kernel image.
+    /// The names of modules that are built into the kernel.
     pub built_in: Vec<String>,
-    /// Neither: missing, or built in if the kernel came without modules.builtin.
+    /// Modules that were not found: missing, or built into a kernel without
+    /// modules.builtin.
     pub absent: Vec<Wanted>,
 }
 
-/// A module whose dependencies are being ordered.
+/// A module whose dependencies are being visited.
 #[derive(Debug)]
 struct Open {
     module: Module,
@@ -73,7 +73,7 @@ enum Need {
 #[derive(Debug)]
 struct Seen {
     names: BTreeSet<String>,
-    /// How many more bytes fit into a guest.
+    /// The bytes that may still be loaded into a guest.
     room: u64,
 }
 
@@ -100,10 +100,9 @@ impl Modules {
         Ok(order)
     }
 
-    /// All modules with a file in one of these directories of the kernel's source,
-    /// as `net`, and all their dependencies, each after its own dependencies.
-    /// A module that lacks a dependency is left out: packages may have only a part
-    /// of a kernel's modules.
+    /// All modules of these directories of the kernel's source, such as `net`, and all
+    /// their dependencies, in load order. A module with a missing dependency is left
+    /// out: packages may have only a part of a kernel's modules.
     ///
     /// # Errors
     /// As [`Modules::read`]; also if the modules together are too large for a guest.
@@ -119,8 +118,8 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Appends `name` to `order`, after its dependencies. It does not recurse, so
-    /// long chains take no stack; a cycle ends where it closes.
+    /// Appends `name` to `order`, after its dependencies. It is not recursive, so a
+    /// long chain takes no stack. In a cycle, the dependency that closes it is ignored.
     fn visit(&self, name: &str, seen: &mut Seen, order: &mut Vec<Module>) -> Result<()> {
         let mut open: Vec<Open> = self.enter(name, seen)?.into_iter().collect();
         while let Some(last) = open.last_mut() {
@@ -157,7 +156,7 @@ impl Modules {
                 self.release
             ))
         })?;
-        // Some dependencies name an algorithm: crc32c is an alias of
+        // A soft dependency may be the alias of an algorithm: crc32c stands for
         // crc32c_generic.
         let soft = module.softdep_pre.iter().flat_map(|name| [name.clone(), format!("{name}_generic")]);
         let hard = module.depends.iter().cloned().map(Need::Hard);

@@ -1,4 +1,4 @@
-//! The mirror and the keys that the machine's apt is configured with.
+//! Finds the mirror and the keys in the configuration of the machine's apt.
 //!
 //! Reading: sources.list(5), apt-get(8) "indextargets", apt-config(8).
 
@@ -11,7 +11,7 @@ use super::command;
 use super::suite::Suite;
 use faultlab_base::error::{Error, Result};
 
-/// Where a distribution's packages come from.
+/// A mirror of a distribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mirror {
     pub(super) uri: String,
@@ -19,7 +19,7 @@ pub(super) struct Mirror {
     pub(super) signed_by: Option<String>,
 }
 
-/// One URI with one suite, as the machine's sources name them.
+/// One URI with one suite in the machine's sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Named {
     uri: String,
@@ -74,9 +74,9 @@ fn sources(variables: &str) -> Vec<String> {
     variable("LIST=").into_iter().chain(files).filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// Finds the first Debian mirror. Once the lists have been fetched, apt prints
-/// their origin; before, as in a fresh container, the key or the end of the path
-/// identifies the mirror.
+/// Finds the first Debian mirror. `targets` has the origins of the lists that apt has
+/// fetched. Before the first `apt-get update`, as in a fresh container, it is empty;
+/// then a mirror is identified by its key or by the end of its path.
 fn find(targets: &str, named: &[Named], security: bool) -> Option<Mirror> {
     // Up to Debian 10 the suite was named buster/updates.
     let of_security = |suite: &str| suite.ends_with("-security") || suite.ends_with("/updates");
@@ -104,7 +104,7 @@ fn same_uri(a: &str, b: &str) -> bool {
     a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
-/// Parses a sources file of either format.
+/// Parses a sources file, in one-line format or deb822.
 fn parse(text: &str) -> Vec<Named> {
     let lines = text.lines().filter_map(parse_line);
     let stanzas =

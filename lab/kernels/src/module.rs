@@ -14,13 +14,13 @@ use super::limits::{self, DECODER_MAX_KIB, MODINFO_MAX, NEEDS_MAX, Size, read_at
 /// A module, unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// Its name, with underscores.
+    /// Its name, with `-` replaced by `_`.
     pub name: String,
-    /// Modules that must be loaded first.
+    /// The modules that must be loaded first.
     pub depends: Vec<String>,
-    /// Modules to load first if they are available.
+    /// The modules to load first if they are available (MODULE_SOFTDEP).
     pub softdep_pre: Vec<String>,
-    /// The patterns of the names by which the kernel asks for it (MODULE_ALIAS).
+    /// The patterns of the names by which the kernel requests it (MODULE_ALIAS).
     pub aliases: Vec<String>,
     /// The release it was built for; empty if it has none.
     pub release: String,
@@ -59,8 +59,7 @@ impl Module {
                 .filter(|name| !name.is_empty())
                 .map(module_name)
                 .collect(),
-            // softdep names that are not module names are aliases, which are not
-            // resolved here.
+            // Other names are aliases, which are not resolved.
             softdep_pre: values("softdep")
                 .iter()
                 .flat_map(softdep_pre)
@@ -90,7 +89,7 @@ impl Module {
     }
 }
 
-/// Whether a line of modules.alias can have this pattern: one printable word.
+/// Whether this can be a pattern in modules.alias: one word of printable ASCII.
 fn is_alias(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -117,7 +116,7 @@ pub(super) fn module_name(path: &str) -> String {
     name.split(".ko").next().unwrap_or(name).replace('-', "_")
 }
 
-/// Decompresses a module; its first bytes tell the format.
+/// Decompresses a module, in the format that its first bytes identify.
 ///
 /// # Errors
 /// A clause: it is damaged, in an unknown format, or unpacks to more than `max`

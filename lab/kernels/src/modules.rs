@@ -43,16 +43,15 @@ impl Modules {
         }
     }
 
-    /// Indexes the modules under `dir`, for a kernel of `release`. With `sums`, the
-    /// checksums of the store's entry that has them in `modules`, each module is
-    /// verified when read.
+    /// Indexes the modules below `dir`, for a kernel of `release`. With `sums`, the
+    /// checksums of an entry of the store, each module is verified when it is read.
     ///
     /// # Errors
     /// If the directory cannot be read.
     pub(super) fn open(dir: Arc<Directory>, release: &str, sums: Option<Arc<Sums>>) -> Result<Self> {
         let paths = files(&dir)?;
         let mut modules = Self { dir: Some(dir), sums, ..Self::none(release) };
-        // A build tree may have a list in each of its directories.
+        // The budget for all lists: a build tree may have one in each directory.
         let mut left = LIST_MAX;
         for path in paths {
             let name = path.names().pop().unwrap_or_default().to_owned();
@@ -86,8 +85,8 @@ impl Modules {
         self.files.contains_key(&module_name(name))
     }
 
-    /// The names of the modules in these directories of the kernel's source, sorted:
-    /// below `kernel` where a kernel is installed, at the top in a build tree.
+    /// The names of the modules in these directories of the kernel's source, sorted. An
+    /// installed kernel has the directories below `kernel`, a build tree at its top.
     pub(super) fn names_in(&self, directories: &[&str]) -> impl Iterator<Item = &str> {
         let is_in = |path: &BeneathPath| {
             let path = path.as_str();
@@ -99,7 +98,7 @@ impl Modules {
         self.files.iter().filter(move |(_, path)| is_in(path)).map(|(name, _)| name.as_str())
     }
 
-    /// Reads and unpacks a module; `None` where there is no file for it.
+    /// Reads and decompresses a module; `None` if there is no file for it.
     ///
     /// # Errors
     /// One sentence: it cannot be read, has changed since it was added, is damaged,
@@ -134,8 +133,8 @@ impl Modules {
     }
 }
 
-/// The modules, and lists of built-in ones, under `dir`, sorted, as relative paths.
-/// Symbolic links (`build`, `source`) are not followed.
+/// The relative paths, sorted, of the modules and the lists of built-in modules below
+/// `dir`. Symbolic links such as `build` and `source` are not followed.
 pub(super) fn files(dir: &Directory) -> Result<Vec<BeneathPath>> {
     dir.files(is_of_modules, MODULES_MAX)
         .map_err(|e| Error::kernel("kernel modules", format!("read {}", dir.path().display()), e))

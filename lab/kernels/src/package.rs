@@ -1,4 +1,4 @@
-//! A Debian package of a kernel, unpacked without dpkg.
+//! Unpacks a kernel from Debian packages, without dpkg.
 //!
 //! Reading: deb(5), tar(5). A .deb is an ar archive of `debian-binary`,
 //! `control.tar.*` and `data.tar.*`; the last one is a tar archive, compressed with
@@ -28,7 +28,7 @@ pub(super) struct Contents {
     left: Left,
 }
 
-/// The remaining budget of a kernel's packages.
+/// What the packages of a kernel may still unpack to.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     /// Bytes, unpacked.
@@ -45,7 +45,7 @@ impl Default for Contents {
     }
 }
 
-/// Where a file of a package belongs in an entry of the store.
+/// The place of a package's file in an entry of the store.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Image {
@@ -63,11 +63,10 @@ enum Place {
 }
 
 impl Place {
-    /// Classifies a path of a package's data archive; `None` if it is of no
-    /// interest.
+    /// Classifies a path of a package's data archive; `None` if the file is not needed.
     ///
     /// # Errors
-    /// A clause: it is a kernel's file with an impossible release or name.
+    /// A clause: it is a kernel's file with an invalid release or name.
     fn of(path: &BeneathPath) -> std::result::Result<Option<Self>, String> {
         let release = |text: &str| {
             let wrong = || format!("is of no kernel: {} is no release", quoted(text.as_bytes()));
@@ -121,7 +120,7 @@ pub(super) fn is_module(name: &str) -> bool {
     [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().any(|end| name.ends_with(end))
 }
 
-/// Whether an invalid name was meant for a kernel's file.
+/// Whether an invalid path looks like that of a kernel's file.
 fn is_of_kernel(raw: &[u8]) -> bool {
     let has = |part: &[u8]| raw.windows(part.len()).any(|window| window == part);
     has(b"lib/modules/") || has(b"boot/")
@@ -201,7 +200,7 @@ fn read_members(
             _ => None,
         };
         let Some(place) = place else {
-            // Skipped members count too: they have to be unpacked.
+            // Read, so that skipped members count: they are decompressed anyway.
             io::copy(&mut member, &mut io::sink()).map_err(Failed::Reading)?;
             continue;
         };
@@ -236,14 +235,14 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> std::result::Result<(), Fa
     }
 }
 
-/// How much of an archive may still be read, and how much of the headers before its
-/// next member, which the tar reader keeps in memory.
+/// Limits what is read of an archive: in all, and of the headers before the next
+/// member, which the tar reader keeps in memory.
 struct Meter {
     bytes: Cell<u64>,
     headers: Cell<u64>,
-    /// The last member's name, for an error.
+    /// The name of the last member, for an error message.
     member: RefCell<Vec<u8>>,
-    /// The limit that was exceeded, a clause.
+    /// The limit that was exceeded, as a clause.
     over: Cell<Option<String>>,
 }
 

@@ -1,12 +1,11 @@
 //! The progress of adding a kernel.
 
-/// The progress of adding a kernel. Readers compute the rate themselves, from the
-/// time of each report.
+/// A report of progress. The receiver computes a rate from the times of the reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The next step begins: a clause such as `fetching linux-image-...`.
     Step(String),
-    /// Bytes of this step that are done.
+    /// The progress of the current step.
     Bytes {
         /// Bytes so far.
         done: u64,

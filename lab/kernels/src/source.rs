@@ -1,4 +1,4 @@
-//! Where a kernel comes from.
+//! The sources from which a kernel can be added, as named on the command line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use super::suite::Suite;
 use faultlab_base::error::{Error, Result};
 
-/// Where a kernel comes from.
+/// What a kernel is added from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A suite of a distribution, from the machine's mirror.
     Suite(Suite),
-    /// Package files: one, or the parts of a split image.
+    /// Package files: one, or several if image and modules are separate packages.
     Packages(Vec<PathBuf>),
     /// A bzImage.
     Image {
         /// The bzImage.
         image: PathBuf,
-        /// Its modules; `None` for the ones beside the image.
+        /// The directory of its modules; `None` to search for them by the image's path.
         modules: Option<PathBuf>,
     },
 }

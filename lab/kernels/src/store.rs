@@ -11,12 +11,12 @@
 //!   .adding-4711-0/   of a process that is adding or removing one, or that died of it
 //! ```
 //!
-//! An entry appears by one rename(2), complete or not at all. Every process holds a
-//! flock(2) on its own temporary directory, so the leftovers of dead processes are
-//! recognised and swept by the next one.
+//! An entry is published by one rename(2), complete or not at all. Every process holds
+//! a flock(2) on its temporary directory. The next process that opens the store removes
+//! the temporary directories that nobody has locked.
 //!
-//! Others may write to the store: its content is only an [`Entry`] once it was
-//! checked, and files are opened beneath the store without following links.
+//! The content of the store is not trusted: metadata is checked before it becomes an
+//! [`Entry`], and files below the store are opened without following links.
 
 use std::env;
 use std::fs::{self, File};
@@ -56,8 +56,8 @@ pub struct Store {
 
 impl Store {
     /// The user's store: $XDG_CACHE_HOME/faultlab/kernels, or
-    /// ~/.cache/faultlab/kernels. Creates it if needed, and sweeps the leftovers of
-    /// dead processes.
+    /// ~/.cache/faultlab/kernels. Creates it if needed, and removes the temporary
+    /// directories of dead processes.
     ///
     /// # Errors
     /// If neither XDG_CACHE_HOME nor HOME is an absolute path, or the
@@ -86,7 +86,7 @@ impl Store {
             .mode(0o755)
             .create(&store.root)
             .map_err(|e| store.failed("make the directory", e))?;
-        // A read-only store is left to its owner to sweep.
+        // Errors are ignored: a store that cannot be locked can still be read.
         if let Ok(lock) = store.lock() {
             store.sweep(&lock);
         }
@@ -99,7 +99,7 @@ impl Store {
         &self.root
     }
 
-    /// All valid entries, by name. [`Store::invalid`] has the others.
+    /// All valid entries, sorted by name; [`Store::invalid`] returns the others.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -109,7 +109,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// The invalid entries of the store: each an error that says why.
+    /// One error for each invalid entry of the store.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -127,7 +127,7 @@ impl Store {
                 continue;
             }
             match name.to_str().filter(|id| is_id(id)) {
-                // A directory without entry.json is not this program's.
+                // Without an entry.json, a directory is not an entry.
                 Some(id) => found.extend(self.read_entry(id).transpose()),
                 None => found.push(Err(Error::Lab(format!(
                     "{}: {} is no name of a kernel; remove the file",
@@ -139,13 +139,13 @@ impl Store {
         Ok(found)
     }
 
-    /// The entry of this name, if there is one that is valid.
+    /// The entry of this name, if it exists and is valid.
     #[must_use]
     pub fn entry(&self, id: &str) -> Option<Entry> {
         self.read_entry(id).ok().flatten()
     }
 
-    /// The entry of this name; `None` if nothing has it.
+    /// The entry of this name; `None` if there is none.
     fn read_entry(&self, id: &str) -> Result<Option<Entry>> {
         let bytes = self.open_entry(id).and_then(|dir| dir.read(&BeneathPath::known(ENTRY), ENTRY_MAX));
         let why = match bytes {
@@ -226,9 +226,8 @@ impl Store {
         kernel.is_ok_and(|kernel| kernel.stored.is_some_and(|(dir, sums)| sums.hold(&dir)))
     }
 
-    /// Removes the kernel of this name: it disappears for others at once, then its
-    /// files are deleted. This needs no disk space. An invalid entry of that name
-    /// is removed too.
+    /// Removes the entry of this name, which may be invalid: renames it, so that it
+    /// disappears at once, and then deletes its files.
     ///
     /// # Errors
     /// If there is nothing to remove, or it cannot be removed.
@@ -257,8 +256,8 @@ impl Store {
         Error::kernel(self.root.display().to_string(), tried, source)
     }
 
-    /// While held, keeps other processes from publishing and from making or
-    /// sweeping temporary directories.
+    /// Locks the store: while the lock is held, no other process publishes an entry, or
+    /// creates or removes temporary directories.
     fn lock(&self) -> Result<Flock<File>> {
         let root = File::open(&self.root).map_err(|e| self.failed("open", e))?;
         Flock::lock(root, FlockArg::LockExclusive).map_err(|(_, e)| self.failed("lock", e.into()))
@@ -283,7 +282,7 @@ impl Store {
         self.put_temporary("make a temporary directory", create)
     }
 
-    /// A temporary directory that `put` creates at the path it is given.
+    /// A new temporary directory, which `put` creates at the path that it receives.
     fn put_temporary(&self, tried: &str, put: impl FnOnce(&Path) -> io::Result<()>) -> Result<Temporary> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let lock = self.lock()?;
@@ -320,7 +319,7 @@ impl Store {
             Entry::parse(&id, &bytes).map_err(|why| io::Error::other(format!("its {ENTRY} {why}")))?;
             dir.create(&BeneathPath::known(SUMS))?.write_all(text.as_bytes())?;
             dir.create(&BeneathPath::known(ENTRY))?.write_all(&bytes)?;
-            // There may be thousands of files: sync once, not per file.
+            // One syncfs(2) instead of thousands of fsync(2).
             nix::unistd::syncfs(open_directory(prepared)?)?;
             Ok(entry)
         };
@@ -352,14 +351,14 @@ fn is_id(id: &str) -> bool {
     !id.is_empty() && !id.starts_with('.') && id.len() <= ID_MAX && id.chars().all(plain)
 }
 
-/// Opens a directory, and nothing else of that name.
+/// Opens a directory; fails for any other type of file.
 fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Replaces an older entry by `prepared`, in one step if the file system supports
-/// that; the older one ends up beside `prepared`.
+/// Replaces an older entry by `prepared`, atomically if the file system supports
+/// RENAME_EXCHANGE. The older one is moved to the temporary directory.
 fn exchange(prepared: &Path, target: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, prepared, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
         Err(Errno::EINVAL | Errno::ENOSYS) => {

@@ -1,9 +1,9 @@
 //! A suite of a distribution, and the packages that make up its kernel.
 //!
-//! Debian's metapackage `linux-image-cloud-amd64` depends on the newest
-//! image of its suite. Up to 6.18 the image holds everything; from 6.19 on
-//! the kernel lies in linux-binary-*, modules in linux-modules-*,
-//! configuration in linux-base-*, and the image package depends on them.
+//! Debian's metapackage `linux-image-cloud-amd64` depends on the newest image package
+//! of its suite. Up to 6.18 that package has everything. From 6.19 on it depends on
+//! linux-binary-* with the kernel, linux-modules-* with the modules, and linux-base-*
+//! with the configuration.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::str::FromStr;
 
 use faultlab_base::error::{Error, Result};
 
-/// The maximum length of a suite's name, a package's name or a version: no real one
-/// is half as long, and together they fit into a file name.
+/// The maximum length of a suite's name, a package's name or a version. Real ones have
+/// less than half of it. A suite's name and a version fit into a file name together.
 const WORD_MAX: usize = 120;
 
 /// `debian:SUITE`, or `debian:SUITE@VERSION` for one build of it.
@@ -33,7 +33,7 @@ impl Suite {
         })
     }
 
-    /// Whether it lies on the distribution's security mirror.
+    /// Whether it is on the distribution's security mirror.
     #[must_use]
     pub fn is_security(&self) -> bool {
         self.name.ends_with("-security")
@@ -90,7 +90,7 @@ pub struct Record {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The names it depends on, the first of alternatives only.
+    /// The names of the packages that it depends on; of alternatives only the first.
     pub depends: Vec<String>,
     /// The size of its .deb, in bytes.
     pub size: u64,
@@ -125,15 +125,16 @@ fn parse_record(stanza: &str) -> Record {
     record
 }
 
-/// Whether packages of this name can be part of a kernel: an image of one
-/// release, the metapackage of the newest one, or a part of a split image.
+/// Whether a package of this name can be part of a kernel: an image, the metapackage of
+/// the newest image, or one of the packages of a split image.
 #[must_use]
 pub fn is_kernel_package(name: &str) -> bool {
     ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"].iter().any(|p| name.starts_with(p))
         && name.ends_with("amd64")
 }
 
-/// linux-image-6.1.0-50-cloud-amd64, not linux-image-cloud-amd64: a release follows.
+/// Whether a release follows: linux-image-6.1.0-50-cloud-amd64, not
+/// linux-image-cloud-amd64.
 fn of_a_release(name: &str) -> bool {
     is_kernel_package(name)
         && name.splitn(3, '-').nth(2).is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
@@ -144,7 +145,7 @@ fn of_a_release(name: &str) -> bool {
 /// preferred to the general one.
 ///
 /// # Errors
-/// One sentence, with the versions that the mirror offers.
+/// One sentence: there is no such kernel; with the versions that the mirror has.
 pub fn choose<'a>(suite: &Suite, records: &'a [Record]) -> Result<Vec<&'a Record>> {
     let named = |name: &str| records.iter().find(|r| r.name == name);
     let image = match &suite.version {
@@ -173,8 +174,8 @@ pub fn choose<'a>(suite: &Suite, records: &'a [Record]) -> Result<Vec<&'a Record
         for name in part.depends.iter().filter(|name| of_a_release(name)) {
             let of_same_build = |r: &&Record| r.name == *name && r.version == image.version;
             let Some(part) = records.iter().find(of_same_build) else {
-                // For old builds a mirror may have the image but no longer the
-                // configuration, which is not needed.
+                // Mirrors may have dropped the configuration of an old build. It is not
+                // needed.
                 if name.starts_with("linux-base-") {
                     continue;
                 }
@@ -189,7 +190,7 @@ pub fn choose<'a>(suite: &Suite, records: &'a [Record]) -> Result<Vec<&'a Record
     Ok(parts)
 }
 
-/// The images for ordinary machines.
+/// The image packages of releases, without those of the real-time flavour.
 fn images(records: &[Record]) -> impl Iterator<Item = &Record> {
     records
         .iter()

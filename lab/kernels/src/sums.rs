@@ -12,10 +12,10 @@ use super::directory::Directory;
 use super::limits::{MODULE_MAX, MODULES_MAX, too_large};
 use faultlab_base::error::{Error, Result};
 
-/// The kernel and its configuration, beside the modules.
+/// The number of files besides the modules: the kernel and its configuration.
 const OTHERS: usize = 2;
 
-/// SHA-256 by path, relative to the entry.
+/// The SHA-256 of each file, by its path in the entry.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Sums(BTreeMap<BeneathPath, String>);
 
@@ -53,7 +53,7 @@ impl Sums {
         lines.join("\n")
     }
 
-    /// Verifies bytes that were read from the file `name` of the entry.
+    /// Verifies the content of the file `name` of the entry, which was read.
     ///
     /// # Errors
     /// If they have changed since they were added.
@@ -104,7 +104,8 @@ pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// No file of an entry is larger than a module: a larger one was not added.
+/// The SHA-256 of a file. A file larger than any that is added is an error, so that a
+/// sparse file in the store does not take hours.
 fn sha256_file(file: File) -> io::Result<String> {
     if file.metadata()?.len() > MODULE_MAX {
         return Err(too_large(MODULE_MAX));

@@ -1,7 +1,7 @@
-//! Extracts the kernel from a bzImage.
+//! Extracts the vmlinux from a bzImage.
 //!
-//! A guest that starts from the unpacked kernel, by its PVH entry, need not unpack
-//! it under emulation, which takes half of its boot time.
+//! QEMU can start a vmlinux at its PVH entry point. Then the guest does not decompress
+//! its kernel under emulation, which takes a large part of its boot time.
 //!
 //! Reading: Documentation/arch/x86/boot.rst, "payload_offset";
 //! xen/include/public/elfnote.h, PHYS32_ENTRY;
@@ -18,13 +18,13 @@ use super::limits::{self, VMLINUX_MAX, read_at_most};
 
 /// xen/include/public/elfnote.h: XEN_ELFNOTE_PHYS32_ENTRY.
 const PHYS32_ENTRY: u64 = 18;
-/// arch/x86/Kconfig: CONFIG_PVH, which made the entry independent of Xen, is new in
-/// 5.0; before, the note may exist but serve only Xen.
+/// arch/x86/Kconfig: CONFIG_PVH, new in 5.0, made the entry point independent of Xen.
+/// Older kernels may have the note, but their entry point works only under Xen.
 const PVH_SINCE: u32 = 5;
 
-/// The vmlinux in `bzimage`; `None` if its compression is unknown here, it is
-/// larger than a guest's memory, or it was configured without CONFIG_PVH. Then the
-/// bzImage itself is booted, which takes longer.
+/// The vmlinux in `bzimage`; `None` if its compression is not supported, it is larger
+/// than a guest's memory, or the kernel has no PVH entry point. Then the caller boots
+/// the bzImage itself, which takes longer.
 #[must_use]
 pub fn unpack(bzimage: &[u8]) -> Option<Vec<u8>> {
     if major_version(bzimage)? < PVH_SINCE {
@@ -66,8 +66,8 @@ fn zstd(packed: &[u8], max: u64) -> Option<Vec<u8>> {
     read_at_most(limits::zstd(packed).ok()?.single_frame(), max).ok()
 }
 
-/// A legacy frame, without end mark. The kernel's build appends the total unpacked
-/// length.
+/// Decompresses an lz4 legacy frame, which has no end mark. The kernel's build appends
+/// the unpacked length.
 fn lz4_legacy(packed: &[u8], max: u64) -> Option<Vec<u8>> {
     let (frame, length) = packed.split_last_chunk::<4>()?;
     let unpacked = read_at_most(FrameDecoder::new(frame), max).ok()?;

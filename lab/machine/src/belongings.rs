@@ -1,5 +1,5 @@
-//! The surroundings of a person in a confined shell: a working directory, a home,
-//! and an environment that refers to nothing outside.
+//! The working directory, the home directory and the environment of a confined
+//! shell.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,27 @@ use std::{env, fs};
 use nix::unistd::{AccessFlags, access};
 use tokio::process::Command;
 
-/// A directory that everybody may write to.
+/// The replacement for a directory that is not accessible.
 const PRIVATE: &str = "/tmp";
 
-/// Variables that name services and directories outside of the shell's namespaces.
+/// Variables that are removed: they name sockets, displays and directories outside
+/// of the shell's namespaces.
 const OUTSIDE: [&str; 6] =
     ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK", "TMPDIR", "WAYLAND_DISPLAY", "DISPLAY"];
 
-/// The initial surroundings of a confined shell.
+/// What a confined shell starts with instead of what its user has.
 #[derive(Debug)]
 pub(super) struct Belongings {
-    /// A replacement for the current directory, if that is out of reach.
+    /// The replacement for the current directory, if that is not accessible or
+    /// another file system covers it.
     directory: Option<&'static Path>,
-    /// A replacement for the user's home, if that may not be read.
+    /// The replacement for the user's home directory, if that is not accessible.
     home: Option<&'static Path>,
 }
 
 impl Belongings {
-    /// Looks at what is reachable in this mount namespace and with these ids.
+    /// Checks which directories are accessible in this mount namespace and with
+    /// these ids.
     pub(super) fn look() -> Self {
         let may_enter = |place: &Path| access(place, AccessFlags::R_OK | AccessFlags::X_OK).is_ok();
         let here = env::current_dir().ok().filter(|place| may_enter(place) && is_here(place));
@@ -34,7 +37,7 @@ impl Belongings {
         Self { directory: here.is_none().then_some(private), home: home.is_none().then_some(private) }
     }
 
-    /// Applies them to a shell.
+    /// Applies the replacements to the command that starts a shell.
     pub(super) fn give(&self, command: &mut Command) {
         for variable in OUTSIDE {
             command.env_remove(variable);
@@ -47,7 +50,7 @@ impl Belongings {
         }
     }
 
-    /// The explanation for the person at the shell.
+    /// The explanation that is printed before the first prompt.
     pub(super) fn told(&self) -> String {
         let mut told =
             "This machine's files are read-only here; /tmp and /run are yours and end with the shell."
@@ -64,8 +67,8 @@ impl Belongings {
     }
 }
 
-/// Whether the current directory is still what its name refers to: another file
-/// system may have been mounted over it.
+/// Whether `place` still refers to the current directory: another file system may
+/// have been mounted over it.
 fn is_here(place: &Path) -> bool {
     let of = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let here = of(Path::new("."));

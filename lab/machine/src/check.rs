@@ -1,7 +1,7 @@
-//! Probes what this machine can do.
+//! Tests what this machine supports.
 //!
-//! A user namespace may be created and still be powerless, so no version or file is
-//! consulted: every ability is tried.
+//! Every ability is tried. A version or a setting would not be enough: AppArmor may
+//! allow a user namespace and deny every operation in it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,7 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// source of drop reasons.
 ///
 /// # Errors
-/// [`Error::Exhausted`]; nothing is known about any ability then.
+/// [`Error::Exhausted`] if the machine has run out of a resource, so that a failure
+/// proves nothing.
 pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     let mut abilities = vec![];
     let mut add = |need: Need, name: &str, result: Result<()>| {
@@ -74,7 +75,8 @@ pub async fn abilities(opened: Opened) -> Result<Vec<Ability>> {
     Ok(abilities)
 }
 
-/// An error in terms of the machine: what forbids it, or what the kernel lacks.
+/// An error with its probable cause: the setting that forbids the operation, or the
+/// kernel option that may be missing.
 fn explain(need: Need, error: &Error) -> String {
     match (error, error.errno()) {
         (Error::Missing(missing), _) => missing.to_string(),

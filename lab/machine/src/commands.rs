@@ -1,8 +1,8 @@
-//! The commands that a shell has besides the system's own: `check`, and `hint` and
-//! `solution` in an exercise.
+//! The commands that faultlab adds to a shell: `check`, and in an exercise `hint` and
+//! `solution`.
 //!
-//! The commands are this program under other names. They send requests to the
-//! worker over a socket beside them, and it answers in lines of JSON.
+//! Each command is a symbolic link to this program. It sends a request to the worker
+//! over a Unix socket, and the worker answers in lines of JSON.
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::symlink;
@@ -29,14 +29,14 @@ pub enum ShellCommand {
     Hint,
     /// Play the probes again, on the network in its current state.
     Check,
-    /// The whole story of an exercise.
+    /// The cause of the fault of an exercise, and its remedies.
     Solution,
 }
 
 impl ShellCommand {
     /// The commands of an exercise.
     pub(super) const EXERCISE: &'static [Self] = &[Self::Hint, Self::Check, Self::Solution];
-    /// The commands of any other shell.
+    /// The commands of a shell without an exercise.
     pub(super) const PLAIN: &'static [Self] = &[Self::Check];
 
     /// Its name.
@@ -49,14 +49,14 @@ impl ShellCommand {
         }
     }
 
-    /// The command that the program was started as, by its name.
+    /// The command with the name that this program was started by, if there is one.
     #[must_use]
     pub fn asked(program: &str) -> Option<Self> {
         let name = Path::new(program).file_name()?;
         Self::EXERCISE.iter().copied().find(|command| name == command.name())
     }
 
-    /// The shells that have it.
+    /// How to start a shell that has it.
     const fn place(self) -> &'static str {
         match self {
             Self::Check => "`faultlab shell SCENARIO`",
@@ -82,9 +82,9 @@ enum Answer {
     Done(u8),
 }
 
-/// Sends a request to the worker of the surrounding shell, passes its answers to
-/// `tell` as they arrive, and returns the exit status: for a check, 1 if the
-/// symptom is still there, and 69 if the probes could not be played.
+/// Sends a request to the worker of this shell, passes its answers to `tell` as they
+/// arrive, and returns the exit status. `check` exits with 0 if the symptom is gone,
+/// with 1 if it is still there, and with 69 if the probes could not be played.
 ///
 /// # Errors
 /// [`Error::Lab`] outside of such a shell; any error of `tell`.
@@ -110,12 +110,12 @@ pub fn ask<E: From<Error>>(
     Err(Error::Lab("the shell has ended".into()).into())
 }
 
-/// The commands of a shell, installed where only its mount namespace has them.
+/// The installed commands of a shell: the socket on which their requests arrive.
 #[derive(Debug)]
 pub(super) struct Commands(UnixListener);
 
 impl Commands {
-    /// Installs them.
+    /// Creates the links and the socket in [`PLACE`], in this mount namespace only.
     pub(super) fn install(commands: &[ShellCommand]) -> Result<Self> {
         let install = || {
             let place = Path::new(PLACE);
@@ -132,7 +132,7 @@ impl Commands {
         Ok(Self(socket))
     }
 
-    /// The next request; one that cannot be read is skipped.
+    /// Waits for the next request. Invalid requests are skipped.
     pub(super) async fn next(&self) -> Result<Request> {
         loop {
             let (stream, _) = self.0.accept().await.map_err(|e| Error::kernel("shell", "accept", e))?;
@@ -147,8 +147,7 @@ impl Commands {
     }
 }
 
-/// A request of a command that runs and waits for its answers. An interrupted
-/// command does not read them.
+/// A request of a command, which waits for the answers unless it is interrupted.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) command: ShellCommand,
@@ -167,9 +166,9 @@ impl Request {
         self.tell(&Answer::Done(status)).await
     }
 
-    /// Waits until the command has ended by itself: it was interrupted.
+    /// Waits until the command closes the connection: it was interrupted.
     pub(super) async fn interrupted(&mut self) {
-        // It sends nothing more.
+        // A command sends one line only, so this read ends at the end of the stream.
         let _ = self.asker.read(&mut [0]).await;
     }
 

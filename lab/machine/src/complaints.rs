@@ -12,8 +12,8 @@ const LAST: usize = 10;
 /// The number of bytes kept of a line.
 const LINE: usize = 4096;
 
-/// The panic message and the last lines. A backtrace (`RUST_BACKTRACE=1`) is longer
-/// than that, and follows the message.
+/// The panic message and the last lines. The message is kept separately because a
+/// backtrace (`RUST_BACKTRACE=1`) of more than [`LAST`] lines follows it.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     panic: Option<String>,
@@ -21,7 +21,7 @@ pub(super) struct Complaints {
 }
 
 impl Complaints {
-    /// Reads to the end.
+    /// Reads standard error to its end.
     pub(super) async fn read(mut from: impl AsyncBufRead + Unpin) -> Self {
         let (mut complaints, mut line) = (Self::default(), vec![]);
         while let Ok(bytes) = from.fill_buf().await {
@@ -55,7 +55,7 @@ impl Complaints {
         }
     }
 
-    /// The end of the sentence that reports the worker's end.
+    /// The second half of the error message about a worker that died.
     pub(super) fn said(self) -> String {
         match (self.panic, Vec::from(self.last)) {
             (Some(panic), _) => format!("and said: {panic}"),

@@ -1,11 +1,22 @@
-//! Isolates a worker from the machine: its users are not the machine's, and its
-//! files are read-only.
+//! Isolates a worker from the machine by namespaces, and makes the machine's file
+//! systems read-only for it.
 //!
-//! Two processes do this. The first stays outside, gives ids to the second and
-//! waits for it. The second creates a mount namespace as the machine's root, or as
-//! root of a user namespace. Then it enters a nested user namespace with a copy of
-//! that mount namespace, in which every mount is locked: root there can neither
-//! unmount nor write to one, nor mount a /proc without these mounts.
+//! Two processes do this. The first stays outside, writes the id maps of the second
+//! and waits for it. The second creates a mount namespace, as the machine's root or
+//! as root of a user namespace, and makes its mounts read-only. Then it enters a
+//! nested user namespace with a copy of that mount namespace. The kernel locks the
+//! copied mounts: root there can neither unmount them nor make them writable, nor
+//! mount a second /proc without the read-only /proc/sys.
+//!
+//! This does not hide the machine. /proc/sys/net is writable; it shows the worker's
+//! network namespaces. A socket file on a read-only mount still accepts connections
+//! from everyone whom its permissions allow. A worker that was started by a user has
+//! that user's id outside, with all permissions of that id. SECURITY.md lists what a
+//! shell can do.
+//!
+//! Without user namespaces ([`Privilege::Root`]) there is only the mount namespace,
+//! and nothing is locked: the worker has CAP_SYS_ADMIN and could remount a file
+//! system as writable.
 //!
 //! Reading list: user_namespaces(7), mount_namespaces(7), capabilities(7).
 
@@ -31,29 +42,31 @@ use faultlab_net::isolation::{
     raise_open_files, unshare_error,
 };
 
-/// Who uses the namespaces of a worker.
+/// Which programs run in the namespaces of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// This program only.
     Worker,
-    /// Also a person with a shell.
+    /// Also a shell or a command of the user, confined by a user namespace.
     Person,
-    /// A person who accepted to act as the machine's root.
+    /// Also a shell that may act as the machine's root, which the user has accepted
+    /// with `--unconfined`.
     Unconfined,
 }
 
-/// Moves this process, which must be single-threaded, into fresh namespaces in
-/// which it cannot change the machine, as
-/// [`isolate`](faultlab_net::isolation::isolate) does, and makes the machine's
-/// files read-only there. A person's /tmp and /run are empty, but for what lies at
-/// the paths to `keep`.
+/// Moves this process, which must be single-threaded, into new namespaces, as
+/// [`isolate`](faultlab_net::isolation::isolate) does, and makes the machine's file
+/// systems read-only there. Unless `room` is [`Room::Worker`], /tmp, /var/tmp, /run
+/// and /dev/shm are replaced by file systems in memory. Files at the paths in
+/// `keep` stay where they are.
 ///
 /// Without user namespaces ([`Privilege::Root`]) a worker keeps the capabilities
 /// that networks need. One of them, CAP_SYS_ADMIN, reaches beyond its namespaces:
-/// the caller must not start any other program there.
+/// the caller must not start any other program there, except for a shell in
+/// [`Room::Unconfined`], which keeps all capabilities.
 ///
 /// # Errors
-/// [`Error::Missing`] with the cause and a way out if the machine does not allow
+/// [`Error::Missing`] with the cause and the remedy if the machine does not allow
 /// it.
 pub fn confine(privilege: Privilege, parent: Pid, room: Room, keep: &[PathBuf]) -> Result<()> {
     die_with_this_parent(parent)?;
@@ -122,22 +135,23 @@ pub fn confine(privilege: Privilege, parent: Pid, room: Room, keep: &[PathBuf]) 
     if privilege == Privilege::Root && room != Room::Unconfined {
         drop_capabilities()?;
     }
-    // Changing ids or capabilities clears it.
+    // Changing ids or capabilities clears the parent-death signal.
     die_with_parent()?;
     exit_if_orphaned(&outside)?;
-    // It closes when this process ends; nothing more is sent on it.
+    // The socket stays open until this process ends; the process outside waits for
+    // that. Nothing more is sent.
     std::mem::forget(outside);
     Ok(())
 }
 
-/// Gives ids to the user namespace of a process.
+/// Writes the id maps of a process's user namespace.
 fn map(process: &str, ids: Ids) -> std::io::Result<()> {
     fs::write(format!("/proc/{process}/uid_map"), ids.users.line())?;
     fs::write(format!("/proc/{process}/gid_map"), ids.groups.line())
 }
 
-/// Asks the process outside to give ids to this process's user namespace, and
-/// becomes root in it.
+/// Asks the process outside to write the id maps of this process's user namespace.
+/// If it maps more than this process's own id (`all`), also switches to its root.
 fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
     let failed = |tried: &str, e: std::io::Error| explain_denial(Error::kernel("user namespace", tried, e));
     let mut errno = [0; size_of::<i32>()];
@@ -153,7 +167,8 @@ fn take_ids(outside: &mut UnixStream, all: bool) -> Result<()> {
             setgroups(&[])?;
             setresgid(group, group, group)?;
             setresuid(user, user, user)?;
-            // Otherwise its files in /proc belong to the machine's root.
+            // prctl(2), PR_SET_DUMPABLE: without it the files in /proc/PID belong to
+            // the machine's root.
             set_dumpable(true)
         };
         become_root().map_err(|e: Errno| failed("become its root", e.into()))?;
@@ -183,8 +198,9 @@ fn drop_capabilities() -> Result<()> {
     caps::set(None, CapSet::Permitted, &kept).map_err(failed)
 }
 
-/// Joins a new session keyring: a process that shares the keyring of the user who
-/// started it may change the keys in it, whatever its ids.
+/// Joins a new, empty session keyring. A process possesses the keys of the session
+/// keyring that it inherits, and may change them even after a change of its ids:
+/// keyrings(7).
 fn leave_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     let no_name = std::ptr::null::<libc::c_char>();

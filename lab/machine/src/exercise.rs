@@ -1,5 +1,5 @@
-//! An exercise: a trainee in a shell looks for the cause of a fault, and requests
-//! hints and a verdict with commands on the shell's PATH.
+//! An exercise: a trainee in a shell looks for the cause of a fault. The commands
+//! `hint`, `check` and `solution` give hints, a verdict and the cause.
 
 use std::io;
 
@@ -12,10 +12,10 @@ use faultlab_model::scenario::{Environment, Shows};
 use faultlab_report::standing::Tools;
 use faultlab_report::{Style, exercise as report};
 
-/// Checks that the fault shows on this kernel.
+/// Checks that this kernel is not immune to the fault.
 ///
 /// # Errors
-/// [`Error::Lab`] if it does not.
+/// [`Error::Lab`] if it is.
 pub fn has_something(scenario: &Scenario, env: &Environment) -> Result<()> {
     match scenario.era(env).filter(|era| era.shows == Shows::Immune) {
         Some(era) => Err(Error::Lab(format!(
@@ -29,7 +29,7 @@ pub fn has_something(scenario: &Scenario, env: &Environment) -> Result<()> {
 /// An exercise in progress.
 pub(super) struct Exercise<'s, 'a> {
     rechecks: Rechecks<'s, 'a>,
-    /// The seed of an exercise whose name is secret.
+    /// The seed of a secret exercise; `None` once its name was revealed.
     seed: Option<u64>,
     hints: usize,
     attempts: usize,
@@ -37,11 +37,12 @@ pub(super) struct Exercise<'s, 'a> {
 }
 
 impl<'s, 'a> Exercise<'s, 'a> {
-    /// Makes an exercise of a fault arm that was just played, or whose play goes on.
+    /// Makes an exercise of a fault arm that was just played, or whose play is still
+    /// running.
     ///
     /// # Errors
-    /// [`Error::Lab`] if the probes met nothing, or nothing the trainee does could
-    /// be checked.
+    /// [`Error::Lab`] if the probes did not observe the fault, or if the probes
+    /// cannot be played again.
     pub(super) fn of(rechecks: Rechecks<'s, 'a>, name: ExerciseName) -> Result<Self> {
         if rechecks.cured() {
             let met = report::symptom(rechecks.scenario, &rechecks.run.observed());
@@ -57,13 +58,13 @@ impl<'s, 'a> Exercise<'s, 'a> {
         Ok(Self { rechecks, seed, hints: 0, attempts: 0, solved: false })
     }
 
-    /// The text that a trainee reads first.
+    /// The text before the first prompt.
     pub(super) fn greeting(&self, tools: Tools, style: Style) -> String {
         let Rechecks { scenario, run, .. } = self.rechecks;
         report::greeting(scenario, run.env(), run.network().topology(), &run.observed(), tools, style)
     }
 
-    /// The text that a trainee reads last.
+    /// The text after the shell has ended; empty if the exercise was solved.
     pub(super) fn farewell(&self, style: Style) -> String {
         if self.solved {
             return String::new();
@@ -78,7 +79,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
     /// Answers a command.
     ///
     /// # Errors
-    /// If the command is gone.
+    /// If the command has ended.
     pub(super) async fn answer(&mut self, mut request: Request) -> io::Result<()> {
         let style = request.style;
         let mut status = 0;
@@ -91,7 +92,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
             ShellCommand::Check => {
                 let Some(checked) = self.rechecks.answer(&mut request).await? else { return Ok(()) };
                 let told = match checked {
-                    // Nothing was tried.
+                    // The probes were not played: this is no attempt.
                     Err(error) => {
                         status = CANNOT;
                         format!("It cannot be checked now: {error}")
@@ -108,7 +109,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
         request.done(status).await
     }
 
-    /// The verdict on an attempt.
+    /// Counts an attempt; returns the verdict on it.
     fn judge(&mut self, Checked { cured, seen, stopped }: &Checked) -> String {
         self.attempts += 1;
         self.solved = *cured;
@@ -120,8 +121,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
         format!("{judged}, {}: {met}", self.tally())
     }
 
-    /// Says the name of a secret exercise, which is no secret from here on; of another
-    /// nothing.
+    /// Reveals the name of a secret exercise, once; otherwise an empty string.
     fn reveal(&mut self, style: Style) -> String {
         let name = self.name();
         self.seed.take().map(|_| style.paragraph("", &format!("This was {name}."))).unwrap_or_default()

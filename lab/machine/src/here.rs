@@ -1,4 +1,4 @@
-//! Runs scenarios on the running kernel, in a worker's own namespaces.
+//! Runs scenarios and commands on the running kernel, in the namespaces of a worker.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -27,8 +27,8 @@ use faultlab_model::outcome::Outcome;
 use faultlab_net::isolation::Privilege;
 use faultlab_report::Style;
 
-/// How long a worker may take before it says how long its job may take, and longer
-/// than that.
+/// The time limit of a worker before it reports how long its job may take; added to
+/// that time afterwards.
 const SLACK: Duration = Duration::from_secs(120);
 
 /// The running kernel, ready to run scenarios.
@@ -38,24 +38,26 @@ pub struct Here {
     privilege: Privilege,
 }
 
-/// What a machine can do, and with which privileges.
+/// What this machine supports, and with which privileges.
 #[derive(Debug, Clone)]
 pub struct Checked {
     /// The machine.
     pub here: Here,
-    /// What it can do.
+    /// The abilities, available or missing.
     pub abilities: Vec<Ability>,
 }
 
 impl Here {
     /// Determines which privileges scenarios run with on this machine, and what it
-    /// can do: in a user namespace if that has power, otherwise as root.
+    /// supports. A user namespace is preferred. If a required ability is missing
+    /// there and this process is root, scenarios run as root without one.
     ///
-    /// `executable` is a program that passes its arguments to
-    /// [`worker`](super::worker), by default this one.
+    /// `executable` is the program to start as a [`worker`](super::worker), usually
+    /// this one.
     ///
     /// # Errors
-    /// [`Error::Missing`] if it cannot work, with the cause and a way out.
+    /// [`Error::Missing`], with the cause and the remedy, if no worker can be
+    /// confined.
     pub async fn find(executable: &Path) -> Result<Checked> {
         let rootless = Self { executable: executable.into(), privilege: Privilege::UserNamespace };
         let found = rootless.check().await;
@@ -87,11 +89,11 @@ impl Here {
         }
     }
 
-    /// Runs a scenario, and reports the name of each arm that ends.
+    /// Runs a scenario; calls `on_arm` with the name of each arm that has ended.
     ///
     /// # Errors
-    /// If there is no outcome: the worker could not start, died, or took longer than
-    /// it said its job may take.
+    /// If there is no outcome: the worker could not start, died, or exceeded its time
+    /// limit.
     pub async fn run(&self, job: Job, on_arm: &mut dyn FnMut(&str)) -> Result<Outcome> {
         match self.ask(Work::Do(job), on_arm).await? {
             Report::Outcome(outcome) => Ok(*outcome),
@@ -99,10 +101,11 @@ impl Here {
         }
     }
 
-    /// Plays an arm and starts a shell beside its network, on this process's own
-    /// standard input, output and error, and returns the shell's exit status. An
-    /// `exercise` keeps the cause secret. `unconfined` accepts a shell that acts as
-    /// the machine's root if it cannot be confined.
+    /// Plays an arm and starts a shell in its network, on this process's standard
+    /// input, output and error; returns the shell's exit status. An `exercise` keeps
+    /// the cause secret. `unconfined` allows a shell that acts as the machine's root
+    /// if there is no user namespace to confine it.
+    ///
     /// # Errors
     /// If the arm could not be played or no shell started.
     #[allow(clippy::too_many_arguments, reason = "each is one option of the command")]
@@ -116,7 +119,7 @@ impl Here {
         unconfined: bool,
     ) -> Result<u8> {
         let failed = |e| Error::kernel("faultlab", "dup", e);
-        // Unlike these, their copies stay open in the worker.
+        // The duplicates have no close-on-exec flag, so the worker inherits them.
         let streams = [
             nix::unistd::dup(io::stdin()).map_err(failed)?,
             nix::unistd::dup(io::stdout()).map_err(failed)?,
@@ -136,12 +139,13 @@ impl Here {
         }
     }
 
-    /// Runs a command in fresh namespaces of this machine, whose files are read-only
-    /// there; passes its output on as it comes. The program and what is to `keep` stay
-    /// at their paths in /tmp, which is empty otherwise.
+    /// Runs a command in new namespaces of this machine, whose file systems are
+    /// read-only there; passes its output to `on_output` as it arrives. The program,
+    /// the file for its standard input and the paths in `keep` stay where they are,
+    /// even below /tmp, which is empty otherwise.
     ///
     /// # Errors
-    /// If no command can run here.
+    /// If commands cannot be confined here, or the worker fails.
     pub async fn exec(
         &self,
         mut order: ExecOrder,
@@ -155,7 +159,7 @@ impl Here {
         let failed = |e| Error::kernel("faultlab", "make a pipe", e);
         let mut answers = ExecAnswers::new(&order);
         let (mut from, to) = port()?;
-        // Unlike the pipe's own end, its copy stays open in the worker.
+        // The duplicate has no close-on-exec flag, so the worker inherits it.
         let descriptor = nix::unistd::dup(&to).map_err(failed)?;
         drop(to);
         let mut child = self.start(Work::Exec { order, keep, descriptor: descriptor.as_raw_fd() }).await?;
@@ -202,7 +206,8 @@ impl Here {
             if state.continued.take() || process.is_some_and(is_stopped) {
                 begun = Instant::now();
             } else if begun.elapsed() >= state.may_take.get() + SLACK {
-                // Dropping it kills it. A play that only waits gives up by itself.
+                // Returning drops the worker, which kills it. A play has its own time
+                // limits; that none of them ended it means that a system call blocks.
                 return Err(Error::Deadline {
                     place: "worker".into(),
                     condition: "its outcome; it does not even give up, so a system call of its own blocks"
@@ -229,13 +234,13 @@ impl Here {
             .map_err(|e| failed(&format!("start {}", self.executable.display()), e))?;
         let request = serde_json::to_vec(&Request { privilege: self.privilege, work }).expect("plain data");
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        // A worker that has died says why on standard error.
+        // This fails if the worker has died; its standard error has the reason.
         let _ = stdin.write_all(&request).await;
         Ok(child)
     }
 }
 
-/// Whether a worker is stopped: the process with this id, or its child.
+/// Whether a worker is stopped (SIGSTOP): the process with this id, or a child of it.
 fn is_stopped(process: u32) -> bool {
     let read =
         |process: &str, file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
@@ -248,7 +253,7 @@ fn is_stopped(process: u32) -> bool {
     [process.as_str()].into_iter().chain(children.split_whitespace()).any(stopped)
 }
 
-/// What a worker reported while it went on.
+/// What a worker has reported during its job.
 #[derive(Debug, Default)]
 struct WorkerState {
     /// Whether it was stopped and continued.

@@ -1,18 +1,19 @@
-//! The ids outside of its user namespace that a worker's users are mapped to.
+//! The ids outside that the users and groups of a worker's user namespace map to.
 //!
 //! Reading list: user_namespaces(7), "User and group ID mappings"; systemd's
 //! UIDS-GIDS.md, the table of ranges that other programs use.
 
 use std::fs;
 
-/// The start of the ranges that nothing on a usual machine uses: above the ids that
-/// container managers take, and below those that systemd calls foreign.
+/// The first id of the ranges. Distributions and container managers usually assign
+/// no ids from here up to 0x7ffe0000, where systemd's foreign ids begin.
 const FIRST: u32 = 0x7000_0000;
 
-/// The size of a range: as large as the range that Linux distributions use for users.
+/// The number of ids of a range: all ids of 16 bits, as container managers assign.
 const COUNT: u32 = 0x1_0000;
 
-/// The number of ranges: workers should not share one.
+/// The number of ranges. Two workers share one if their process ids are equal modulo
+/// this number.
 const RANGES: u32 = 0x0ffd;
 
 /// A mapping of ids, from 0 on, of a user namespace.
@@ -44,16 +45,16 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// Ids that nothing on this machine uses, for a worker of root with this
-    /// process id. `None` if root has no other id than its own.
+    /// Ids for a worker that root starts, chosen by its process id. Whether another
+    /// program uses them is not checked. `None` if root has only its own id.
     pub(super) fn unused(process: u32) -> Option<Self> {
         let of = |file: &str| unused(&fs::read_to_string(file).ok()?, process);
         Some(Self { users: of("/proc/self/uid_map")?, groups: of("/proc/self/gid_map")? })
     }
 }
 
-/// An unused range of ids of a user namespace with this map. In a container without
-/// such a range it is only the last id.
+/// The range for this process id in a user namespace with this map. A container may
+/// not map that range: then it is the highest id that the container maps.
 fn unused(map: &str, process: u32) -> Option<Range> {
     let extents: Vec<(u32, u32)> = map.lines().filter_map(extent).collect();
     let range = Range { outside: FIRST + process % RANGES * COUNT, count: COUNT };
@@ -65,7 +66,8 @@ fn unused(map: &str, process: u32) -> Option<Range> {
     (last > 0).then_some(Range::single(last))
 }
 
-/// The first and the last id of a line of uid_map. The very last id is not valid.
+/// The first and the last id of a line of uid_map. 4294967295 is not an id: it
+/// stands for "no change" in chown(2) and setresuid(2).
 fn extent(line: &str) -> Option<(u32, u32)> {
     let mut numbers = line.split_whitespace().map(str::parse::<u32>);
     let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);

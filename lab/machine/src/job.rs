@@ -1,6 +1,5 @@
-//! The jobs of a worker and of a guest's init, their reports, and how a job is
-//! done. The two differ in how they are isolated from the machine, and in where
-//! they send reports (`Site`).
+//! The jobs of a worker and of a guest's init, their reports, and the code that
+//! performs a job. `Site` is what differs between the two.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,16 +36,17 @@ pub enum Job {
     Run {
         /// Its name.
         scenario: String,
-        /// The variants and remedies to narrow the run to.
+        /// The names of the variants and remedies to play; empty for all.
         only: Vec<String>,
         /// The settings given.
         set: BTreeMap<String, String>,
-        /// Whether the fault arm gets the network and the behaviour of the control.
+        /// Whether the fault arm is played without its edit, so that it equals the
+        /// control arm.
         without_cause: bool,
         /// What to capture; `None` disables captures.
         capturing: Option<CaptureOptions>,
     },
-    /// Plays one arm and starts a shell beside it.
+    /// Plays one arm and starts a shell in its network.
     Shell {
         /// The scenario's name.
         scenario: String,
@@ -68,11 +68,11 @@ pub enum Report {
         /// The kernel's release.
         release: Cell,
     },
-    /// The run that begins may take this long.
+    /// How long the run that starts now may take.
     MayTake(Duration),
     /// An arm of a scenario has ended.
     ArmEnded(Cell),
-    /// An arm was played, and the shell beside it starts.
+    /// An arm was played, and the shell starts.
     ShellBegins,
     /// What the machine can do.
     Abilities(Vec<Ability>),
@@ -80,16 +80,16 @@ pub enum Report {
     Outcome(Box<Outcome>),
     /// A shell has ended with this exit status.
     Left(u8),
-    /// Nothing can run: something is missing.
+    /// The job cannot be done: something is missing.
     Missing {
         /// What is missing.
         what: Line,
         /// How to get it.
         advice: Line,
     },
-    /// Nothing can run: the machine has run out of a resource.
+    /// The job cannot be done: the machine has run out of a resource.
     Exhausted(Lines),
-    /// Nothing can run: the lab failed.
+    /// The job cannot be done: the lab failed.
     Failed(Lines),
     /// The worker was stopped, and has continued.
     Continued,
@@ -107,7 +107,7 @@ impl From<Error> for Report {
     }
 }
 
-/// The place where a job is done: a worker, or a guest.
+/// The process that performs a job: a worker, or a guest's init.
 pub(super) trait Site {
     /// The kind of machine.
     fn machine(&self) -> Machine;
@@ -118,15 +118,14 @@ pub(super) trait Site {
     /// Sends a report.
     fn report(&self, report: &Report) -> Result<()>;
 
-    /// Where to say what takes time before a shell begins; `None` if somebody else
-    /// says it.
+    /// Where to show progress before a shell starts; `None` if another process shows
+    /// it.
     fn screen(&self) -> Result<Option<OwnedFd>>;
 
     /// The input and output of a shell.
     fn streams(&self, options: &ShellOptions) -> Result<Streams>;
 
-    /// Whether shells are kept from changing the machine, which is then explained
-    /// to the user.
+    /// Whether a shell is confined, which is then explained to the user.
     fn confines(&self) -> bool;
 
     /// Records that the shell has ended.
@@ -143,7 +142,7 @@ pub(super) fn runtime(place: &'static str) -> Result<Runtime> {
 }
 
 impl Job {
-    /// Whether to capture drop reasons.
+    /// Whether drop reasons are needed.
     pub(super) fn asks_why(&self) -> bool {
         match self {
             Self::Run { capturing, .. } => {
@@ -173,7 +172,7 @@ impl Job {
                 let options =
                     RunOptions { machine, only, without_cause: *without_cause, capturing: *capturing };
                 let outcome = match run(catalogue, scenario, &env, options, reports, site, runtime) {
-                    // A guest's own memory may suffice for the next scenario.
+                    // The guest goes on with its next job, which may need less memory.
                     Err(error) if machine == Machine::Vm => exhausted(scenario, &env, &error),
                     outcome => outcome?,
                 };
@@ -188,8 +187,8 @@ impl Job {
     }
 }
 
-/// The outcome of a scenario for which a guest had too little of a resource. Settings
-/// and time are what the host expects of an answer.
+/// The outcome of a scenario that failed in a guest. The host accepts it only with the
+/// settings that it asked for and with the clock of the guest.
 fn exhausted(scenario: &Scenario, env: &Environment, error: &Error) -> Outcome {
     let virtual_time = (env.clock == Clock::Virtual).then_some(0.0);
     Outcome {
@@ -199,9 +198,9 @@ fn exhausted(scenario: &Scenario, env: &Environment, error: &Error) -> Outcome {
     }
 }
 
-/// Runs a scenario, and repeats it if the process was stopped meanwhile and the
-/// outcome is not as expected: the kernel's timers went on while the process could
-/// not react.
+/// Runs a scenario. If the process was stopped (SIGSTOP) meanwhile and the outcome is
+/// not the expected one, runs it again: the kernel's timers went on while the process
+/// could not react.
 fn run(
     catalogue: &Catalogue,
     scenario: &Scenario,

@@ -1,16 +1,17 @@
 //! The machines on which scenarios run.
 //!
-//! - `job`: the jobs, the reports, and how a job is done; the same in a `worker`
-//!   and in a `guest`.
-//! - `here`: the running kernel, on which a `worker` does the job in namespaces
-//!   of its own (`confinement`, with `ids`, `mounts`, `tmpfs` and `syscalls`);
-//!   `check`: what this machine can do.
+//! - `job`: the jobs, the reports, and the code that performs a job in a `worker`
+//!   or in a `guest`.
+//! - `here`: starts a `worker` on the running kernel, in new namespaces
+//!   (`confinement`, with `ids`, `mounts`, `tmpfs` and `syscalls`); reads its
+//!   standard error (`complaints`); `stops`: detects SIGSTOP; `check`: tests what
+//!   this machine supports.
 //! - `vm`: a kernel under QEMU; `guest`: this program as its init; `protocol`:
-//!   shared by both.
-//! - `exec`: any command, in a worker's namespaces or in a guest.
-//! - `shell`: a shell beside an arm that was `played`, with `names` for hosts and
-//!   its own `belongings` and `commands`; `waiting`: what takes
-//!   time before it; `recheck`: plays the probes again;
+//!   the interface between them.
+//! - `exec`: runs a command in a worker's namespaces or in a guest.
+//! - `shell`: a shell in the network of an arm that was `played`, with `names` for
+//!   `ip netns`, `commands` on its PATH, and the `belongings` of a confined shell;
+//!   `waiting`: shows progress until it starts; `recheck`: plays the probes again;
 //!   `exercise`: answers a trainee's commands.
 
 mod belongings;

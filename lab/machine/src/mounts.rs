@@ -1,4 +1,5 @@
-//! The machine's files as a worker and its shell see them: all of them, read-only.
+//! The mount namespace of a worker: the machine's file systems, read-only, and for a
+//! shell also writable ones in memory.
 //!
 //! Reading list: mount_setattr(2); mount_namespaces(7), "Restrictions on mount
 //! namespaces": mounts that come from a more privileged mount namespace are locked,
@@ -26,15 +27,15 @@ use faultlab_base::programs;
 /// only the machine's root may enter.
 pub(super) const PROGRAM: &str = "/run/.faultlab/faultlab";
 
-/// Makes every file system of this mount namespace read-only, and mounts the /proc
-/// of this pid namespace, in which /proc/sys/net is writable.
+/// Makes every mount of this mount namespace read-only, and mounts a /proc of this
+/// pid namespace. In that /proc /proc/sys is read-only, except for /proc/sys/net.
 pub(super) fn read_only() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("make / private"))?;
     all_read_only().map_err(failed("make / read-only"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // A container that covers parts of /proc forbids this. Then the outer /proc
-    // stays, in which /proc/thread-self is still correct.
+    // The kernel forbids this in a container that covers parts of /proc. Then the
+    // container's /proc stays, in which /proc/thread-self is still correct.
     if mount(Some("proc"), "/proc", Some("proc"), flags, none).is_err() {
         set_read_only(Path::new("/proc"), false).map_err(failed("make /proc writable"))?;
     }
@@ -47,10 +48,11 @@ pub(super) fn read_only() -> Result<()> {
     Ok(())
 }
 
-/// Adds what a person needs to write to: /tmp, /var/tmp, /dev/shm and /run, empty
-/// except for parts of the machine's /run, and a /dev without the machine's disks.
-/// With `one_id` programs cannot change their user there. What lies at the paths to
-/// `keep` stays there.
+/// Mounts writable file systems in memory for a shell or a command: /tmp, /var/tmp
+/// and /dev/shm, which are empty, /run with parts of the machine's /run, and a /dev
+/// without disks. With `one_id` the user namespace has a single id, so programs
+/// cannot change their user. Files and directories at the paths in `keep` stay
+/// where they are.
 pub(super) fn for_a_person(owner: Owner, one_id: bool, keep: &[PathBuf]) -> Result<()> {
     let kept: Vec<_> = keep.iter().filter_map(|path| Kept::open(path)).collect();
     let program = std::env::current_exe().map_err(failed("find this program"))?;
@@ -70,10 +72,10 @@ pub(super) fn for_a_person(owner: Owner, one_id: bool, keep: &[PathBuf]) -> Resu
     kept.iter().try_for_each(|kept| kept.put_back(owner))
 }
 
-/// The places that are covered by empty ones.
+/// The directories that are covered by file systems in memory.
 const COVERED: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 
-/// A file or a directory in a place that is about to be covered.
+/// A file or a directory below one of [`COVERED`], opened before that is covered.
 struct Kept {
     path: PathBuf,
     file: File,
@@ -81,7 +83,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// `None` if it is in no such place, or cannot be opened: then it is missing.
+    /// `None` if it is not below one of [`COVERED`], or cannot be opened: in the
+    /// latter case it is missing afterwards.
     fn open(path: &Path) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         let is_directory = path.is_dir();
@@ -92,7 +95,8 @@ impl Kept {
         Some(Self { path, file, is_directory })
     }
 
-    /// Binds it to its old path, in directories that belong to the owner.
+    /// Bind-mounts it at its old path. Missing parent directories are created for
+    /// this owner.
     fn put_back(&self, owner: Owner) -> Result<()> {
         let put = || -> io::Result<()> {
             let parent = self.path.parent().unwrap_or(Path::new("/"));
@@ -129,7 +133,8 @@ fn install(program: &File) -> io::Result<()> {
     fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))
 }
 
-/// Makes tcpdump stay root: it would switch to a user that does not exist here.
+/// Installs a wrapper that makes tcpdump stay root (`-Z root`): by default it
+/// switches to the user tcpdump, whose id is not mapped here.
 fn wrap_tcpdump() -> io::Result<()> {
     let Some(tcpdump) = programs::named("tcpdump").next() else { return Ok(()) };
     let quoted = tcpdump.to_string_lossy().replace('\'', r"'\''");
@@ -138,7 +143,7 @@ fn wrap_tcpdump() -> io::Result<()> {
     fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))
 }
 
-/// The devices that programs need; none of them is the machine's hardware.
+/// The device nodes that are kept, besides pts and net/tun. None of them is a disk.
 const DEVICES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "kmsg"];
 
 /// drivers/net/tun.c: TUN_MINOR, of the misc devices.
@@ -148,8 +153,7 @@ fn devices(owner: Owner) -> io::Result<()> {
     let dev = Path::new("/dev");
     let before = File::open(dev)?;
     let of_machine = descriptor(&before);
-    // Only the machine's root may create devices, and they do not work on mounts
-    // with MS_NODEV.
+    // Without MS_NODEV, which would disable the node for tun below.
     let options = format!("mode=755,uid={},gid={}", owner.user, owner.group);
     mount(Some("tmpfs"), dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options.as_str()))?;
     for name in DEVICES {
@@ -165,8 +169,9 @@ fn devices(owner: Owner) -> io::Result<()> {
     let (old, tun) = (of_machine.join("net/tun"), dev.join("net/tun"));
     if old.exists() {
         let everyone = Mode::from_bits_truncate(0o666);
-        // Even if only root may open it on the machine, the local root may open it
-        // here: what it creates belongs to that user's namespaces.
+        // Some machines let only root open net/tun. A node with mode 666 is safe
+        // here: an interface is created in the network namespace of the caller.
+        // mknod(2) of a device needs the machine's root.
         if mknod(&tun, SFlag::S_IFCHR, everyone, makedev(TUN.0, TUN.1)).is_ok() {
             fs::set_permissions(&tun, fs::Permissions::from_mode(0o666))?;
         } else {
@@ -206,19 +211,19 @@ fn all_read_only() -> io::Result<()> {
     };
     match Errno::result(done) {
         Ok(_) => Ok(()),
-        // The call is new in Linux 5.12, and a seccomp profile that does not know
-        // it forbids it.
+        // mount_setattr(2) is new in Linux 5.12. A seccomp profile older than that
+        // forbids it.
         Err(Errno::ENOSYS | Errno::EPERM) => each_read_only(),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The same, mount by mount.
+/// As [`all_read_only`], one mount after the other.
 fn each_read_only() -> io::Result<()> {
     let all = fs::read("/proc/self/mountinfo")?;
     for place in all.split(|byte| *byte == b'\n').filter_map(mount_point) {
         match set_read_only(&place, true) {
-            // Another mount covers it: nobody can reach it.
+            // Another mount covers this one, so no path leads to it.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL | Errno::EACCES) => {}
             done => done?,
         }

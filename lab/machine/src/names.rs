@@ -1,5 +1,5 @@
-//! Names below /run that only one worker and its shell see: the hosts' names for
-//! `ip netns`, and a directory for the commands on a shell's PATH.
+//! Directories below /run in a worker's mount namespace: /run/netns, with the hosts'
+//! names for `ip netns`, and the directory of a shell's commands.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use super::tmpfs::{Owner, bind, cover_run, descriptor, tmpfs};
 use faultlab_net::network::Host;
 
-/// Gives the hosts the names that `ip netns` looks for.
+/// Bind-mounts the network namespace of each host at /run/netns/HOST.
 pub(super) fn name(hosts: &[Host]) -> io::Result<()> {
     let names = Path::new("/run/netns");
     make(names)?;
@@ -20,7 +20,7 @@ pub(super) fn name(hosts: &[Host]) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes an empty directory below /run, on a tmpfs of this mount namespace.
+/// Mounts an empty tmpfs at a directory below /run; creates the directory if needed.
 pub(super) fn make(directory: &Path) -> io::Result<()> {
     if !directory.is_dir() {
         cover_run(None)?;

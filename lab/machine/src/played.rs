@@ -1,4 +1,5 @@
-//! An arm that is played for a shell. It may go on while its fault lasts.
+//! Plays an arm for a shell. The play of some arms waits while the fault lasts; the
+//! shell starts meanwhile.
 
 use std::convert::Infallible;
 
@@ -9,16 +10,16 @@ use faultlab_engine::scenario::{Play, Scenario, ScriptedArm};
 use faultlab_model::outcome::Machine;
 use faultlab_model::scenario::Environment;
 
-/// An arm that was played, or whose play goes on while its fault lasts.
+/// An arm that was played, or whose play waits while its fault lasts.
 pub(super) struct Played<'s> {
     pub(super) scenario: &'s Scenario,
     pub(super) run: &'s ArmRun<'s>,
-    /// The rest of a play that goes on.
+    /// The play, if it has not ended.
     pub(super) rest: Option<Play<'s>>,
 }
 
 impl<'s> Played<'s> {
-    /// Sets up an arm for a shell beside it.
+    /// Sets up an arm for a shell.
     pub(super) async fn run<'a>(
         scenario: &Scenario,
         env: &'a Environment,
@@ -30,7 +31,7 @@ impl<'s> Played<'s> {
         Ok(run)
     }
 
-    /// Plays the arm.
+    /// Plays the arm until it ends, or until it waits while its fault lasts.
     pub(super) async fn on(scenario: &'s Scenario, run: &'s ArmRun<'s>) -> Result<Self> {
         let mut play = run.play();
         let stays = async {
@@ -44,7 +45,7 @@ impl<'s> Played<'s> {
         Ok(Self { scenario, run, rest: stays.then_some(play) })
     }
 
-    /// Continues it for ever.
+    /// Continues the play, if it has not ended; never returns unless it fails.
     pub(super) async fn go_on(rest: Option<Play<'s>>) -> Result<Infallible> {
         if let Some(rest) = rest {
             rest.await?;
@@ -53,7 +54,7 @@ impl<'s> Played<'s> {
     }
 }
 
-/// Plays an arm once more.
+/// Plays an arm again.
 pub(super) async fn play(run: &ArmRun<'_>) -> Result<()> {
     run.within(run.budget(Machine::Here), run.play()).await
 }

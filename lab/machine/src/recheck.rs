@@ -1,5 +1,5 @@
-//! The probes of an arm, played again on the network as the user of a shell left
-//! it.
+//! Plays the probes of an arm again, on the network as the user of a shell has
+//! changed it.
 
 use std::io;
 use std::time::Duration;
@@ -17,11 +17,13 @@ use faultlab_model::scenario::Recheck;
 /// sysexits.h.
 pub(super) const CANNOT: u8 = 69;
 
-/// An arm that was played, or whose play holds its fault, and can be checked.
+/// An arm that was played, or whose play waits while its fault lasts, and whose
+/// probes can be repeated.
 pub(super) struct Rechecks<'s, 'a> {
     pub(super) scenario: &'s Scenario,
     pub(super) run: &'s ArmRun<'a>,
-    /// Whether the play holds its fault, and looks at it again; else it is repeated.
+    /// Whether the play waits while its fault lasts. Then only what it waits for is
+    /// observed again; otherwise the whole play is repeated.
     held: bool,
     /// How long the first play took.
     took: Duration,
@@ -31,19 +33,19 @@ pub(super) struct Rechecks<'s, 'a> {
 pub(super) struct Checked {
     /// Whether the symptom's row is the same as in a healthy network.
     pub(super) cured: bool,
-    /// What the probes met.
+    /// What the probes observed.
     pub(super) seen: Map<Cell>,
-    /// Why the probes did not come to the symptom.
+    /// Why the probes ended before they observed the symptom's row.
     pub(super) stopped: Option<Error>,
 }
 
 impl<'s, 'a> Rechecks<'s, 'a> {
-    /// Of an arm that was just played, or whose play holds its fault.
+    /// For an arm that was just played; `held`: its play waits while its fault lasts.
     pub(super) fn of(scenario: &'s Scenario, run: &'s ArmRun<'a>, held: bool) -> Self {
         Self { scenario, run, held, took: run.elapsed() }
     }
 
-    /// Whether nothing that anyone does could be checked, and why.
+    /// Why this arm cannot be checked; `None` if it can.
     pub(super) fn impossible(&self) -> Option<&'static str> {
         match self.scenario.recheck {
             Recheck::Never => Some("nothing ends this fault once it is there"),
@@ -58,11 +60,11 @@ impl<'s, 'a> Rechecks<'s, 'a> {
         self.run.observed().get(symptom.row).is_some_and(|cell| cell == symptom.healthy)
     }
 
-    /// Says what is checked and checks it, unless the command is interrupted: then
-    /// `None`.
+    /// Announces the check and performs it; `None` if the command was interrupted
+    /// meanwhile.
     ///
     /// # Errors
-    /// If the command is gone.
+    /// If the command has ended before the check begins.
     pub(super) async fn answer(&self, request: &mut Request) -> io::Result<Option<Result<Checked>>> {
         let begun = if self.held {
             "What waits is looked at again.\n".to_owned()
@@ -81,11 +83,11 @@ impl<'s, 'a> Rechecks<'s, 'a> {
         })
     }
 
-    /// Plays the probes on the network in its current state, or looks at the held
-    /// fault again.
+    /// Plays the probes on the network in its current state, or observes again what
+    /// the play waits for.
     ///
     /// # Errors
-    /// If they cannot be played.
+    /// If the network cannot be prepared for another play.
     async fn check(&self) -> Result<Checked> {
         let played = if self.held {
             self.run.recheck().await;
@@ -95,7 +97,8 @@ impl<'s, 'a> Rechecks<'s, 'a> {
             play(self.run).await.and_then(|()| self.run.check_wires())
         };
         let seen = self.run.observed();
-        // What failed after the symptom depended on something that the user removed.
+        // A failure after the symptom was observed is ignored: the user may have
+        // removed what the rest of the play needs.
         let stopped = played.err().filter(|_| seen.get(self.scenario.symptom.row).is_none());
         Ok(Checked { cured: stopped.is_none() && self.cured(), seen, stopped })
     }

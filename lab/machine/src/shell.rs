@@ -1,8 +1,8 @@
-//! A shell beside an arm's network: the arm is played, and nothing is torn down
-//! before the shell ends.
+//! A shell in the network of an arm. The arm is played, and its network exists until
+//! the shell ends.
 //!
-//! The hosts get names for `ip netns` (`names`), in a mount namespace that only
-//! this worker and its shell are in.
+//! The hosts get names for `ip netns` (`names`), in the mount namespace of this
+//! worker and its shell.
 
 use std::convert::Infallible;
 use std::env;
@@ -35,25 +35,25 @@ use faultlab_model::outcome::Map;
 use faultlab_report::Style;
 use faultlab_report::standing::{self, Tools};
 
-/// The available tools for inspecting a network.
+/// The tools for inspecting a network that are installed; busybox's do not count.
 fn tools() -> Tools {
     let is_here =
         |name: &str| programs::named(name).next().is_some_and(|program| !programs::is_busybox(&program));
     Tools { ip: is_here("ip"), ss: is_here("ss"), tcpdump: is_here("tcpdump"), nft: is_here("nft") }
 }
 
-/// Runs in bash before each prompt: names the current place, even if a start-up
-/// file has replaced the prompt from the environment.
+/// PROMPT_COMMAND, which bash runs before each prompt: puts the scenario and the arm
+/// in front of PS1, even if a start-up file has replaced PS1.
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
 
-/// What a trainee knows of an exercise's name.
+/// Whether the trainee knows which scenario an exercise is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExerciseName {
     /// The trainee chose it.
     Known,
-    /// It is secret until it is solved. The seed picked it, and picks it again.
+    /// Its name is secret until it is solved. The same seed picks the same exercise.
     Secret {
         /// The seed.
         seed: u64,
@@ -63,20 +63,22 @@ pub enum ExerciseName {
 /// How a shell is started.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ShellOptions {
-    /// Whether to make the shell the terminal's foreground: its starter was.
+    /// Whether to make the shell the foreground process group of its terminal, as
+    /// the process that started it was.
     pub foreground: bool,
     /// How wide the terminal is, and whether it has colours.
     pub style: Style,
     /// The exercise, which keeps the cause secret for the user to find; `None` for a
     /// plain shell.
     pub exercise: Option<ExerciseName>,
-    /// Whether its input is no terminal: then a guest's shell has pipes for its
-    /// outputs, not its console.
+    /// Whether its input is not a terminal. Then a shell in a guest writes its
+    /// output to pipes instead of the console.
     pub piped: bool,
 }
 
 impl ShellOptions {
-    /// The arm of a scenario, in the words that may be shown before the shell begins.
+    /// How to name the arm of a scenario in output before the shell starts. An
+    /// exercise is not named.
     #[must_use]
     pub fn names(&self, scenario: &str, arm: &str) -> String {
         if self.exercise.is_some() {
@@ -91,7 +93,7 @@ impl ShellOptions {
 #[derive(Debug)]
 pub(super) struct Streams {
     descriptors: [OwnedFd; 3],
-    /// The other ends of its outputs, if nobody else reads them.
+    /// The read ends of its outputs, if those are pipes that this process reads.
     outputs: Option<Outputs>,
 }
 
@@ -105,7 +107,7 @@ impl Streams {
         Self { descriptors, outputs: None }
     }
 
-    /// A copy of the error output.
+    /// A duplicate of standard error.
     pub(super) fn screen(&self) -> Result<OwnedFd> {
         self.descriptors[2].try_clone().map_err(|e| Error::kernel("shell", "dup", e))
     }
@@ -122,15 +124,15 @@ impl Streams {
     }
 }
 
-/// What a shell says of the arm beside it, and answers.
+/// The text before the first prompt, and the answers to commands.
 enum Guide<'s, 'a> {
-    /// Everything.
+    /// A shell without an exercise: the cause is shown.
     Plain {
         rechecks: Rechecks<'s, 'a>,
-        /// What the probes met before the shell began.
+        /// What the probes observed before the shell started.
         at_first: Map<Cell>,
     },
-    /// What does not reveal the cause.
+    /// An exercise: the cause is not shown.
     Exercise(Exercise<'s, 'a>),
 }
 
@@ -142,7 +144,8 @@ impl Guide<'_, '_> {
         }
     }
 
-    /// The text before the first prompt, of an arm whose play goes on if it `stays`.
+    /// The text before the first prompt. `stays`: the play of the arm is still
+    /// running.
     fn greeting(&self, stays: bool, style: Style) -> String {
         match self {
             Self::Plain { rechecks: Rechecks { scenario, run, .. }, at_first } => {
@@ -165,7 +168,7 @@ impl Guide<'_, '_> {
     /// Answers a command.
     ///
     /// # Errors
-    /// If the command is gone.
+    /// If the command has ended.
     async fn answer(&mut self, mut request: Request) -> io::Result<()> {
         let (rechecks, at_first) = match self {
             Self::Exercise(exercise) => return exercise.answer(request).await,
@@ -198,9 +201,9 @@ impl Guide<'_, '_> {
     }
 }
 
-/// Starts a shell beside an arm that was played, and waits for it to end. Returns
-/// the shell's exit status, or 128 plus the signal's number. A `confined` shell is
-/// told what it can write to.
+/// Starts a shell in the network of an arm that was played, and waits for it to end.
+/// Returns the shell's exit status, or 128 plus the number of the signal that killed
+/// it. For a `confined` shell, what is writable is printed before the first prompt.
 pub(super) async fn beside(
     played: Played<'_>,
     streams: Streams,
@@ -224,7 +227,7 @@ pub(super) async fn beside(
     let belongings = confined.then(Belongings::look);
     let limits = belongings.as_ref().map(|b| options.style.paragraph("", &b.told())).unwrap_or_default();
     let mut screen = File::from(stderr);
-    // If nobody reads this, the shell still works.
+    // Errors are ignored: the shell works without a reader.
     let _ = from_background(|| screen.write_all((told + &limits).as_bytes()));
 
     let program = env::var_os("SHELL").filter(|s| !s.is_empty()).map_or_else(programs::shell, PathBuf::from);
@@ -244,8 +247,7 @@ pub(super) async fn beside(
         belongings.give(&mut command);
     }
     if !options.style.colour {
-        // A guest's console is a terminal, even if its output is shown without
-        // colour.
+        // A shell in a guest has a terminal even if the user's output is not one.
         command.env("NO_COLOR", "1");
     }
     if options.foreground {
@@ -257,7 +259,7 @@ pub(super) async fn beside(
         }
     }
     let mut child = command.spawn().map_err(|e| failed(&format!("start {}", program.display()), e))?;
-    // The runtime keeps running meanwhile: wires carry their frames.
+    // The runtime keeps carrying the frames of wires meanwhile.
     let status = tokio::select! {
         status = child.wait() => status,
         failed = guide.serve(&commands) => match failed? {},
@@ -273,7 +275,7 @@ pub(super) async fn beside(
     Ok(code(status.map_err(|e| failed("wait", e))?))
 }
 
-/// Passes on the outputs, if there are any, for ever.
+/// Sends what the shell writes to its pipes; without pipes, waits for ever.
 async fn pass_on(outputs: &mut Option<Outputs>) -> Result<Infallible> {
     match outputs {
         Some(outputs) => outputs.pass_on().await,
@@ -286,7 +288,7 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The shell's own commands come before all others.
+/// PATH, with the commands of faultlab first and busybox's applets last.
 fn path() -> OsString {
     let mut path = OsString::from(format!("{}:", commands::PLACE));
     if Path::new(tmpfs::WRAPPERS).exists() {
@@ -299,21 +301,21 @@ fn path() -> OsString {
     path
 }
 
-/// A terminal while other processes use it.
+/// The state of a terminal, restored when this is dropped.
 #[must_use = "it is given back when this is dropped"]
 #[derive(Debug)]
 pub(super) struct Terminal(Option<(OwnedFd, Termios)>);
 
 impl Terminal {
-    /// Saves the terminal behind a descriptor, and its modes, if this process is in
-    /// the foreground.
+    /// Saves the modes of this terminal, if this process is in its foreground
+    /// process group.
     pub(super) fn of(descriptor: &OwnedFd) -> Self {
         let ours = tcgetpgrp(descriptor).is_ok_and(|group| group == getpgrp());
         let remembered = || Some((descriptor.try_clone().ok()?, tcgetattr(descriptor).ok()?));
         Self(ours.then(remembered).flatten())
     }
 
-    /// Whether this process was in its foreground.
+    /// Whether this process was in the terminal's foreground process group.
     pub(super) fn is_ours(&self) -> bool {
         self.0.is_some()
     }
@@ -322,21 +324,21 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         if let Some((terminal, modes)) = &self.0 {
-            // A terminal that was hung up fails here. A shell that is killed while
-            // it reads key by key leaves a terminal without echo.
+            // Errors are expected after a hangup. The modes matter because a shell
+            // that is killed while it edits a line leaves echo off.
             let _ = take_terminal(terminal.as_fd(), getpgrp());
             let _ = from_background(|| Ok(tcsetattr(terminal, SetArg::TCSANOW, modes)?));
         }
     }
 }
 
-/// Makes a process group the terminal's foreground.
+/// Makes a process group the foreground process group of a terminal.
 fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
     from_background(|| Ok(tcsetpgrp(terminal, group)?))
 }
 
-/// Performs an operation on a terminal for which the kernel would stop a background
-/// process with SIGTTOU.
+/// Calls `act` with SIGTTOU blocked, with which the kernel would stop a background
+/// process that writes to its terminal or changes it.
 pub(super) fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTTOU);

@@ -1,4 +1,4 @@
-//! Detects that this process was stopped.
+//! Detects that this process was stopped (SIGSTOP) and continued (SIGCONT).
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -8,12 +8,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use faultlab_base::error::{Error, Result};
 
-/// Whether this process was stopped (SIGSTOP) and continued.
+/// Whether this process has received SIGCONT.
 #[derive(Debug, Default)]
 pub(super) struct Stops(Cell<bool>);
 
 impl Stops {
-    /// Records each stop, and calls `on_continued` after it.
+    /// Records each SIGCONT, and calls `on_continued`.
     pub(super) async fn watch(&self, on_continued: &dyn Fn()) -> Result<Infallible> {
         let kind = SignalKind::from_raw(Signal::SIGCONT as i32);
         let mut continued = signal(kind).map_err(|e| Error::kernel("worker", "await SIGCONT", e))?;

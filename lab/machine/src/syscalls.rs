@@ -1,8 +1,5 @@
-//! Blocks the system calls with which a shell could type on the terminal that it
-//! was started from.
-//!
-//! A program can insert characters into its terminal's input, where the next reader
-//! gets them: the shell of the user who started this one.
+//! A seccomp filter against input injection: a program can insert characters into
+//! the input of its terminal (TIOCSTI), which the user's shell outside then reads.
 //!
 //! Reading list: ioctl_tty(2), TIOCSTI and TIOCLINUX; seccomp(2).
 
@@ -20,7 +17,8 @@ const IOCTL: [u32; 3] = [libc::SYS_ioctl as u32, 54, 0x4000_0202];
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
 const SETGROUPS: u32 = libc::SYS_setgroups as u32;
 
-/// The forbidden requests: typing, and pasting on a virtual console.
+/// The forbidden requests: TIOCSTI, and TIOCLINUX, which can paste on a virtual
+/// console.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::unnecessary_cast,
@@ -28,12 +26,12 @@ const SETGROUPS: u32 = libc::SYS_setgroups as u32;
 )]
 const REFUSED: [u32; 2] = [libc::TIOCSTI as u32, 0x541c];
 
-/// Refuses both, with EPERM, to this process and all its children. Needs
+/// Makes [`REFUSED`] fail with EPERM in this process and all its children. Needs
 /// CAP_SYS_ADMIN in its user namespace.
 ///
-/// With `one_id` setgroups(2) does nothing and succeeds: in a user namespace that
-/// was created without privileges it always fails, and some programs that want to
-/// be root give up then.
+/// With `one_id` setgroups(2) does nothing and returns 0. In a user namespace that
+/// was created without privileges it would fail with EPERM, and programs that drop
+/// privileges would exit.
 pub(super) fn filter(one_id: bool) -> Result<()> {
     let number = u32::try_from(offset_of!(libc::seccomp_data, nr)).expect("a small number");
     let request = offset_of!(libc::seccomp_data, args) + 8 + if cfg!(target_endian = "big") { 4 } else { 0 };

@@ -1,4 +1,4 @@
-//! In-memory file systems that only one worker and its shell see.
+//! File systems in memory (tmpfs), and bind mounts, in a worker's mount namespace.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,14 +10,15 @@ use nix::mount::{MsFlags, mount};
 
 use faultlab_net::network::namespace::of_this_thread;
 
-/// Wrappers for programs that need other options here than outside.
+/// The directory of wrappers for programs that need extra options in a shell.
 pub(super) const WRAPPERS: &str = "/run/.faultlab/bin";
 
-/// The parts of the machine's /run that are left out: sockets of the user's own
-/// services, the names of its network namespaces, and the paths made here.
+/// The entries of the machine's /run that a shell does not get: the sockets of the
+/// users' sessions, the names of network namespaces, and the paths that are created
+/// here.
 const LEFT: [&str; 4] = ["user", "netns", "faultlab", ".faultlab"];
 
-/// The owner of writable files: ids of this user namespace.
+/// The owner of writable files, as ids of this user namespace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub user: u32,
@@ -29,7 +30,7 @@ impl Owner {
     pub(super) const ROOT: Self = Self { user: 0, group: 0 };
 }
 
-/// An empty file system in memory.
+/// Mounts an empty tmpfs.
 pub(super) fn tmpfs(on: &Path, owner: Owner, mode: &str) -> nix::Result<()> {
     let options = format!("mode={mode},uid={},gid={}", owner.user, owner.group);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -41,16 +42,18 @@ pub(super) fn bind(what: &Path, to: &Path) -> nix::Result<()> {
     mount(Some(what), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
 }
 
-/// Mounts a tmpfs over /run and brings along what /run has: directories made there
-/// are on no disk, and nobody else sees them. With an owner, it belongs to that
-/// owner, and has the directories for names and commands.
+/// Mounts a tmpfs over /run and bind-mounts the entries of the machine's /run in it,
+/// so that directories can be created there without changing the machine's. With an
+/// owner, that is, for a shell: sockets directly in /run and [`LEFT`] are left out,
+/// and the directories for names and commands are created.
 pub(super) fn cover_run(owner: Option<Owner>) -> io::Result<()> {
     let run = Path::new("/run");
     let before = File::open(run)?;
     tmpfs(run, owner.unwrap_or(Owner::ROOT), "755")?;
     for entry in fs::read_dir(descriptor(&before))?.flatten() {
         let (old, new, kind) = (entry.path(), run.join(entry.file_name()), entry.file_type()?);
-        // A service that listens on a socket acts outside on behalf of its clients.
+        // A service acts outside on behalf of whoever connects to its socket. Sockets
+        // in subdirectories, such as /run/dbus, stay reachable.
         let is_left = kind.is_socket() || LEFT.iter().any(|left| entry.file_name() == *left);
         if owner.is_some() && is_left {
             continue;
@@ -64,7 +67,7 @@ pub(super) fn cover_run(owner: Option<Owner>) -> io::Result<()> {
         } else {
             File::create(&new)?;
         }
-        // If it cannot be bound it stays empty: a shell can do without.
+        // An entry that cannot be bound stays empty. A shell works without it.
         let _ = bind(&old, &new);
     }
     if owner.is_some() {
@@ -75,7 +78,7 @@ pub(super) fn cover_run(owner: Option<Owner>) -> io::Result<()> {
     Ok(())
 }
 
-/// A path that refers to an open file.
+/// A path to an open file, in /proc.
 pub(super) fn descriptor(file: &impl AsFd) -> PathBuf {
     of_this_thread(&format!("fd/{}", file.as_fd().as_raw_fd()))
 }

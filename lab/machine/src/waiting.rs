@@ -1,4 +1,4 @@
-//! A line on standard error that says what takes time before a shell begins.
+//! A line on standard error that shows progress until a shell starts.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -27,7 +27,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Says that `what` goes on.
+    /// Shows that `what` is in progress.
     pub(super) fn on(screen: OwnedFd, what: String, columns: usize) -> Self {
         let screen = File::from(screen);
         let terminal = screen.is_terminal();
@@ -36,7 +36,7 @@ impl Waiting {
         waiting
     }
 
-    /// Keeps the line up to date, for ever; `latest` returns what was found last.
+    /// Keeps the line up to date, for ever; `latest` returns the last observation.
     pub(super) async fn tick(&mut self, latest: impl Fn() -> Option<String>) -> Infallible {
         loop {
             sleep(EVERY).await;
@@ -50,7 +50,7 @@ impl Waiting {
         let seconds = self.begun.elapsed().as_secs();
         let line = line(&self.what, seconds, latest, self.columns);
         let text = if self.terminal { format!("\r{line}\x1b[K") } else { format!("{}.\n", self.what) };
-        // If nobody reads this, the shell still works.
+        // Errors are ignored: the shell works without a reader.
         let _ = from_background(|| self.screen.write_all(text.as_bytes()));
     }
 }
@@ -63,7 +63,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The line at a terminal that is so many columns wide.
+/// The line at a terminal that is `columns` wide.
 fn line(what: &str, seconds: u64, latest: &str, columns: usize) -> String {
     let latest = if latest.is_empty() { String::new() } else { format!("; {}", text::line(latest)) };
     let line = format!("{what}, {seconds} s{latest}");

@@ -1,5 +1,5 @@
-//! The process that does one job: this program, started again with a request on
-//! standard input. It reports on standard output in lines of JSON.
+//! A worker: this program, started again to do one job. It reads the request from
+//! standard input and writes reports to standard output, as lines of JSON.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -41,36 +41,37 @@ pub(super) struct Request {
     pub work: Work,
 }
 
-/// The kinds of work.
+/// What a worker is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Work {
     /// Check what this machine can do.
     Check,
-    /// Do a job that needs nothing from the starter.
+    /// Do a job without a shell.
     Do(Job),
     /// Do a job that starts a shell.
     Sit {
         /// The job.
         job: Job,
-        /// Descriptors that the worker inherits, for the shell's 0, 1 and 2.
+        /// Inherited descriptors for the shell's standard input, output and error.
         descriptors: [RawFd; 3],
-        /// Whether it may act as the machine's root if it cannot be confined.
+        /// Whether the shell may act as the machine's root if it cannot be confined.
         unconfined: bool,
     },
     /// Run a command.
     Exec {
         /// The command.
         order: ExecOrder,
-        /// Its program, and what it was given: at their own paths in /tmp too.
+        /// The paths of its program, of `--with`, and of its standard input, which
+        /// stay where they are if they are below a directory that is covered.
         keep: Vec<PathBuf>,
-        /// A descriptor that the worker inherits, to which frames are sent.
+        /// The inherited descriptor to which frames are written.
         descriptor: RawFd,
     },
 }
 
 impl Work {
-    /// Whether to capture drop reasons.
+    /// Whether drop reasons are needed.
     fn asks_why(&self) -> bool {
         match self {
             Self::Check => true,
@@ -79,10 +80,11 @@ impl Work {
         }
     }
 
-    /// Who uses the worker's namespaces.
+    /// Which programs run in the worker's namespaces.
     ///
     /// # Errors
-    /// [`Error::Lab`] if a shell cannot be confined and nobody accepted that.
+    /// [`Error::Lab`] if a command, or a shell without `--unconfined`, cannot be
+    /// confined.
     fn room(&self, privilege: Privilege) -> Result<Room> {
         match self {
             Self::Check | Self::Do(_) => Ok(Room::Worker),
@@ -110,7 +112,7 @@ impl Work {
         }
     }
 
-    /// The paths that stay where they are, although the place is covered.
+    /// The paths that stay where they are although their directory is covered.
     fn keep(&self) -> &[PathBuf] {
         match self {
             Self::Exec { keep, .. } => keep,
@@ -119,12 +121,12 @@ impl Work {
     }
 }
 
-/// Why there is no user namespace.
+/// Why no user namespace can be created.
 fn no_namespace() -> String {
     forbidding_setting().map_or_else(|| "the machine gives none".to_owned(), |cause| cause.what)
 }
 
-/// Whether these arguments make the program a worker, and the starter's process id.
+/// The process id of the starter, if these arguments make the program a worker.
 #[must_use]
 pub fn asked(arguments: &[String]) -> Option<Pid> {
     match arguments {
@@ -138,7 +140,7 @@ pub fn asked(arguments: &[String]) -> Option<Pid> {
 pub fn main(catalogue: &Catalogue, parent: Pid) -> ExitCode {
     terminal::install_panic_hook();
     let done = work(catalogue, parent).or_else(|error| report(&error.into()));
-    // If the starter is gone, the kernel ends this process too.
+    // Reporting fails if the starter has ended; then the kernel kills this process.
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -153,10 +155,11 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     io::stdin().read_to_string(&mut text).map_err(|e| Error::kernel("worker", "read the request", e))?;
     let request: Request =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("worker: the request: {e}")))?;
-    // Descriptors that leaked from the starter's parent must not be a way out.
+    // Other descriptors may come from the starter's parent; a shell could use them to
+    // reach the machine.
     close_all_but(&[&[0, 1, 2], request.work.descriptors()].concat());
     let room = request.work.room(request.privilege)?;
-    // Needs the privileges that this process still has.
+    // The kernel log and drop reasons need privileges that confine() drops.
     let opened = Opened::open(request.work.asks_why());
     confine(request.privilege, parent, room, request.work.keep())?;
     let runtime = job::runtime("worker")?;
@@ -176,7 +179,7 @@ fn work(catalogue: &Catalogue, parent: Pid) -> Result<()> {
     job.perform(catalogue, &opened.listen(), &worker, &runtime)
 }
 
-/// Runs a command, and sends what it prints and leaves to this descriptor.
+/// Runs a command, and sends its output and the files in `$OUT` to this descriptor.
 fn exec(order: &ExecOrder, descriptor: RawFd) -> Result<()> {
     // SAFETY: the starter made this descriptor for this process, and nothing else in
     // it uses it.

@@ -1,4 +1,4 @@
-//! Well-formed packages, and hostile ones.
+//! Tests with well-formed and with hostile packages.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
@@ -45,7 +45,7 @@ fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
     ar("data.tar", &tar(&files))
 }
 
-/// A directory with an entry in it, and a neighbour that must not be touched.
+/// A directory with an entry, and beside it a directory that must stay unchanged.
 struct Place {
     dir: tempfile::TempDir,
 }
@@ -155,7 +155,7 @@ fn no_name_leads_out_of_the_entry() {
         let other =
             format!("{lead}{}/lib/modules/host/kernel/net/other.ko", host.parent().unwrap().display());
         let unpacked = place.unpack(&deb(&[(&path, b"replaced"), (&other, b"added")]));
-        // Where it is a module of the package, it lies beneath.
+        // A path that counts as a module of the package stays below modules/.
         assert!(place.files().iter().all(|file| file.starts_with("modules/")), "{kind}");
         assert!(unpacked.is_ok(), "{kind}: {unpacked:?}");
     }
@@ -231,7 +231,7 @@ fn a_cut_package_says_so() {
     }
 }
 
-/// A package of holes: this header, then `size` zero bytes.
+/// A package as a sparse file: this header, then a hole of `size` bytes.
 fn sparse(place: &Place, header_of: &[u8], size: u64) -> PathBuf {
     let deb = place.dir.path().join("sparse.deb");
     let mut file = File::create(&deb).unwrap();

@@ -1,5 +1,6 @@
-//! Checks what is sent about a command. A guest is not trusted: all of it is
-//! bounded, and a path of a file leads nowhere but below its directory.
+//! Checks the messages about a command, and collects its files. A guest is not
+//! trusted: sizes are bounded, and paths consist of plain names, so that no file is
+//! written outside of its directory.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +14,7 @@ use faultlab_base::error::{Error, Result};
 
 /// include/uapi/linux/limits.h: PATH_MAX.
 const PATH_MAX: usize = 4096;
-/// How deep directories may lie in each other.
+/// The maximum depth of nested directories.
 const DEPTH_MAX: usize = 64;
 /// The longest time that a command may report: a thousand years.
 const LONG: Duration = Duration::from_secs(1000 * 366 * 24 * 3600);
@@ -27,7 +28,7 @@ pub struct OutFile {
     pub content: Option<(u32, Vec<u8>)>,
 }
 
-/// What a command has left.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub struct ExecRun {
     /// How it ended.
@@ -36,24 +37,24 @@ pub struct ExecRun {
     pub files: Vec<OutFile>,
 }
 
-/// What is expected of a command, and what it has left.
+/// The limits of a command, and what has arrived of it.
 #[derive(Debug)]
 pub struct ExecAnswers {
     output_left: u64,
     takes_files: bool,
     size: u64,
-    /// The files, complete once the end has come.
+    /// The files, complete once the end has arrived.
     pub files: Vec<OutFile>,
-    /// The end, if it has come.
+    /// The end, if it has arrived.
     pub end: Option<ExecEnd>,
 }
 
-/// A valid answer.
+/// A valid message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ExecAnswer<'a> {
     /// The command printed this.
     Output(Stream, &'a [u8]),
-    /// A part of a file, or the end.
+    /// A part of a file, or the end; it was stored.
     Kept,
 }
 
@@ -67,7 +68,7 @@ impl ExecAnswers {
     /// Takes the next frame.
     ///
     /// # Errors
-    /// What is wrong with it, a clause about the guest.
+    /// What is wrong with it, as a clause with "it" for the sender.
     pub fn take<'a>(&mut self, frame: &'a Frame) -> Result<ExecAnswer<'a>> {
         let refused = |why: &str| Err(Error::Lab(format!("it sent {why}")));
         let body = frame.body.as_slice();

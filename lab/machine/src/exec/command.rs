@@ -1,5 +1,5 @@
-//! Runs a command in this process's namespaces. This process is the first one of
-//! its pid namespace: it reaps all others, and ends them with the command.
+//! Runs a command in this process's namespaces. This process is the init of its pid
+//! namespace: it reaps all other processes, and ends them when the command ends.
 //!
 //! Reading: signalfd(2), pid_namespaces(7), kill(2) of -1.
 
@@ -26,19 +26,20 @@ use super::{loopback, out_directory};
 use crate::protocol::Frame;
 use faultlab_base::error::{Error, Result};
 
-/// How much a pipe holds: the command need not wait while its output is sent.
+/// The capacity of an output pipe: until it is full, the command need not wait while
+/// output is sent.
 const PIPE_SIZE: i32 = 1 << 20;
-/// The size of a piece of output.
+/// The maximum size of a message with output.
 const PIECE: usize = 64 << 10;
-/// How long processes that were left over have to end after SIGTERM.
+/// The time between SIGTERM and SIGKILL for processes that outlive the command.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Everything but this process.
+/// For kill(2): every process except init, which is this process.
 const ALL: Pid = Pid::from_raw(-1);
-/// The first process of a pid namespace.
+/// The init of a pid namespace.
 const FIRST: Pid = Pid::from_raw(1);
 
-/// Makes the command's network and directory.
+/// Sets up the loopback interface and creates `$OUT`.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -49,12 +50,12 @@ pub(crate) fn prepare() -> Result<()> {
     made.map_err(|e| Error::kernel("command", format!("make {OUT}"), e))
 }
 
-/// Runs a command, sends its output and its files, and at last its end. `started`
-/// is called once the command runs.
+/// Runs a command; sends its output, its files, and last its end. `started` is called
+/// once the command runs.
 ///
 /// # Errors
-/// If the kernel refuses what is needed to run any command, or nobody reads what
-/// is sent.
+/// If this process is not an init, a system call fails, or `send` fails. A command
+/// that cannot be started is not an error but [`HowEnded::NotStarted`].
 pub(crate) fn run(
     order: &ExecOrder,
     started: &dyn Fn() -> Result<()>,
@@ -62,7 +63,7 @@ pub(crate) fn run(
 ) -> Result<()> {
     let failed = |tried: &'static str| move |e: Errno| Error::kernel("command", tried, e);
     if getpid() != FIRST {
-        // It would end the machine's processes.
+        // kill(-1) would end the machine's processes.
         return Err(Error::Lab("command: this process is not the first one of a pid namespace".to_owned()));
     }
     let mut ended = SigSet::empty();
@@ -85,11 +86,10 @@ pub(crate) fn run(
     send(&frames::end(&ExecEnd { how, time: begun.elapsed(), left_out }))
 }
 
-/// The outputs of a command that are open.
+/// The read ends of a command's standard output and error, as long as they are open.
 type Outputs = [Option<File>; 2];
 
-/// Starts the command, and returns its process id and the other ends of its
-/// standard output and error.
+/// Starts the command; returns its process id and the read ends of its outputs.
 fn start(order: &ExecOrder) -> io::Result<(Pid, Outputs)> {
     let (out, out_end) = pipe()?;
     let (err, err_end) = pipe()?;
@@ -110,7 +110,7 @@ fn start(order: &ExecOrder) -> io::Result<(Pid, Outputs)> {
     };
     let name = order.arguments.first().map_or(order.program.as_path(), Path::new);
     let child = match spawn(&order.program, name, None) {
-        // execvp(3): what is no executable is a script of the shell.
+        // As execvp(3): a file without a known format (ENOEXEC) is run by the shell.
         Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => {
             let shell = Path::new("/bin/sh");
             spawn(shell, shell, Some(&order.program))?
@@ -123,7 +123,8 @@ fn start(order: &ExecOrder) -> io::Result<(Pid, Outputs)> {
 fn pipe() -> io::Result<(File, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     fcntl(read.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    // A user with many pipes gets the usual size.
+    // This fails for a user with many pipes (pipe(7), pipe-user-pages-soft); then the
+    // capacity stays 64 KiB.
     let _ = fcntl(read.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
     Ok((File::from(read), write))
 }
@@ -133,13 +134,13 @@ struct Running {
     child: Pid,
     outputs: Outputs,
     signals: SignalFd,
-    /// How much it may still print.
+    /// The bytes that it may still print.
     left: u64,
     status: Option<HowEnded>,
 }
 
 impl Running {
-    /// Passes on output until the command ends, is out of time, or prints too much.
+    /// Sends output until the command ends, or exceeds a limit.
     fn until_end(
         &mut self,
         deadline: Instant,
@@ -151,7 +152,7 @@ impl Running {
             }
             self.reap();
             if let Some(status) = self.status {
-                // What it wrote at last is in the pipes.
+                // Its last output is still in the pipes.
                 return Ok(if self.pass_on(send)? { status } else { HowEnded::TooMuchOutput });
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -162,9 +163,9 @@ impl Running {
         }
     }
 
-    /// Ends all processes that are left, and passes on what they print meanwhile.
+    /// Ends all processes that are left, and sends what they print meanwhile.
     fn end_others(&mut self, send: &mut dyn FnMut(&Frame) -> Result<()>) -> Result<()> {
-        // Without processes there is nobody to signal.
+        // ESRCH: no process is left.
         let _ = kill(ALL, Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;
         while self.reap() {
@@ -183,7 +184,8 @@ impl Running {
         let outputs = self.outputs.iter().flatten().map(AsFd::as_fd);
         let mut fds: Vec<_> =
             outputs.chain([self.signals.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        // Rounded up: a deadline must have passed after its timeout.
+        // poll(2) takes milliseconds: rounded up, so that the deadline has passed when
+        // it times out.
         let timeout = most + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
@@ -192,7 +194,7 @@ impl Running {
         }
     }
 
-    /// Sends all output that is there; false if it is too much.
+    /// Sends all available output; false if it exceeds the limit.
     fn pass_on(&mut self, send: &mut dyn FnMut(&Frame) -> Result<()>) -> Result<bool> {
         let mut piece = vec![0; PIECE];
         for (stream, output) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut self.outputs) {
@@ -219,7 +221,7 @@ impl Running {
         Ok(true)
     }
 
-    /// Reaps all processes that have ended; false if there is none left.
+    /// Reaps all processes that have ended; false if no process is left.
     fn reap(&mut self) -> bool {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         loop {

@@ -1,4 +1,5 @@
-//! What is sent about a command: output as it comes, then files, then the end.
+//! The messages about a command, in this order: output as it arrives, then the files
+//! in `$OUT`, then the end.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::protocol::{Frame, STDERR, STDOUT};
 pub(super) const DIRECTORY: u8 = 4;
 /// A file in `$OUT`: its mode (4 bytes, LE), and its path.
 pub(super) const FILE: u8 = 5;
-/// More of the last file.
+/// A piece of the content of the last [`FILE`].
 pub(super) const CONTENT: u8 = 6;
 /// The end: an [`ExecEnd`] in JSON.
 pub(super) const END: u8 = 7;
@@ -29,7 +30,7 @@ pub enum Stream {
 pub struct ExecEnd {
     /// How it ended.
     pub how: HowEnded,
-    /// How long it ran, by the clock that it saw.
+    /// How long it ran, on the clock of the kernel that ran it.
     pub time: Duration,
     /// How many entries of `$OUT` were left out: links, sockets, devices, and what
     /// exceeds the limits.
@@ -44,11 +45,11 @@ pub enum HowEnded {
     Exited(u8),
     /// By this signal.
     Signalled(u8),
-    /// It could not be started: errno.
+    /// It could not be started, with this errno.
     NotStarted(i32),
-    /// It ran longer than it may.
+    /// It exceeded its time limit.
     OutOfTime,
-    /// It printed more than it may.
+    /// It exceeded the limit of its output.
     TooMuchOutput,
 }
 

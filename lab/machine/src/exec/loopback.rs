@@ -34,9 +34,9 @@ pub(super) fn set_up() -> Result<()> {
     Errno::result(result).map(drop).map_err(failed)
 }
 
-/// Connects once to a closed port. The first connect() after a boot fills a table
-/// with random numbers (net/ipv4/inet_hashtables.c: table_perturb), which takes 50
-/// ms of a guest's time.
+/// Connects once to a closed port, before the command runs. The first connect() after
+/// a boot fills a table with random numbers (net/ipv4/inet_hashtables.c:
+/// table_perturb), which takes 50 ms of a guest's time.
 pub(super) fn connect_once() {
     let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, 1));
 }

@@ -1,9 +1,8 @@
-//! Any command, in a guest or in a worker's namespaces: the same code runs it there.
+//! Runs a command in a guest or in a worker's namespaces, with the same code.
 //!
-//! - `order`: the command, and its limits; `command`: starts it, passes on its
-//!   output and ends it; `out_directory`: the files that it leaves in `$OUT`;
-//!   `loopback`: its network at the start.
-//! - `frames`: what is sent about it; `answers`: checks that on the other side.
+//! - `order`: the command and its limits; `command`: starts it, sends its output and
+//!   ends it; `out_directory`: sends the files in `$OUT`; `loopback`: sets up `lo`.
+//! - `frames`: the messages about a command; `answers`: checks and collects them.
 
 pub mod answers;
 pub(crate) mod command;
@@ -18,5 +17,5 @@ pub use answers::ExecRun;
 pub use frames::{ExecEnd, HowEnded, Stream};
 pub use order::ExecOrder;
 
-/// Receives a command's output as it comes. An error ends the command.
+/// Receives a command's output as it arrives. An error ends the command.
 pub type OnOutput<'a> = dyn FnMut(Stream, &[u8]) -> Result<()> + 'a;

@@ -1,4 +1,4 @@
-//! A command, and what it may do.
+//! A command and its limits.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The directory whose files are brought back: `$OUT`.
+/// The directory `$OUT`: with `--out` its files are sent back.
 pub const OUT: &str = "/run/out";
 /// The file that becomes the command's standard input in a guest.
 pub const STDIN: &str = "/stdin";
 /// The search path of a command's programs, to which those of `--with` are added.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How much a command may print, in bytes.
+/// The maximum output of a command, in bytes.
 pub const OUTPUT_MAX: u64 = 64 << 20;
-/// How much may be brought back from `$OUT`: bytes, and files and directories.
+/// The maximum size of all files in `$OUT` that are sent back, in bytes.
 pub const FILES_SIZE_MAX: u64 = 64 << 20;
-/// The maximum number of files and directories in `$OUT`.
+/// The maximum number of files and directories in `$OUT` that are sent back.
 pub const FILES_MAX: usize = 10_000;
 
 /// A command to run.
@@ -24,25 +24,25 @@ pub const FILES_MAX: usize = 10_000;
 pub struct ExecOrder {
     /// The program's absolute path.
     pub program: PathBuf,
-    /// Its arguments; the first one is the name that was typed.
+    /// Its arguments; the first one is argv[0], the name as the user gave it.
     pub arguments: Vec<OsString>,
-    /// Its environment, all of it.
+    /// Its complete environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// The directory to start in, if it can be entered.
+    /// The working directory, if it exists there.
     pub directory: PathBuf,
-    /// A file to read; otherwise standard input is empty.
+    /// The file for its standard input; `None` for /dev/null.
     pub stdin: Option<PathBuf>,
-    /// How long it may run, by the clock that it sees.
+    /// How long it may run, on the clock of the kernel that runs it.
     pub limit: Duration,
-    /// How much it may print, in bytes.
+    /// The maximum output, in bytes.
     pub output_max: u64,
-    /// Whether the files in [`OUT`] are brought back.
+    /// Whether the files in [`OUT`] are sent back.
     pub files: bool,
 }
 
 impl ExecOrder {
-    /// Adds the directories of programs that were named, and `last`, to the command's
-    /// PATH, unless that was given by the user.
+    /// Appends `directories` and `last` to the command's PATH, unless the user has set
+    /// PATH.
     pub(crate) fn complete_path(&mut self, directories: &[PathBuf], last: Option<&str>) {
         let is_own = |(name, path): &&mut (OsString, OsString)| name == "PATH" && path == PATH;
         let Some((_, path)) = self.environment.iter_mut().find(is_own) else { return };

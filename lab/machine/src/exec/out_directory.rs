@@ -1,4 +1,4 @@
-//! The files that a command leaves in `$OUT`.
+//! Sends the files that a command has left in `$OUT`.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -13,11 +13,11 @@ use super::order::{FILES_MAX, FILES_SIZE_MAX};
 use crate::protocol::Frame;
 use faultlab_base::error::{Error, Result};
 
-/// The size of a piece of a file.
+/// The maximum size of a message with file content.
 const PIECE: usize = 256 << 10;
 
-/// Sends the directories and regular files below a directory, and returns how many
-/// entries were left out: links are not followed.
+/// Sends the directories and regular files below a directory. Links are not followed.
+/// Returns how many entries were left out.
 pub(super) fn send(top: &Path, send: &mut dyn FnMut(&Frame) -> Result<()>) -> Result<u64> {
     let (mut left_out, mut count, mut size) = (0, 0, 0);
     let mut directories = vec![top.to_owned()];
@@ -56,7 +56,7 @@ fn file(
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
     send(&Frame::new(FILE, [&mode.to_le_bytes(), relative].concat()))?;
-    // A process that was left over may write on.
+    // Not more than the size that was counted.
     let mut file = file.take(found.len());
     let mut piece = vec![0; PIECE];
     loop {

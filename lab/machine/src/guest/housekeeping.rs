@@ -1,8 +1,8 @@
-//! The work of a guest's init before the first scenario, and at the end.
+//! What a guest's init sets up before the first job, and the power-off.
 //!
 //! In virtual time every wake-up of an idle guest costs some 80 us of the host's
-//! CPU time, and there is room for many in five days. The wake-ups stopped here,
-//! and on the kernel command line (see `vm::command_line`), were found with the
+//! CPU time: 35 s for one wake-up per second over five days. The wake-ups stopped
+//! here, and on the kernel command line (see `vm::command_line`), were found with the
 //! events timer:timer_expire_entry, timer:hrtimer_expire_entry and
 //! workqueue:workqueue_execute_start on 5.10, 6.1, 6.12, 6.18 and 7.2, and by
 //! counting the instructions that QEMU executes.
@@ -31,7 +31,7 @@ use nix::sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use faultlab_base::error::{Error, Result};
 
-/// How messages name a guest's init.
+/// The name of a guest's init in error messages.
 const INIT: &str = "init";
 
 /// A file system that the kernel provides.
@@ -39,11 +39,12 @@ struct Mount {
     source: &'static str,
     target: &'static str,
     kind: &'static str,
-    /// Whether kernels may lack it.
+    /// Whether a failure is ignored: not every kernel has it.
     optional: bool,
 }
 
-/// Where a command finds its terminals, shared memory, and control groups.
+/// The mounts for a shell or a command: pseudo-terminals, shared memory, control
+/// groups.
 const MORE_MOUNTS: [Mount; 3] = [
     Mount { source: "devpts", target: "/dev/pts", kind: "devpts", optional: true },
     Mount { source: "tmpfs", target: "/dev/shm", kind: "tmpfs", optional: true },
@@ -67,7 +68,7 @@ const MOUNTS: [Mount; 5] = [
     Mount { source: "tracefs", target: "/sys/kernel/tracing", kind: "tracefs", optional: true },
 ];
 
-/// A kernel setting that controls periodic wake-ups.
+/// A kernel setting that stops periodic wake-ups, or makes them rare.
 struct Knob {
     path: &'static str,
     value: &'static str,
@@ -98,14 +99,14 @@ const KNOBS: [Knob; 9] = [
     Knob { path: "/sys/devices/system/machinecheck/machinecheck0/check_interval", value: "0" },
 ];
 
-/// Fails unless this is a guest's init: the machine that runs the guests must never
-/// be changed like this.
+/// Fails unless this process is a guest's init: these changes must never be made on the
+/// host.
 pub(super) fn only_as_init() -> Result<()> {
     if std::process::id() == 1 { Ok(()) } else { Err(Error::Lab("this process is not init".to_owned())) }
 }
 
-/// For scenarios, whose kernel has no other user: gc_worker, every 60 s, walks
-/// through 2048 buckets with 256 MiB of memory. The maximum number of entries
+/// The size of conntrack's hash table, for scenarios. With 256 MiB of memory the default
+/// is 2048 buckets, which gc_worker walks every 60 s. The maximum number of entries
 /// (nf_conntrack_max) is not changed.
 const FEW_BUCKETS: Knob = Knob { path: "/sys/module/nf_conntrack/parameters/hashsize", value: "512" };
 
@@ -117,7 +118,8 @@ pub fn mount_file_systems() -> Result<()> {
     mount_all(&MOUNTS)
 }
 
-/// Mounts a /tmp of its own. A guest with files of the machine may have some there.
+/// Mounts a tmpfs on /tmp. Not for a guest with files of the machine, which may be
+/// below /tmp.
 ///
 /// # Errors
 /// If the kernel lacks tmpfs.
@@ -125,7 +127,7 @@ pub fn mount_tmp() -> Result<()> {
     mount_all(&[Mount { source: "tmpfs", target: "/tmp", kind: "tmpfs", optional: false }])
 }
 
-/// Mounts and links what programs expect, besides the rest.
+/// Adds the mounts and links in /dev that programs expect.
 ///
 /// # Errors
 /// If a link cannot be made.
@@ -150,7 +152,7 @@ fn mount_all(mounts: &[Mount]) -> Result<()> {
             .and_then(|()| Ok(mount(Some(*source), *target, Some(*kind), MsFlags::empty(), None::<&str>)?));
         match mounted {
             Ok(()) => {}
-            // A kernel may be configured to mount devtmpfs itself.
+            // CONFIG_DEVTMPFS_MOUNT: the kernel has mounted it already.
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
             Err(_) if *optional => {}
             Err(e) => return Err(Error::kernel(INIT, format!("mount {kind} on {target}"), e)),
@@ -180,8 +182,8 @@ pub fn leave_console() -> Result<()> {
         .map_err(|e| Error::kernel(INIT, "dup2", e))
 }
 
-/// Makes the console the controlling terminal of this process, for a shell to take
-/// over, as wide as the user's own. The kernel prints only errors there.
+/// Makes the console the controlling terminal of this process, for a shell, with the
+/// width of the user's terminal. The kernel prints only errors and worse there.
 ///
 /// # Errors
 /// If the kernel has no such port.
@@ -200,16 +202,16 @@ pub fn take_console(columns: usize) -> Result<OwnedFd> {
     if result != 0 {
         return Err(failed("TIOCSWINSZ of")(io::Error::last_os_error()));
     }
-    // Messages more severe than a warning.
+    // Levels below 4 (KERN_WARNING): errors and worse.
     set_console_level("4")?;
     Ok(console.into())
 }
 
-/// Makes the console an input without echo, in which only Ctrl-D has a meaning: at
-/// the start of a line it ends the input.
+/// Makes the console an input without echo and signals. Ctrl-D at the start of a line
+/// still ends the input.
 ///
 /// # Errors
-/// If it is no terminal.
+/// If it is not a terminal.
 pub fn read_plainly(console: &OwnedFd) -> Result<()> {
     let failed = |tried: &'static str| move |e: nix::Error| Error::kernel(INIT, tried, e);
     let mut modes = tcgetattr(console).map_err(failed("tcgetattr"))?;
@@ -218,7 +220,7 @@ pub fn read_plainly(console: &OwnedFd) -> Result<()> {
     tcsetattr(console, SetArg::TCSANOW, &modes).map_err(failed("tcsetattr"))
 }
 
-/// Keeps the kernel from printing on the console after the farewell to the user.
+/// Stops the kernel's messages on the console after the shell has ended.
 ///
 /// # Errors
 /// If /proc is not mounted.
@@ -234,10 +236,9 @@ fn set_console_level(level: &str) -> Result<()> {
 
 /// Loads modules in this order. A module that is already loaded is not an error.
 ///
-/// A module's signature is cut off first: verifying one takes half of a boot's time
-/// under emulation, and this kernel serves one process only. If the kernel requires
-/// signatures (CONFIG_MODULE_SIG_FORCE), the module is loaded with its signature
-/// after all.
+/// A module's signature is removed first: verifying all of them takes half of a boot's
+/// time under emulation. If the kernel requires signatures (CONFIG_MODULE_SIG_FORCE),
+/// the module is loaded with its signature.
 ///
 /// # Errors
 /// The module that failed, with the kernel's errno.
@@ -319,7 +320,7 @@ pub fn quiet() -> Result<()> {
     turn(&KNOBS)
 }
 
-/// Makes conntrack's table small: fewer buckets to walk through.
+/// Reduces conntrack's hash table to 512 buckets.
 ///
 /// # Errors
 /// If the knob exists and rejects its value.
@@ -332,7 +333,7 @@ fn turn(knobs: &[Knob]) -> Result<()> {
     for Knob { path, value } in knobs {
         match fs::write(path, value) {
             Ok(()) => {}
-            // Other kernels have other knobs.
+            // This kernel does not have this setting.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::kernel(INIT, format!("write {value} to {path}"), e)),
         }
@@ -340,8 +341,8 @@ fn turn(knobs: &[Knob]) -> Result<()> {
     Ok(())
 }
 
-/// Stops the 8254 timer that the firmware left running: a kernel that does not
-/// calibrate with it never stops it, and QEMU then wakes up 18 times a second.
+/// Stops the 8254 timer, which the firmware starts. Only a kernel that calibrates with
+/// it stops it; otherwise QEMU wakes up for it 18 times a second.
 fn stop_8254() -> Result<()> {
     /// Intel 8254 data sheet: the control word register, and counter 0.
     const CONTROL: u16 = 0x43;
@@ -368,8 +369,8 @@ fn stop_8254() -> Result<()> {
 
 /// Seeds the kernel's random number generator and credits the entropy.
 ///
-/// Otherwise getrandom(2) has to gather entropy first, and on 6.1
-/// fill_ptr_key_workfn runs every 2 s until that is done.
+/// Otherwise getrandom(2) blocks until the kernel has gathered entropy, and on 6.1
+/// fill_ptr_key_workfn runs every 2 s until then.
 ///
 /// # Errors
 /// If the process lacks CAP_SYS_ADMIN.
@@ -426,8 +427,8 @@ pub fn power_off() -> Result<std::convert::Infallible> {
 /// fs/file.c: sysctl_nr_open, the most that even root may set.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Lets this process have as many descriptors as the kernel allows: a flow takes two
-/// sockets, and init begins with a limit of 1024.
+/// Raises RLIMIT_NOFILE to the maximum: a flow takes two sockets, and the limit of init
+/// is 1024.
 ///
 /// # Errors
 /// If the kernel refuses.

@@ -1,5 +1,4 @@
-//! The main function of a guest's init: this program, run as the first process of a
-//! kernel with nothing else on it.
+//! The main function of a guest's init.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -21,7 +20,8 @@ use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::Kernel;
 use faultlab_net::network::sysctl;
 
-/// The kernel goes on after it has unpacked a part of its initramfs.
+/// The error for an incomplete initramfs: a kernel with too little memory boots with
+/// the part that it could unpack.
 const PARTIAL: &str =
     "the guest has too little memory for its files: its kernel unpacked only a part of them";
 
@@ -57,7 +57,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         return Err(Error::Exhausted(PARTIAL.to_owned()));
     }
     let text = read(ORDERS)?;
-    // They name the scenario, which may be a secret exercise.
+    // A user of the shell must not read them: they name a secret exercise.
     fs::remove_file(ORDERS).map_err(|e| Error::kernel("init", format!("remove {ORDERS}"), e))?;
     let orders: Orders =
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
@@ -80,7 +80,7 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     }
     housekeeping::small_conntrack_table()?;
     priority::go_first()?;
-    // Nothing else runs on this kernel, so its global settings are the lab's.
+    // No other program uses this kernel, so global settings may be changed too.
     sysctl::own_the_kernel();
     report(&Report::Booted { release: Kernel::running().release.into() })?;
 
@@ -96,12 +96,13 @@ fn work(catalogue: &Catalogue) -> Result<()> {
     Ok(())
 }
 
-/// Lets the kernel free a scenario's networks before the next scenario begins.
+/// Waits 1 s, in which the kernel frees the network namespaces of a scenario before
+/// the next one begins.
 fn settle() {
     std::thread::sleep(Duration::from_secs(1));
 }
 
-/// This kernel, which only the lab uses.
+/// The guest, as the place where jobs are performed.
 struct Guest {
     clock: Clock,
 }
@@ -120,7 +121,7 @@ impl Site for Guest {
     }
 
     fn screen(&self) -> Result<Option<OwnedFd>> {
-        // Nobody is attached to the console yet; the machine around says it.
+        // Nobody is attached to the console yet; the host shows the progress.
         Ok(None)
     }
 

@@ -1,11 +1,11 @@
-//! This program as the init of a guest, the first process of a kernel with nothing
-//! else on it. `vm` is the machine around it; the two share the `protocol` and
-//! nothing else.
+//! This program as the init of a guest. `vm` runs the guest on the host; `protocol` is
+//! the interface between the two.
 //!
-//! - `init`: its main function; `housekeeping`: its work before the first job, and
-//!   at the end; `priority`: CPU scheduling; `tools`: the tools of a shell.
-//! - `line`: sends its reports out of the guest; `outputs`: and what a shell without
-//!   a terminal prints.
+//! - `init`: the main function; `housekeeping`: mounts, modules and settings before
+//!   the first job, and the power-off; `priority`: CPU scheduling; `tools`: busybox's
+//!   applets for a shell or a command.
+//! - `line`: sends frames to the host; `outputs`: sends what a shell without a terminal
+//!   prints.
 
 pub mod housekeeping;
 pub mod init;

@@ -1,6 +1,6 @@
-//! The outputs of a shell whose user has no terminal: pipes, read here and sent
-//! out of the guest. On the console they would be mixed with each other, with the
-//! echo of the input and with prompts.
+//! Standard output and error of a shell whose user has no terminal: pipes, which init
+//! reads and sends to the host. On the console the two would be mixed with each other,
+//! with the echo of the input and with prompts.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -14,16 +14,15 @@ use super::line;
 use crate::protocol::{Frame, STDERR, STDOUT};
 use faultlab_base::error::{Error, Result};
 
-/// How much is sent at once.
+/// The maximum size of a frame's body.
 const PIECE: usize = 16 << 10;
 
-/// The reading ends of a shell's standard output and error, as long as they are
-/// open.
+/// The read ends of a shell's standard output and error, as long as they are open.
 #[derive(Debug)]
 pub(crate) struct Outputs([Option<Receiver>; 2]);
 
 impl Outputs {
-    /// Both, with their writing ends.
+    /// Creates both pipes; also returns their write ends.
     ///
     /// # Errors
     /// If the kernel refuses a pipe.
@@ -33,10 +32,10 @@ impl Outputs {
         Ok((Self([Some(out), Some(err)]), [out_end, err_end]))
     }
 
-    /// Sends what is written, for ever.
+    /// Sends output as it arrives, for ever.
     ///
     /// # Errors
-    /// If it cannot be sent.
+    /// If a pipe cannot be read, or a frame cannot be sent.
     pub(crate) async fn pass_on(&mut self) -> Result<Infallible> {
         loop {
             let [out, err] = &self.0;
@@ -49,10 +48,10 @@ impl Outputs {
         }
     }
 
-    /// Sends what was written so far.
+    /// Sends the output that the pipes hold.
     ///
     /// # Errors
-    /// If it cannot be sent.
+    /// If a pipe cannot be read, or a frame cannot be sent.
     pub(crate) fn rest(&mut self) -> Result<()> {
         let mut piece = vec![0; PIECE];
         for (output, kind) in self.0.iter_mut().zip([STDOUT, STDERR]) {

@@ -16,12 +16,12 @@ const LEAST_NICE: c_int = 19;
 /// The calling thread.
 const THIS: id_t = 0;
 
-/// Gives this thread, which carries the frames of wires, priority over the kernel's
-/// workers and the lab's other threads, which would otherwise run for some
-/// milliseconds at a time. Its children have the usual nice value.
+/// Sets this thread, which carries the frames of wires, to nice -20. Kernel workers
+/// and other threads would otherwise run for some milliseconds before it. Its children
+/// have nice 0 (SCHED_RESET_ON_FORK).
 ///
-/// The kernel's softirqs keep the same priority. While ksoftirqd has work to do,
-/// all softirqs are left to it, and none interrupts a system call.
+/// ksoftirqd gets the same nice value: while it has work to do, all softirqs are left
+/// to it, and none interrupts a system call.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -43,9 +43,9 @@ pub fn go_first() -> Result<()> {
     set(THIS, NICEST)
 }
 
-/// Lets a command run before this thread, which passes on its output: a program
-/// that prints is not interrupted for that, until a pipe is full. Children started
-/// later inherit this.
+/// Sets this thread, which sends the output of a command, to nice 19. The command, which
+/// was started before, runs first: it is not preempted while it prints, until a pipe
+/// is full. Children that are started later inherit the value.
 ///
 /// # Errors
 /// If the kernel refuses.

@@ -4,15 +4,15 @@
 //! 01 'F' 'L' 02 | kind | length (4, LE) | crc of the 5 before (4, LE) | body | crc of the body (4, LE)
 //! ```
 //!
-//! A serial line does not corrupt data itself, but a kernel or a firmware may write
-//! to it. A reader that does not find a frame skips a byte and looks again, so
-//! noise costs only the frame that it hit. The head has its own checksum: without
-//! it, noise that looks like a head would make the reader wait for bytes that never
-//! come.
+//! An emulated serial line does not corrupt data, but a kernel or a firmware may write
+//! to it too. A reader that finds no frame skips a byte and tries again, so noise
+//! destroys only the frame that it interrupts. The head has its own checksum:
+//! otherwise noise that looks like a head would make the reader wait for bytes that
+//! never arrive.
 //!
-//! A guest is not trusted: a stream of valid heads with invalid bodies would have
-//! every byte hashed again for each head. The reader wastes at most [`VAIN_MAX`]
-//! bytes and then stops reading, so its work is linear in the size of its input.
+//! A guest is not trusted. In a stream of valid heads with invalid bodies every byte
+//! would be hashed again for each head. After [`VAIN_MAX`] bytes of noise and failed
+//! hashes the reader stops, so its work is linear in the size of its input.
 
 /// The first bytes of every frame; they do not occur in text.
 const MAGIC: [u8; 4] = [0x01, b'F', b'L', 0x02];
@@ -23,21 +23,21 @@ const HEAD: usize = 4 + 1 + 4 + 4;
 /// The maximum length of a body, 16 MiB: more than a capture of any scenario.
 pub const BODY_MAX: usize = 16 << 20;
 
-/// How many bytes may be skipped as noise, or hashed for a body with a wrong
-/// checksum: a few frames of maximum length.
+/// The maximum number of bytes that are skipped as noise, or hashed for a body with a
+/// wrong checksum: four frames of maximum length.
 pub const VAIN_MAX: u64 = 4 * BODY_MAX as u64;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The kind of body, opaque to this module.
+    /// The kind of message; this module does not interpret it.
     pub kind: u8,
-    /// The message.
+    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Frame {
-    /// A message of this kind.
+    /// A frame with this kind and body.
     pub fn new(kind: u8, body: impl Into<Vec<u8>>) -> Self {
         Self { kind, body: body.into() }
     }
@@ -74,7 +74,7 @@ pub struct Decoder {
     hashed_in_vain: u64,
 }
 
-/// What was found at a position.
+/// What starts at a position of the stream.
 enum Found {
     Frame(Frame, usize),
     /// Possibly the start of a frame: more bytes are needed.
@@ -111,7 +111,7 @@ impl Decoder {
         self.noise
     }
 
-    /// Whether there was so much noise that reading has stopped.
+    /// Whether [`VAIN_MAX`] is exceeded: then nothing more is read.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.noise + self.hashed_in_vain > VAIN_MAX
@@ -138,7 +138,7 @@ impl Decoder {
             self.at = 0;
         } else if self.at * 2 >= self.bytes.len() {
             // The rest is moved to the front only if it is shorter than what is
-            // removed: each byte pays for one move.
+            // removed, so moves are linear in the size of the input.
             self.bytes.drain(..self.at);
             self.at = 0;
         }

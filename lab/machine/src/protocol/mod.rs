@@ -1,5 +1,5 @@
-//! The conventions shared by a guest and the machine around it: paths in the
-//! initramfs, and the reports on the second serial port.
+//! The interface between a guest and its host: paths in the initramfs, and the frames
+//! on the second serial port.
 
 pub mod frame;
 
@@ -13,7 +13,7 @@ pub use frame::{Decoder, Frame};
 
 /// The path of the orders in the initramfs.
 pub const ORDERS: &str = "/orders.json";
-/// The last entry of the initramfs.
+/// The last entry of the initramfs. If it is missing, the kernel unpacked only a part.
 pub const COMPLETE: &str = "/complete";
 /// The kind of a frame whose body is a [`Report`](crate::job::Report) in JSON.
 pub const REPORT: u8 = 1;
@@ -37,7 +37,7 @@ pub const APPLETS: &str = "/applets";
 pub struct Orders {
     /// Its jobs, in order.
     pub jobs: Vec<Job>,
-    /// A command to run instead.
+    /// A command to run instead of jobs.
     pub exec: Option<ExecOrder>,
     /// The clock that its timers follow.
     pub clock: Clock,

@@ -1,8 +1,8 @@
-//! Checks a guest's answers against the questions.
+//! Checks the reports of a guest that runs scenarios.
 //!
-//! A guest is not trusted. Only the answer to the next question is accepted: that
-//! its init runs, then for each task, in order, the arms that end and one outcome.
-//! Anything else is refused with one sentence, and ends the guest.
+//! A guest is not trusted. Only the expected reports are accepted: that its init runs,
+//! then for each job, in order, the arms that have ended and one outcome; or that it
+//! cannot go on. Any other report is an error, and ends the guest.
 
 use std::collections::VecDeque;
 
@@ -22,25 +22,25 @@ use faultlab_model::scenario::Clock;
 pub(super) const SMALL: usize = 1 << 20;
 /// The maximum size of all outcomes of a guest.
 const ALL_MAX: usize = 4 * BODY_MAX;
-/// The maximum number of characters that a sentence quotes from a guest.
+/// The maximum number of characters of a name from a guest that an error quotes.
 const QUOTED: usize = 60;
-/// The maximum number of characters of a sentence from a guest.
+/// The maximum number of characters of an error message from a guest.
 const SENTENCE: usize = 4096;
 
-/// A valid answer of a guest.
+/// A valid report of a guest.
 #[derive(Debug)]
 pub enum Answer {
     /// Its init is running.
     Booted,
-    /// An arm of the next task has ended.
+    /// An arm of the current job has ended.
     Arm(&'static str),
-    /// The next task has ended.
+    /// The current job has ended.
     Outcome(Box<Outcome>),
-    /// It cannot go on, and why.
+    /// It cannot go on, for this reason.
     GaveUp(Error),
 }
 
-/// The questions to a guest, and how many it has answered.
+/// The reports that are expected of a guest.
 #[derive(Debug)]
 pub struct Answers {
     asked: VecDeque<Asked>,
@@ -53,7 +53,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The questions to a guest with a kernel of this release.
+    /// Expects the outcomes of these jobs, from a guest with a kernel of this release.
     ///
     /// # Errors
     /// If a job does not run a scenario of the catalogue.
@@ -73,7 +73,7 @@ impl Answers {
     /// Takes the guest's next report.
     ///
     /// # Errors
-    /// What is wrong with it, a clause about the guest.
+    /// What is wrong with it, as a clause with "it" for the guest.
     pub fn take(&mut self, frame: &Frame) -> Result<Answer> {
         let captures = self.asked.front().is_some_and(|asked| asked.captures);
         let report = read(frame, if captures { BODY_MAX } else { SMALL })?;
@@ -148,7 +148,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T> {
 /// Decodes a frame of at most `most` bytes.
 ///
 /// # Errors
-/// Why it is not a report, a clause about the guest.
+/// Why it is not a report, as a clause with "it" for the guest.
 pub(super) fn read(frame: &Frame, most: usize) -> Result<Report> {
     if frame.kind != REPORT {
         return refused(format!("it sent a frame of unknown kind {}", frame.kind));
@@ -160,7 +160,7 @@ pub(super) fn read(frame: &Frame, most: usize) -> Result<Report> {
         .map_err(|e| Error::Lab(format!("it sent what is no report: {}", short(&e.to_string(), 2 * QUOTED))))
 }
 
-/// The name of a report in a sentence.
+/// What a report reports, for an error message.
 pub(super) fn name(report: &Report) -> String {
     match report {
         Report::Booted { .. } => "that it has booted".to_owned(),

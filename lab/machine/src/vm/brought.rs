@@ -1,6 +1,6 @@
-//! Programs and files of this machine that are brought along into a guest, with
-//! all that they need: shared objects, interpreters, and files that are known to be
-//! loaded at run time.
+//! Programs and files of this machine that are copied into a guest, with their
+//! dependencies: shared objects, interpreters, and files that some programs are known
+//! to load at run time.
 //!
 //! Reading: execve(2), "Interpreter scripts"; env(1), -S.
 
@@ -13,14 +13,15 @@ use super::initramfs::Initramfs;
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// The maximum length of an interpreter line, which the kernel cuts too: 256 bytes
-/// since 5.1.
+/// The maximum length of an interpreter line. include/uapi/linux/binfmts.h:
+/// BINPRM_BUF_SIZE, 256 bytes since 5.1; the kernel truncates longer ones.
 const SCRIPT_LINE: usize = 256;
-/// How many scripts may interpret each other. The kernel allows 4.
+/// The maximum depth of scripts that are interpreted by scripts. execve(2): the kernel
+/// allows four.
 const SCRIPTS_MAX: usize = 8;
 
-/// Files that a program loads at run time: the start of the program's name, and the
-/// files and directories.
+/// Files that programs load at run time: the program's name, without a version, and the
+/// files and directories. A name that ends with `-` is a prefix.
 const COMPANIONS: [(&str, &[&str]); 5] = [
     ("tc", &["/usr/lib/tc", "/usr/lib64/tc"]),
     ("xtables-", &["/usr/lib/x86_64-linux-gnu/xtables", "/usr/lib64/xtables", "/usr/lib/xtables"]),
@@ -29,24 +30,25 @@ const COMPANIONS: [(&str, &[&str]); 5] = [
     ("ip", &["/etc/iproute2", "/usr/share/iproute2", "/usr/lib/iproute2"]),
 ];
 
-/// Brings files of this machine into a root file system.
+/// Copies files of this machine into a guest's root file system.
 #[derive(Debug)]
 pub(super) struct Brought<'a> {
     pub root: &'a mut Initramfs,
     linker: Linker,
-    /// Files whose needs were brought.
+    /// The files whose dependencies were added.
     seen: BTreeSet<PathBuf>,
-    /// The directories of the programs, in the order in which they came.
+    /// The directories of the programs, in the order in which they were added.
     directories: Vec<PathBuf>,
 }
 
 impl<'a> Brought<'a> {
-    /// Brings files into this root file system, with this LD_LIBRARY_PATH.
+    /// Prepares to add files to this root file system, with this LD_LIBRARY_PATH.
     ///
     /// # Errors
-    /// If the machine's root directory cannot be read.
+    /// If a link such as /lib leads nowhere.
     pub fn into(root: &'a mut Initramfs, library_path: Option<&str>) -> Result<Self> {
-        // Links of the root directory come first: later files lie behind them.
+        // Links in the root directory are added first: on a merged /usr the paths of
+        // later files go through them.
         for link in ["/bin", "/sbin", "/lib", "/lib64"].map(Path::new) {
             if link.is_symlink() {
                 root.host_path(link)?;
@@ -56,10 +58,10 @@ impl<'a> Brought<'a> {
         Ok(Self { root, linker, seen: BTreeSet::new(), directories: vec![] })
     }
 
-    /// Brings a program with all that it needs.
+    /// Adds a program with its dependencies.
     ///
     /// # Errors
-    /// If it, or something that it needs, cannot be read. The error names both.
+    /// If it or a dependency cannot be read.
     pub fn program(&mut self, program: &Path) -> Result<()> {
         self.file(program)?;
         if let Some(directory) = program.parent().filter(|d| !self.directories.iter().any(|o| o == d)) {
@@ -68,7 +70,7 @@ impl<'a> Brought<'a> {
         Ok(())
     }
 
-    /// Brings what `--with` names: a program on PATH, or a file or a directory.
+    /// Adds what `--with` names: a program on PATH, or a file or a directory.
     ///
     /// # Errors
     /// If there is no such thing, or it cannot be read.
@@ -78,7 +80,7 @@ impl<'a> Brought<'a> {
             return self.program(&path);
         }
         for file in self.root.host_tree(&path)? {
-            // One file of many may lack what it needs and never be started.
+            // Ignored: not every file of a directory need be usable.
             let _ = self.needs(&file, &path, 0);
         }
         Ok(())
@@ -94,7 +96,7 @@ impl<'a> Brought<'a> {
         self.needs(&file, path, 0)
     }
 
-    /// Brings what a file needs to be started. `path` is how it was named.
+    /// Adds the dependencies of a file. Errors name it by `path`.
     fn needs(&mut self, file: &HostFile, path: &Path, depth: usize) -> Result<()> {
         if !self.seen.insert(file.path.clone()) {
             return Ok(());
@@ -125,7 +127,7 @@ impl<'a> Brought<'a> {
         self.companions(&file.path)
     }
 
-    /// Brings what is known to be loaded by a program at run time.
+    /// Adds the files that this program is known to load at run time.
     fn companions(&mut self, program: &Path) -> Result<()> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_program = program.parent().is_some_and(|dir| dir.ends_with("bin") || dir.ends_with("sbin"));
@@ -172,12 +174,12 @@ pub fn named(what: &Path) -> Result<PathBuf> {
     std::path::absolute(what).map_err(|e| Error::kernel(what.display().to_string(), "find it", e))
 }
 
-/// The program with this name on this machine; `None` if there is none. A shim,
-/// such as those of pyenv, asks for files that a guest does not have: the program
-/// behind it is taken.
+/// The first program with this name on PATH; `None` if there is none. Programs in a
+/// directory `shims`, such as pyenv's, are skipped: they start another program by files
+/// that a guest does not have.
 ///
 /// # Errors
-/// If there is only a shim.
+/// If all that is found is a shim.
 pub fn program_named(name: &str) -> Result<Option<PathBuf>> {
     let found: Vec<_> = programs::named(name).filter(|program| program.is_file()).collect();
     let is_shim = |program: &&PathBuf| program.parent().is_some_and(|dir| dir.ends_with("shims"));
@@ -195,7 +197,7 @@ pub fn program_named(name: &str) -> Result<Option<PathBuf>> {
 #[derive(Debug, PartialEq, Eq)]
 struct Interpreter<'a> {
     path: &'a str,
-    /// The program that env(1) is to start.
+    /// The program that the interpreter, env(1), starts.
     of_env: Option<&'a str>,
 }
 

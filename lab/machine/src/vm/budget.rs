@@ -1,9 +1,8 @@
 //! The time limits of a guest, and the clocks that measure them.
 //!
-//! In virtual time a guest's clock counts the instructions that QEMU has executed,
-//! so its budgets are QEMU's processor time: on a busy machine it computes as long
-//! as on an idle one, and only waits longer for the processor. A guest on the wall
-//! clock has wall-clock budgets.
+//! In virtual time a guest's clock counts instructions, so its budgets are QEMU's
+//! processor time, which does not depend on how busy the machine is. The budgets of a
+//! guest in real time are wall-clock time.
 //!
 //! Reading: clock_getcpuclockid(3); proc(5), /proc/PID/stat.
 
@@ -14,20 +13,21 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
-/// How long a guest in virtual time may use almost no processor time. Virtual time
-/// never waits: when everything sleeps, QEMU jumps to the next timer.
+/// How long a guest in virtual time may use less than [`MOVED`] of processor time, in
+/// wall-clock time. A working one never idles: when everything sleeps, QEMU jumps to
+/// the next timer.
 const STILL: Duration = Duration::from_secs(60);
-/// What counts as almost no processor time: a 240th of the period, less than a
-/// guest gets beside 200 busy processes.
+/// The processor time that counts as progress: 1/240 of [`STILL`], less than a guest
+/// gets beside 200 busy processes.
 const MOVED: Duration = Duration::from_millis(250);
-/// The minimum time that QEMU needs to boot a kernel. A process that used less is
-/// not judged: it may be a script whose child is QEMU.
+/// Less processor time than QEMU needs to boot a kernel. A process that has used less
+/// may be idle for longer than [`STILL`]: it may be a script whose child is QEMU.
 const BOOTS: Duration = Duration::from_secs(1);
 /// How often to check the processor time.
 const LOOK: Duration = Duration::from_secs(2);
-/// A longer time between two checks means that this process was stopped, as by
-/// Ctrl-Z. That time does not count: QEMU may have been stopped, or nobody may have
-/// read what it sent.
+/// A longer time between two checks means that this process was stopped, for example by
+/// Ctrl-Z. That time does not count: QEMU may have been stopped too, or may have waited
+/// for a reader of its output.
 const STOPPED: Duration = Duration::from_secs(10);
 
 /// The clock for a guest's budgets.
@@ -85,7 +85,7 @@ struct Reading {
     processor: Duration,
 }
 
-/// Measures the time that one QEMU takes.
+/// Measures the time that one QEMU process takes.
 #[derive(Debug)]
 pub(super) struct Watch {
     clock: Option<ClockId>,
@@ -93,7 +93,7 @@ pub(super) struct Watch {
     begun: Reading,
     /// At the last frame.
     heard: Reading,
-    /// When it last used a noticeable amount of processor time.
+    /// When it last had used another [`MOVED`] of processor time.
     moved: Reading,
     /// At the last check.
     checked: Instant,
@@ -165,7 +165,7 @@ impl Watch {
     }
 
     fn read(&self) -> Reading {
-        // A process that has ended uses no more processor time.
+        // The clock of a process that has ended cannot be read.
         let processor = self.clock.and_then(|clock| clock.now().ok()).map(Duration::from);
         Reading { wall: Instant::now(), processor: processor.unwrap_or(self.moved.processor) }
     }

@@ -1,8 +1,8 @@
 //! The command lines of QEMU and of the guest's kernel.
 //!
-//! A guest has no network, no disk and no root file system. Its kernel prints
-//! on the first serial port, init reports on the second. Nothing is written
-//! to a file: the initramfs is handed over in memory, the ports are pipes.
+//! A guest has no network card and no disk. Its kernel prints on the first serial
+//! port, init reports on the second. No file is written: QEMU inherits the kernel and
+//! the initramfs as memfds, and the ports as pipes or a socket.
 //!
 //! Reading: QEMU docs/devel/tcg-icount.rst ("TCG Instruction Counting"),
 //! docs/system/i386/microvm.rst.
@@ -16,27 +16,28 @@ use super::tsc::host_tsc_khz;
 /// The rest of `-icount shift=N`.
 const ICOUNT: &str = "sleep=off,align=off";
 
-/// For `-icount`, with one processor: QEMU refuses more.
+/// More of `-icount`, for one processor: QEMU records no guest with more.
 ///
-/// The recording, which is discarded, makes QEMU's main loop and its emulated
-/// processor take turns (replay_mutex_lock in accel/tcg/tcg-accel-ops-icount.c).
-/// Otherwise the main loop may find the processor halted before the instructions of
-/// its last slice are counted, and advance the clock too far by as much: after days
-/// of virtual time, one run in five ended some microseconds later.
+/// The recording is discarded. It makes QEMU's main loop and its emulated processor run
+/// alternately (replay_mutex_lock in accel/tcg/tcg-accel-ops-icount.c). Otherwise the
+/// main loop may see the processor halted before the instructions of its last slice are
+/// counted, and advance the clock too far by their time: after days of virtual time one
+/// run in five ended some microseconds later.
 const RECORDING: &str = ",rr=record,rrfile=/dev/null";
 
 /// With instruction counting, QEMU's time stamp counter counts virtual ns.
 const VIRTUAL_TSC_KHZ: u64 = 1_000_000;
 
-/// With a lesser model than `max` (no ARAT) a guest never stops its tick.
+/// The processor model under TCG. Models without ARAT, which `max` has, never stop the
+/// tick.
 ///
 /// QEMU 7.2 leaves the low half of an operand in EFLAGS after CMPXCHG16B (observed:
 /// `EFLAGS: 0f3077c2` beside `RDI: ffff88800f307780`). If a timer interrupts just
 /// then, IRET takes bit 8 for TF, and the guest dies of a trap in the middle of
 /// `__kmalloc`. A kernel without CX16 does not use the instruction.
 ///
-/// Every repetition of a string instruction costs as much as an instruction:
-/// without ERMS a kernel clears and copies eight bytes at a time.
+/// Each repetition of a string instruction counts as one instruction. With ERMS a kernel
+/// clears and copies one byte per repetition, without it eight.
 const TCG_CPU: &str = "max,-cx16,-erms";
 
 /// Initcalls that a guest's kernel skips at boot. Kernels without such a function
@@ -62,12 +63,13 @@ impl Qemu {
     pub fn kernel_command_line(&self, mode: LaunchMode, extra: &str) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
-            // A triple fault is the only reset that all boards understand.
+            // A triple fault is the only reset that works on all boards.
             "reboot=t panic=-1".to_owned(),
-            // Useless in a guest that lives for seconds, and slow to emulate.
+            // Not needed in a guest, and slow to emulate.
             "nokaslr mitigations=off cryptomgr.notests nowatchdog audit=0 transparent_hugepage=never"
                 .to_owned(),
-            // No page is cleared twice, and no security module is active.
+            // Pages are not cleared at allocation, and the only security module is
+            // the one for capabilities.
             "init_on_alloc=0 lsm=capability".to_owned(),
             format!("initcall_blacklist={}", NOT_CALLED.join(",")),
             // psi_avgs_work and flush_memcg_stats_dwork: every 2 s.
@@ -79,10 +81,10 @@ impl Qemu {
             (_, Accelerator::Kvm) => {}
             (GuestClock::Virtual { seed }, _) => {
                 words.push(format!("tsc=reliable tsc_early_khz={VIRTUAL_TSC_KHZ} no_timer_check"));
-                // RDRAND comes from QEMU's -seed. A kernel that trusts it has
-                // randomness from the start, and does not hash its entropy for each
-                // random number: 80 million instructions. start_kernel() mixes the
-                // command line into the first randomness.
+                // QEMU's -seed determines RDRAND. A kernel that trusts RDRAND has
+                // its random number generator ready at boot, which saves 80 million
+                // instructions. start_kernel() adds the command line to the entropy,
+                // and with it the seed.
                 words.push(format!("random.trust_cpu=on random.trust_bootloader=off faultlab.seed={seed}"));
             }
             (GuestClock::Real, Accelerator::Tcg) => {
@@ -153,14 +155,14 @@ impl Qemu {
 /// The parts of a guest.
 #[derive(Debug, Clone, Copy)]
 pub struct Guest<'a> {
-    /// A bzImage. If possible it is unpacked here, which saves the guest a third of
-    /// its boot time under emulation.
+    /// A bzImage. If possible it is unpacked on the host, which saves a third of the
+    /// boot time under emulation.
     pub kernel: &'a [u8],
     /// A cpio archive.
     pub initramfs: &'a [u8],
     /// Text to append to the kernel command line.
     pub append: &'a str,
-    /// The person at its first serial port, if any.
+    /// The console on its first serial port; `None` if that is output only.
     pub serial: Option<&'a SerialConsole>,
     /// The number of its tasks, each of which has its own time limit.
     pub tasks: u32,
@@ -169,9 +171,9 @@ pub struct Guest<'a> {
 /// The descriptors that QEMU inherits.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
-    /// Output of ttyS0; a socket if a person types there.
+    /// The pipe for the output of ttyS0; a socket if it also has input.
     pub console: RawFd,
-    /// Output of ttyS1.
+    /// The pipe for the output of ttyS1.
     pub results: RawFd,
     /// The bzImage.
     pub kernel: RawFd,

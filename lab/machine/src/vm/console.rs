@@ -39,7 +39,8 @@ impl Console {
         self.head.is_empty()
     }
 
-    /// The log. If it was too long, a line says how much was left out.
+    /// The log. If it was too long, a line in the middle has the number of bytes left
+    /// out.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.head).into_owned();

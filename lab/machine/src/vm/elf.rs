@@ -1,7 +1,7 @@
 //! Executables, and the shared objects that they need to start.
 //!
-//! Nothing is executed to find these: an ELF file can name any program as its
-//! loader.
+//! They are found by parsing. ldd(1) may execute the file's loader, which an untrusted
+//! ELF file chooses.
 //!
 //! Reading: elf(5), ld.so(8).
 
@@ -21,7 +21,7 @@ use faultlab_base::error::{Error, Result};
 /// The maximum number of shared objects of one executable.
 const OBJECTS_MAX: usize = 1000;
 
-/// An executable, and the paths of everything that its dynamic loader needs.
+/// An executable, and the paths of its dynamic loader and shared objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
     /// The ELF file.
@@ -31,9 +31,9 @@ pub struct Executable {
     pub objects: BTreeSet<PathBuf>,
 }
 
-/// The file without the parts that only debuggers read: everything after the last
-/// loaded segment, and the section table. An executable with debugging information
-/// is five times as large, and would fill every guest's memory.
+/// The file without what only debuggers read: the section table, and everything after
+/// the last loaded segment. This executable with debugging information is five times
+/// as large, and would fill the memory of a guest.
 fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
     /// elf(5): e_shoff of a 64-bit header; e_shnum and e_shstrndx.
     const SECTIONS: [std::ops::Range<usize>; 2] = [0x28..0x30, 0x3c..0x40];
@@ -52,20 +52,20 @@ fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The dependencies of an ELF file, and where it has its loader look for them.
+/// The dependencies of an ELF file, and its own search path for them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Needs {
     interpreter: Option<PathBuf>,
     libraries: Vec<String>,
-    /// DT_RPATH and DT_RUNPATH, with colons.
+    /// DT_RPATH and DT_RUNPATH, directories separated by colons.
     rpath: Option<String>,
     runpath: Option<String>,
     machine: u16,
 }
 
 impl Executable {
-    /// This process's own executable. Its objects are the mapped files, so they
-    /// are the ones it was started with.
+    /// The executable of this process. Its objects are the files that are mapped, which
+    /// are those that it was started with.
     ///
     /// # Errors
     /// If /proc cannot be read, or a mapped file is gone from its path (the C
@@ -109,8 +109,8 @@ impl Executable {
     }
 }
 
-/// A file whose dependencies are being found: its needs, and the RPATHs of what
-/// needs it.
+/// A file whose dependencies are being searched for: its path, its needs, and the
+/// RPATHs of the objects that depend on it.
 type Open = (PathBuf, Needs, Vec<PathBuf>);
 
 /// Finds shared objects as the dynamic loader of this machine does.
@@ -120,7 +120,7 @@ pub(super) struct Linker {
     first: Vec<PathBuf>,
     /// The directories of ld.so.conf, and the loader's own.
     last: Vec<PathBuf>,
-    /// The files read before.
+    /// The files that were read; `None` for one that is missing or not an ELF file.
     known: RefCell<BTreeMap<PathBuf, Option<Needs>>>,
 }
 

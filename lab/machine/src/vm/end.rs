@@ -1,4 +1,4 @@
-//! How a guest ended, and the data that it left behind.
+//! How a guest ended, and its output.
 
 use std::process::ExitStatus;
 
@@ -6,7 +6,7 @@ use super::budget::Spent;
 use super::console::Console;
 use super::qemu::LaunchMode;
 
-/// The number of console lines that explain a failure.
+/// The number of console lines in an error message.
 const LAST_LINES: usize = 10;
 
 /// How a guest ended.
@@ -36,7 +36,7 @@ pub enum ExitReason {
         /// For how long.
         waited: Spent,
     },
-    /// It was ended because of a report that was refused.
+    /// It was ended because it sent an invalid report; why that was refused.
     Refused(String),
     /// It was ended because the lab was asked to end.
     Interrupted,
@@ -49,10 +49,11 @@ pub enum ExitReason {
     },
 }
 
-/// The data that a guest left behind. Its reports were passed on as they arrived.
+/// The end of a guest. Its reports were passed on as they arrived.
 #[derive(Debug, Clone)]
 pub struct GuestEnd {
-    /// The mode that it was started in; of several, the one that came furthest.
+    /// The mode that it was started in. If it booted in none, the first mode in which
+    /// its kernel printed something, otherwise the first.
     pub mode: LaunchMode,
     /// How it ended.
     pub how: ExitReason,
@@ -97,7 +98,7 @@ impl GuestEnd {
         Some(format!("{what}\n{}", self.last_lines()))
     }
 
-    /// The last lines of the console, which explain the end.
+    /// The last lines of the console, or those before a panic.
     pub(super) fn last_lines(&self) -> String {
         let lines = match self.how {
             // A panic is followed by registers; the cause comes before it.
@@ -107,7 +108,7 @@ impl GuestEnd {
         if lines.is_empty() { "(an empty console)".to_owned() } else { lines.join("\n") }
     }
 
-    /// Whether another mode may do better: nothing was reported yet.
+    /// Whether to try another mode: the guest has sent no frame.
     pub(super) fn never_spoke(&self) -> bool {
         self.frames == 0
             && !matches!(self.how, ExitReason::PoweredOff | ExitReason::Refused(_) | ExitReason::Interrupted)

@@ -1,5 +1,5 @@
-//! The files of /etc in a guest with a shell or a command, where none was brought
-//! along: the same on every machine.
+//! Default files of /etc in a guest with a shell or a command, the same on every
+//! machine.
 //!
 //! Reading: passwd(5), nsswitch.conf(5), hosts(5).
 
@@ -19,7 +19,7 @@ const GENERATED: [(&str, &str); 5] = [
     ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
     ("/etc/resolv.conf", ""),
 ];
-/// Files of this machine with names of protocols and ports.
+/// Files that are copied from this machine: names of protocols and ports.
 const NAMES: [&str; 3] = ["/etc/protocols", "/etc/services", "/etc/ethertypes"];
 /// Directories that programs expect.
 const EMPTY: [(&str, u32); 7] = [
@@ -32,7 +32,7 @@ const EMPTY: [(&str, u32); 7] = [
     ("/var/tmp", 0o1777),
 ];
 
-/// Adds the files that are not there.
+/// Adds the files that the root file system does not have yet.
 pub(super) fn add(root: &mut Initramfs) {
     for (path, text) in GENERATED {
         if !root.has(path) {
@@ -40,7 +40,7 @@ pub(super) fn add(root: &mut Initramfs) {
         }
     }
     for path in NAMES {
-        // Without them a number is shown instead of a name.
+        // Ignored: without them programs show numbers instead of names.
         let _ = root.host_file(Path::new(path));
     }
     if !root.has("/var/run") {

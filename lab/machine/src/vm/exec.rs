@@ -1,4 +1,4 @@
-//! A guest with programs and files of this machine, and any command in it.
+//! Runs a command in a guest, with programs and files of this machine.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,25 +20,25 @@ use faultlab_base::error::{Error, Result};
 use faultlab_kernels::load_order::WANTED;
 use faultlab_net::kernel::version_of;
 
-/// Addresses are not random: under emulation a program whose code lies elsewhere
-/// each time takes seven times as long to start.
+/// Disables address space layout randomization: under emulation a program whose code is
+/// at another address each time takes seven times as long to start.
 const SAME_ADDRESSES: &str = "norandmaps";
 
-/// The machine of a command.
+/// The settings of the guest for a command.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExecMachine {
-    /// The number of processors; one if not given.
+    /// The number of processors; `None` for one.
     pub processors: Option<u32>,
-    /// The memory in MiB; enough for the files if not given.
+    /// The memory in MiB; `None` for as much as the files need.
     pub memory: Option<u32>,
-    /// An instruction takes 2^shift ns of virtual time.
+    /// An instruction takes 2^shift ns of virtual time; `None` for the default.
     pub shift: Option<u8>,
 }
 
-/// Why there is no end of a command.
+/// Why a command did not end.
 #[derive(Debug)]
 pub enum ExecFailure {
-    /// Its kernel panicked while it ran; the error says how.
+    /// The guest's kernel panicked after its boot; the error has the message.
     Panicked(Error),
     /// The lab failed.
     Lab(Error),
@@ -51,7 +51,7 @@ impl From<Error> for ExecFailure {
 }
 
 /// A root file system with tools, and the directories of the programs that were
-/// brought along.
+/// added.
 pub(super) struct Tools {
     pub root: Initramfs,
     pub directories: Vec<PathBuf>,
@@ -68,11 +68,11 @@ pub struct ExecGuest {
 
 impl Vm {
     /// Prepares a guest that runs a command with these programs and files of this
-    /// machine. It reads and unpacks all of them, which takes a second: a program that
-    /// is to react meanwhile does this on another thread.
+    /// machine. This blocks for about a second while files are read and modules are
+    /// unpacked, so call it on a thread that may block.
     ///
     /// # Errors
-    /// If a program or a file cannot be brought along.
+    /// If a program or a file cannot be read, or the files are too large for a guest.
     pub fn prepare_exec(
         self,
         mut order: ExecOrder,
@@ -98,8 +98,8 @@ impl Vm {
         Ok(ExecGuest { vm: self, qemu, archive, answers })
     }
 
-    /// A root file system with tools, these programs and files, and all modules of
-    /// the network.
+    /// A root file system with tools, these programs and files, and the modules of
+    /// [`DIRECTORIES`].
     ///
     /// # Errors
     /// If one of them cannot be read.
@@ -132,14 +132,13 @@ impl Vm {
         qemu.memory = machine.memory.unwrap_or(qemu.memory);
         qemu.processors = machine.processors.unwrap_or(qemu.processors);
         qemu.shift = machine.shift.unwrap_or(qemu.shift);
-        // A command may take as long as it wants, and say nothing: it has limits of
-        // its own.
+        // A command has its own time limit, and may be silent until then.
         qemu.frame_budget = std::time::Duration::MAX;
         qemu.task_budget = std::time::Duration::MAX;
         qemu
     }
 
-    /// The error with the kernel's name, and what may help.
+    /// The error with the kernel's name, and with advice if the settings may be its cause.
     fn with_advice(&self, error: Error, qemu: &Qemu, archive: &[u8]) -> Error {
         let enough = memory_for(archive.len());
         let advice = if qemu.memory < enough {
@@ -159,7 +158,8 @@ impl Vm {
 }
 
 impl ExecGuest {
-    /// Boots the guest and runs the command; passes its output on as it comes.
+    /// Boots the guest and runs the command; passes its output to `on_output` as it
+    /// arrives.
     ///
     /// # Errors
     /// If the guest cannot be started, or ends before the command does.
@@ -202,7 +202,7 @@ impl ExecGuest {
                 let panicked = booted && matches!(end.how, ExitReason::Panicked(_));
                 Err(if panicked { ExecFailure::Panicked(error) } else { ExecFailure::Lab(error) })
             }
-            // What happens to a kernel after the command has ended changes nothing.
+            // The command has ended: how the guest ended afterwards does not matter.
             (None, Some(end), _) => Ok(ExecRun { end, files: answers.files }),
         }
     }

@@ -1,7 +1,7 @@
-//! Files of this machine in a guest, at their own paths.
+//! Copies files of this machine into a guest, at their own paths.
 //!
-//! A symbolic link on the way is a link in the guest too, so that a file is found
-//! by every name by which it is found here.
+//! Symbolic links in a path are copied too, so that a file has the same names in the
+//! guest as here.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use super::initramfs::{Initramfs, LINKS_MAX, names};
 use faultlab_base::error::{Error, Result};
 
-/// The guest's kernel provides these.
+/// Directories that are never copied: the guest's kernel provides them.
 const OF_THE_GUEST: [&str; 3] = ["/dev", "/proc", "/sys"];
-/// The maximum number of files in a directory that is brought along.
+/// The maximum number of files in a directory that is copied.
 const FILES_MAX: usize = 100_000;
-/// How deep directories may lie in each other.
+/// The maximum depth of nested directories.
 const DEPTH_MAX: usize = 64;
-/// The maximum size of a file.
+/// The maximum size of all files of a guest, in bytes.
 const FILE_MAX: u64 = 1 << 30;
 
 /// A file of this machine that was added.
 #[derive(Debug)]
 pub(super) struct HostFile {
-    /// Its path without links.
+    /// Its canonical path.
     pub path: PathBuf,
     pub bytes: Vec<u8>,
 }
@@ -31,7 +31,7 @@ impl Initramfs {
     /// Adds a regular file of this machine, and the links that lead to it.
     ///
     /// # Errors
-    /// If it cannot be read, or is none.
+    /// If it cannot be read, or is not a regular file.
     pub(super) fn host_file(&mut self, path: &Path) -> Result<HostFile> {
         let (path, found) = self.host_path(path)?;
         self.regular_file(path, &found)
@@ -42,7 +42,7 @@ impl Initramfs {
     /// only to files. Sockets, FIFOs and devices are left out.
     ///
     /// # Errors
-    /// If one of them cannot be read, or there are too many.
+    /// If one of them cannot be read, or a limit is exceeded.
     pub(super) fn host_tree(&mut self, path: &Path) -> Result<Vec<HostFile>> {
         let (path, found) = self.host_path(path)?;
         if !found.is_dir() {
@@ -64,7 +64,7 @@ impl Initramfs {
                 } else if found.is_file() {
                     files.push(self.regular_file(entry, &found)?);
                 } else if found.is_symlink() {
-                    // A link that leads nowhere leads nowhere in the guest either.
+                    // A dangling link is dangling in the guest too.
                     match self.host_path(&entry) {
                         Ok((target, found)) if found.is_file() => {
                             files.push(self.regular_file(target, &found)?);
@@ -80,12 +80,12 @@ impl Initramfs {
         Ok(files)
     }
 
-    /// Adds the links on the way to a path of this machine, and returns the path
-    /// without links.
+    /// Resolves a path of this machine, adds the symbolic links in it, and returns the
+    /// canonical path.
     ///
     /// # Errors
-    /// If there is nothing, the links lead in a circle, or it is a part of the
-    /// guest's own kernel.
+    /// If the path does not exist, has too many links (ELOOP), or is below one of
+    /// [`OF_THE_GUEST`].
     pub(super) fn host_path(&mut self, path: &Path) -> Result<(PathBuf, Metadata)> {
         let mut left = names(path);
         let mut at = PathBuf::from("/");
@@ -138,7 +138,7 @@ impl Initramfs {
     }
 }
 
-/// A path in an archive.
+/// A path as text; only UTF-8 is supported in an archive.
 fn text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| wrong(path, "its name is not UTF-8; rename it"))
 }

@@ -1,8 +1,8 @@
 //! The guest's root file system, a cpio archive built in memory.
 //!
-//! It holds the running executable as `/init`, its shared objects, the modules to
-//! load, a console, and mount points. For a shell or a command it also holds files
-//! of this machine (`host_files`). The same contents give the same bytes.
+//! It contains the running executable as `/init`, its shared objects, the modules to
+//! load, /dev/console, and mount points. For a shell or a command it also contains
+//! files of this machine (`host_files`). The same contents give the same bytes.
 //!
 //! Reading: Documentation/driver-api/early-userspace/buffer-format.rst
 //! ("newc").
@@ -20,9 +20,10 @@ use faultlab_kernels::load_order::LoadOrder;
 
 /// include/linux/namei.h: MAXSYMLINKS.
 pub(super) const LINKS_MAX: usize = 40;
-/// The size of an entry's header with its path and padding, about.
+/// About the size of an entry's header with its path and padding, in bytes.
 const HEADER: usize = 256;
-/// The maximum size of an archive: a guest has two to three times as much memory.
+/// The maximum size of all files, in bytes. A guest needs two to three times as much
+/// memory.
 const ARCHIVE_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Initramfs {
         }
     }
 
-    /// Adds an empty directory where nothing is.
+    /// Adds an empty directory, unless the path exists.
     pub(super) fn directory_if_none(&mut self, path: &str) {
         if !self.has(path) {
             self.directory(path, 0o755);
@@ -142,8 +143,8 @@ impl Initramfs {
         self.nodes.insert(path, node);
     }
 
-    /// The path without links in its parent directories: a directory must come
-    /// before what is in it, wherever links to it sort.
+    /// The path with the links in its parent directories resolved: the kernel unpacks
+    /// entries in order, and a directory must come before its contents.
     fn real(&self, path: &str) -> String {
         let mut left: Vec<String> = names(Path::new(path));
         let mut at = PathBuf::from("/");
@@ -168,8 +169,8 @@ impl Initramfs {
         at.to_string_lossy().into_owned()
     }
 
-    /// The archive, uncompressed. Its last entry shows the guest that it is
-    /// complete: a kernel with too little memory unpacks only a part, and goes on.
+    /// The archive, uncompressed. Its last entry, [`COMPLETE`], shows the guest that it
+    /// has all of it: a kernel with too little memory unpacks only a part, and boots.
     ///
     /// # Errors
     /// If the files are too large for a guest.
@@ -180,7 +181,7 @@ impl Initramfs {
                 ARCHIVE_MAX >> 20
             )));
         }
-        // The headers and paths take little more: growing would copy all of it again.
+        // With room for headers and paths: growing the vector would copy everything.
         let size = usize::try_from(self.size).unwrap_or(0) + self.nodes.len() * HEADER;
         let mut archive = Vec::with_capacity(size);
         // A parent's path sorts before its children's.
@@ -194,7 +195,7 @@ impl Initramfs {
     }
 }
 
-/// The names of a path, last one first; `.` is left out.
+/// The components of a path, last one first, without `/` and `.`.
 pub(super) fn names(path: &Path) -> Vec<String> {
     let name = |part| match part {
         Component::Normal(name) => Some(name.to_string_lossy().into_owned()),

@@ -20,10 +20,10 @@ const OWN: [&str; 7] = [
     "/usr/local/lib",
     "/usr/lib",
 ];
-/// How deep files may include others.
+/// The maximum depth of nested includes.
 const DEPTH_MAX: usize = 8;
 
-/// The directories, in the order of the search.
+/// The directories, in search order.
 pub(super) fn directories() -> Vec<PathBuf> {
     let mut directories = vec![];
     for file in [CONFIGURATION, FILES[1]] {

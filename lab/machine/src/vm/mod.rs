@@ -1,14 +1,17 @@
 //! Runs a kernel image under QEMU.
 //!
-//! - `qemu`: the emulator; `command_line`: its own and the kernel's, with the rate
-//!   of this machine's `tsc`; `process`: one QEMU from its start to its `end`,
-//!   within its `budget`; `ports`: its output; `console`: what its kernel printed.
-//! - `run`: scenarios on one kernel, or a shell with its `tools`; `answers`: checks
-//!   a guest's reports, and `table` its outcomes; `serial_console`: attaches a person.
-//! - `exec`: any command on one kernel, with the same files as a shell.
-//! - `initramfs`: the root file system; `elf`: an executable's shared objects, found
-//!   by the `loader_path`; `brought`: programs of this machine with what they need,
-//!   at their own paths (`host_files`); `etc`, `module_files`: what is made for them.
+//! - `qemu`: the emulator and its settings; `command_line`: the arguments of QEMU and
+//!   of the kernel, with the frequency of this machine's `tsc`; `process`: one QEMU
+//!   process until its `end`, within its `budget`; `ports`: its output; `console`: the
+//!   kernel's log.
+//! - `run`: scenarios on one kernel, or a shell; `answers`: checks a guest's reports,
+//!   and `table` its outcomes (`excerpt` shortens quotes); `serial_console`: connects
+//!   the user's terminal.
+//! - `exec`: a command on one kernel, with the same `tools` as a shell.
+//! - `initramfs`: the root file system; `elf`: an executable's shared objects, searched
+//!   for in the `loader_path`; `brought`: programs of this machine with their
+//!   dependencies, at their own paths (`host_files`); `etc`, `module_files`: generated
+//!   files.
 
 pub mod answers;
 mod brought;

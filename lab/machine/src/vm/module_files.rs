@@ -1,5 +1,6 @@
-//! The modules of a guest as files, for modprobe: the kernel starts it for a
-//! protocol or a rule that it lacks.
+//! The modules of a guest below /lib/modules, with modules.dep and modules.alias for
+//! modprobe. The kernel runs modprobe when it needs a module, for example for a
+//! protocol or an nf_tables expression.
 //!
 //! Reading: modules.dep(5); depmod(8), modules.alias; request_module() in
 //! kernel/module/kmod.c.
@@ -15,8 +16,8 @@ use faultlab_kernels::module::Module;
 pub(super) const DIRECTORIES: [&str; 4] = ["net", "drivers/net", "crypto", "lib"];
 
 impl Initramfs {
-    /// Adds modules, each of which comes after its dependencies, and lists those
-    /// that are to be loaded before anything else.
+    /// Adds modules, which must be in load order, and lists those in `first`, which
+    /// init loads at boot.
     pub(super) fn module_files(&mut self, release: &str, modules: &[Module], first: &BTreeSet<String>) {
         let directory = format!("/lib/modules/{release}");
         let path = |name: &str| format!("kernel/{name}.ko");
@@ -45,7 +46,7 @@ impl Initramfs {
     }
 }
 
-/// The places of all modules on which one depends, directly or not.
+/// The indices of all modules on which one depends, directly or indirectly.
 fn needed_by(module: &Module, modules: &[Module], places: &BTreeMap<&str, usize>) -> BTreeSet<usize> {
     let own = places.get(module.name.as_str()).copied();
     let mut needed = BTreeSet::new();

@@ -1,5 +1,5 @@
 //! The output of a guest: the bytes of its two serial ports, and QEMU's error
-//! messages. All of it is kept within bounds, and reports are passed on.
+//! messages. What is kept is bounded; frames are passed on as they arrive.
 
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,21 +19,20 @@ use super::qemu::LaunchMode;
 use crate::protocol::{Decoder, Frame};
 use faultlab_base::error::{Error, Result};
 
-/// A pipe that holds more than a guest prints while this process waits for a CPU. A
-/// slow reader of a serial port affects the guest's timing.
+/// The capacity of a pipe: more than a guest prints while this process waits for a CPU.
+/// A full pipe would affect the guest's timing.
 const PIPE_SIZE: i32 = 1 << 20;
 
-/// How much of QEMU's error messages is kept.
+/// The maximum size of QEMU's error messages that are kept.
 const SAID_MAX: usize = 64 << 10;
 
-/// How long to read the pipes of a QEMU that has ended: they hold its last output,
-/// and nobody writes more.
+/// The maximum time to read the last output of a QEMU that has ended from its pipes.
 pub(super) const LEFT_IN_PIPES: Duration = Duration::from_secs(5);
 
-/// The same for one that was interrupted: somebody waits for the results.
+/// The same for one that was interrupted: the user waits for the end.
 pub(super) const LEFT_IN_A_HURRY: Duration = Duration::from_millis(200);
 
-/// Receives frames as they arrive. An error ends the guest, and is the reason.
+/// Receives frames as they arrive. An error ends the guest, with that reason.
 pub type OnFrame<'a> = dyn FnMut(&Frame) -> Result<()> + 'a;
 
 /// The output of the two serial ports so far, and of QEMU itself.
@@ -46,7 +45,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Passes on the frames that end in these bytes, and returns their number.
+    /// Passes on the frames that these bytes complete, and returns their number.
     ///
     /// # Errors
     /// Why the guest must be ended.
@@ -83,7 +82,7 @@ impl Ports {
         }
     }
 
-    /// The end, after the last bytes of the second port.
+    /// The end of the guest, after the last bytes of the second port.
     pub fn end(
         mut self,
         mode: LaunchMode,
@@ -116,7 +115,7 @@ impl Ports {
     }
 }
 
-/// The next bytes of a port; never returns at its end.
+/// The next bytes of a port; at its end it never returns.
 pub(super) async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> usize {
     poll_fn(|cx| {
         let mut buffer = ReadBuf::new(buffer);
@@ -133,7 +132,8 @@ pub(super) async fn some(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8])
 /// arrives within `wait`.
 pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin), wait: Duration) -> Vec<u8> {
     let mut rest = Vec::new();
-    // A pipe holds no more. One that another process keeps open has no end.
+    // A pipe holds no more than that. Without this limit a process that keeps it open
+    // could write for ever.
     let most = u64::from(PIPE_SIZE.unsigned_abs());
     let _ = timeout(wait, pipe.take(most).read_to_end(&mut rest)).await;
     rest
@@ -143,7 +143,8 @@ pub(super) async fn rest(pipe: &mut (impl AsyncRead + Unpin), wait: Duration) ->
 pub(crate) fn port() -> Result<(Receiver, OwnedFd)> {
     let failed = |tried: &'static str| move |e| Error::kernel("serial port", tried, e);
     let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("pipe2")(e.into()))?;
-    // The size is only requested: a user with many pipes gets the usual 64 KiB.
+    // This fails for a user with many pipes (pipe(7), pipe-user-pages-soft); then the
+    // capacity stays 64 KiB.
     let _ = fcntl(into.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
     Ok((Receiver::from_owned_fd(out).map_err(failed("await the pipe"))?, into))
 }

@@ -1,9 +1,8 @@
-//! One QEMU and its guest, from the start to the end.
+//! One QEMU process, from start to end.
 //!
-//! The guest is not trusted: it may print and report anything, at any rate. Its
-//! output is kept within bounds, its reports are passed on frame by frame and not
-//! kept, and between two reads the other tasks of this thread get to run, the
-//! signal handler among them.
+//! The guest is not trusted: it may print and report anything, at any rate. What is
+//! kept of its output is bounded, frames are passed on and not kept, and other tasks of
+//! this thread, such as the signal handler, run after each read of the second port.
 //!
 //! Reading: prctl(2), PR_SET_PDEATHSIG; memfd_create(2).
 
@@ -51,7 +50,7 @@ impl Qemu {
     /// Runs a guest to its end. Every frame is passed to `on_frame` as it arrives.
     /// If that refuses it, the guest is ended.
     ///
-    /// QEMU ends with this thread, for whatever reason that ends.
+    /// The kernel kills QEMU when this thread ends (PR_SET_PDEATHSIG).
     ///
     /// # Errors
     /// If QEMU cannot be started. A failure in the guest is not an error but a
@@ -129,18 +128,18 @@ impl Qemu {
         let mut watch = Watch::on(child.id(), mode.measure(self.clock));
         let how = loop {
             let budgets = self.budgets(mode, guest, &ports);
-            // A person has no time limit.
+            // A guest with an attached user has no time limit.
             let sits = guest.serial.is_some_and(SerialConsole::is_attached);
-            // Checked here: a guest that keeps the ports busy starves the branches
-            // below.
+            // Checked here, because a guest that keeps its ports busy starves the last
+            // branches below.
             if let Some(over) = watch.over(budgets).filter(|_| !sits) {
                 child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
                 break ports.overdue(over);
             }
             let (mut printed, mut reported, mut said) = ([0; 4096], [0; 4096], [0; 4096]);
             tokio::select! {
-                // A guest that floods its ports must not delay the end. Then come
-                // reports: one may attach the console.
+                // First the interruption: a guest that floods its ports must not delay
+                // it. Then reports: one of them attaches the console.
                 biased;
                 () = &mut *interrupted => {
                     child.kill().await.map_err(|e| Error::kernel(PROGRAM, "kill", e))?;
@@ -201,8 +200,8 @@ impl Qemu {
         let parent = nix::unistd::getpid();
         let mut command = Command::new(self.program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal signals the whole process group, but QEMU must be ended
-        // here: it would power off, as if by itself.
+        // Ctrl-C at a terminal signals the whole foreground process group. QEMU must not
+        // get that signal: it would exit with 0, as after a power-off of the guest.
         command.process_group(0).kill_on_drop(true);
         // SAFETY: between fork and exec the closure calls prctl, getppid, fcntl,
         // getcpu and sched_setaffinity only, which are async-signal-safe, and
@@ -220,7 +219,7 @@ impl Qemu {
                     let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
                     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
-                // Under KVM threads may use a processor each.
+                // Under KVM the threads of QEMU may run in parallel.
                 if mode.accelerator == Accelerator::Tcg {
                     let _ = stay_here();
                 }
@@ -231,27 +230,26 @@ impl Qemu {
     }
 }
 
-/// Pins the process to its current processor, which the scheduler has just chosen
-/// as the idlest.
+/// Pins the process to its current processor, which the scheduler has just chosen as
+/// the idlest.
 ///
-/// QEMU's main loop and its emulated processor take turns at every jump of virtual
-/// time, 60,000 times in five days. On two host processors each turn wakes a
-/// sleeping one: a guest that idled for five days took 16 s, and 10 s on one
-/// processor.
+/// At every jump of virtual time QEMU switches between its main loop and its emulated
+/// processor, 60,000 times in five days. On two host processors each switch wakes a
+/// sleeping processor: five idle days took 16 s, and 10 s on one processor.
 fn stay_here() -> nix::Result<()> {
     let mut set = CpuSet::new();
     set.set(sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-/// QEMU's input files, which exist only in memory.
+/// QEMU's input files, as memfds.
 struct Memory {
     kernel: File,
     vmlinux: Option<File>,
     initramfs: File,
 }
 
-/// The next keys of a console, once the last ones were pressed.
+/// The next input of a console, once the guest has taken `typing`.
 async fn typed(console: Option<&SerialConsole>, typing: &[u8]) -> Vec<u8> {
     match console {
         Some(console) if typing.is_empty() => console.keys().await,
@@ -259,16 +257,16 @@ async fn typed(console: Option<&SerialConsole>, typing: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Presses keys, and returns how many the guest's port has accepted.
+/// Writes input to the guest's port, and returns how many bytes it has accepted.
 async fn press(keyboard: &mut Option<OwnedWriteHalf>, keys: &[u8]) -> usize {
     match keyboard {
-        // An error means that the guest is gone, which is noticed elsewhere.
+        // An error means that QEMU has ended, which run_once() notices.
         Some(keyboard) if !keys.is_empty() => keyboard.write(keys).await.unwrap_or(keys.len()),
         _ => pending().await,
     }
 }
 
-/// An unnamed file that is freed with its last descriptor.
+/// A memfd with these bytes.
 fn in_memory(name: &'static str, bytes: &[u8]) -> Result<File> {
     let failed = |tried: &'static str| move |e| Error::kernel(name, tried, e);
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| failed("memfd_create")(e.into()))?;
@@ -277,8 +275,8 @@ fn in_memory(name: &'static str, bytes: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-/// Whether /dev/kvm may be opened. That does not mean that it boots a guest: only
-/// the guest's first frame proves it.
+/// Whether /dev/kvm can be opened. A guest may still fail to boot under it: only its
+/// first frame proves that KVM works.
 fn kvm_opens() -> bool {
     File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }
@@ -355,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_without_end_are_not_kept_and_give_no_time() {
-        // One frame per turn, until nobody reads any more.
+        // Two frames per turn, until the reader has closed the pipe.
         let does = "while :; do cat $frame $frame; done > $results";
         let mut left = 1000;
         let refuse = &mut |_: &Frame| {

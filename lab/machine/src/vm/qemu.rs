@@ -21,18 +21,18 @@ const VERSION_MIN: (u32, u32) = (5, 2);
 /// The memory of a guest that only runs scenarios, MiB.
 const MEMORY: u32 = 256;
 
-/// An instruction takes 2^3 ns, 125 million a second. At 2 ns per instruction (1)
-/// the kernel executes four times as many instructions in the 100 ms in which it
-/// calibrates its local APIC.
+/// An instruction takes 2^3 ns: 125 million per second. With a shift of 1 (2 ns) the
+/// kernel executes four times as many instructions in the 100 ms in which it calibrates
+/// its local APIC.
 const SHIFT: u8 = 3;
 
-/// How long a guest may go without a frame: it sends one whenever an arm has ended.
-/// Five idle days take 230 s of an idle machine on 4.9. Its conntrack wakes up to
-/// collect garbage at least every 16 HZ / 128 jiffies, as does 4.10's: 3.5 million
+/// The maximum time between two frames: a guest sends one whenever an arm has ended.
+/// Five idle days take 230 s of processor time on 4.9, whose conntrack wakes up for
+/// garbage collection at least every 16 HZ / 128 jiffies, as 4.10's does: 3.5 million
 /// times in five days. 4.19 wakes up every 120 s, and takes seconds.
 const FRAME_BUDGET: Duration = Duration::from_secs(900);
 
-/// How long a guest may take for a task, no matter what it reports meanwhile.
+/// The maximum time for a task, whatever the guest reports meanwhile.
 const TASK_BUDGET: Duration = Duration::from_secs(1800);
 
 /// How time passes in a guest.
@@ -42,7 +42,7 @@ pub enum GuestClock {
     /// sleeps. The seed is the guest's only randomness: the same seed gives the
     /// same bytes.
     Virtual {
-        /// Another seed gives other ports, hash keys and races.
+        /// Determines ports, hash keys and the order of concurrent events.
         seed: u64,
     },
     /// The host's time.
@@ -54,7 +54,7 @@ pub enum GuestClock {
 pub enum Board {
     /// Almost no firmware, no PCI: the fastest to boot.
     Microvm,
-    /// The i440FX of 1996, which every kernel supports.
+    /// QEMU's `pc`, an i440FX of 1996, which every kernel supports.
     Pc,
 }
 
@@ -123,9 +123,9 @@ pub struct Qemu {
     pub task_budget: Duration,
 }
 
-/// The memory in MiB that a guest needs to unpack an archive of this many bytes.
-/// Its root file system takes as much again, and may fill half of the memory; with
-/// less a kernel unpacks only a part of it.
+/// The memory in MiB that a guest needs to unpack an archive of this many bytes. The
+/// root file system needs as much again as the archive, and may fill half of the
+/// memory. With less, a kernel unpacks only a part.
 #[must_use]
 pub fn memory_for(archive: usize) -> u32 {
     let archive = u32::try_from(archive >> 20).unwrap_or(u32::MAX).saturating_add(1);
@@ -191,9 +191,9 @@ impl Qemu {
     /// The modes to start a guest in, best first; the next one is tried if a guest
     /// did not send a frame.
     ///
-    /// Without instruction counting a guest under TCG calibrates its clock against
-    /// one that the host may stop at any time. One boot in ten fails because of
-    /// that, so it gets several attempts.
+    /// Without instruction counting a guest under TCG may be preempted by the host
+    /// while it calibrates its clock. One boot in ten fails because of that, so there
+    /// are several attempts.
     #[must_use]
     pub fn modes(&self, kvm: bool) -> Vec<LaunchMode> {
         let tcg = |board| LaunchMode { board, accelerator: Accelerator::Tcg };

@@ -27,7 +27,7 @@ use faultlab_model::outcome::Outcome;
 use faultlab_model::scenario::Clock;
 use faultlab_net::kernel::version_of;
 
-/// The reason for a guest that printed and reported nothing.
+/// The error for a guest without any output.
 const SILENT: &str = "the guest printed and reported nothing: its kernel seems to have no serial console \
                       (CONFIG_SERIAL_8250=y, CONFIG_SERIAL_8250_CONSOLE=y)";
 
@@ -36,8 +36,8 @@ const SILENT: &str = "the guest printed and reported nothing: its kernel seems t
 pub struct Vm {
     pub(super) qemu: Qemu,
     pub(super) kernel: KernelImage,
-    /// Read once, like its modules: files that are replaced or removed while guests
-    /// run cannot cause a mismatch.
+    /// Read once, like its modules, so that files that are replaced or removed while
+    /// guests run have no effect.
     image: Vec<u8>,
     clock: Clock,
     seed: u64,
@@ -58,25 +58,25 @@ pub enum GuestEvent<'a> {
 /// An event of a guest with a shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShellEvent {
-    /// It has everything that it needs, and boots.
+    /// Its root file system is built, and it boots.
     Boots,
     /// Its init is running, and plays the arm.
     Booted,
-    /// The arm was played: the shell begins.
+    /// The arm was played, and the shell starts.
     Begins,
 }
 
 /// The result of a guest.
 #[derive(Debug)]
 pub struct GuestRun {
-    /// The outcomes, in the order of the jobs; fewer than jobs if the guest ended
+    /// The outcomes, in the order of the jobs; not of all jobs if the guest ended
     /// early.
     pub outcomes: Vec<Outcome>,
     /// Whether its init reached the first job.
     pub booted: bool,
     /// Whether it was ended because the lab was asked to end.
     pub interrupted: bool,
-    /// Why it ended early by itself, if it did.
+    /// Why it ended early, if it did so by itself.
     pub failure: Option<Error>,
     /// The output of its kernel.
     pub console: Console,
@@ -120,8 +120,8 @@ impl Vm {
         self.run_until(catalogue, jobs, on_event, &mut (pin!(pending()) as Interrupted<'_>)).await
     }
 
-    /// The same, but ends the guest when `interrupted` is ready. The outcomes that
-    /// it has reported by then count.
+    /// The same, but ends the guest when `interrupted` is ready, and returns the
+    /// outcomes that it has reported until then.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -161,7 +161,7 @@ impl Vm {
         let end = self.qemu.run_until(&guest, &mut hear, interrupted).await?;
         let interrupted = matches!(end.how, ExitReason::Interrupted);
         if matches!(end.how, ExitReason::Refused(_)) {
-            // If a guest goes on after its last answer, that answer is not trusted.
+            // The last outcome of a guest that sends more after it is not trusted.
             outcomes.truncate(count.saturating_sub(1));
             failure = None;
         }
@@ -172,14 +172,14 @@ impl Vm {
         Ok(GuestRun { outcomes, booted, interrupted, failure, console: end.console })
     }
 
-    /// Boots the kernel, plays an arm there, and attaches a person to a shell
-    /// beside its network, with these programs and files. Returns the shell's exit
-    /// status. Whatever `on_event` prints comes before the shell's output.
+    /// Boots the kernel, plays an arm there, and connects the user's terminal to a
+    /// shell in its network, with these programs and files. Returns the shell's exit
+    /// status. What `on_event` prints comes before the shell's output.
     ///
     /// # Errors
     /// [`Error::Missing`] without a static busybox; other errors if a program or a
-    /// file cannot be brought along, the guest cannot be started, or it ends before
-    /// the shell does.
+    /// file cannot be read, the guest cannot be started, or it ends before the shell
+    /// does.
     pub async fn shell(
         &self,
         job: Job,
@@ -259,19 +259,19 @@ impl Vm {
         Ok(())
     }
 
-    /// A guest with these files, which has no extra words on its kernel's command
-    /// line but those that its version needs.
+    /// A guest with this initramfs, and with the kernel parameters that its version
+    /// needs.
     pub(super) fn guest<'a>(
         &'a self,
         archive: &'a [u8],
         serial: Option<&'a SerialConsole>,
         tasks: usize,
     ) -> Guest<'a> {
-        // Before 5.0 a kernel hangs in the ACPI of a microvm. Before 5.10 no kernel
-        // is given the rate of its TSC: it measures the rate, and if a busy machine
-        // spoils that, it counts loops (calibrate_delay) by ticks, which only start
-        // later. This is a loop count of 1 GHz at HZ=250: emulated devices do not
-        // mind.
+        // Before 5.0 a kernel hangs in the ACPI of a microvm. Before 5.10 a kernel
+        // cannot be given the frequency of its TSC. If a busy host disturbs the
+        // measurement, it counts loops per tick (calibrate_delay), and hangs because
+        // there are no ticks yet. lpj is the count for 1 GHz at HZ=250; emulated
+        // devices do not depend on it.
         let append = match (version_of(&self.kernel.release), self.clock) {
             ((5, 10..) | (6.., _), _) | ((5, _), Clock::Virtual) => "",
             ((5, _), Clock::Real) => "lpj=4000000",
@@ -291,10 +291,10 @@ impl Vm {
     }
 }
 
-/// Why a guest ended before it was done.
+/// The error for a guest that ended before it was done.
 pub(super) fn ended(end: &GuestEnd) -> Error {
     Error::Lab(match end.failure() {
-        // An init that cannot report ends its machine.
+        // init powers off if it cannot open the port.
         None if end.frames == 0 && end.console.is_empty() => SILENT.to_owned(),
         None => format!("the guest ended without an outcome\n{}", end.last_lines()),
         Some(why) => why,

@@ -1,5 +1,5 @@
-//! A guest's first serial port as a console on this process's own standard input
-//! and output, which need not be a terminal.
+//! Connects a guest's first serial port with this process's standard input and output,
+//! which need not be a terminal.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,22 +15,23 @@ use nix::unistd::getpid;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// The end of a terminal's input, Ctrl-D.
+/// Ctrl-D, a terminal's end of input.
 const END: u8 = 0x04;
-/// How often it is pressed. While a line is being read, drivers/tty/n_tty.c stores
-/// it as NUL; a shell that then begins to read key by key, as readline does, reads
-/// NUL and waits for more.
+/// How often [`END`] is sent. In canonical mode drivers/tty/n_tty.c stores it as NUL; a
+/// shell that then switches to non-canonical mode, as readline does, reads NUL and waits
+/// for more.
 const PRESSED_EVERY: Duration = Duration::from_secs(1);
-/// The only key that is not passed to the guest, Ctrl-]: a guest may hang.
+/// Ctrl-], the only key that is not passed to the guest: it ends a guest that hangs.
 const ESCAPE: u8 = 0x1d;
-/// How many reads of standard input may be queued for the guest.
+/// The maximum number of reads of standard input that are queued for the guest.
 const AHEAD: usize = 256;
 
-/// The console of a guest, to which a person may be attached.
+/// The console of a guest, to which the user may be attached.
 #[derive(Debug)]
 pub struct SerialConsole {
     attached: RefCell<Option<Attached>>,
-    /// Whether it only takes input: the shell's output comes another way.
+    /// Whether the shell's output arrives in frames on the second port, and only its
+    /// input goes through the console.
     piped: bool,
 }
 
@@ -42,36 +43,36 @@ struct Attached {
 }
 
 impl SerialConsole {
-    /// A console to which nobody is attached. If it is `piped`, a shell prints
-    /// elsewhere, and what is left here are the kernel's messages.
+    /// A console to which nobody is attached. If it is `piped`, the shell's output
+    /// arrives on the second port, and only the kernel's messages here.
     #[must_use]
     pub fn new(piped: bool) -> Self {
         Self { attached: RefCell::default(), piped }
     }
 
-    /// Whether the shell's output comes another way.
+    /// Whether the shell's output arrives on the second port.
     #[must_use]
     pub fn is_piped(&self) -> bool {
         self.piped
     }
 
-    /// From now on input goes to the guest, including Ctrl-C, and the guest's
-    /// output is shown. Ctrl-] at a terminal sends SIGINT to this process.
+    /// Passes input to the guest from now on, including Ctrl-C, and shows the guest's
+    /// output. Ctrl-] at a terminal sends SIGINT to this process.
     pub fn attach(&self) {
         let (tell, keys) = channel(AHEAD);
         let raw = Raw::begin();
         let terminal = raw.is_some();
-        // The thread may wait for a key when this process ends, and ends with it.
+        // Not joined: the thread may block in a read until this process ends.
         thread::spawn(move || if terminal { pass_on_keys(&tell) } else { pass_on_all(&tell) });
         *self.attached.borrow_mut() = Some(Attached { keys, _raw: raw });
     }
 
-    /// Whether a person is attached.
+    /// Whether the user is attached.
     pub(super) fn is_attached(&self) -> bool {
         self.attached.borrow().is_some()
     }
 
-    /// The keys typed since the last call; without a person, waits for ever.
+    /// The next input; waits for ever if nobody is attached or the input has ended.
     pub(super) async fn keys(&self) -> Vec<u8> {
         poll_fn(|context| match &mut *self.attached.borrow_mut() {
             Some(attached) => match attached.keys.poll_recv(context) {
@@ -91,8 +92,8 @@ impl SerialConsole {
     }
 }
 
-/// Writes output of the guest to standard output or `error`. If nobody reads it,
-/// the shell still works.
+/// Writes output of the guest to standard output, or to standard error if `error` is
+/// set. Errors are ignored: the shell works without a reader.
 pub(super) fn write(bytes: &[u8], error: bool) {
     let _ = if error {
         io::stderr().lock().write_all(bytes)
@@ -119,8 +120,8 @@ fn pass_on_keys(tell: &Sender<Vec<u8>>) {
     }
 }
 
-/// Passes on a pipe or a file as fast as the guest takes it, and then its end until
-/// the guest has reacted.
+/// Passes on a pipe or a file as fast as the guest takes it, and then Ctrl-D until the
+/// guest has ended.
 fn pass_on_all(tell: &Sender<Vec<u8>>) {
     let mut buffer = [0; 1024];
     let mut last = b'\n';
@@ -158,7 +159,7 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // A terminal that was hung up fails here.
+        // An error is expected after a hangup.
         let _ = tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
     }
 }

@@ -1,5 +1,5 @@
-//! Checks the table that a guest reports: whatever the lab knows or can derive
-//! itself is not taken from the guest.
+//! Checks the outcome that a guest reports. What the host knows or can derive, such as
+//! names, kinds and the verdict, is not taken from the guest.
 
 use super::excerpt::short;
 use crate::job::Job;
@@ -11,7 +11,7 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_model::outcome::{ArmOutcome, Machine, Map, Outcome, Seconds, Verdict};
 use faultlab_model::scenario::{Arm, ArmKind, Clock, Environment};
 
-/// The maximum number of characters of a quoted name, and of a reason.
+/// The maximum number of characters of a name that an error quotes.
 const NAME: usize = 200;
 const REASON: usize = 10_000;
 
@@ -22,7 +22,7 @@ pub(super) struct Asked {
     settings: Map<Cell>,
     /// The arms that it may play, in table order.
     arms: Vec<Arm>,
-    /// The arms that have not been reported as ended.
+    /// The names of the arms that have not been reported as ended.
     playing: Vec<&'static str>,
     without_cause: bool,
     /// Whether its outcome includes the frames.
@@ -66,11 +66,11 @@ impl Asked {
     }
 }
 
-/// The outcome as the lab judges it: only the cells, and what explains them, are
-/// taken from the guest.
+/// The outcome, judged on the host. Taken from the guest are the arms' cells and
+/// captures, the log, the era and the time.
 ///
 /// # Errors
-/// Why it does not answer the question, a clause.
+/// Why it is not an outcome of the job, as a clause.
 pub(super) fn checked(
     outcome: Outcome,
     asked: &Asked,
@@ -111,7 +111,7 @@ pub(super) fn checked(
         (Some(era), false, _) => {
             judge_outcome(&mut judged_here, scenario, era, asked.without_cause, snapshots);
         }
-        // Nothing was played, and only the guest knows why.
+        // No arm was played; the guest has the reason.
         (_, true, verdict @ (Verdict::NotApplicable | Verdict::Failed)) => {
             let reason = outcome.reason.ok_or("it has neither arms nor a reason")?;
             judged_here.verdict = verdict;
@@ -124,7 +124,7 @@ pub(super) fn checked(
     Ok(judged_here)
 }
 
-/// The arms of the table, all of which the lab must know, in the lab's order.
+/// The reported arms, which must be among those that were asked for, and in their order.
 fn arms(reported: Vec<ArmOutcome>, asked: &Asked) -> Result<Vec<ArmOutcome>, String> {
     let mut known = asked.arms.iter();
     let mut arms = vec![];

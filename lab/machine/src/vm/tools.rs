@@ -1,5 +1,5 @@
-//! The tools in a guest with a shell or a command: programs of this machine, and
-//! its static busybox for what this machine lacks.
+//! The tools in a guest with a shell or a command: programs of this machine, and a
+//! static busybox for those that it lacks.
 
 use super::brought::{Brought, program_named};
 use super::elf;
@@ -7,8 +7,8 @@ use crate::protocol::BUSYBOX;
 use faultlab_base::error::{Error, Result};
 use faultlab_base::programs;
 
-/// Programs of this machine that every script may use, where this machine has them:
-/// shells, networks, processes and files, and coreutils.
+/// The programs of this machine that are copied if they exist: shells, tools for
+/// networks, processes and files, and coreutils.
 const OWN: &str = "\
     sh bash ip ss tc bridge nft conntrack ethtool tcpdump ping sysctl ps pgrep pkill nsenter unshare mount umount \
     flock setsid lsns hostname getent grep egrep fgrep sed awk find xargs which cmp diff kill \
@@ -18,8 +18,8 @@ const OWN: &str = "\
     seq sha1sum sha256sum sha512sum shred shuf sleep sort split stat stty sum sync tac tail tee test timeout touch \
     tr true truncate tsort tty uname unexpand uniq unlink uptime users vdir wc who whoami yes";
 
-/// Programs that work with the modules of the guest: busybox's read the text files
-/// that are made for it (`module_files`).
+/// Programs that are always busybox's: they read the text files of `module_files`, while
+/// kmod reads binary ones, which the guest does not have.
 const OF_BUSYBOX: [&str; 5] = ["modprobe", "lsmod", "insmod", "rmmod", "modinfo"];
 
 /// Adds the tools to a guest's root file system.
@@ -29,7 +29,7 @@ const OF_BUSYBOX: [&str; 5] = ["modprobe", "lsmod", "insmod", "rmmod", "modinfo"
 pub(super) fn add(brought: &mut Brought<'_>) -> Result<()> {
     let busybox = busybox()?;
     for name in OWN.split_whitespace() {
-        // A guest can do without any of them: busybox is there.
+        // Errors are ignored: busybox replaces the program.
         if let Ok(Some(program)) = program_named(name)
             && !programs::is_busybox(&program)
         {

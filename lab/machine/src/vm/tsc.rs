@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The rate of this processor's time stamp counter, which a guest under TCG
-/// observes unless instructions are counted.
+/// The frequency of this processor's time stamp counter in kHz. A guest under TCG reads
+/// this counter unless instructions are counted.
 pub(super) fn host_tsc_khz() -> u64 {
     let (first, start) = host_tsc();
     // 20 ms are long compared with readings that are accurate to about a
@@ -14,9 +14,8 @@ pub(super) fn host_tsc_khz() -> u64 {
     (last - first) * 1000 / micros
 }
 
-/// The time stamp counter and the time at which it was read: the best of a few
-/// readings, because a process that is preempted between the two reads gets a
-/// mismatched pair.
+/// The time stamp counter and the time at which it was read. Of 16 pairs, the one that
+/// took the least time is used: a preemption between the two reads falsifies a pair.
 fn host_tsc() -> (u64, Instant) {
     let read = || {
         let before = Instant::now();
