@@ -57,7 +57,7 @@ Exit status:
   125  `run --bisect` cannot tell; it exits with 0 for good and 1 for bad
   129, 130, 143  ended by SIGHUP, Ctrl-C, SIGTERM
   141  the reader of the results has gone
-`shell` exits as its shell does.")]
+`shell` exits as its shell does, `exec` as its command.")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

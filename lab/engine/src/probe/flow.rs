@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use std::{fmt, io};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpRepair;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -415,6 +417,21 @@ impl Flow {
         SockRef::from(&*stream)
             .set_tcp_user_timeout(Some(timeout))
             .map_err(|e| Error::kernel(place.as_str(), "TCP_USER_TIMEOUT", e))
+    }
+
+    /// Closes both sockets without a segment, as if both hosts had lost power: the
+    /// network does not learn that the connection has ended.
+    ///
+    /// # Errors
+    /// If this process lacks CAP_NET_ADMIN in a host's user namespace, which
+    /// TCP_REPAIR needs (tcp(7)).
+    pub fn abandon(self) -> Result<()> {
+        // net/ipv4/tcp.c, __tcp_close(): a socket in repair mode sends neither FIN nor
+        // RST.
+        for End { place, stream, .. } in [self.client, self.server] {
+            setsockopt(&stream, TcpRepair, &1).map_err(|e| Error::kernel(place, "TCP_REPAIR", e))?;
+        }
+        Ok(())
     }
 
     /// Closes both ends, `first` first, and waits until each has received the other's
