@@ -24,7 +24,7 @@ pub const FILES_MAX: usize = 10_000;
 pub struct ExecOrder {
     /// The program's absolute path.
     pub program: PathBuf,
-    /// Its arguments; the first one is argv[0], the name as the user gave it.
+    /// Its arguments; the first one is `argv[0]`, the name as the user gave it.
     pub arguments: Vec<OsString>,
     /// Its complete environment.
     pub environment: Vec<(OsString, OsString)>,
