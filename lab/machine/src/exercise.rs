@@ -3,14 +3,28 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use super::commands::{Request, ShellCommand};
 use super::recheck::{CANNOT, Checked, Rechecks};
-use super::shell::ExerciseName;
 use faultlab_base::error::{Error, Result};
 use faultlab_engine::scenario::Scenario;
 use faultlab_model::scenario::{Environment, Shows};
 use faultlab_report::standing::Tools;
 use faultlab_report::{Style, exercise as report};
+
+/// Whether the trainee knows which scenario an exercise is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExerciseName {
+    /// The trainee chose it.
+    Known,
+    /// Its name is secret until it is solved. The same seed picks the same exercise.
+    Secret {
+        /// The seed.
+        seed: u64,
+    },
+}
 
 /// Checks that this kernel is not immune to the fault.
 ///

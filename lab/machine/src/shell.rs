@@ -14,15 +14,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use super::background::from_background;
 use super::belongings::Belongings;
 use super::commands::{self, Commands, Request, ShellCommand};
-use super::exercise::Exercise;
+use super::exercise::{Exercise, ExerciseName};
 use super::guest::outputs::Outputs;
 use super::played::Played;
 use super::protocol::APPLETS;
@@ -46,19 +46,6 @@ fn tools() -> Tools {
 /// in front of PS1, even if a start-up file has replaced PS1.
 const PROMPT: &str =
     r#"[[ $PS1 == "($FAULTLAB_SCENARIO "* ]] || PS1="($FAULTLAB_SCENARIO $FAULTLAB_ARM) $PS1""#;
-
-/// Whether the trainee knows which scenario an exercise is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExerciseName {
-    /// The trainee chose it.
-    Known,
-    /// Its name is secret until it is solved. The same seed picks the same exercise.
-    Secret {
-        /// The seed.
-        seed: u64,
-    },
-}
 
 /// How a shell is started.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -335,15 +322,4 @@ impl Drop for Terminal {
 /// Makes a process group the foreground process group of a terminal.
 fn take_terminal(terminal: impl AsFd, group: Pid) -> io::Result<()> {
     from_background(|| Ok(tcsetpgrp(terminal, group)?))
-}
-
-/// Calls `act` with SIGTTOU blocked, with which the kernel would stop a background
-/// process that writes to its terminal or changes it.
-pub(super) fn from_background<T>(act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let mut stop = SigSet::empty();
-    stop.add(Signal::SIGTTOU);
-    let before = stop.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let done = act();
-    before.thread_set_mask()?;
-    done
 }

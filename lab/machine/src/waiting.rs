@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::shell::from_background;
+use super::background::from_background;
 use faultlab_base::text;
 
 /// How often the line is written again at a terminal.

@@ -3,12 +3,6 @@
 
 pub mod frame;
 
-use serde::{Deserialize, Serialize};
-
-use crate::exec::ExecOrder;
-use crate::job::Job;
-use faultlab_model::scenario::Clock;
-
 pub use frame::{Decoder, Frame};
 
 /// The path of the orders in the initramfs.
@@ -31,16 +25,3 @@ pub const MODULE_LIST: &str = "/modules/order";
 pub const BUSYBOX: &str = "/bin/busybox";
 /// The directory of links to busybox for all of its applets. It comes last on PATH.
 pub const APPLETS: &str = "/applets";
-
-/// The orders of a guest.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Orders {
-    /// Its jobs, in order.
-    pub jobs: Vec<Job>,
-    /// A command to run instead of jobs.
-    pub exec: Option<ExecOrder>,
-    /// The clock that its timers follow.
-    pub clock: Clock,
-    /// The seed of its randomness.
-    pub seed: u64,
-}
