@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::outputs::Outputs;
-use super::{housekeeping, line, priority, tools};
+use super::{console, housekeeping, line, modules, mounts, priority, tools};
 use crate::exec::command;
 use crate::job::{self, Job, Report, Site};
 use crate::orders::Orders;
@@ -52,8 +52,8 @@ fn report(report: &Report) -> Result<()> {
 fn work(catalogue: &Catalogue) -> Result<()> {
     let read =
         |path: &str| fs::read_to_string(path).map_err(|e| Error::kernel("init", format!("read {path}"), e));
-    housekeeping::mount_file_systems()?;
-    housekeeping::leave_console()?;
+    mounts::mount_file_systems()?;
+    console::leave_console()?;
     if !Path::new(COMPLETE).exists() {
         return Err(Error::Exhausted(PARTIAL.to_owned()));
     }
@@ -64,13 +64,13 @@ fn work(catalogue: &Catalogue) -> Result<()> {
         serde_json::from_str(&text).map_err(|e| Error::Lab(format!("init: the orders: {e}")))?;
     let brings = orders.exec.is_some() || orders.jobs.iter().any(|job| matches!(job, Job::Shell { .. }));
     if brings {
-        housekeeping::complete_dev()?;
+        mounts::complete_dev()?;
     } else {
-        housekeeping::mount_tmp()?;
+        mounts::mount_tmp()?;
     }
     housekeeping::seed_randomness(orders.seed)?;
     let modules = read(MODULE_LIST)?;
-    housekeeping::load_modules(modules.lines().map(|name| Path::new(MODULES).join(name)))?;
+    modules::load_modules(modules.lines().map(|name| Path::new(MODULES).join(name)))?;
     housekeeping::quiet()?;
     housekeeping::raise_open_files()?;
     if let Some(order) = orders.exec {
@@ -128,13 +128,13 @@ impl Site for Guest {
 
     fn streams(&self, options: &ShellOptions) -> Result<Streams> {
         tools::install()?;
-        let console = housekeeping::take_console(options.style.width)?;
+        let terminal = console::take_console(options.style.width)?;
         if !options.piped {
-            return Streams::of(console);
+            return Streams::of(terminal);
         }
-        housekeeping::read_plainly(&console)?;
+        console::read_plainly(&terminal)?;
         let (outputs, ends) = Outputs::new()?;
-        Ok(Streams::piped(console, ends, outputs))
+        Ok(Streams::piped(terminal, ends, outputs))
     }
 
     fn confines(&self) -> bool {
@@ -142,6 +142,6 @@ impl Site for Guest {
     }
 
     fn shell_left(&self) -> Result<()> {
-        housekeeping::silence_console()
+        console::silence_console()
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use libc::{c_int, id_t};
 use nix::errno::Errno;
 
-use super::housekeeping::only_as_init;
+use super::only_as_init;
 use faultlab_base::error::{Error, Result};
 
 const NICEST: c_int = -20;
