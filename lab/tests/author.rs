@@ -18,16 +18,7 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
     a_sysctl_that_no_kernel_has_fails_the_scenario,
 ];
 
-const CARD: Card = Card {
-    name: "author",
-    title: "An author's error",
-    family: "tests",
-    saw: "",
-    cause: "",
-    function: "",
-    cure: "",
-    reading: &[],
-};
+const CARD: Card = Card::for_test("author", "An author's error");
 
 fn network() -> Topology {
     Topology::new().hosts(["client", "server"]).link("client 10.0.0.1/24", "server 10.0.0.2/24")

@@ -19,16 +19,7 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
     no_play_can_tell_its_arm_from_its_stage,
 ];
 
-const CARD: Card = Card {
-    name: "dead-peer",
-    title: "A peer is dead",
-    family: "tests",
-    saw: "",
-    cause: "",
-    function: "",
-    cure: "",
-    reading: &[],
-};
+const CARD: Card = Card::for_test("dead-peer", "A peer is dead");
 
 /// Whether the play cuts the link.
 #[derive(Debug, Clone)]

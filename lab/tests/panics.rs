@@ -1,7 +1,6 @@
 //! A worker that panics: the user sees the panic message, even if a backtrace follows
 //! it.
 
-use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 
@@ -23,16 +22,7 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue::new(vec![Scenario::new(CARD, ("row", "cell"), arms, play)], |_| None)
 });
 
-const CARD: Card = Card {
-    name: "panics",
-    title: "A play panics",
-    family: "tests",
-    saw: "",
-    cause: "",
-    function: "",
-    cure: "",
-    reading: &[],
-};
+const CARD: Card = Card::for_test("panics", "A play panics");
 
 /// If this variable is set, this program makes a run and prints its error.
 const RUN: &str = "FAULTLAB_TEST_RUN";
@@ -51,13 +41,7 @@ fn or_worker(tests: &[Test]) -> ExitCode {
 fn error() -> String {
     let program = std::env::current_exe().expect("/proc/self/exe");
     let here = applicable(runtime().block_on(Here::find(&program))).here;
-    let job = Job::Run {
-        scenario: CARD.name.to_owned(),
-        only: vec![],
-        set: BTreeMap::new(),
-        without_cause: false,
-        capturing: None,
-    };
+    let job = Job::run(CARD.name);
     let outcome = runtime().block_on(here.run(job, &mut |_| {}));
     outcome.expect_err("it panics").to_string()
 }

@@ -1,7 +1,6 @@
 //! A worker that was stopped (SIGSTOP) and continued plays again, because the kernel's
 //! timers kept running while it was stopped.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,16 +38,7 @@ struct Conduct {
     counts: bool,
 }
 
-const CARD: Card = Card {
-    name: "stopped",
-    title: "A worker is stopped",
-    family: "tests",
-    saw: "",
-    cause: "",
-    function: "",
-    cure: "",
-    reading: &[],
-};
+const CARD: Card = Card::for_test("stopped", "A worker is stopped");
 
 /// The first play of each arm waits until this process was stopped and continued. Both
 /// arms then observe 1, so that nothing is reproduced.
@@ -116,13 +106,7 @@ fn stop_and_continue(done: &AtomicBool) {
 fn a_worker_that_was_stopped_plays_once_more() {
     let program = std::env::current_exe().expect("/proc/self/exe");
     let here = applicable(runtime().block_on(Here::find(&program))).here;
-    let task = Job::Run {
-        scenario: CARD.name.to_owned(),
-        only: vec![],
-        set: BTreeMap::new(),
-        without_cause: false,
-        capturing: None,
-    };
+    let task = Job::run(CARD.name);
     let done = AtomicBool::new(false);
     let outcome = thread::scope(|scope| {
         scope.spawn(|| stop_and_continue(&done));

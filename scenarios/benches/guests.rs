@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::kernels::{KernelImage, Store};
-use lab::machine::guest::{self, housekeeping, line};
+use lab::machine::guest::{self, console, housekeeping, line, mounts};
 use lab::machine::job::Job;
 use lab::machine::protocol::{Frame, REPORT};
 use lab::machine::vm::command_line::Guest;
@@ -224,8 +224,8 @@ fn busybox(then: &str) -> Result<Option<Vec<u8>>> {
 /// The init of a guest that says when it falls asleep and when it wakes.
 fn sleeper() -> ExitCode {
     let sleep = || -> Result<()> {
-        housekeeping::mount_file_systems()?;
-        housekeeping::leave_console()?;
+        mounts::mount_file_systems()?;
+        console::leave_console()?;
         housekeeping::quiet()?;
         line::send(&Frame::new(REPORT, "asleep"))?;
         std::thread::sleep(FIVE_DAYS);

@@ -105,8 +105,7 @@ fn columns(outcome: &Outcome) -> Vec<Column> {
 
 fn catalogue() -> Catalogue {
     let name: &'static str = Box::leak(line(HOSTILE).into_owned().into_boxed_str());
-    let card =
-        Card { name, title: "A title", family: "", saw: "", cause: "", function: "", cure: "", reading: &[] };
+    let card = Card::for_test(name, "A title");
     let arms = |_: &Environment| Arms::control("", Topology::new(), ()).fault("", |_| {});
     let scenario = Scenario::new(card, ("the connection", "open"), arms, async |_, ()| Ok(()));
     Catalogue { scenarios: Box::leak(Box::new([scenario])), snapshots: |_| None }

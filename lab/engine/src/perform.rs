@@ -213,16 +213,7 @@ mod tests {
     use super::*;
 
     fn scenario() -> Scenario {
-        let card = Card {
-            name: "beyond-window",
-            title: "",
-            family: "",
-            saw: "",
-            cause: "",
-            function: "",
-            cure: "",
-            reading: &[],
-        };
+        let card = Card::for_test("beyond-window", "");
         let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
         Scenario::new(card, ("the connection", "open"), arms, async |_, _| Ok(()))
     }

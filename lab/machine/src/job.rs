@@ -142,6 +142,18 @@ pub(super) fn runtime(place: &'static str) -> Result<Runtime> {
 }
 
 impl Job {
+    /// Runs all arms of a scenario with the default settings, without captures.
+    #[must_use]
+    pub fn run(scenario: &str) -> Self {
+        Self::Run {
+            scenario: scenario.to_owned(),
+            only: vec![],
+            set: BTreeMap::new(),
+            without_cause: false,
+            capturing: None,
+        }
+    }
+
     /// Whether drop reasons are needed.
     pub(super) fn asks_why(&self) -> bool {
         match self {
@@ -306,16 +318,7 @@ mod tests {
     use crate::vm::answers::{Answer, Answers};
 
     static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
-        let card = Card {
-            name: "many-flows",
-            title: "",
-            family: "",
-            saw: "",
-            cause: "",
-            function: "",
-            cure: "",
-            reading: &[],
-        };
+        let card = Card::for_test("many-flows", "");
         let arms = |_: &Environment| Arms::control("", Topology::new(), 0).fault("", |arm| arm.conduct = 1);
         let scenario = Scenario::new(card, ("row", "cell"), arms, async |_, _| Ok(()));
         Catalogue::new(vec![scenario.settings([Setting::seconds("silence", "", 4, 400)])], |_| None)

@@ -8,16 +8,7 @@ const ERA: Era = Era::every_kernel("a test");
 const IMMUNE: Era = ERA.immune();
 
 fn scenario() -> Scenario {
-    let card = Card {
-        name: "beyond-window",
-        title: "",
-        family: "",
-        saw: "",
-        cause: "",
-        function: "",
-        cure: "",
-        reading: &[],
-    };
+    let card = Card::for_test("beyond-window", "");
     let arms = |env: &Environment| {
         let (timeout, keepalive) = (env.number("timeout"), env.number("keepalive"));
         Arms::control("", Topology::new(), 0)

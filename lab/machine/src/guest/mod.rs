@@ -7,12 +7,12 @@
 //! - `line`: sends frames to the host; `outputs`: sends what a shell without a terminal
 //!   prints.
 
-mod console;
-mod housekeeping;
+pub mod console;
+pub mod housekeeping;
 pub mod init;
 pub mod line;
 mod modules;
-mod mounts;
+pub mod mounts;
 pub(crate) mod outputs;
 mod priority;
 mod tools;

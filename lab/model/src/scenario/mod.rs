@@ -97,6 +97,14 @@ pub struct Card {
     pub reading: &'static [&'static str],
 }
 
+impl Card {
+    /// A card that has only a name and a title, for a scenario that a test makes.
+    #[must_use]
+    pub const fn for_test(name: &'static str, title: &'static str) -> Self {
+        Self { name, title, family: "tests", saw: "", cause: "", function: "", cure: "", reading: &[] }
+    }
+}
+
 /// The symptom: a row, and its value in a healthy network.
 #[derive(Debug, Clone, Copy)]
 pub struct Symptom {
