@@ -154,7 +154,7 @@ fn nothing_is_left_of_an_interrupted_command() {
 fn a_wrong_command_line_is_explained() {
     for (line, sentence) in [
         ("exec", "COMMAND"),
-        ("exec --virtual-timeout 5weeks -- true", "a time is a number and a unit"),
+        ("exec --virtual-timeout 5fortnights -- true", "a time is seconds, or has units"),
         ("exec --env A -- true", "a variable is NAME=VALUE"),
         ("exec --cpus 2 -- true", "--kernel <ID|FILE>"),
         ("exec --seed 2 -- true", "--kernel <ID|FILE>"),

@@ -16,8 +16,9 @@ use faultlab_base::programs;
 /// The maximum length of an interpreter line. include/uapi/linux/binfmts.h:
 /// BINPRM_BUF_SIZE, 256 bytes since 5.1; the kernel truncates longer ones.
 const SCRIPT_LINE: usize = 256;
-/// The maximum depth of scripts that are interpreted by scripts. execve(2): the kernel
-/// allows four.
+/// The maximum depth of scripts that are interpreted by scripts. The guest's kernel has
+/// the last word, execve(2): four. More than that are carried, so that it is the one
+/// that refuses them; the limit ends a cycle.
 const SCRIPTS_MAX: usize = 8;
 
 /// Files that programs load at run time: the program's name, without a version, and the
