@@ -75,6 +75,10 @@ fn an_unknown_setting_lists_the_known() {
         refusal("run veth-teardown-hang --set x=1"),
         "faultlab: no setting is named \"x\"; veth-teardown-hang has none\n"
     );
+    assert_eq!(
+        refusal("run veth-teardown-hang pod-stuck-terminating --set x=1"),
+        "faultlab: no setting is named \"x\"; these scenarios have none\n"
+    );
 }
 
 fn a_number_out_of_range_names_the_range() {
@@ -121,7 +125,7 @@ fn an_arm_that_cannot_run_is_refused_before_anything_runs() {
     );
     assert_eq!(
         refusal("run pod-stuck-terminating --arm rtnl-stalled"),
-        "faultlab: the arm rtnl-stalled means nothing on this kernel with these settings\n"
+        "faultlab: the arm rtnl-stalled does not apply to this kernel with these settings\n"
     );
     for kernel in ["", " --kernel no-such-kernel"] {
         assert!(refusal(&format!("run --arm keepalife{kernel}")).contains("did you mean keepalive?"));

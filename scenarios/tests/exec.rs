@@ -80,7 +80,7 @@ fn what_was_named_stays_in_tmp_and_files_come_back() {
     let mut command = faultlab(&format!("exec --with {} --out {} --", data.display(), out.display()));
     let Answer { status, out: said, err } = answer(command.arg(&script).arg(&data).current_dir(home.path()));
     assert_eq!((status, said.as_str()), (Some(0), "data\na script\ndata\n"), "{err}");
-    assert!(err.starts_with("faultlab: 1 entry of $OUT was left behind: links"), "{err}");
+    assert!(err.starts_with("faultlab: 1 entry of $OUT was not copied: links"), "{err}");
     assert_eq!(fs::read_to_string(out.join("a b/c d")).expect("it came back"), "x\n");
     assert!(!out.join("root").exists());
 }
@@ -154,7 +154,7 @@ fn nothing_is_left_of_an_interrupted_command() {
 fn a_wrong_command_line_is_explained() {
     for (line, sentence) in [
         ("exec", "COMMAND"),
-        ("exec --virtual-timeout 5weeks -- true", "a time is a number and a unit"),
+        ("exec --virtual-timeout 5fortnights -- true", "a time is seconds, or has units"),
         ("exec --env A -- true", "a variable is NAME=VALUE"),
         ("exec --cpus 2 -- true", "--kernel <ID|FILE>"),
         ("exec --seed 2 -- true", "--kernel <ID|FILE>"),

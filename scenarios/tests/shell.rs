@@ -87,7 +87,7 @@ fn a_check_in_a_plain_shell_looks_at_a_hang_again() {
     let [before, after] =
         ["\n1\n", "\n0\n"].map(|status| out.find(status).unwrap_or_else(|| panic!("{out}")));
     assert!(
-        before < after && out.starts_with("What waits is looked at again.\nThe symptom is there; "),
+        before < after && out.starts_with("Looking again at the call that hangs.\nThe symptom is there; "),
         "{out}"
     );
     // In the control no request waits, and its probes have deleted a device:

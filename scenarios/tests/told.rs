@@ -197,7 +197,7 @@ fn a_remedy_that_is_too_slow_for_these_values_is_named() {
     assert_eq!(
         reason,
         "no reference for these values (established=2, keepalive-time=120): judged by difference alone; keepalive does \
-         not help with them: a keepalive of 120 s is too slow for a timeout of 2 s"
+         not help with these values: a keepalive of 120 s is too slow for a timeout of 2 s"
     );
 }
 
@@ -209,7 +209,7 @@ fn a_pause_can_be_too_long_for_a_timeout_or_not() {
     let reason = run("--set pause=4 --set close-wait-kube-proxy=3", 0);
     assert!(
         reason.ends_with(
-            "close-wait-3600 does not help with them: a pause of 4 s is longer than a timeout of 3 s"
+            "close-wait-3600 does not help with these values: a pause of 4 s is longer than a timeout of 3 s"
         ),
         "{reason}"
     );

@@ -3,8 +3,8 @@
 //! Untrusted text could contain control characters for the terminal, forged lines of
 //! this program, and bidirectional controls that hide what an editor shows. So text is
 //! cleaned on input, which makes it a [`Cell`], a [`Line`] or [`Lines`], and again on
-//! output. Such characters are replaced by Rust's escape syntax: `\x1b`, `\u{202e}`.
-//! All other text is unchanged.
+//! output. Every character that is not [plain](is_plain), including tabs, joiners and
+//! combining marks, is replaced by Rust's escape syntax: `\x1b`, `\u{202e}`.
 //!
 //! Reading: ECMA-48 5.3, the C1 set; Unicode Standard Annex 9, "Explicit
 //! Directional Formatting Characters"; Unicode Technical Report 36, 2.10.
@@ -27,8 +27,8 @@ const COLOURS: [&str; 6] = ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[
 /// Whether a character is displayed as itself and occupies a cell.
 ///
 /// Control characters, bidirectional controls, joiners, combining marks and tags have no
-/// width. The other characters that are excluded here have a width, but are invisible or
-/// end a line.
+/// width. The list adds characters that are invisible or end a line, some of which have
+/// a width.
 #[must_use]
 pub fn is_plain(letter: char) -> bool {
     let invisible = matches!(

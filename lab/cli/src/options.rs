@@ -34,7 +34,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     arm: Vec<String>,
     /// Change a setting of a scenario; `faultlab show` lists them. A duration is in seconds, or has a unit:
-    /// 15min, 2h, 5d
+    /// 90, 15min, 1.5h, "2d 12h"
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Let a virtual machine follow the wall's clock, with KVM where that works

@@ -42,9 +42,13 @@ pub(super) fn exercise(
 ) -> Result<&'static Scenario> {
     let possible = catalogue.scenarios.iter().filter(|scenario| is_possible(scenario, kernel, place));
     possible.max_by_key(|scenario| weight(scenario.card.name, seed)).ok_or_else(|| {
-        Error::Lab(
-            "there is no exercise to pick here; --kernel has more, `faultlab doctor` says why".to_owned(),
-        )
+        let none = match place {
+            Place::Here(_) => {
+                "no exercise can be solved here; --kernel ID has more, `faultlab doctor` says why"
+            }
+            Place::Guest => "no exercise can be solved on this kernel; try another --kernel",
+        };
+        Error::Lab(none.to_owned())
     })
 }
 
@@ -59,20 +63,31 @@ fn is_possible(scenario: &Scenario, kernel: &Kernel, place: Place<'_>) -> bool {
     };
     placed
         && scenario.recheck != Recheck::Never
-        && exercise::has_something(scenario, &env).is_ok()
+        && exercise::check_not_immune(scenario, &env).is_ok()
         && can_be_solved(scenario, &env)
 }
 
-/// The rank of a scenario for a seed; the highest is picked. So a scenario that is not
-/// possible on a machine changes only those picks that would have been this scenario
-/// (rendezvous hashing).
+/// The rank of a scenario for a seed; the highest is picked. Rendezvous hashing: if a
+/// scenario is impossible on a machine, only the seeds that would have picked it pick
+/// another one.
 fn weight(name: &str, seed: u64) -> [u8; 32] {
     Sha256::digest(format!("{seed} {name}")).into()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use super::{Place, exercise, weight};
+    use faultlab_engine::catalogue::Catalogue;
+    use faultlab_net::kernel::Kernel;
+
+    #[test]
+    fn without_an_exercise_the_advice_fits_the_place() {
+        let none = Catalogue::new(vec![], |_| None);
+        let why = |place| exercise(&none, &Kernel::running(), place, 1).err().unwrap().to_string();
+        assert_eq!(why(Place::Guest), "no exercise can be solved on this kernel; try another --kernel");
+        let here = "no exercise can be solved here; --kernel ID has more, `faultlab doctor` says why";
+        assert_eq!(why(Place::Here(&[])), here);
+    }
 
     #[test]
     fn seeds_pick_every_exercise_about_as_often() {

@@ -82,15 +82,15 @@ pub(super) fn arms_apply(scenarios: &[&Scenario], arms: &[String], set: &Values)
             scenario.needs.contains(&Need::ExclusiveKernel) || applies(arm)
         };
         if !having.any(applies) {
-            return Err(means_nothing(arm));
+            return Err(does_not_apply(arm));
         }
     }
     Ok(())
 }
 
 /// The sentence about an arm that does not apply.
-pub(super) fn means_nothing(arm: &str) -> String {
-    format!("the arm {arm} means nothing on this kernel with these settings")
+pub(super) fn does_not_apply(arm: &str) -> String {
+    format!("the arm {arm} does not apply to this kernel with these settings")
 }
 
 /// Parses the `KEY=VALUE` arguments for these scenarios.
@@ -124,7 +124,13 @@ fn setting(scenarios: &[&Scenario], text: &str) -> Result<(String, String), Stri
     known.sort_unstable();
     known.dedup();
     Err(match (nearest(key, known.iter().copied()), known.as_slice()) {
-        (_, []) => format!("no setting is named {key:?}; {} has none", scenarios[0].card.name),
+        (_, []) => {
+            let none = match scenarios {
+                [only] => format!("{} has none", only.card.name),
+                _ => "these scenarios have none".to_owned(),
+            };
+            format!("no setting is named {key:?}; {none}")
+        }
         (Some(near), _) => format!("no setting is named {key:?}; did you mean {near}?"),
         (None, known) => format!("no setting is named {key:?}; there are {}", known.join(", ")),
     })

@@ -155,12 +155,12 @@ fn can_be_here(Chosen { scenario, set, exercise }: &Chosen, raw: &Shell) -> Resu
         return Err(cannot(scenario, "it needs a kernel of its own, which --kernel gives it"));
     }
     if exercise.is_some() {
-        exercise::has_something(scenario, &env)?;
+        exercise::check_not_immune(scenario, &env)?;
     }
     if scenario.arms_on(&env, &[]).iter().any(|arm| arm.name == raw.arm) {
         return Ok(());
     }
-    Err(cannot(scenario, &selection::means_nothing(&raw.arm)))
+    Err(cannot(scenario, &selection::does_not_apply(&raw.arm)))
 }
 
 fn cannot(scenario: &Scenario, why: &str) -> Stop {

@@ -62,7 +62,7 @@ fn story(scenario: &Scenario, style: Style) -> String {
     part("Eras", scenario.eras.iter().map(era).collect());
     part("What cures it", style.paragraph("  ", card.cure));
     if !scenario.settings.is_empty() {
-        let heading = "Settings (--set KEY=VALUE; a duration may be 90, 15min, 2h, 5d)";
+        let heading = "Settings (--set KEY=VALUE; a duration: 90, 15min, 1.5h, \"2d 12h\")";
         part(heading, scenario.settings.iter().map(|s| setting(s, style)).collect());
     }
     part("Reading", card.reading.iter().map(|r| style.hanging("  ", "    ", r)).collect());

@@ -84,7 +84,8 @@ fn without_reference(
         let fault = outcome.fault().filter(|fault| fault.symptom == Some(false));
         sentences.push(reason.to_string() + &fault.map_or(String::new(), |fault| why(&fault.name)));
     } else if !outcome.expected {
-        sentences.push(format!("it is {}, and kernels of the era {} are immune", outcome.verdict, era.name));
+        sentences
+            .push(format!("it is {}, but kernels of the era {} should be immune", outcome.verdict, era.name));
     }
     let name = outcome.snapshot_name(scenario.has_timers());
     let snapshot = name.and_then(|name| snapshot::read(snapshots(&name)?).ok());
@@ -95,10 +96,10 @@ fn without_reference(
             let helps_by_default = snapshot.as_ref().and_then(|snapshot| is_healthy(snapshot, outcome, arm));
             match (helps, helps_by_default) {
                 (false, None | Some(true)) => {
-                    Some(format!("{} does not help with them{}", arm.name, why(&arm.name)))
+                    Some(format!("{} does not help with these values{}", arm.name, why(&arm.name)))
                 }
                 (true, Some(false)) => {
-                    Some(format!("{} helps with them, and not with the defaults", arm.name))
+                    Some(format!("{} helps with these values, but not with the defaults", arm.name))
                 }
                 _ => None,
             }

@@ -21,7 +21,7 @@ pub enum Frames {
 #[derive(Debug)]
 pub(crate) struct Shown {
     /// The frame that stands for each frame, as a position in [`Capture::frames`].
-    by: Vec<usize>,
+    representative: Vec<usize>,
     /// The numbers of the frames that are shown, from 1.
     numbers: Vec<usize>,
 }
@@ -40,12 +40,12 @@ impl Shown {
             shown
         };
         let numbers = by.iter().enumerate().map(count).collect();
-        Self { by, numbers }
+        Self { representative: by, numbers }
     }
 
     /// The frame that shows this one.
     pub(crate) fn by(&self, frame: usize) -> usize {
-        self.by.get(frame).copied().unwrap_or(frame)
+        self.representative.get(frame).copied().unwrap_or(frame)
     }
 
     /// The number of the frame that shows this one.

@@ -14,7 +14,7 @@ use crate::verdicts::Verdicts;
 use faultlab_net::capture::Capture;
 use faultlab_net::wire::segment::{Flags, Header};
 
-/// How much later the same packet may be sent in another arm.
+/// How long before the other arm's teardown a packet must come for its absence to count.
 const APART: Duration = Duration::from_secs(1);
 
 /// What was sent in an arm before its teardown, by connection: a value to compare with
@@ -108,8 +108,8 @@ impl Flows {
     }
 
     /// The index, among this arm's hops, of the first packet that differs from the
-    /// control's. If this arm's packets equal the control's and the control sent more,
-    /// it is the last packet before the missing ones. `None` if nothing differs, or if
+    /// control's. If this arm only lacks packets at the end of a connection, this is the
+    /// index of the last packet before the gap. `None` if nothing differs, or if
     /// a capture is incomplete.
     #[must_use]
     pub fn first_difference(&self, control: &Self) -> Option<usize> {

@@ -30,10 +30,10 @@ pub enum ExerciseName {
 ///
 /// # Errors
 /// [`Error::Lab`] if it is.
-pub fn has_something(scenario: &Scenario, env: &Environment) -> Result<()> {
+pub fn check_not_immune(scenario: &Scenario, env: &Environment) -> Result<()> {
     match scenario.era(env).filter(|era| era.shows == Shows::Immune) {
         Some(era) => Err(Error::Lab(format!(
-            "{}: there is nothing to find, this kernel does not show it ({})",
+            "{}: this kernel is immune to the fault ({}): there is no cause to find",
             scenario.card.name, era.kernels
         ))),
         None => Ok(()),
@@ -128,7 +128,7 @@ impl<'s, 'a> Exercise<'s, 'a> {
         self.attempts += 1;
         self.solved = *cured;
         let met = match stopped {
-            Some(error) => format!("the probes did not come to their end: {error}"),
+            Some(error) => format!("the probes stopped early: {error}"),
             None => report::symptom(self.rechecks.scenario, seen),
         };
         let judged = if *cured { "Solved" } else { "Not solved" };

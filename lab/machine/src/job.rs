@@ -272,10 +272,10 @@ async fn sit(
 ) -> Result<u8> {
     let arms = scenario.scripted_on(env, &[]);
     let arm = arms.iter().find(|scripted| scripted.arm.name == arm).ok_or_else(|| {
-        Error::Lab(format!("the arm {arm} means nothing on this kernel with these settings"))
+        Error::Lab(format!("the arm {arm} does not apply to this kernel with these settings"))
     })?;
     if options.exercise.is_some() {
-        exercise::has_something(scenario, env)?;
+        exercise::check_not_immune(scenario, env)?;
     }
     let run = Played::run(scenario, env, arm, reports).await?;
     let played = {

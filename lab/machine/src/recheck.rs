@@ -13,7 +13,7 @@ use faultlab_engine::scenario::Scenario;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::Recheck;
 
-/// The exit status of a check whose probes could not be played: EX_UNAVAILABLE of
+/// The exit status of a check whose network could not be prepared for its probes: EX_UNAVAILABLE of
 /// sysexits.h.
 pub(super) const CANNOT: u8 = 69;
 
@@ -67,7 +67,7 @@ impl<'s, 'a> Rechecks<'s, 'a> {
     /// If the command has ended before the check begins.
     pub(super) async fn answer(&self, request: &mut Request) -> io::Result<Option<Result<Checked>>> {
         let begun = if self.held {
-            "What waits is looked at again.\n".to_owned()
+            "Looking again at the call that hangs.\n".to_owned()
         } else {
             let took = self.took.as_secs() + 1;
             format!("The probes are played again; the first time it took {took} s.\n")
@@ -75,7 +75,9 @@ impl<'s, 'a> Rechecks<'s, 'a> {
         request.say(begun).await?;
         // Before 6.0 a TIME_WAIT socket cannot be destroyed from outside.
         if !self.held && !self.run.env().kernel.at_least(6, 0) {
-            request.say("This kernel's TIME_WAITs are waited for, up to a minute.\n".into()).await?;
+            let text = "Before that, up to a minute passes until old TIME_WAIT sockets have expired: \
+                        this kernel (before 6.0) cannot destroy them.\n";
+            request.say(text.into()).await?;
         }
         Ok(tokio::select! {
             checked = self.check() => Some(checked),

@@ -25,7 +25,10 @@ const LAYOUTS: [Layout; 7] = [
 ];
 
 /// How many of the layouts are tried before the columns are divided into blocks.
-const WHOLE: usize = 5;
+const WITHOUT_SPLIT: usize = 5;
+
+/// How many of the layouts have headings of at most two lines.
+const TWO_LINE_HEADINGS: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Layout {
@@ -47,7 +50,7 @@ impl Column {
     }
 
     /// The minimum width of the column.
-    fn width(&self, layout: Layout) -> usize {
+    fn least_width(&self, layout: Layout) -> usize {
         let cells = self.cells.iter().map(|cell| least_width(cell, layout.cell));
         cells.chain(once(least_width(&self.heading, layout.heading))).max().unwrap_or(0)
     }
@@ -59,7 +62,7 @@ pub(crate) fn grid(names: &[&str], columns: &[Column], page: usize) -> String {
     // The width for the columns of a block, at least 20.
     let room = page.saturating_sub(INDENT + name).max(20);
     let all = |columns: &[Column], layout: Layout| -> usize {
-        columns.iter().map(|column| layout.gap + column.width(layout)).sum()
+        columns.iter().map(|column| layout.gap + column.least_width(layout)).sum()
     };
     let fitting = |columns: &[Column], layouts: &[Layout]| {
         layouts.iter().find(|layout| all(columns, **layout) <= room).copied()
@@ -67,10 +70,10 @@ pub(crate) fn grid(names: &[&str], columns: &[Column], page: usize) -> String {
     let mut blocks = vec![];
     let mut rest = columns;
     while !rest.is_empty() {
-        let (count, layout) = fitting(rest, &LAYOUTS[..WHOLE]).map_or_else(
+        let (count, layout) = fitting(rest, &LAYOUTS[..WITHOUT_SPLIT]).map_or_else(
             || {
                 // As many columns as fit with headings of two lines, but at least one.
-                let fits = |count: &usize| fitting(&rest[..*count], &LAYOUTS[..4]).is_some();
+                let fits = |count: &usize| fitting(&rest[..*count], &LAYOUTS[..TWO_LINE_HEADINGS]).is_some();
                 let count = (1..rest.len()).take_while(fits).last().unwrap_or(1);
                 (count, fitting(&rest[..count], &LAYOUTS).unwrap_or(LAYOUTS[LAYOUTS.len() - 1]))
             },
@@ -85,7 +88,7 @@ pub(crate) fn grid(names: &[&str], columns: &[Column], page: usize) -> String {
 
 /// The text of one block.
 fn lines(names: &[&str], name: usize, columns: &[Column], layout: Layout, room: usize) -> String {
-    let widths: Vec<_> = columns.iter().map(|c| c.width(layout).min(room - layout.gap)).collect();
+    let widths: Vec<_> = columns.iter().map(|c| c.least_width(layout).min(room - layout.gap)).collect();
     let across = name + widths.iter().map(|width| layout.gap + width).sum::<usize>();
     let entry = |name_of: &str, cells: Vec<&str>| {
         let cells: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| wrapped(cell, *width)).collect();

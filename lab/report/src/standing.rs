@@ -73,7 +73,7 @@ pub fn rechecked(
 ) -> String {
     let symptom = scenario.symptom;
     let verdict = match (stopped, seen.get(symptom.row)) {
-        (Some(why), _) => format!("The probes did not come to their end: {why}"),
+        (Some(why), _) => format!("The probes stopped early: {why}"),
         (None, Some(cell)) if cell == symptom.healthy => "The symptom is not there.".to_owned(),
         (None, _) => {
             format!("The symptom is there; in a healthy network, {}: {}", symptom.row, symptom.healthy)

@@ -63,7 +63,7 @@ pub(super) fn order(raw: &Exec) -> Result<ExecOrder, NotFound> {
         stdin,
         limit: raw.virtual_timeout,
         output_max: OUTPUT_MAX,
-        files: raw.out.is_some(),
+        send_files: raw.out.is_some(),
     })
 }
 

@@ -70,12 +70,7 @@ fn lines(name: &str, outputs: &[&[u8]]) -> Vec<Row> {
             outputs.iter().map(|output| output.len().to_string()).collect(),
         ));
     }
-    let more = rows.len().saturating_sub(LINES_MAX);
-    if more > 0 {
-        rows.truncate(LINES_MAX);
-        rows.push((format!("{name}, {more} lines more"), vec![String::new(); outputs.len()]));
-    }
-    rows
+    shortened(rows, |more| format!("{name}, {more} more {}", if more == 1 { "line" } else { "lines" }))
 }
 
 /// A row for each file that differs or is missing on a kernel.
@@ -84,7 +79,7 @@ fn files(all: &[&[OutFile]]) -> Vec<Row> {
     let mut rows = vec![];
     for name in names {
         let found: Vec<_> = all.iter().map(|files| files.iter().find(|file| file.path == *name)).collect();
-        if differ(&found) && rows.len() < LINES_MAX {
+        if differ(&found) {
             let cell = |file: Option<&OutFile>| match file.map(|file| &file.content) {
                 None => "-".to_owned(),
                 Some(None) => "directory".to_owned(),
@@ -93,6 +88,17 @@ fn files(all: &[&[OutFile]]) -> Vec<Row> {
             let name = format!("$OUT/{}", text::cell(&name.to_string_lossy()));
             rows.push((name, found.iter().copied().map(cell).collect()));
         }
+    }
+    shortened(rows, |more| format!("$OUT, {more} more {}", if more == 1 { "file" } else { "files" }))
+}
+
+/// At most [`LINES_MAX`] rows, and one with the number of the others.
+fn shortened(mut rows: Vec<Row>, others: impl Fn(usize) -> String) -> Vec<Row> {
+    let more = rows.len().saturating_sub(LINES_MAX);
+    if more > 0 {
+        let cells = vec![String::new(); rows[0].1.len()];
+        rows.truncate(LINES_MAX);
+        rows.push((others(more), cells));
     }
     rows
 }
@@ -181,6 +187,18 @@ mod tests {
         let found = table(&[ran("a", 0, &long), ran("b", 0, "")], STYLE);
         assert!(found.text.lines().count() == LINES_MAX + 3, "{}", found.text);
         assert!(found.text.lines().all(|line| line.chars().count() <= 80), "{}", found.text);
-        assert!(found.text.contains("990 lines more"), "{}", found.text);
+        assert!(found.text.contains("990 more lines"), "{}", found.text);
+    }
+
+    #[test]
+    fn files_beyond_the_tenth_are_counted() {
+        let with_files = |count: usize| {
+            let file = |number: usize| OutFile { path: format!("{number:02}").into(), content: None };
+            Ran { files: (0..count).map(file).collect(), ..ran("a", 0, "") }
+        };
+        let found = |count| table(&[with_files(count), with_files(0)], STYLE).text;
+        assert!(!found(10).contains("more"), "{}", found(10));
+        assert!(found(11).contains("$OUT/09") && found(11).ends_with("$OUT, 1 more file"), "{}", found(11));
+        assert!(found(30).ends_with("$OUT, 20 more files"), "{}", found(30));
     }
 }

@@ -2,33 +2,20 @@
 
 use std::time::Duration;
 
-/// The units, in seconds.
-const UNITS: [(&str, f64); 8] = [
-    ("ms", 0.001),
-    ("s", 1.0),
-    ("sec", 1.0),
-    ("min", 60.0),
-    ("m", 60.0),
-    ("h", 3600.0),
-    ("d", 86_400.0),
-    ("", 1.0),
-];
-/// The longest limit, ten years, in seconds.
-const MAX: f64 = 10.0 * 365.0 * 86_400.0;
+use faultlab_model::scenario::seconds;
 
-/// Parses a number with a unit: `90s`, `5min`, `1.5h`, `7d`. Without a unit it is seconds.
+/// The longest limit: ten years.
+const MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Parses a time limit as a duration of `run --set`: `90s`, `1.5h`, `2d 12h`. Without a unit
+/// it is seconds.
 ///
 /// # Errors
 /// A sentence that gives the syntax.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, seconds)| *seconds);
-    let seconds = number.parse::<f64>().ok().zip(unit).map(|(number, unit)| number * unit);
-    match seconds.filter(|seconds| (0.001..=MAX).contains(seconds)) {
-        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
-        None => Err("a time is a number and a unit, up to ten years: 90s, 5min, 2h, 7d".to_owned()),
-    }
+    seconds::parse(text)
+        .filter(|time| (Duration::from_millis(1)..=MAX).contains(time))
+        .ok_or_else(|| format!("a time is seconds, or has units, up to ten years: {}", seconds::EXAMPLES))
 }
 
 /// A limit in the largest unit of which it is a whole number, or in seconds.
@@ -51,6 +38,8 @@ mod tests {
             ("90s", 90_000, "90 s"),
             ("5min", 300_000, "5 min"),
             ("1.5h", 5_400_000, "90 min"),
+            ("1h 30min", 5_400_000, "90 min"),
+            ("2days", 172_800_000, "2 d"),
             ("7d", 604_800_000, "7 d"),
             ("10", 10_000, "10 s"),
             ("20ms", 20, "0.02 s"),
@@ -58,7 +47,7 @@ mod tests {
             let time = parse(text).unwrap();
             assert_eq!((time, shown(time).as_str()), (Duration::from_millis(milliseconds), again));
         }
-        for wrong in ["", "s", "5 weeks", "-1s", "0s", "1e9d", "99999d", "1.2.3s"] {
+        for wrong in ["", "s", "5 fortnights", "-1s", "0s", "1e9d", "9999d", "1.2.3s"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

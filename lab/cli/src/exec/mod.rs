@@ -86,7 +86,7 @@ pub struct Exec {
     /// Set an environment variable; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = command::variable)]
     env: Vec<(String, String)>,
-    /// End the command after this time by the clock that it sees: 90s, 5min, 2h, 7d. In virtual time a
+    /// End the command after this time by the clock that it sees: 90, 15min, 1.5h, "2d 12h". In virtual time a
     /// command that waits for ever gets there in a minute
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "30d")]
     virtual_timeout: Duration,

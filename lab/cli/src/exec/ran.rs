@@ -10,7 +10,8 @@ use super::{duration, is_watched};
 use faultlab_base::error::Error;
 use faultlab_base::{terminal, text};
 use faultlab_machine::exec::answers::OutFile;
-use faultlab_machine::exec::order::OUTPUT_MAX;
+use faultlab_machine::exec::order::{FILES_SIZE_MAX, OUTPUT_MAX};
+use faultlab_machine::exec::out_path::DEPTH_MAX;
 use faultlab_machine::exec::{ExecEnd, HowEnded};
 use faultlab_machine::vm::program_named;
 
@@ -141,7 +142,7 @@ impl Ran {
     }
 
     /// Reports on standard error what the output of the command does not contain: the error,
-    /// unless the JSON has it, commands that were not found, files that were left behind, and
+    /// unless the JSON has it, commands that were not found, entries of $OUT that were not copied, and
     /// for a terminal the time that the run took.
     pub(super) fn explain(&self, json: bool) {
         if let Some(error) = self.error().filter(|_| !json) {
@@ -157,7 +158,8 @@ impl Ran {
                 &format!("{left_out} entries of $OUT were")
             };
             terminal::say(&format!(
-                "{what} left behind: links and special files are, and what exceeds 64 MiB or 10,000 files"
+                "{what} not copied: links, special files, or beyond the limits of {} MiB, 10,000 entries, and {DEPTH_MAX} names in a path",
+                FILES_SIZE_MAX >> 20
             ));
         }
         if is_watched() && !json {

@@ -76,7 +76,9 @@ fn behind_its_address(arm: &Arm<'_>, syn: &Leg<'_>) -> Option<String> {
     };
     if let Some(answered) = answer_without_timestamps(arm, syn) {
         let later = seconds(answered.saturating_sub(syn.at));
-        return Some(format!("{to} ignored its TS val: {to}'s next answer to one, {later} later, has none"));
+        return Some(format!(
+            "{to} does not use timestamps: its next SYN-ACK to a SYN with a TS val, {later} later, has none"
+        ));
     }
     let behind = behind(last, tsval, WINDOW)?;
     Some(format!("its TS val {tsval} is {behind} behind {before}"))

@@ -2,22 +2,17 @@
 //! trusted: sizes are bounded, and paths consist of plain names, so that no file is
 //! written outside of its directory.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::frames::{CONTENT, DIRECTORY, END, ExecEnd, FILE, HowEnded, Stream};
 use super::order::{ExecOrder, FILES_MAX, FILES_SIZE_MAX};
+use super::out_path::beneath;
 use crate::protocol::{Frame, STDERR, STDOUT};
 use faultlab_base::error::{Error, Result};
 
-/// include/uapi/linux/limits.h: PATH_MAX.
-const PATH_MAX: usize = 4096;
-/// The maximum depth of nested directories.
-const DEPTH_MAX: usize = 64;
 /// The longest time that a command may report: a thousand years.
-const LONG: Duration = Duration::from_secs(1000 * 366 * 24 * 3600);
+const TIME_MAX: Duration = Duration::from_secs(1000 * 366 * 24 * 3600);
 
 /// A file or a directory that a command left in `$OUT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +49,21 @@ pub struct ExecAnswers {
 pub enum ExecAnswer<'a> {
     /// The command printed this.
     Output(Stream, &'a [u8]),
-    /// A part of a file, or the end; it was stored.
-    Kept,
+    /// It was a part of a file or the end, and is stored.
+    Stored,
 }
 
 impl ExecAnswers {
     /// Expects the output, the files and the end of this command.
     #[must_use]
     pub fn new(order: &ExecOrder) -> Self {
-        Self { output_left: order.output_max, takes_files: order.files, size: 0, files: vec![], end: None }
+        Self {
+            output_left: order.output_max,
+            takes_files: order.send_files,
+            size: 0,
+            files: vec![],
+            end: None,
+        }
     }
 
     /// Takes the next frame.
@@ -80,20 +81,20 @@ impl ExecAnswers {
             STDERR => Stream::Stderr,
             END => {
                 let Ok(end) = serde_json::from_slice::<ExecEnd>(body) else {
-                    return refused("an end of the command that is none");
+                    return refused("an invalid end of the command");
                 };
-                if end.time > LONG || matches!(end.how, HowEnded::Signalled(signal) if signal > 64) {
-                    return refused("an end of the command that cannot be");
+                if end.time > TIME_MAX || matches!(end.how, HowEnded::Signalled(signal) if signal > 64) {
+                    return refused("an impossible exit signal or time");
                 }
                 self.end = Some(end);
-                return Ok(ExecAnswer::Kept);
+                return Ok(ExecAnswer::Stored);
             }
             DIRECTORY | FILE | CONTENT if !self.takes_files => {
                 return refused("files, which nobody asked for");
             }
             DIRECTORY | FILE | CONTENT => {
                 self.file(frame.kind, body)?;
-                return Ok(ExecAnswer::Kept);
+                return Ok(ExecAnswer::Stored);
             }
             _ => return refused("a frame of an unknown kind"),
         };
@@ -129,29 +130,17 @@ impl ExecAnswers {
             return refused("more files than it may");
         }
         let Some(path) = beneath(path) else {
-            return refused("a file with a path that leads out of its directory, or is none");
+            return refused("a file whose path is empty, too long, too deep, or leads out of $OUT");
         };
         self.files.push(OutFile { path, content });
         Ok(())
     }
 }
 
-/// The path, if it consists of plain names.
-fn beneath(bytes: &[u8]) -> Option<PathBuf> {
-    let path = Path::new(OsStr::from_bytes(bytes));
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-    let count = path.components().count();
-    let good = plain
-        && (1..=DEPTH_MAX).contains(&count)
-        && bytes.len() < PATH_MAX
-        && !bytes.contains(&0)
-        // components() ignores `a/./b`, `a//b` and `a/`.
-        && bytes.split(|byte| *byte == b'/').count() == count;
-    good.then(|| path.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Component;
+
     use proptest::prelude::*;
 
     use super::super::frames;
@@ -166,7 +155,7 @@ mod tests {
             stdin: None,
             limit: Duration::from_secs(1),
             output_max: 10,
-            files: true,
+            send_files: true,
         }
     }
 
@@ -211,15 +200,15 @@ mod tests {
         );
         assert_eq!(refused(&[Frame::new(FILE, "abc")]), "it sent a file without a name");
         assert_eq!(refused(&[Frame::new(9, "")]), "it sent a frame of an unknown kind");
-        assert_eq!(refused(&[Frame::new(END, "{}")]), "it sent an end of the command that is none");
-        let long = ExecEnd { how: HowEnded::OutOfTime, time: LONG * 2, left_out: 0 };
-        assert_eq!(refused(&[frames::end(&long)]), "it sent an end of the command that cannot be");
+        assert_eq!(refused(&[Frame::new(END, "{}")]), "it sent an invalid end of the command");
+        let long = ExecEnd { how: HowEnded::OutOfTime, time: TIME_MAX * 2, left_out: 0 };
+        assert_eq!(refused(&[frames::end(&long)]), "it sent an impossible exit signal or time");
         let mut many = vec![file(b"a"); FILES_MAX + 1];
         assert_eq!(refused(&many), "it sent more files than it may");
         many.truncate(1);
         many.extend(vec![Frame::new(CONTENT, vec![0; 1 << 20]); 65]);
         assert_eq!(refused(&many), "it sent larger files than it may");
-        let mut answers = ExecAnswers::new(&ExecOrder { files: false, ..order() });
+        let mut answers = ExecAnswers::new(&ExecOrder { send_files: false, ..order() });
         assert!(answers.take(&file(b"a")).is_err());
     }
 

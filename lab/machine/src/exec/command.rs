@@ -35,9 +35,9 @@ const PIECE: usize = 64 << 10;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// For kill(2): every process except init, which is this process.
-const ALL: Pid = Pid::from_raw(-1);
+const EVERY_OTHER_PROCESS: Pid = Pid::from_raw(-1);
 /// The init of a pid namespace.
-const FIRST: Pid = Pid::from_raw(1);
+const INIT: Pid = Pid::from_raw(1);
 
 /// Sets up the loopback interface and creates `$OUT`.
 ///
@@ -62,7 +62,7 @@ pub(crate) fn run(
     send: &mut dyn FnMut(&Frame) -> Result<()>,
 ) -> Result<()> {
     let failed = |tried: &'static str| move |e: Errno| Error::kernel("command", tried, e);
-    if getpid() != FIRST {
+    if getpid() != INIT {
         // kill(-1) would end the machine's processes.
         return Err(Error::Lab("command: this process is not the first one of a pid namespace".to_owned()));
     }
@@ -72,18 +72,19 @@ pub(crate) fn run(
     let signals = SignalFd::with_flags(&ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(failed("signalfd"))?;
     let begun = Instant::now();
-    let (how, left_out) = match start(order) {
-        Err(error) => (HowEnded::NotStarted(error.raw_os_error().unwrap_or(libc::EIO)), 0),
+    let (how, time, left_out) = match start(order) {
+        Err(error) => (HowEnded::NotStarted(error.raw_os_error().unwrap_or(libc::EIO)), begun.elapsed(), 0),
         Ok((child, outputs)) => {
             started()?;
             let mut running = Running { child, outputs, signals, left: order.output_max, status: None };
             let how = running.until_end(begun + order.limit, send)?;
+            let time = begun.elapsed();
             running.end_others(send)?;
-            let left_out = if order.files { out_directory::send(Path::new(OUT), send)? } else { 0 };
-            (how, left_out)
+            let left_out = if order.send_files { out_directory::send(Path::new(OUT), send)? } else { 0 };
+            (how, time, left_out)
         }
     };
-    send(&frames::end(&ExecEnd { how, time: begun.elapsed(), left_out }))
+    send(&frames::end(&ExecEnd { how, time, left_out }))
 }
 
 /// The read ends of a command's standard output and error, as long as they are open.
@@ -166,12 +167,12 @@ impl Running {
     /// Ends all processes that are left, and sends what they print meanwhile.
     fn end_others(&mut self, send: &mut dyn FnMut(&Frame) -> Result<()>) -> Result<()> {
         // ESRCH: no process is left.
-        let _ = kill(ALL, Signal::SIGTERM);
+        let _ = kill(EVERY_OTHER_PROCESS, Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;
         while self.reap() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let _ = kill(ALL, Signal::SIGKILL);
+                let _ = kill(EVERY_OTHER_PROCESS, Signal::SIGKILL);
             }
             self.wait(left.max(Duration::from_millis(1)))?;
             self.pass_on(send)?;

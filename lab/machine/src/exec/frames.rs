@@ -30,10 +30,11 @@ pub enum Stream {
 pub struct ExecEnd {
     /// How it ended.
     pub how: HowEnded,
-    /// How long it ran, on the clock of the kernel that ran it.
+    /// How long it ran, on the clock of the kernel that ran it; without the end of the
+    /// processes that it left behind, and the sending of `$OUT`.
     pub time: Duration,
     /// How many entries of `$OUT` were left out: links, sockets, devices, and what
-    /// exceeds the limits.
+    /// exceeds the limits of sizes, numbers or paths.
     pub left_out: u64,
 }
 

@@ -37,7 +37,7 @@ pub struct ExecOrder {
     /// The maximum output, in bytes.
     pub output_max: u64,
     /// Whether the files in [`OUT`] are sent back.
-    pub files: bool,
+    pub send_files: bool,
 }
 
 impl ExecOrder {

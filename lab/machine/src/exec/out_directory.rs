@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 
 use super::frames::{CONTENT, DIRECTORY, FILE};
 use super::order::{FILES_MAX, FILES_SIZE_MAX};
+use super::out_path::beneath;
 use crate::protocol::Frame;
 use faultlab_base::error::{Error, Result};
 
@@ -27,9 +28,14 @@ pub(super) fn send(top: &Path, send: &mut dyn FnMut(&Frame) -> Result<()>) -> Re
         for entry in entries {
             let path = entry.path();
             let relative = path.strip_prefix(top).unwrap_or(&path).as_os_str().as_bytes().to_owned();
-            let Ok(found) = fs::symlink_metadata(&path) else { continue };
             count += 1;
-            if count > FILES_MAX || !(found.is_dir() || found.is_file()) {
+            // ENAMETOOLONG: the path with that of `$OUT` is too long.
+            let Ok(found) = fs::symlink_metadata(&path) else {
+                left_out += 1;
+                continue;
+            };
+            let is_sent = (found.is_dir() || found.is_file()) && beneath(&relative).is_some();
+            if count > FILES_MAX || !is_sent {
                 left_out += 1;
             } else if found.is_dir() {
                 send(&Frame::new(DIRECTORY, relative))?;
@@ -64,5 +70,57 @@ fn file(
             0 => return Ok(()),
             length => send(&Frame::new(CONTENT, &piece[..length]))?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use super::super::answers::ExecAnswers;
+    use super::super::order::ExecOrder;
+    use super::super::out_path::DEPTH_MAX;
+    use super::*;
+
+    /// Makes directories, each in the one before it, at any length of the path.
+    fn nested(top: &Path, name: &str, depth: usize) {
+        let mut directory = File::open(top).unwrap();
+        for _ in 0..depth {
+            let below = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
+            fs::create_dir(&below).unwrap();
+            directory = File::open(below).unwrap();
+        }
+    }
+
+    /// Sends a directory to a receiver; returns how many files and directories arrived,
+    /// and how many were left out.
+    fn sent(top: &Path) -> (usize, u64) {
+        let mut answers = ExecAnswers::new(&ExecOrder {
+            program: "/bin/true".into(),
+            arguments: vec![],
+            environment: vec![],
+            directory: "/".into(),
+            stdin: None,
+            limit: Duration::ZERO,
+            output_max: 0,
+            send_files: true,
+        });
+        let left_out = send(top, &mut |frame| answers.take(frame).map(drop)).unwrap();
+        (answers.files.len(), left_out)
+    }
+
+    #[test]
+    fn what_the_receiver_would_refuse_is_left_out() {
+        let deep = tempfile::tempdir().unwrap();
+        fs::write(deep.path().join("file"), "x").unwrap();
+        nested(deep.path(), "d", DEPTH_MAX);
+        assert_eq!(sent(deep.path()), (1 + DEPTH_MAX, 0));
+        nested(&deep.path().join("d/d"), "e", DEPTH_MAX);
+        assert_eq!(sent(deep.path()), (1 + DEPTH_MAX + DEPTH_MAX - 2, 1));
+        // 16 names of 255 bytes and their slashes are PATH_MAX - 1.
+        let long = tempfile::tempdir().unwrap();
+        nested(long.path(), &"d".repeat(255), 17);
+        assert_eq!(sent(long.path()), (15, 1));
     }
 }

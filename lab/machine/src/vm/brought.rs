@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::elf::Linker;
+use super::elf::Loader;
 use super::host_files::HostFile;
 use super::initramfs::Initramfs;
 use faultlab_base::error::{Error, Result};
@@ -16,8 +16,9 @@ use faultlab_base::programs;
 /// The maximum length of an interpreter line. include/uapi/linux/binfmts.h:
 /// BINPRM_BUF_SIZE, 256 bytes since 5.1; the kernel truncates longer ones.
 const SCRIPT_LINE: usize = 256;
-/// The maximum depth of scripts that are interpreted by scripts. execve(2): the kernel
-/// allows four.
+/// The maximum depth of scripts that are interpreted by scripts. The guest's kernel has
+/// the last word, execve(2): four. More than that are carried, so that it is the one
+/// that refuses them; the limit ends a cycle.
 const SCRIPTS_MAX: usize = 8;
 
 /// Files that programs load at run time: the program's name, without a version, and the
@@ -34,7 +35,7 @@ const COMPANIONS: [(&str, &[&str]); 5] = [
 #[derive(Debug)]
 pub(super) struct Brought<'a> {
     pub root: &'a mut Initramfs,
-    linker: Linker,
+    loader: Loader,
     /// The files whose dependencies were added.
     seen: BTreeSet<PathBuf>,
     /// The directories of the programs, in the order in which they were added.
@@ -54,8 +55,8 @@ impl<'a> Brought<'a> {
                 root.host_path(link)?;
             }
         }
-        let linker = Linker::new(library_path);
-        Ok(Self { root, linker, seen: BTreeSet::new(), directories: vec![] })
+        let loader = Loader::new(library_path);
+        Ok(Self { root, loader, seen: BTreeSet::new(), directories: vec![] })
     }
 
     /// Adds a program with its dependencies.
@@ -103,7 +104,7 @@ impl<'a> Brought<'a> {
         }
         let place = path.display();
         if file.bytes.starts_with(b"\x7fELF") {
-            let objects = self.linker.objects(&file.path, &file.bytes);
+            let objects = self.loader.objects(&file.path, &file.bytes);
             for object in objects.map_err(|why| Error::Lab(format!("{place}: {why}")))? {
                 self.root.host_file(&object)?;
             }

@@ -24,7 +24,7 @@ const OBJECTS_MAX: usize = 1000;
 /// An executable, and the paths of its dynamic loader and shared objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
-    /// The ELF file.
+    /// The ELF file without what only debuggers read.
     pub bytes: Vec<u8>,
     /// The dynamic loader and the shared objects, at the paths at which they are
     /// looked for; none for a static executable.
@@ -32,7 +32,7 @@ pub struct Executable {
 }
 
 /// The file without what only debuggers read: the section table, and everything after
-/// the last loaded segment. This executable with debugging information is five times
+/// the last segment. This executable with debugging information is five times
 /// as large, and would fill the memory of a guest.
 fn loadable(mut bytes: Vec<u8>) -> Vec<u8> {
     /// elf(5): e_shoff of a 64-bit header; e_shnum and e_shstrndx.
@@ -87,9 +87,9 @@ impl Executable {
             if loader.as_deref() == Some(OsStr::new(&name)) || !seen.insert(name.clone()) {
                 continue;
             }
-            let path = find(&mapped, &name).ok_or_else(|| {
+            let path = find_mapped(&mapped, &name).ok_or_else(|| {
                 // proc(5), maps: "(deleted)" marks a file that was unlinked.
-                let replaced = find(&mapped, &format!("{name} (deleted)")).is_some();
+                let replaced = find_mapped(&mapped, &format!("{name} (deleted)")).is_some();
                 wrong(
                     &name,
                     if replaced {
@@ -111,24 +111,28 @@ impl Executable {
 
 /// A file whose dependencies are being searched for: its path, its needs, and the
 /// RPATHs of the objects that depend on it.
-type Open = (PathBuf, Needs, Vec<PathBuf>);
+type Unresolved = (PathBuf, Needs, Vec<PathBuf>);
 
-/// Finds shared objects as the dynamic loader of this machine does.
+/// Finds shared objects where this machine's dynamic loader does, except in relative
+/// directories, those of `$LIB` and `$PLATFORM`, and glibc-hwcaps.
 #[derive(Debug)]
-pub(super) struct Linker {
+pub(super) struct Loader {
     /// LD_LIBRARY_PATH.
-    first: Vec<PathBuf>,
+    library_path: Vec<PathBuf>,
     /// The directories of ld.so.conf, and the loader's own.
-    last: Vec<PathBuf>,
+    default_directories: Vec<PathBuf>,
     /// The files that were read; `None` for one that is missing or not an ELF file.
     known: RefCell<BTreeMap<PathBuf, Option<Needs>>>,
 }
 
-impl Linker {
+impl Loader {
     /// A loader with this LD_LIBRARY_PATH.
     pub fn new(library_path: Option<&str>) -> Self {
-        let first = library_path.map(|path| split(path, Path::new("/"))).unwrap_or_default();
-        Self { first, last: loader_path::directories(), known: RefCell::default() }
+        Self {
+            library_path: library_path.map(|path| split(path, Path::new("/"))).unwrap_or_default(),
+            default_directories: loader_path::directories(),
+            known: RefCell::default(),
+        }
     }
 
     /// The loader and the shared objects of an ELF file, at the paths at which they
@@ -140,7 +144,7 @@ impl Linker {
         let Ok(needs) = Needs::of(bytes) else { return Ok(BTreeSet::new()) };
         let mut objects: BTreeSet<PathBuf> = needs.interpreter.iter().cloned().collect();
         let mut names: BTreeSet<String> = BTreeSet::new();
-        let mut open: Vec<Open> = vec![(file.to_owned(), needs, vec![])];
+        let mut open: Vec<Unresolved> = vec![(file.to_owned(), needs, vec![])];
         while let Some((file, needs, mut rpaths)) = open.pop() {
             let origin = fs::canonicalize(&file).unwrap_or(file.clone());
             let origin = origin.parent().unwrap_or(Path::new("/"));
@@ -151,7 +155,7 @@ impl Linker {
                 rpaths.splice(0..0, needs.rpath.iter().flat_map(|path| split(path, origin)));
                 look_in.clone_from(&rpaths);
             }
-            look_in.extend(self.first.iter().cloned());
+            look_in.extend(self.library_path.iter().cloned());
             look_in.extend(needs.runpath.iter().flat_map(|path| split(path, origin)));
             for name in &needs.libraries {
                 if !names.insert(name.clone()) {
@@ -175,7 +179,7 @@ impl Linker {
         if name.contains('/') {
             return fits(PathBuf::from(name));
         }
-        look_in.iter().chain(&self.last).find_map(|directory| fits(directory.join(name)))
+        look_in.iter().chain(&self.default_directories).find_map(|directory| fits(directory.join(name)))
     }
 
     fn needs_of(&self, path: &Path) -> Option<Needs> {
@@ -245,7 +249,7 @@ fn mapped_files(maps: &str) -> Vec<PathBuf> {
 
 /// The path at which a mapped file has this name: its own, or that of a symbolic
 /// link beside it (libz.so.1 -> libz.so.1.3).
-fn find(mapped: &[PathBuf], name: &str) -> Option<PathBuf> {
+fn find_mapped(mapped: &[PathBuf], name: &str) -> Option<PathBuf> {
     let called = mapped.iter().find(|path| path.file_name() == Some(OsStr::new(name))).cloned();
     let link = |path: &PathBuf| {
         let link = path.parent()?.join(name);
@@ -273,17 +277,17 @@ mod tests {
         let real = |paths: BTreeSet<PathBuf>| -> BTreeSet<PathBuf> {
             paths.into_iter().map(|path| path.canonicalize().unwrap()).collect()
         };
-        let found = Linker::new(None).objects(&this, &fs::read(&this).unwrap()).unwrap();
+        let found = Loader::new(None).objects(&this, &fs::read(&this).unwrap()).unwrap();
         assert_eq!(real(found), real(Executable::running().unwrap().objects));
-        assert_eq!(Linker::new(None).objects(&this, b"#!/bin/sh").unwrap(), BTreeSet::new());
+        assert_eq!(Loader::new(None).objects(&this, b"#!/bin/sh").unwrap(), BTreeSet::new());
     }
 
     #[test]
     fn a_missing_object_is_named() {
         let this = std::env::current_exe().unwrap();
         let bytes = fs::read(&this).unwrap();
-        let linker = Linker { first: vec![], last: vec![], known: RefCell::default() };
-        if let Err(why) = linker.objects(&this, &bytes) {
+        let loader = Loader { library_path: vec![], default_directories: vec![], known: RefCell::default() };
+        if let Err(why) = loader.objects(&this, &bytes) {
             assert!(why.starts_with("it needs the shared object lib") && why.ends_with("lacks"), "{why}");
         }
     }

@@ -141,14 +141,7 @@ impl Vm {
     /// The error with the kernel's name, and with advice if the settings may be its cause.
     fn with_advice(&self, error: Error, qemu: &Qemu, archive: &[u8]) -> Error {
         let enough = memory_for(archive.len());
-        let advice = if qemu.memory < enough {
-            let has = qemu.memory;
-            format!(
-                "it has {has} MiB of memory, too little for its files; {enough} are enough: --memory {enough}"
-            )
-        } else if qemu.processors > 1 && version_of(&self.kernel.release) < (5, 15) {
-            "5.10 hangs in virtual time while it starts its second processor: leave out --cpus".to_owned()
-        } else {
+        let Some(advice) = advice(&self.kernel.release, qemu.memory, enough, qemu.processors) else {
             return self.of_kernel(error);
         };
         let text = error.to_string();
@@ -191,7 +184,7 @@ impl ExecGuest {
             match answers.take(frame)? {
                 _ if !booted => Err(Error::Lab("it ran a command before it had booted".to_owned())),
                 ExecAnswer::Output(stream, bytes) => on_output(stream, bytes),
-                ExecAnswer::Kept => Ok(()),
+                ExecAnswer::Stored => Ok(()),
             }
         };
         let end = qemu.run(&guest, &mut hear).await?;
@@ -208,8 +201,43 @@ impl ExecGuest {
     }
 }
 
+/// Advice about the settings of a guest that ended early, if they may be the cause.
+/// `has` is
+/// its memory and `enough` what its files need, in MiB.
+fn advice(release: &str, has: u32, enough: u32, processors: u32) -> Option<String> {
+    if has < enough {
+        Some(format!(
+            "it has {has} MiB of memory, too little for its files; {enough} are enough: --memory {enough}"
+        ))
+    } else if processors > 1 && version_of(release) < (5, 15) {
+        Some(
+            "kernels before 5.15 may hang in virtual time while they start their second processor: leave out --cpus"
+                .to_owned(),
+        )
+    } else {
+        None
+    }
+}
+
 /// The value of LD_LIBRARY_PATH in the command's environment.
 fn library_path(order: &ExecOrder) -> Option<String> {
     let value = order.environment.iter().find(|(name, _)| name == "LD_LIBRARY_PATH");
     value.map(|(_, value)| value.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advice;
+
+    #[test]
+    fn advice_names_the_setting_and_no_other_kernel() {
+        let little = "it has 64 MiB of memory, too little for its files; 100 are enough: --memory 100";
+        assert_eq!(advice("6.12.0", 64, 100, 1).as_deref(), Some(little));
+        for release in ["4.9.0", "5.4.1", "5.10.0-40-amd64"] {
+            let several = advice(release, 100, 100, 2).unwrap();
+            assert!(several.starts_with("kernels before 5.15 may hang in virtual time"), "{several}");
+            assert_eq!(advice(release, 100, 100, 1), None);
+        }
+        assert_eq!(advice("5.15.0", 100, 100, 2), None);
+    }
 }

@@ -17,7 +17,7 @@ const FILES_MAX: usize = 100_000;
 /// The maximum depth of nested directories.
 const DEPTH_MAX: usize = 64;
 /// The maximum size of all files of a guest, in bytes.
-const FILE_MAX: u64 = 1 << 30;
+const TOTAL_SIZE_MAX: u64 = 1 << 30;
 
 /// A file of this machine that was added.
 #[derive(Debug)]
@@ -124,8 +124,11 @@ impl Initramfs {
         if !found.is_file() {
             return Err(wrong(&path, "it is neither a regular file nor a directory"));
         }
-        if found.len() + self.size() > FILE_MAX {
-            return Err(wrong(&path, &format!("the guest's files are larger than {} MiB", FILE_MAX >> 20)));
+        if found.len() + self.size() > TOTAL_SIZE_MAX {
+            return Err(wrong(
+                &path,
+                &format!("the guest's files are larger than {} MiB", TOTAL_SIZE_MAX >> 20),
+            ));
         }
         let read = |e| Error::kernel(path.display().to_string(), "read it", e);
         let bytes = fs::read(&path).map_err(read)?;

@@ -6,15 +6,21 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// Parses `90`, `90s`, `15min`, `2h` or `5d` into seconds; `None` if the text is not a
-/// duration, or not a whole number of seconds.
+/// Examples of the durations that [`parse`] takes.
+pub const EXAMPLES: &str = "90, 15min, 1.5h or \"2d 12h\"";
+
+/// Parses a number of seconds, or numbers with units: `90`, `15min`, `1.5h`, `2d 12h`.
+/// `None` if the text is not a duration.
 #[must_use]
-pub fn parse(text: &str) -> Option<u64> {
-    if let Ok(seconds) = text.parse() {
-        return Some(seconds);
-    }
-    let duration = humantime::parse_duration(text).ok()?;
-    (duration.subsec_nanos() == 0).then_some(duration.as_secs())
+pub fn parse(text: &str) -> Option<Duration> {
+    let has_no_unit = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    humantime::parse_duration(&format!("{text}{}", if has_no_unit { "s" } else { "" })).ok()
+}
+
+/// As [`parse`], in seconds; `None` if it is not a whole number of them.
+#[must_use]
+pub fn parse_whole(text: &str) -> Option<u64> {
+    parse(text).filter(|duration| duration.subsec_nanos() == 0).map(|duration| duration.as_secs())
 }
 
 /// A duration in its largest unit, rounded to a tenth: `90 s`, `15 minutes`, `5 days`,
@@ -52,13 +58,18 @@ mod tests {
             ("1h 30min", Some(5400)),
             ("5d", Some(432_000)),
             ("5days", Some(432_000)),
+            ("1.5h", Some(5400)),
+            ("2d 12h", Some(216_000)),
             ("1500ms", None),
             ("-5", None),
             ("", None),
             ("soon", None),
             ("99999999999999999999d", None),
         ] {
-            assert_eq!(parse(text), seconds, "{text:?}");
+            assert_eq!(parse_whole(text), seconds, "{text:?}");
+        }
+        for text in ["1500ms", "1.5", "1.5s"] {
+            assert_eq!(parse(text), Some(Duration::from_millis(1500)), "{text:?}");
         }
     }
 

@@ -163,7 +163,7 @@ impl Setting {
 impl Number {
     fn parse(&self, value: &str) -> Result<String, String> {
         let is_duration = self.unit == SECONDS;
-        let read = if is_duration { seconds::parse(value) } else { value.parse().ok() };
+        let read = if is_duration { seconds::parse_whole(value) } else { value.parse().ok() };
         let range = self.range();
         match read {
             Some(number) if number < self.least => Err(format!("is {range}, not {value:?}")),
@@ -171,7 +171,7 @@ impl Number {
                 Err(format!("is {range}, not {value:?}: {}", self.limit.why))
             }
             Some(number) => Ok(number.to_string()),
-            None if is_duration => Err(format!("is {range}, as 90, 15min, 2h or 5d, not {value:?}")),
+            None if is_duration => Err(format!("is {range}, as {}, not {value:?}", seconds::EXAMPLES)),
             None => Err(format!("is {range}, not {value:?}")),
         }
     }
@@ -208,7 +208,7 @@ mod tests {
         );
         assert_eq!(
             TIMEOUT.parse("soon").unwrap_err(),
-            "timeout is from 1 to 2147483 seconds (24.9 days), as 90, 15min, 2h or 5d, not \"soon\""
+            "timeout is from 1 to 2147483 seconds (24.9 days), as 90, 15min, 1.5h or \"2d 12h\", not \"soon\""
         );
         assert!(TIMEOUT.parse("0").is_err());
         let probes = Setting::number("probes", "", "probes", Limit::BYTE, [3, 9]);

@@ -2,36 +2,36 @@
 
 use super::{Folded, Place, Row};
 
-/// The number of rows drawn at the start and at the end of a ladder without a centre.
-pub(super) const HEAD: usize = 23;
-pub(super) const TAIL: usize = 17;
-/// The number of rows drawn before the centre, and from the centre on.
-pub(super) const BEFORE: usize = 12;
-pub(super) const SINCE: usize = 28;
+/// The number of rows drawn at the start and at the end of a ladder without a pivot.
+pub(super) const HEAD_ROWS: usize = 23;
+pub(super) const TAIL_ROWS: usize = 17;
+/// The number of rows drawn before the pivot, and from the pivot on.
+pub(super) const ROWS_BEFORE: usize = 12;
+pub(super) const ROWS_FROM: usize = 28;
 /// The number of rows drawn from the packet of each probe that a row of the outcome
 /// reports, wherever it is; and the maximum number of such probes.
-pub(super) const AFTER: usize = 6;
-pub(super) const PROBES: usize = 3;
+pub(super) const PROBE_ROWS: usize = 6;
+pub(super) const PROBES_MAX: usize = 3;
 
-/// Replaces the rows that are not drawn by [`Row::Folded`]. `centre` is the index of the row
-/// around which rows are drawn.
-pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, centre: Option<usize>) -> Vec<(Row, Option<T>)> {
+/// Replaces the rows that are not drawn by [`Row::Folded`]. `pivot` is the index of the row
+/// before and from which rows are drawn.
+pub(super) fn fold<T>(rows: Vec<(Row, Option<T>)>, pivot: Option<usize>) -> Vec<(Row, Option<T>)> {
     let count = rows.len();
-    if count <= HEAD + TAIL + 1 {
+    if count <= HEAD_ROWS + TAIL_ROWS + 1 {
         return rows;
     }
-    let is_in_part = |at: usize| match centre {
-        None => at < HEAD || at >= count - TAIL,
-        Some(centre) => {
-            let first = centre.saturating_sub(BEFORE).min(count - BEFORE - SINCE);
-            (first..first + BEFORE + SINCE).contains(&at)
+    let is_in_part = |at: usize| match pivot {
+        None => at < HEAD_ROWS || at >= count - TAIL_ROWS,
+        Some(pivot) => {
+            let first = pivot.saturating_sub(ROWS_BEFORE).min(count - ROWS_BEFORE - ROWS_FROM);
+            (first..first + ROWS_BEFORE + ROWS_FROM).contains(&at)
         }
     };
-    let is_told = |row: &Row| matches!(row, Row::Arrow(arrow) if arrow.told);
-    let told = rows.iter().enumerate().filter(|(at, (row, _))| !is_in_part(*at) && is_told(row));
-    let told: Vec<_> = told.map(|(at, _)| at).take(PROBES).collect();
+    let is_reported = |row: &Row| matches!(row, Row::Arrow(arrow) if arrow.reported);
+    let reported = rows.iter().enumerate().filter(|(at, (row, _))| !is_in_part(*at) && is_reported(row));
+    let reported: Vec<_> = reported.map(|(at, _)| at).take(PROBES_MAX).collect();
     let is_chosen =
-        |at: usize| is_in_part(at) || told.iter().any(|probe| (*probe..probe + AFTER).contains(&at));
+        |at: usize| is_in_part(at) || reported.iter().any(|probe| (*probe..probe + PROBE_ROWS).contains(&at));
     // Folding a single row would save no line.
     let is_alone = |at: usize| (at == 0 || is_chosen(at - 1)) && (at + 1 == count || is_chosen(at + 1));
     let is_drawn = |at: usize| is_chosen(at) || is_alone(at);

@@ -92,7 +92,7 @@ pub struct Arrow {
     /// Notes, one per line: the probe, the addresses, what happened to the packet.
     pub notes: Vec<String>,
     /// Whether it belongs to a probe that a row of the outcome reports.
-    pub told: bool,
+    pub reported: bool,
 }
 
 impl Row {
@@ -139,7 +139,7 @@ impl Ladder {
         let (columns, apart) = columns(capture, verdicts);
         let column = |host: Option<&str>| columns.iter().position(|name| Some(*name) == host);
         let (mut rows, mut labels, mut last) = (vec![], Labels::default(), None);
-        let mut centre = None;
+        let mut pivot = None;
         for (number, (hop, verdict)) in verdicts.hops.iter().zip(&verdicts.all).enumerate() {
             let (from, to) = (column(verdict.from), column(verdict.to));
             let silence = last.map_or(Duration::ZERO, |last| hop.at().saturating_sub(last));
@@ -151,19 +151,19 @@ impl Ladder {
             if (verdict.from.is_some() && from.is_none()) || (verdict.to.is_some() && to.is_none()) {
                 continue;
             }
-            let is_first = centre.is_none() && differs.is_some_and(|first| first <= number);
+            let is_first = pivot.is_none() && differs.is_some_and(|first| first <= number);
             if is_first {
-                centre = Some(rows.len());
+                pivot = Some(rows.len());
             }
             let label = labels.of(&hop.packet) + if hop.first.is_some() { " again" } else { "" };
-            let (mut notes, told) = notes::probes(verdicts, number);
+            let (mut notes, reported) = notes::probes(verdicts, number);
             if is_first {
                 notes.insert(0, "the first difference from the control".to_owned());
             }
-            let way = notes::Way::of(hop, verdict, notes.len());
+            let route = notes::Route::of(hop, verdict, notes.len());
             notes.extend(notes::fate(verdicts, number));
-            let arrow = Arrow { at: hop.at(), from, to, fate: hop.fate, label, notes, told };
-            rows.push((Row::Arrow(arrow), Some(way)));
+            let arrow = Arrow { at: hop.at(), from, to, fate: hop.fate, label, notes, reported };
+            rows.push((Row::Arrow(arrow), Some(route)));
         }
         let addresses = |host: &&str| {
             let own = capture.ends.iter().filter(|end| end.host == **host).flat_map(|end| &end.addresses);
@@ -175,7 +175,7 @@ impl Ladder {
             apart,
             fates: [HopFate::Lost, HopFate::Dropped, HopFate::Made].map(|fate| (fate, count(fate))),
             hosts: columns.iter().map(|host| ((*host).to_owned(), addresses(host))).collect(),
-            rows: notes::with_addresses(fold(rows, centre)),
+            rows: notes::with_addresses(fold(rows, pivot)),
             lost: capture.lost,
             differs: differs.map(|hop| verdicts.hops[hop].at()),
         }

@@ -15,14 +15,14 @@ const LATE: Duration = Duration::from_millis(100);
 /// The hosts and the addresses of a packet on a link. The addresses become a note where they
 /// are drawn for the first time.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Way {
+pub(super) struct Route {
     hosts: [Option<String>; 2],
     addresses: (String, String),
     /// The index at which the note is inserted.
     position: usize,
 }
 
-impl Way {
+impl Route {
     pub(super) fn of(hop: &Hop, verdict: &Verdict<'_>, position: usize) -> Self {
         let hosts = [verdict.from, verdict.to].map(|host| host.map(str::to_owned));
         Self { hosts, addresses: hop.packet.addresses(), position }
@@ -31,11 +31,11 @@ impl Way {
 
 /// Adds a note with the addresses to each packet, unless a row above already has them for
 /// the same link and direction.
-pub(super) fn with_addresses(rows: Vec<(Row, Option<Way>)>) -> Vec<Row> {
+pub(super) fn with_addresses(rows: Vec<(Row, Option<Route>)>) -> Vec<Row> {
     let mut known = HashSet::new();
     let mut noted = vec![];
-    for (mut row, way) in rows {
-        if let (Row::Arrow(arrow), Some(Way { hosts, addresses, position })) = (&mut row, way) {
+    for (mut row, route) in rows {
+        if let (Row::Arrow(arrow), Some(Route { hosts, addresses, position })) = (&mut row, route) {
             let text = format!("{} > {}", addresses.0, addresses.1);
             if known.insert((hosts, addresses)) {
                 arrow.notes.insert(position, text);

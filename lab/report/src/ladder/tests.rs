@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::fold::{AFTER, BEFORE, HEAD, SINCE, TAIL};
+use super::fold::{HEAD_ROWS, PROBE_ROWS, ROWS_BEFORE, ROWS_FROM, TAIL_ROWS};
 use super::*;
 use faultlab_explain::copies::Frames;
 use faultlab_explain::hops::made;
@@ -200,7 +200,7 @@ fn probed(failing: std::ops::Range<u32>) -> Capture {
 }
 
 #[test]
-fn a_ladder_is_centred_on_the_first_difference_from_the_control() {
+fn a_ladder_is_folded_around_the_first_difference_from_the_control() {
     let control = probed(0..0);
     let flows = Flows::of(&control);
     let ladder = Ladder::beside(&probed(60..100), &flows);
@@ -219,12 +219,12 @@ fn a_ladder_is_centred_on_the_first_difference_from_the_control() {
     }
     // Nothing is left out before an early difference.
     let ladder = Ladder::beside(&probed(0..100), &flows);
-    assert_eq!(ladder.rows.len(), BEFORE + SINCE + 1, "{}", ladder.text(80));
+    assert_eq!(ladder.rows.len(), ROWS_BEFORE + ROWS_FROM + 1, "{}", ladder.text(80));
     assert!(matches!(ladder.rows[0], Row::Arrow(_)));
-    // Without a difference there is no centre.
+    // Without a difference there is no pivot.
     let same = Ladder::beside(&control, &flows);
     assert_eq!((same.differs, &same.rows), (None, &Ladder::of(&control).rows));
-    assert!(matches!(same.rows[HEAD], Row::Folded(Folded { place: Place::Between, .. })));
+    assert!(matches!(same.rows[HEAD_ROWS], Row::Folded(Folded { place: Place::Between, .. })));
 }
 
 #[test]
@@ -232,8 +232,8 @@ fn a_long_story_is_folded_in_the_middle() {
     let frames =
         || (0..100).flat_map(|n| crossing(n * 10, Some(2), Some(3), OUTSIDE, Flags::PSH | Flags::ACK, 5));
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames: frames().collect(), ..Capture::default() });
-    assert_eq!(ladder.rows.len(), HEAD + TAIL + 1);
-    assert_eq!(ladder.rows[HEAD], between(60));
+    assert_eq!(ladder.rows.len(), HEAD_ROWS + TAIL_ROWS + 1);
+    assert_eq!(ladder.rows[HEAD_ROWS], between(60));
     assert!(ladder.summary().starts_with("100 packets between nat, server"));
 
     // A probe that the outcome reports is drawn.
@@ -241,9 +241,16 @@ fn a_long_story_is_folded_in_the_middle() {
     let syn = crossing(505, Some(2), Some(3), OUTSIDE, Flags::SYN, 70);
     let frames = frames().chain(syn).collect();
     let ladder = Ladder::of(&Capture { ends: ends(&NAT), frames, probes, ..Capture::default() });
-    assert_eq!(ladder.rows.len(), HEAD + 1 + AFTER + 1 + TAIL);
-    assert_eq!([&ladder.rows[HEAD], &ladder.rows[HEAD + 1 + AFTER]], [&between(28), &between(27)]);
-    assert!(matches!(&ladder.rows[HEAD + 1], Row::Arrow(arrow) if arrow.told), "{}", ladder.text(80));
+    assert_eq!(ladder.rows.len(), HEAD_ROWS + 1 + PROBE_ROWS + 1 + TAIL_ROWS);
+    assert_eq!(
+        [&ladder.rows[HEAD_ROWS], &ladder.rows[HEAD_ROWS + 1 + PROBE_ROWS]],
+        [&between(28), &between(27)]
+    );
+    assert!(
+        matches!(&ladder.rows[HEAD_ROWS + 1], Row::Arrow(arrow) if arrow.reported),
+        "{}",
+        ladder.text(80)
+    );
     assert!(ladder.summary().starts_with("101 packets between nat, server"));
 }
 

@@ -126,6 +126,7 @@ fn a_server_without_timestamps_did_not_compare_them() {
         assert!(faultlab_net::wire::segment::remove_timestamps(&mut frame.bytes));
     }
     let without = why(&answer);
-    let ignored = "server ignored its TS val: server's next answer to one, 2.0 s later, has none";
+    let ignored =
+        "server does not use timestamps: its next SYN-ACK to a SYN with a TS val, 2.0 s later, has none";
     assert!(without.ends_with(ignored), "{without}");
 }
