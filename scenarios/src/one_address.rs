@@ -59,7 +59,7 @@ pub const ERAS: &[Era] = &[
         env.word("recycle") == MODEL_UP_TO_3_16
     })
     .since("their check, on a wire in front of the server; any kernel below it"),
-    Era::new("answers-without-timestamps", "up to 3.16, but not RHEL 7 (not run: by the model)", |env| {
+    Era::new("answers-without-timestamps", "up to 3.16 without RHEL 7 (predicted by the model, not run)", |env| {
         env.kernel.has_sysctl(RECYCLE) && answers_without_timestamps(&env.kernel)
     })
     .since(
