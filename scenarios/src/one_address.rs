@@ -59,9 +59,11 @@ pub const ERAS: &[Era] = &[
         env.word("recycle") == MODEL_UP_TO_3_16
     })
     .since("their check, on a wire in front of the server; any kernel below it"),
-    Era::new("answers-without-timestamps", "up to 3.16, but not RHEL 7 (not run: by the model)", |env| {
-        env.kernel.has_sysctl(RECYCLE) && answers_without_timestamps(&env.kernel)
-    })
+    Era::new(
+        "answers-without-timestamps",
+        "up to 3.16 without RHEL 7 (predicted by the model, not run)",
+        |env| env.kernel.has_sysctl(RECYCLE) && answers_without_timestamps(&env.kernel),
+    )
     .since(
         "a SYN without timestamps is not checked; the scenario was not run on these kernels: the outcome \
          is the model's, which agrees with 304 answers recorded from mainline 3.10",

@@ -42,7 +42,7 @@ impl Signals {
 }
 
 /// The first signal asks the run to end: finished outcomes are still printed. The second
-/// ends the process at once, with status 128 and the number of the signal.
+/// ends the process at once, with status 128 plus the number of the signal.
 #[derive(Debug, Clone)]
 pub(super) struct Interruption(watch::Receiver<Option<Signal>>);
 

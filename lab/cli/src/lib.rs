@@ -119,7 +119,7 @@ enum Stop {
     /// Standard output or a file could not be written: status 74 (EX_IOERR of
     /// sysexits.h).
     Output(io::Error),
-    /// A signal: status 128 and its number.
+    /// A signal: status 128 plus its number.
     Interrupted(Signal),
 }
 

@@ -40,14 +40,14 @@ pub struct Run {
     /// Let a virtual machine follow the wall's clock, with KVM where that works
     #[arg(long, requires = "kernel")]
     real_time: bool,
-    /// Where a virtual machine's randomness begins: other ports, sequence numbers and races
+    /// Seed of a virtual machine's randomness: another one gives other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
-    /// Write the packets of every arm into a pcapng file in this directory, for Wireshark: each as it was
-    /// sent, and as it was received where the wire changed it
+    /// Write the packets of every arm into a pcapng file in this directory, for Wireshark: each once, as it
+    /// was sent, and again where a host translated its addresses or a wire changed it
     #[arg(long, value_name = "DIR")]
     pcap: Option<PathBuf>,
-    /// Write each packet at both ends of every link; Wireshark takes the second for a retransmission
+    /// Write each packet at both ends of every link; Wireshark reports the second copy as a retransmission
     #[arg(long, requires = "pcap")]
     pcap_both_ends: bool,
     /// Say why each arm met what the control did not: the packet, the part of the kernel that decided
@@ -75,7 +75,7 @@ pub struct Run {
     /// Run only the I-th of N equal parts of the matrix; `faultlab merge` puts the parts' JSON together
     #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
     shard: Option<Shard>,
-    /// Print one JSON object per outcome and line
+    /// Print a line of JSON for each outcome
     #[arg(long, conflicts_with = "ktap")]
     json: bool,
     /// Print KTAP, a kernel's test format

@@ -39,11 +39,12 @@ pub struct Shell {
     set: Vec<String>,
     /// Keep the cause secret: in the shell `hint` tells a little more each time, `check` plays the
     /// probes again on the network as you left it, or looks again at what hangs, and `solution` tells
-    /// the story. Without a scenario, pick one that can be solved here, and keep its name secret until then
+    /// the story. Without a scenario, pick one that can be solved here, and keep its name secret until it is
+    /// solved or `solution` is entered
     #[arg(long, conflicts_with = "arm")]
     exercise: bool,
-    /// Pick the secret exercise by this number, by default a random one: the same number picks the same
-    /// exercise again
+    /// Pick the secret exercise by this number, by default a random one: on the same machine and kernel the
+    /// same number picks the same exercise again
     #[arg(long, value_name = "N", requires = "exercise", conflicts_with = "scenario")]
     seed: Option<u64>,
     /// Have the network and the shell in a virtual machine of this kernel, an id of `faultlab kernel

@@ -10,8 +10,9 @@ use faultlab_net::capture::Capture;
 /// Which frames of a capture to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames {
-    /// Every packet once, as it was sent; again where a host translated its
-    /// addresses, and as it was received where a wire changed or made it.
+    /// Every packet once, as it was sent. A second copy where a host translated its
+    /// addresses, and where a wire changed it. A packet that a wire made, as it was
+    /// received.
     AsSent,
     /// Every packet at both ends of every link.
     BothEnds,

@@ -83,9 +83,9 @@ enum Answer {
 }
 
 /// Sends a request to the worker of this shell, passes its answers to `tell` as they
-/// arrive, and returns the exit status. `check` exits with 0 if the symptom's row is
-/// healthy, with 1 if it is not or if the probes stopped before they observed it, and
-/// with 69 if the network could not be prepared for them.
+/// arrive, and returns the exit status. `check` exits with 0 if the symptom is gone,
+/// with 1 if it is still there or the probes ended before they observed it, and with 69
+/// if the network could not be prepared for them.
 ///
 /// # Errors
 /// [`Error::Lab`] outside of such a shell; any error of `tell`.

@@ -117,7 +117,7 @@ fn drawn(kernels: &[String], rows: &[Row], style: Style) -> String {
         if width(cell) <= most {
             return format!("{cell:most$}");
         }
-        cell.chars().take(most - 1).chain(['…']).collect()
+        cell.chars().take(most.saturating_sub(3)).chain(['.'; 3]).take(most).collect()
     };
     let line = |name: &str, cells: &[String]| {
         let cells: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| fit(cell, *width)).collect();

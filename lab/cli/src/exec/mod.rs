@@ -43,31 +43,36 @@ use relay::Relay;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The command runs as root in a virtual machine of that kernel, whose clock jumps to the
-next timer when every process sleeps: `sleep 86400` takes seconds. The same command,
-kernel and --seed give the same output, byte for byte.
+next timer when every process sleeps: `sleep 86400` takes seconds. With the same
+programs of this machine, the same command, kernel and --seed give the same output,
+byte for byte, on one processor and without --real-time.
 
   faultlab exec --kernel debian:trixie -- sleep 86400
   faultlab exec --kernel debian:bullseye --kernel debian:trixie -- ./reproduce.sh eth0
   faultlab exec --kernel debian:trixie --with nginx --with ./conf --out results -- ./soak.sh
 
-It is brought along from this machine with its shared objects, and the interpreter of
-a script. So are a shell, coreutils, ip, nft, tc, ss, conntrack and their like, and the
-kernel's modules of the network, which load by themselves. What else a script starts or
-reads is to be named by --with; it has the same path there. Nothing else of this machine
-is there, no network but lo, and no terminal. The environment is a fixed one.
+It is copied from this machine into the guest, with its shared objects or, for a script,
+its interpreter. So are a shell, coreutils, ip, nft, tc, ss, conntrack and similar tools,
+busybox's applets (a static busybox is required), and the kernel's network modules, which
+load on demand. Bring anything else that a script starts or reads with --with; it keeps
+its path. There is nothing else of this machine, no network but lo, and no terminal.
+The environment is fixed (--env adds to it).
 
 Without --kernel it runs on the running kernel, in namespaces of its own, to try a script
-here first: this machine's files are there, read-only, /tmp and /run are empty but for what
-was named, and time is the wall clock's.
+here first. This machine's files are there, read-only. /tmp, /var/tmp and /dev/shm are
+empty but for what was named; /run has the machine's files, without its sockets and the
+users' directories. Time is the wall clock's.
 
 The command ends with all processes that it started. What it leaves in the directory
 $OUT comes back with --out: directories and regular files, 64 MiB of them. It may print
 64 MiB.
 
-Exit status: the command's own, 128 and the number of the signal that ended it, 126 it
-cannot be executed, 127 it is not found, 124 a limit was reached, 70 its kernel
-panicked, 69 the lab could not run it, 2 the command line is wrong. With several kernels
-0 where status and output are the same on all, 1 where they differ.")]
+Exit status: the command's own, 128 plus the number of the signal that ended it, 126 if
+it cannot be executed, 127 if it is not found, 124 if a limit was reached, 70 if its
+kernel panicked, 69 if the lab could not run it, 2 if the command line is wrong. With
+several kernels 0 if exit status, output and, with --out, files are the same on all of
+them - even if that status is not 0 -, 1 if they differ, 69 if the lab could not run it
+on one of them.")]
 pub struct Exec {
     /// Run in a virtual machine of this kernel: an id of `faultlab kernel list`, or a bzImage; several run
     /// one after another, and are compared. Without it the command runs on the running kernel
@@ -86,18 +91,18 @@ pub struct Exec {
     /// Set an environment variable; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = command::variable)]
     env: Vec<(String, String)>,
-    /// End the command after this time by the clock that it sees: 90, 15min, 1.5h, "2d 12h". In virtual time a
-    /// command that waits for ever gets there in a minute
+    /// End the command after this time by the clock that it sees: 90, 15min, 1.5h, "2d 12h". In virtual
+    /// even the default of 30 days passes in about a minute if the command only waits
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "30d")]
     virtual_timeout: Duration,
     /// End it after this time by the wall's clock, boot included
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Where the randomness begins: other ports, sequence numbers and races
+    /// Seed of the guest's randomness: another one gives other ports, sequence numbers and races
     #[arg(long, value_name = "N", default_value_t = 1, requires = "kernel")]
     seed: u64,
-    /// How many processors it has. With several, a run may end some microseconds later than the last one, and
-    /// 5.10 hangs in virtual time while it starts its second
+    /// How many processors it has. With several, two runs may differ by some microseconds, and kernels
+    /// before 5.15 may hang in virtual time while they start the second one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8), requires = "kernel")]
     cpus: Option<u32>,
     /// Its memory; by default enough for what is brought along
@@ -110,7 +115,7 @@ pub struct Exec {
     /// Follow the wall's clock, with KVM where that works: nothing is the same twice then
     #[arg(long, requires = "kernel")]
     real_time: bool,
-    /// Print one JSON object per kernel and line, with the output in it
+    /// Print a line of JSON for each kernel, which contains the output
     #[arg(long)]
     json: bool,
     /// The command and its arguments
