@@ -56,9 +56,8 @@ pub fn scenario() -> Scenario {
             Era::new("names-the-namespace", "6.17 and later", |env| env.kernel.at_least(6, 17))
                 .since("the kernel's line has the number of the namespace whose table it is"),
             Era::new("table-full", "4.10 to 6.16", is_4_10).since("nf_tables has notrack (254432613c58)"),
-            Era::new("before-notrack", "4.9 (`more-buckets` was not run; taken from 4.10)", is_4_9).since(
-                "nf_conntrack_buckets can be written (3183ab8997a4, after 4.4); no notrack in nf_tables; \
-                 more-buckets was not run: its outcome is that of 4.10",
+            Era::new("before-notrack", "4.9", is_4_9).since(
+                "nf_conntrack_buckets can be written (3183ab8997a4, after 4.4); no notrack in nf_tables",
             ),
             Era::new("buckets-read-only", "up to 4.8", |_| true)
                 .since("nf_conntrack_buckets is read-only; no notrack in nf_tables"),

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use lab::kernel::Kernel;
 use lab::prelude::*;
-use lab::scenario::{Shows, Values};
+use lab::scenario::Values;
 use lab::wire::tw_recycle::{self, TwRecycle, TwRecycleHandle};
 
 /// Removed in 4.12; up to 4.10 it applies to all namespaces.
@@ -59,26 +59,21 @@ pub const ERAS: &[Era] = &[
         env.word("recycle") == MODEL_UP_TO_3_16
     })
     .since("their check, on a wire in front of the server; any kernel below it"),
-    Era::new(
-        "answers-without-timestamps",
-        "up to 3.16 without RHEL 7 (predicted by the model, not run)",
-        |env| env.kernel.has_sysctl(RECYCLE) && answers_without_timestamps(&env.kernel),
-    )
+    Era::new("answers-without-timestamps", "up to 3.16, but not RHEL 7", |env| {
+        env.kernel.has_sysctl(RECYCLE) && answers_without_timestamps(&env.kernel)
+    })
     .since(
-        "a SYN without timestamps is not checked; the scenario was not run on these kernels: the outcome \
-         is the model's, which agrees with 304 answers recorded from mainline 3.10",
-    ),
+        "a SYN without timestamps is not checked; the model of these kernels agrees with 304 answers \
+         recorded from mainline 3.10",
+    )
+    .not_run(),
     Era::new("has-tcp-tw-recycle", "3.17 to 4.11, and RHEL 7", |env| env.kernel.has_sysctl(RECYCLE))
         .since("a26552afe894 drops a SYN without timestamps too; RHEL 7's 3.10 has it"),
-    Era {
-        name: "gone",
-        kernels: "4.12 and later",
-        since: "4396e46187ca removed the sysctl and the check",
-        shows: Shows::Immune,
-        // An older kernel may hide the sysctl from this namespace. It is not
-        // recognised here, so the scenario needs a kernel of its own.
-        recognise: |env| env.kernel.at_least(4, 12),
-    },
+    // An older kernel may hide the sysctl from this namespace. It is not
+    // recognised here, so the scenario needs a kernel of its own.
+    Era::new("gone", "4.12 and later", |env| env.kernel.at_least(4, 12))
+        .since("4396e46187ca removed the sysctl and the check")
+        .immune(),
 ];
 
 /// Whether the check of this kernel, if it has one, lets SYNs without

@@ -56,7 +56,11 @@ fn table() -> String {
     for scenario in CATALOGUE.scenarios {
         let mut name = format!("`{}`", scenario.card.name);
         for era in scenario.eras {
-            let Some(outcome) = reviewed(scenario, era) else { continue };
+            let Some(outcome) = reviewed(scenario, era) else {
+                writeln!(text, "| {name} | {} | not run |  |  |", era.kernels).expect("a string");
+                name.clear();
+                continue;
+            };
             // Without a fault there is nothing to remedy.
             let shown = outcome.verdict == "reproduced";
             let lists = if shown { remedies(scenario, &outcome) } else { [vec![], vec![]] };
@@ -93,10 +97,11 @@ fn every_scenario_is_introduced() {
 }
 
 #[test]
-fn every_era_has_a_reviewed_outcome() {
+fn every_era_that_was_run_has_a_reviewed_outcome() {
     for scenario in CATALOGUE.scenarios {
         for era in scenario.eras {
-            assert!(reviewed(scenario, era).is_some(), "{}@{}", scenario.card.name, era.name);
+            let has_one = reviewed(scenario, era).is_some();
+            assert_eq!(has_one, !era.not_run, "{}@{}", scenario.card.name, era.name);
         }
     }
 }

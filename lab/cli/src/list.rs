@@ -23,6 +23,7 @@ pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<()
                 "arms": scenario.arms().iter().map(|a| a.name).collect::<Vec<_>>(),
                 "eras": scenario.eras.iter().map(|e| json!({
                     "name": e.name, "kernels": e.kernels, "reproduces": e.shows == Shows::Reproduced,
+                    "not_run": e.not_run,
                 })).collect::<Vec<_>>(),
             });
             out.push_str(&text::json(&line));

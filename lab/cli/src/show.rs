@@ -56,7 +56,12 @@ fn story(scenario: &Scenario, style: Style) -> String {
         ),
     );
     let era = |e: &faultlab_model::scenario::Era| {
-        let shows = if e.shows == Shows::Reproduced { "reproduces" } else { "immune" };
+        let shows = match (e.shows, e.not_run) {
+            (Shows::Reproduced, false) => "reproduces",
+            (Shows::Immune, false) => "immune",
+            (Shows::Reproduced, true) => "should reproduce (it never ran there)",
+            (Shows::Immune, true) => "should be immune (it never ran there)",
+        };
         style.hanging(&format!("  {}: ", e.name), "    ", &format!("{}; {shows}; {}", e.kernels, e.since))
     };
     part("Eras", scenario.eras.iter().map(era).collect());
@@ -104,6 +109,7 @@ fn as_json(scenario: &Scenario) -> serde_json::Value {
         })).collect::<Vec<_>>(),
         "eras": scenario.eras.iter().map(|e| json!({
             "name": e.name, "kernels": e.kernels, "since": e.since, "reproduces": e.shows == Shows::Reproduced,
+            "not_run": e.not_run,
         })).collect::<Vec<_>>(),
         "settings": scenario.settings.iter().map(|s| json!({
             "key": s.key, "about": s.about, "default": s.default(Clock::Real), "virtual_default": s.default(Clock::Virtual),

@@ -36,10 +36,16 @@ pub fn judge_outcome(
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
-    if values.is_empty() {
-        compare(outcome, scenario, snapshots);
+    let reference = if !values.is_empty() {
+        Err(format!("for these values ({})", values.join(", ")))
+    } else if era.not_run {
+        Err(format!("for kernels of this era ({}), on which it never ran", era.kernels))
     } else {
-        without_reference(outcome, scenario, era, &values.join(", "), snapshots);
+        Ok(())
+    };
+    match reference {
+        Ok(()) => compare(outcome, scenario, snapshots),
+        Err(missing) => without_reference(outcome, scenario, era, &missing, snapshots),
     }
 }
 
@@ -59,13 +65,14 @@ fn compare(outcome: &mut Outcome, scenario: &Scenario, snapshots: Snapshots) {
     }
 }
 
-/// Judges an outcome by difference alone. The snapshot was recorded with the default
-/// settings; it only shows which remedies help with those.
+/// Judges an outcome by difference alone; `missing` says what has no reference. The
+/// snapshot, if any, was recorded with the default settings; it only shows which remedies
+/// help with those.
 fn without_reference(
     outcome: &mut Outcome,
     scenario: &Scenario,
     era: &Era,
-    values: &str,
+    missing: &str,
     snapshots: Snapshots,
 ) {
     let arms = arms_of(outcome, scenario);
@@ -79,7 +86,7 @@ fn without_reference(
         (outcome.verdict, era.shows),
         (Verdict::Reproduced, Shows::Reproduced) | (Verdict::Immune, Shows::Immune)
     );
-    let mut sentences = vec![format!("no reference for these values ({values}): judged by difference alone")];
+    let mut sentences = vec![format!("no reference {missing}: judged by difference alone")];
     if let Some(reason) = outcome.reason.take() {
         let fault = outcome.fault().filter(|fault| fault.symptom == Some(false));
         sentences.push(reason.to_string() + &fault.map_or(String::new(), |fault| why(&fault.name)));
@@ -89,6 +96,7 @@ fn without_reference(
     }
     let name = outcome.snapshot_name(scenario.has_timers());
     let snapshot = name.and_then(|name| snapshot::read(snapshots(&name)?).ok());
+    let values = if era.not_run { "on this kernel" } else { "with these values" };
     let remedies = outcome.arms.iter().filter(|arm| arm.kind == ArmKind::Remedy);
     if outcome.verdict == Verdict::Reproduced {
         sentences.extend(remedies.filter_map(|arm| {
@@ -96,10 +104,10 @@ fn without_reference(
             let helps_by_default = snapshot.as_ref().and_then(|snapshot| is_healthy(snapshot, outcome, arm));
             match (helps, helps_by_default) {
                 (false, None | Some(true)) => {
-                    Some(format!("{} does not help with these values{}", arm.name, why(&arm.name)))
+                    Some(format!("{} does not help {values}{}", arm.name, why(&arm.name)))
                 }
                 (true, Some(false)) => {
-                    Some(format!("{} helps with these values, but not with the defaults", arm.name))
+                    Some(format!("{} helps {values}, but not with the defaults", arm.name))
                 }
                 _ => None,
             }

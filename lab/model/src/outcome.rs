@@ -43,7 +43,7 @@ pub struct Outcome {
     /// Always true if the scenario is not applicable.
     pub expected: bool,
     /// Whether it was judged by difference alone, because its settings differ from those
-    /// of the reviewed snapshots.
+    /// of the reviewed snapshots, or because no kernel of its era was ever run.
     #[serde(default, skip_serializing_if = "is_false")]
     pub without_reference: bool,
     /// Why it is not as expected, what is missing, or what changes with these settings.
@@ -275,7 +275,7 @@ impl Outcome {
     pub fn standing(&self) -> &'static str {
         match (self.verdict, self.expected) {
             (Verdict::NotApplicable, _) | (Verdict::Failed, false) => "",
-            (_, true) if self.without_reference => "no reference for these values",
+            (_, true) if self.without_reference => "no reference",
             (_, true) => "as expected",
             (_, false) => "NOT as expected",
         }

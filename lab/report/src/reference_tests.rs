@@ -20,7 +20,7 @@ fn judged_by_difference() -> Column {
 #[test]
 fn every_format_says_that_there_is_no_reference() {
     let columns = [judged_by_difference()];
-    assert_eq!(table::verdict(&columns[0].outcomes[0], STYLE), "reproduced, no reference for these values");
+    assert_eq!(table::verdict(&columns[0].outcomes[0], STYLE), "reproduced, no reference");
     insta::assert_snapshot!(matrix(&columns, STYLE), @r"
                       6.1
       ──────────────────────────
@@ -47,10 +47,7 @@ fn every_format_says_that_there_is_no_reference() {
         command: &|_| String::new(),
         pcap: &|_, _| None,
     });
-    assert!(
-        page.contains("<strong class=\"good\">reproduced</strong>, no reference for these values"),
-        "{page}"
-    );
+    assert!(page.contains("<strong class=\"good\">reproduced</strong>, no reference"), "{page}");
     assert!(page.contains(reason), "{page}");
 }
 

@@ -63,7 +63,7 @@ impl Tally {
         let outcomes = if self.all == 1 { "outcome" } else { "outcomes" };
         let expected = match (self.unexpected, self.without_reference) {
             (0, 0) => "all as expected".to_owned(),
-            (0, n) if n == self.all => "no reference for these values".to_owned(),
+            (0, n) if n == self.all => "no reference".to_owned(),
             (0, n) => format!("{n} without a reference, the others as expected"),
             (n, _) => format!("{n} NOT as expected"),
         };
@@ -99,7 +99,7 @@ mod tests {
             Tally::of(outcomes.iter().copied()).sentence()
         };
         assert_eq!(sentence(&[&compared]), "1 outcome: 1 reproduced; all as expected");
-        assert_eq!(sentence(&[&other]), "1 outcome: 1 reproduced; no reference for these values");
+        assert_eq!(sentence(&[&other]), "1 outcome: 1 reproduced; no reference");
         assert_eq!(
             sentence(&[&compared, &other]),
             "2 outcomes: 2 reproduced; 1 without a reference, the others as expected"

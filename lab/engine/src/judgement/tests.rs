@@ -137,3 +137,18 @@ fn without_its_cause_a_fault_must_not_differ() {
         assert_eq!(outcome.expected, expected);
     }
 }
+
+#[test]
+fn an_era_that_nobody_ran_is_judged_by_difference_alone() {
+    let met = ["reset", "open", "reset"];
+    let outcome = judged(met, DEFAULTS, &ERA.not_run(), |_| None);
+    assert_eq!((outcome.verdict, outcome.expected), (Verdict::Reproduced, true));
+    assert!(outcome.without_reference);
+    assert_eq!(
+        outcome.reason.unwrap(),
+        "no reference for kernels of this era (every kernel, today's too), on which it never ran: judged by \
+         difference alone; drop-invalid does not help on this kernel"
+    );
+    let outcome = judged(met, DEFAULTS, &IMMUNE.not_run(), |_| None);
+    assert!(!outcome.expected);
+}

@@ -25,13 +25,16 @@ pub struct Era {
     /// Whether a kernel belongs to the era: a test for a feature, or for a version if no
     /// feature distinguishes it.
     pub recognise: fn(&Environment) -> bool,
+    /// Whether the scenario never ran on such a kernel. Then there is no reviewed
+    /// outcome, and one is judged by difference alone.
+    pub not_run: bool,
 }
 
 impl Era {
     /// An era whose kernels reproduce the fault.
     #[must_use]
     pub const fn new(name: &'static str, kernels: &'static str, recognise: fn(&Environment) -> bool) -> Self {
-        Self { name, kernels, since: "", shows: Shows::Reproduced, recognise }
+        Self { name, kernels, since: "", shows: Shows::Reproduced, recognise, not_run: false }
     }
 
     /// The only era of a fault that every kernel shows; `since` says why every kernel does.
@@ -51,6 +54,13 @@ impl Era {
     #[must_use]
     pub const fn immune(mut self) -> Self {
         self.shows = Shows::Immune;
+        self
+    }
+
+    /// Says that the scenario never ran on a kernel of this era.
+    #[must_use]
+    pub const fn not_run(mut self) -> Self {
+        self.not_run = true;
         self
     }
 }
