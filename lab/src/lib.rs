@@ -18,6 +18,7 @@
 //! | [`probe`] | probes: connections, flows, blocking calls |
 //! | [`evidence`], [`task`] | observations: counters, sockets, the kernel log, tasks |
 //! | [`why`] | explanations (pure) |
+//! | [`remedies`] | which remedy works where, by the reviewed outcomes (pure) |
 //! | [`stage`], [`perform`] | one arm while it runs; all arms of a scenario |
 //! | [`machine`] | where a scenario runs, and what the machine allows |
 //! | [`report`] | output formats |
@@ -34,7 +35,7 @@ pub mod prelude;
 
 pub use faultlab_base::{Error, Missing, Result, error, limits, terminal, text};
 pub use faultlab_cli as cli;
-pub use faultlab_engine::{Catalogue, catalogue, evidence, perform, probe, stage, task};
+pub use faultlab_engine::{Catalogue, catalogue, evidence, perform, probe, remedies, stage, task};
 pub use faultlab_explain::{hops, why};
 pub use faultlab_kernels as kernels;
 pub use faultlab_machine as machine;

@@ -30,6 +30,7 @@ faultlab_testkit::tests![faultlab_testkit::harness::four_at_a_time:
     an_unknown_flag_is_named,
     what_is_mistyped_is_no_bad_commit,
     list_names_every_scenario,
+    remedies_say_what_helps_where,
     show_tells_the_story,
     doctor_says_what_can_be_done,
     ctrl_c_ends_a_hang,
@@ -186,6 +187,20 @@ fn list_names_every_scenario() {
         assert!(text.lines().any(|l| l == name), "{name} is not in\n{text}");
     }
     assert!(!text.contains('\x1b'), "{text}");
+}
+
+fn remedies_say_what_helps_where() {
+    let found = json("remedies conntrack-idle-expiry --json");
+    let helps = |arm: &str| {
+        let remedies = found[0]["remedies"].as_array().expect("a list");
+        remedies.iter().find(|remedy| remedy["arm"] == arm).map(|remedy| remedy["helps"].clone())
+    };
+    assert_eq!([helps("keepalive"), helps("drop-invalid")], [Some(true.into()), Some(false.into())]);
+    assert_eq!((found.len(), &found[0]["this_kernel"]), (1, &true.into()));
+    let text = ask("remedies").out;
+    assert!(names().iter().all(|name| text.contains(&format!("{name}\n"))), "{text}");
+    assert!(text.contains("    does not help  drop-invalid: "), "{text}");
+    assert_eq!(ask("remedies conntrack-idle-expire").status, 2);
 }
 
 fn show_tells_the_story() {

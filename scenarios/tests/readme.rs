@@ -6,48 +6,20 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use lab::outcome::Map;
-use lab::scenario::{ArmKind, Era, Scenario};
-use lab::snapshot::{self, Snapshot};
-use lab::text::Cell;
+use lab::remedies::{Remedy, Shown, by_era};
 use scenarios::CATALOGUE;
 
 const BEGIN: &str = "<!-- from snapshots/, by scenarios/tests/readme.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// The outcome of an era: with the kernel's default timers, or with shorter
-/// ones.
-fn reviewed(scenario: &Scenario, era: &Era) -> Option<Snapshot> {
-    let name = format!("{}@{}", scenario.card.name, era.name);
-    let text = (CATALOGUE.snapshots)(&name).or_else(|| (CATALOGUE.snapshots)(&format!("{name}+short")))?;
-    Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
-}
-
-/// The remedies that restore the control's cell in the symptom row, each with
-/// the rows that it breaks; and the remedies that do not.
-fn remedies(scenario: &Scenario, outcome: &Snapshot) -> [Vec<String>; 2] {
-    let cells = outcome.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
-    let tried = |arm: &&lab::scenario::Arm| arm.kind == ArmKind::Remedy && cells.get(arm.name).is_some();
-    let arms = scenario.arms();
-    let (helps, fails): (Vec<_>, Vec<_>) =
-        arms.iter().filter(tried).map(|arm| arm.name).partition(|arm| cells.get(arm) == cells.get("control"));
-    let helps = helps.into_iter().map(|arm| match harmed(outcome, arm) {
-        harmed if harmed.is_empty() => format!("`{arm}`"),
-        harmed => format!("`{arm}` (but {})", harmed.join(", ")),
-    });
-    [helps.collect(), fails.into_iter().map(|arm| format!("`{arm}`")).collect()]
-}
-
-/// The rows in which a connection works in the control and in the fault, but
-/// not in this arm, each with the arm's cell.
-fn harmed(outcome: &Snapshot, arm: &str) -> Vec<String> {
-    let healthy = |cell: Option<&Cell>| cell.is_some_and(|c| matches!(c.as_str(), "connected" | "received"));
-    let harmed = |(row, cells): &(Cell, Map<Cell>)| {
-        let unharmed = healthy(cells.get("control")) && healthy(cells.get("fault"));
-        let cell = cells.get(arm).filter(|cell| unharmed && !healthy(Some(cell)))?;
-        Some(format!("{row}: {cell}"))
+/// The arms of the remedies, each with what it breaks.
+fn arms<'a>(remedies: impl Iterator<Item = &'a Remedy>) -> String {
+    let arm = |remedy: &Remedy| {
+        let breaks: Vec<_> = remedy.breaks.iter().map(|(row, cell)| format!("{row}: {cell}")).collect();
+        let but = if breaks.is_empty() { String::new() } else { format!(" (but {})", breaks.join(", ")) };
+        format!("`{}`{but}", remedy.arm)
     };
-    outcome.cells.0.iter().filter_map(harmed).collect()
+    remedies.map(arm).collect::<Vec<_>>().join(", ")
 }
 
 fn table() -> String {
@@ -55,18 +27,16 @@ fn table() -> String {
         String::from("| fault | kernels | shown | what helps | what does not |\n|---|---|---|---|---|\n");
     for scenario in CATALOGUE.scenarios {
         let mut name = format!("`{}`", scenario.card.name);
-        for era in scenario.eras {
-            let Some(outcome) = reviewed(scenario, era) else {
-                writeln!(text, "| {name} | {} | not run |  |  |", era.kernels).expect("a string");
-                name.clear();
-                continue;
+        for found in by_era(&CATALOGUE, scenario) {
+            let shown = match found.shown {
+                Shown::Fault => "yes",
+                Shown::Immune => "no",
+                Shown::NotRun => "not run",
             };
-            // Without a fault there is nothing to remedy.
-            let shown = outcome.verdict == "reproduced";
-            let lists = if shown { remedies(scenario, &outcome) } else { [vec![], vec![]] };
-            let [helps, fails] = lists.map(|arms| arms.join(", "));
-            let shown = if shown { "yes" } else { "no" };
-            writeln!(text, "| {name} | {} | {shown} | {helps} | {fails} |", era.kernels).expect("a string");
+            let helps = arms(found.remedies.iter().filter(|remedy| remedy.helps));
+            let fails = arms(found.remedies.iter().filter(|remedy| !remedy.helps));
+            let kernels = found.era.kernels;
+            writeln!(text, "| {name} | {kernels} | {shown} | {helps} | {fails} |").expect("a string");
             name.clear();
         }
     }
@@ -99,9 +69,9 @@ fn every_scenario_is_introduced() {
 #[test]
 fn every_era_that_was_run_has_a_reviewed_outcome() {
     for scenario in CATALOGUE.scenarios {
-        for era in scenario.eras {
-            let has_one = reviewed(scenario, era).is_some();
-            assert_eq!(has_one, !era.not_run, "{}@{}", scenario.card.name, era.name);
+        for found in by_era(&CATALOGUE, scenario) {
+            let (name, era) = (scenario.card.name, found.era);
+            assert_eq!(found.shown == Shown::NotRun, era.not_run, "{name}@{}", era.name);
         }
     }
 }

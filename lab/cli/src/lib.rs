@@ -14,6 +14,7 @@ mod merge;
 mod options;
 mod pcap;
 mod pick;
+mod remedies;
 mod report;
 mod run;
 mod run_here;
@@ -76,6 +77,14 @@ enum Verb {
         /// The scenario's name, as `faultlab list` prints it
         scenario: String,
         /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print which remedies help and which do not, kernel by kernel, from the reviewed outcomes
+    Remedies {
+        /// The scenario's name; without one, every scenario
+        scenario: Option<String>,
+        /// Print one JSON object per scenario and range of kernels
         #[arg(long)]
         json: bool,
     },
@@ -219,6 +228,9 @@ fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
         Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
         Verb::Show { scenario, json } => {
             show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Remedies { scenario, json } => {
+            remedies::remedies(catalogue, scenario.as_deref(), json, style()).map(|()| ExitCode::SUCCESS)
         }
         Verb::Kernel(verb) => kernel::kernel(verb, style()).map(|()| ExitCode::SUCCESS),
         Verb::Merge(merge) => merge::merge(catalogue, &merge, style()),

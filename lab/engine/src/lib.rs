@@ -5,6 +5,7 @@ pub mod evidence;
 pub mod judgement;
 pub mod perform;
 pub mod probe;
+pub mod remedies;
 pub mod run;
 pub mod scenario;
 pub mod stage;
