@@ -1,5 +1,7 @@
 //! `faultlab remedies`: which remedy works where.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::Stop;
@@ -25,7 +27,7 @@ pub(super) fn remedies(
     let kernel = Kernel::running();
     let mut out = String::new();
     for scenario in scenarios {
-        let env = Environment::new(scenario, kernel.clone(), Clock::Real, &Default::default());
+        let env = Environment::new(scenario, kernel.clone(), Clock::Real, &BTreeMap::default());
         let this = scenario.era(&env).map(|era| era.name);
         let found = by_era(catalogue, scenario);
         if json {
