@@ -200,7 +200,7 @@ fn remedies_say_what_helps_where() {
     let text = ask("remedies").out;
     assert!(names().iter().all(|name| text.contains(&format!("{name}\n"))), "{text}");
     assert!(text.contains("    does not help  drop-invalid: "), "{text}");
-    assert_eq!(ask("remedies conntrack-idle-expire").status, 2);
+    assert_eq!(ask("remedies conntrack-idle-expire").status, Some(2));
 }
 
 fn show_tells_the_story() {
