@@ -17,6 +17,7 @@ mod probe_timeout;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
+mod snat_port_exhaustion;
 mod syn_sent_stale_translation;
 mod teardown;
 mod time_wait_port_reuse;
@@ -42,6 +43,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         conntrack_table_full::scenario(),
         udp_stale_translation::scenario(),
         syn_sent_stale_translation::scenario(),
+        snat_port_exhaustion::scenario(),
         veth_teardown_hang::scenario(),
         netns_teardown_hang::scenario(),
         route_exception_leak::scenario(),
