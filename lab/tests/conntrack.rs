@@ -144,6 +144,11 @@ fn deleted_entries_are_gone() {
         assert!(conntrack.entry(&second.2).unwrap().is_some());
         assert!(conntrack.delete(&Tuple::echo(CLIENT, SERVER, 9)).unwrap());
 
+        let of_port_81 = |entry: &Entry| entry.is_of(&second.2);
+        assert_eq!(conntrack.delete_where(of_port_81).unwrap(), 1);
+        assert_eq!(conntrack.delete_where(of_port_81).unwrap(), 0);
+
+        echo(net, 9);
         conntrack.flush().unwrap();
         assert_eq!(conntrack.entries().unwrap(), []);
     });

@@ -18,6 +18,7 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
     output_of_the_host_itself_is_translated,
     invalid_segments_are_counted_and_dropped,
     notrack_hides_a_flow_from_nat,
+    a_reject_is_an_icmp_error_for_the_sender,
     rules_come_and_go_while_traffic_flows,
     a_bad_rule_leaves_nothing,
     names_must_be_unique,
@@ -168,6 +169,20 @@ fn notrack_hides_a_flow_from_nat() {
         assert_eq!(v4(from), (CLIENT, 5000));
         let packets: Vec<_> = firewall.counters().unwrap().iter().map(|c| c.packets).collect();
         assert_eq!(packets, [1, 0]);
+    });
+}
+
+fn a_reject_is_an_icmp_error_for_the_sender() {
+    routed(async |net| {
+        let rules = [Rule::reject("no endpoints").destination(SERVER).udp().destination_port(53)];
+        let firewall = applicable(Firewall::install(&net.router, &rules));
+        let client = udp(&net.client, CLIENT, 5000);
+        client.connect((SERVER, 53)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send(b"?").unwrap();
+        let refused = client.recv(&mut [0]).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+        assert_eq!(firewall.counter("no endpoints").unwrap().packets, 1);
     });
 }
 

@@ -17,10 +17,13 @@ mod probe_timeout;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
+mod snat_port_exhaustion;
+mod syn_sent_stale_translation;
 mod teardown;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
 mod tw_recycle_pod_and_node;
+mod udp_stale_translation;
 mod veth_teardown_hang;
 
 use std::sync::LazyLock;
@@ -38,6 +41,9 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         conntrack_idle_expiry::scenario(),
         conntrack_close_wait_expiry::scenario(),
         conntrack_table_full::scenario(),
+        udp_stale_translation::scenario(),
+        syn_sent_stale_translation::scenario(),
+        snat_port_exhaustion::scenario(),
         veth_teardown_hang::scenario(),
         netns_teardown_hang::scenario(),
         route_exception_leak::scenario(),

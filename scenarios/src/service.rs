@@ -10,7 +10,8 @@ pub const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
 /// The address that it is translated to.
 pub const BACKEND: ([u8; 4], u16) = ([10, 0, 2, 2], 9000);
 
-const BE_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
+/// Whether conntrack accepts segments outside of the window.
+pub const BE_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
 /// Whether conntrack creates entries for connections that it did not see begin.
 pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
 

@@ -13,6 +13,7 @@ pub mod path_mtu;
 pub mod route;
 pub mod rtnl_holder;
 pub mod tcp;
+pub mod udp;
 
 pub use attempt::Attempt;
 pub use blocker::Blocker;
@@ -22,3 +23,4 @@ pub use flow::{Flow, Side};
 pub use path_mtu::PathMtu;
 pub use rtnl_holder::RtnlHolder;
 pub use tcp::{Answer, Connect, accept, connect, listen, receive};
+pub use udp::{Reply, UdpClient, UdpServer};

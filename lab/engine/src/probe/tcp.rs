@@ -130,7 +130,7 @@ pub fn listen(at: &Host, port: u16) -> Result<TcpListener> {
         .map_err(failed)
 }
 
-fn domain(family: Family) -> Domain {
+pub(super) fn domain(family: Family) -> Domain {
     match family {
         Family::V4 => Domain::IPV4,
         Family::V6 => Domain::IPV6,

@@ -92,6 +92,20 @@ impl Conntrack {
         }
     }
 
+    /// Deletes the entries that `is_stale` accepts, as `conntrack -D` deletes those
+    /// that match its options: it lists the table and deletes one after the other.
+    /// Returns how many were deleted.
+    ///
+    /// # Errors
+    /// If the kernel does not list them, or does not delete one.
+    pub fn delete_where(&self, is_stale: impl Fn(&Entry) -> bool) -> Result<usize> {
+        let mut deleted = 0;
+        for entry in self.entries()?.iter().filter(|entry| is_stale(entry)) {
+            deleted += usize::from(self.delete(&entry.original)?);
+        }
+        Ok(deleted)
+    }
+
     /// Deletes all entries.
     ///
     /// # Errors

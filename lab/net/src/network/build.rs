@@ -5,6 +5,7 @@
 //! open. The kernel handles one request at a time anyway (the rtnl mutex), and a
 //! connection to each of 1,000 hosts would waste memory.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
@@ -72,7 +73,8 @@ pub(super) async fn build(topology: &Topology) -> Result<Built> {
     for (host, node) in hosts.iter_mut().zip(&topology.nodes) {
         if !node.rules.is_empty() {
             let families = topology.families_of(topology.index(&node.name));
-            host.firewall = Some(Firewall::install_for(&host.namespace, &families, &node.rules)?);
+            let firewall = Firewall::install_for(&host.namespace, &families, &node.rules)?;
+            host.firewall = Some(RefCell::new(firewall));
         }
     }
     Ok(Built { hosts, wire_namespace, wired, kernel })

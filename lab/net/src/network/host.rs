@@ -1,5 +1,6 @@
 //! A node of a network that was built.
 
+use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -8,6 +9,7 @@ use super::journal::Journal;
 use super::pending::{Pending, PendingWait};
 use crate::namespace::Namespace;
 use crate::netlink::rtnl;
+use crate::topology::rule::Rule;
 use crate::topology::{Family, Kind};
 use faultlab_base::error::Result;
 
@@ -17,7 +19,7 @@ pub struct Host {
     pub(super) namespace: Namespace,
     pub(super) kind: Kind,
     pub(super) interfaces: Vec<Interface>,
-    pub(super) firewall: Option<Firewall>,
+    pub(super) firewall: Option<RefCell<Firewall>>,
     pub(super) pending: Rc<Pending>,
     pub(super) journal: Rc<Journal>,
 }
@@ -91,7 +93,26 @@ impl Host {
     /// # Panics
     /// When its topology gave it no rule.
     #[must_use]
-    pub fn firewall(&self) -> &Firewall {
+    pub fn firewall(&self) -> Ref<'_, Firewall> {
+        self.firewall_cell().borrow()
+    }
+
+    /// Replaces the rule that has the name of `rule`, as whoever manages a host does
+    /// while traffic flows. The new rule is the last of its chain. Conntrack entries
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// If there is no rule of that name, or the kernel refuses the new one.
+    ///
+    /// # Panics
+    /// When its topology gave it no rule.
+    pub fn replace_rule(&self, rule: Rule) -> Result<()> {
+        let mut firewall = self.firewall_cell().borrow_mut();
+        firewall.remove(rule.name())?;
+        firewall.append(rule)
+    }
+
+    fn firewall_cell(&self) -> &RefCell<Firewall> {
         self.firewall.as_ref().unwrap_or_else(|| panic!("{} has no rules", self.name()))
     }
 

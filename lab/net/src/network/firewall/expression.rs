@@ -49,6 +49,14 @@ const NFTA_NAT_FLAGS: u16 = 7;
 const NFT_NAT_SNAT: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
 
+// enum nft_reject_attributes, enum nft_reject_types.
+const NFTA_REJECT_TYPE: u16 = 1;
+const NFTA_REJECT_ICMP_CODE: u16 = 2;
+const NFT_REJECT_ICMP_UNREACH: u32 = 0;
+// include/uapi/linux/icmp.h, icmpv6.h.
+const ICMP_PORT_UNREACH: u8 = 3;
+const ICMPV6_PORT_UNREACH: u8 = 4;
+
 // enum nft_masq_attributes.
 const NFTA_MASQ_FLAGS: u16 = 1;
 const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
@@ -67,7 +75,7 @@ pub(super) fn of_rule(family: Family, rule: &Rule) -> Vec<Expressions> {
     let mut list = Vec::new();
     of_matches(family, rule, &mut list);
     list.push(other("counter", vec![]));
-    of_action(rule.action(), &mut list);
+    of_action(family, rule.action(), &mut list);
     list
 }
 
@@ -111,10 +119,18 @@ fn of_matches(family: Family, rule: &Rule, list: &mut Vec<Expressions>) {
     }
 }
 
-fn of_action(action: &Action, list: &mut Vec<Expressions>) {
+fn of_action(family: Family, action: &Action, list: &mut Vec<Expressions>) {
     match action {
         Action::Accept => list.push(verdict(NF_ACCEPT)),
         Action::Drop => list.push(verdict(NF_DROP)),
+        Action::Reject => {
+            let code = match family {
+                Family::V4 => ICMP_PORT_UNREACH,
+                Family::V6 => ICMPV6_PORT_UNREACH,
+            };
+            let code = DefaultNla::new(NFTA_REJECT_ICMP_CODE, vec![code]);
+            list.push(other("reject", vec![u32_attribute(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH), code]));
+        }
         Action::Count => {}
         Action::Notrack => list.push(other("notrack", vec![])),
         Action::SourceNat { to: Some(to), ports, choice } => {
@@ -269,6 +285,9 @@ pub(super) fn module(expression: &Expressions) -> Option<&'static str> {
             "counter" => Some("nft_counter (CONFIG_NFT_COUNTER)"),
             "ct" => Some("nft_ct (CONFIG_NFT_CT)"),
             "notrack" => Some("notrack of nft_ct (CONFIG_NFT_CT, commit 254432613c58)"),
+            "reject" => {
+                Some("nft_reject (CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_REJECT_IPV6)")
+            }
             "nat" => Some("nft_nat (CONFIG_NFT_NAT)"),
             "masq" => Some("nft_masq (CONFIG_NFT_MASQ)"),
             _ => None,

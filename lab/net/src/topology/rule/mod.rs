@@ -113,6 +113,9 @@ pub enum Action {
     Accept,
     /// Drops the packet.
     Drop,
+    /// Drops the packet, and answers that its port is unreachable, by ICMP or
+    /// ICMPv6.
+    Reject,
     /// Nothing: evaluation continues with the next rule.
     Count,
     /// Hides the packet from conntrack.
@@ -157,6 +160,12 @@ impl Rule {
     /// A rule in forward that drops.
     pub fn drop(name: impl Into<String>) -> Self {
         Self::new(name, Hook::Forward, Action::Drop)
+    }
+
+    /// A rule in forward that drops, and answers with a port unreachable, as
+    /// `reject` of nft and iptables do by default.
+    pub fn reject(name: impl Into<String>) -> Self {
+        Self::new(name, Hook::Forward, Action::Reject)
     }
 
     /// A rule in forward that only counts.
@@ -362,7 +371,7 @@ impl Rule {
         let translated = match &self.action {
             Action::SourceNat { to, .. } => *to,
             Action::DestinationNat { to, .. } => Some(*to),
-            Action::Accept | Action::Drop | Action::Count | Action::Notrack => None,
+            Action::Accept | Action::Drop | Action::Reject | Action::Count | Action::Notrack => None,
         };
         let prefixes = source.iter().chain(destination).map(|prefix| prefix.family());
         let protocol = protocol.and_then(Protocol::family);
@@ -398,6 +407,7 @@ impl fmt::Display for Action {
         match self {
             Self::Accept => f.write_str(" accept"),
             Self::Drop => f.write_str(" drop"),
+            Self::Reject => f.write_str(" reject"),
             Self::Count => Ok(()),
             Self::Notrack => f.write_str(" notrack"),
             Self::SourceNat { to, ports, choice } => {
