@@ -6,6 +6,8 @@ mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod conntrack_table_full;
+mod ephemeral_port_exhaustion;
+mod idle_reset_by_the_middle;
 mod keepalive;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
@@ -36,6 +38,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         tw_recycle_nat::scenario(),
         tw_recycle_pod_and_node::scenario(),
         time_wait_port_reuse::scenario(),
+        ephemeral_port_exhaustion::scenario(),
         conntrack_delayed_segment_reset::scenario(),
         conntrack_beyond_window_reset::scenario(),
         conntrack_idle_expiry::scenario(),
@@ -51,6 +54,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         pod_stuck_terminating::scenario(),
         keepalive_dead_peer::scenario(),
         keepalive_behind_nat::scenario(),
+        idle_reset_by_the_middle::scenario(),
         probe_timeout::scenario(),
     ];
     Catalogue::new(scenarios, snapshots)
@@ -127,6 +131,7 @@ mod tests {
             ("conntrack-idle-expiry", "established", "5d"),
             ("keepalive-behind-nat", "idle-timeout", "900"),
             ("keepalive-behind-nat", "time", "15min"),
+            ("idle-reset-by-the-middle", "idle-timeout", "30min"),
             ("keepalive-dead-peer", "app-time", "2h"),
             ("probe-timeout", "period", "30"),
             ("conntrack-close-wait-expiry", "pause", "15min"),

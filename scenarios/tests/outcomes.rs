@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use faultlab_testkit::Reviewed;
+use lab::scenario::Scenario;
 use scenarios::CATALOGUE;
 
 fn main() -> ExitCode {
@@ -16,9 +17,12 @@ fn main() -> ExitCode {
         }
     }
     // What does not depend on the address family looks the same over IPv6.
-    reviewed = reviewed.set("conntrack-idle-expiry", &[("family", "ipv6")]);
-    reviewed = reviewed.set("udp-stale-translation", &[("family", "ipv6")]);
-    reviewed = reviewed.set("syn-sent-stale-translation", &[("family", "ipv6")]);
+    let has = |scenario: &Scenario, key| scenario.settings.iter().any(|setting| setting.key == key);
+    for scenario in CATALOGUE.scenarios {
+        if has(scenario, "family") && !has(scenario, "recycle") {
+            reviewed = reviewed.set(scenario.card.name, &[("family", "ipv6")]);
+        }
+    }
     reviewed = reviewed.set("tw-recycle-nat", &[("family", "ipv6"), ("recycle", "model")]);
     reviewed.main()
 }

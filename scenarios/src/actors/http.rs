@@ -31,6 +31,8 @@ pub enum Get {
     Refused,
     /// There was no route.
     Unreachable,
+    /// There was no source port.
+    NoPort,
     /// A RST ended the connection.
     Reset,
     /// The connection ended before the header, or the answer was not HTTP.
@@ -55,6 +57,7 @@ impl fmt::Display for Get {
             }
             Self::Refused => f.write_str("connect: connection refused"),
             Self::Unreachable => f.write_str("connect: no route to host"),
+            Self::NoPort => f.write_str("connect: cannot assign requested address"),
             Self::Reset => f.write_str("connection reset by peer"),
             Self::Closed => f.write_str("EOF"),
         }
@@ -67,7 +70,7 @@ impl Get {
     pub fn output(self, to: SocketAddr) -> String {
         match self {
             Self::Status(_) => format!("HTTP probe failed with {self}"),
-            Self::Refused | Self::Unreachable => {
+            Self::Refused | Self::Unreachable | Self::NoPort => {
                 format!("Get \"http://{to}/healthz\": dial tcp {to}: {self}")
             }
             Self::TimedOut | Self::Reset | Self::Closed => format!("Get \"http://{to}/healthz\": {self}"),
@@ -88,6 +91,7 @@ pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get>
             Connect::Connected { stream, .. } => stream,
             Connect::Refused => return Ok(Get::Refused),
             Connect::Unreachable => return Ok(Get::Unreachable),
+            Connect::NoPort => return Ok(Get::NoPort),
             Connect::TimedOut { .. } => return Ok(Get::TimedOut),
         };
         ask(from, stream, to).await

@@ -434,6 +434,25 @@ impl Flow {
         Ok(())
     }
 
+    /// Has `side` close with SO_LINGER 0, which sends a RST and leaves no TIME_WAIT, and
+    /// waits until the other side has received it.
+    ///
+    /// # Errors
+    /// If the RST does not arrive.
+    pub async fn reset(self, side: Side) -> Result<()> {
+        let (End { place, stream, .. }, mut other) = match side {
+            Side::Client => (self.client, self.server),
+            Side::Server => (self.server, self.client),
+        };
+        let linger = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        linger.map_err(|e| Error::kernel(place, "SO_LINGER", e))?;
+        drop(stream);
+        match receive(&other.place, &mut other.stream, PATIENCE).await? {
+            Answer::Reset => Ok(()),
+            met => Err(Error::Lab(format!("{}: waited for a RST and met: {met}", other.place))),
+        }
+    }
+
     /// Closes both ends, `first` first, and waits until each has received the other's
     /// FIN. The first end goes through TIME_WAIT.
     ///

@@ -31,6 +31,9 @@ pub enum Connect {
     Refused,
     /// EHOSTUNREACH or ENETUNREACH.
     Unreachable,
+    /// EADDRNOTAVAIL: no source port was left for this destination
+    /// (net/ipv4/inet_hashtables.c: __inet_hash_connect). No SYN was sent.
+    NoPort,
     /// No result within the caller's patience, or the kernel gave up (ETIMEDOUT).
     TimedOut {
         /// How long the connect() took.
@@ -44,6 +47,7 @@ impl fmt::Display for Connect {
             Self::Connected { .. } => "connected",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::NoPort => "EADDRNOTAVAIL",
             Self::TimedOut { .. } => "timed out",
         })
     }
@@ -220,6 +224,7 @@ pub async fn dial(
         Ok(Err(error)) => match error.raw_os_error() {
             Some(libc::ECONNREFUSED | libc::ECONNRESET) => Ok(Connect::Refused),
             Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => Ok(Connect::Unreachable),
+            Some(libc::EADDRNOTAVAIL) => Ok(Connect::NoPort),
             Some(libc::ETIMEDOUT) => Ok(Connect::TimedOut { after: begun.elapsed() }),
             _ => Err(failed(error)),
         },
