@@ -156,6 +156,7 @@ fn a_file_and_standard_input_are_read() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(String::from_utf8_lossy(&output.stdout), from_file.out);
 
+    assert!(refusal("find /no/such/file").contains("/no/such/file: No such file"));
     assert!(refusal("find /dev/zero").contains("/dev/zero: it is neither a file nor a pipe"));
 }
 

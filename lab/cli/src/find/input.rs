@@ -71,7 +71,12 @@ impl Input {
 
 /// Opens a file or a pipe; `None` if there is nothing of this name.
 fn open(path: &Path) -> Result<Option<File>, String> {
-    let Ok(metadata) = path.metadata() else { return Ok(None) };
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        // Nobody describes a fault by a path alone.
+        Err(error) if is_only_a_path(path) => return Err(error.to_string()),
+        Err(_) => return Ok(None),
+    };
     let readable = |kind: FileType| kind.is_file() || kind.is_fifo();
     match metadata.file_type() {
         // `find eth0` in /sys/class/net is about the word.
@@ -79,6 +84,11 @@ fn open(path: &Path) -> Result<Option<File>, String> {
         kind if !readable(kind) => Err("it is neither a file nor a pipe".to_owned()),
         _ => File::open(path).map(Some).map_err(|error| error.to_string()),
     }
+}
+
+fn is_only_a_path(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    ["/", "./", "../"].iter().any(|start| text.starts_with(start)) && !text.contains(char::is_whitespace)
 }
 
 impl Evidence {
