@@ -35,6 +35,8 @@ const CARD: Card = Card {
         "Kubernetes, Configure Liveness, Readiness and Startup Probes",
         "kubernetes#94115: timeoutSeconds counts for exec probes too, which it did not before 1.20",
         "pkg/probe/http/http.go: one connection per probe",
+        "net/http: \"request canceled while waiting for connection\" before the same words says that not even the \
+         handshake ended in time: look for a lost SYN, not for a slow agent",
     ],
 };
 

@@ -4,6 +4,7 @@ mod commands;
 mod doctor;
 mod exec;
 mod files;
+mod find;
 #[cfg(test)]
 mod hostile;
 mod interruption;
@@ -44,14 +45,16 @@ use faultlab_report::Style;
 #[derive(Debug, Parser)]
 #[command(name = "faultlab", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "\
-Begin with `faultlab run`, then `faultlab show tw-recycle-nat`.
+Begin with `faultlab run`, then `faultlab show tw-recycle-nat`; with an error message,
+`faultlab find 'MESSAGE'`.
 
 Everything happens in namespaces that end with the command: faultlab does not change
 the machine it runs on, and needs no root where user namespaces are allowed.
 
 Exit status:
   0    every outcome is as expected
-  1    an outcome differs; with FAULTLAB_REQUIRE_ALL=1 also if one is not applicable
+  1    an outcome differs; with FAULTLAB_REQUIRE_ALL=1 also if one is not applicable;
+       `find`: no fault matches
   2    the command line is wrong
   69   the lab could not run here, or `merge` misses a shard
   74   the results could not be written
@@ -71,7 +74,12 @@ enum Verb {
         /// Print one JSON object per line
         #[arg(long)]
         json: bool,
+        /// What somebody types who wants `find`
+        #[arg(hide = true)]
+        words: Vec<String>,
     },
+    /// Find out which known fault an error message, a symptom or a log is about
+    Find(find::Find),
     /// Tell the story of a scenario: symptom, network, cause, arms, eras
     Show {
         /// The scenario's name, as `faultlab list` prints it
@@ -225,7 +233,11 @@ fn obey(catalogue: &Catalogue, verb: Verb) -> Result<ExitCode, Stop> {
         terminal::is_open()?;
     }
     match verb {
-        Verb::List { json } => list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS),
+        Verb::List { json, words } if words.is_empty() => {
+            list::list(catalogue, json, style()).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::List { words, .. } => Err(Stop::Usage(list::takes_no(&words))),
+        Verb::Find(what) => find::find(catalogue, &what, style()),
         Verb::Show { scenario, json } => {
             show::show(catalogue, &scenario, json, style()).map(|()| ExitCode::SUCCESS)
         }

@@ -57,3 +57,9 @@ pub(super) fn list(catalogue: &Catalogue, json: bool, style: Style) -> Result<()
     let _ = write!(out, "\n{}", style.paragraph("", hint));
     Ok(terminal::print(&out)?)
 }
+
+/// The sentence for words after `list`, which lists everything.
+pub(super) fn takes_no(words: &[String]) -> String {
+    let words = words.join(" ");
+    format!("list takes no words; `faultlab find {words}` says which faults they are about")
+}
