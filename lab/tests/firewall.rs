@@ -19,6 +19,7 @@ faultlab_testkit::tests![faultlab_testkit::isolated::main:
     invalid_segments_are_counted_and_dropped,
     notrack_hides_a_flow_from_nat,
     a_reject_is_an_icmp_error_for_the_sender,
+    every_second_packet_is_one_in_two,
     rules_come_and_go_while_traffic_flows,
     a_bad_rule_leaves_nothing,
     names_must_be_unique,
@@ -183,6 +184,19 @@ fn a_reject_is_an_icmp_error_for_the_sender() {
         let refused = client.recv(&mut [0]).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
         assert_eq!(firewall.counter("no endpoints").unwrap().packets, 1);
+    });
+}
+
+fn every_second_packet_is_one_in_two() {
+    routed(async |net| {
+        let firewall = applicable(Firewall::install(&net.router, &[Rule::count("half").udp().one_in(2)]));
+        let server = udp(&net.server, SERVER, 53);
+        let client = udp(&net.client, CLIENT, 5000);
+        for _ in 0..4 {
+            client.send_to(b"?", (SERVER, 53)).unwrap();
+            server.recv_from(&mut [0]).unwrap();
+        }
+        assert_eq!(firewall.counter("half").unwrap().packets, 2);
     });
 }
 

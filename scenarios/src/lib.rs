@@ -6,6 +6,7 @@ mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
 mod conntrack_idle_expiry;
 mod conntrack_table_full;
+mod dns_five_seconds;
 mod ephemeral_port_exhaustion;
 mod idle_reset_by_the_middle;
 mod keepalive;
@@ -47,6 +48,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         udp_stale_translation::scenario(),
         syn_sent_stale_translation::scenario(),
         snat_port_exhaustion::scenario(),
+        dns_five_seconds::scenario(),
         veth_teardown_hang::scenario(),
         netns_teardown_hang::scenario(),
         route_exception_leak::scenario(),

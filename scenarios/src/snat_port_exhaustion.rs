@@ -65,6 +65,8 @@ const NAT: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 3]];
 const NEWCOMER: [u8; 4] = [10, 0, 2, 2];
 const TIME_WAIT: &str = "net.netfilter.nf_conntrack_tcp_timeout_time_wait";
 const FIRST_PORT: u16 = 40_000;
+/// The first source port of the office.
+const OFFICE_PORT: u16 = 10_000;
 /// How long after the office the newcomer connects.
 const LATER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -127,8 +129,11 @@ fn arms(env: &Environment) -> Arms<Conduct> {
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let (office, newcomer, server) = (stage.host("office"), stage.host("newcomer"), stage.host("server"));
-    for _ in 0..conduct.flows {
-        let flow = Flow::open(office, (SERVER, 80), server, 80).await?;
+    for number in 0..conduct.flows {
+        // A port that the kernel picks may be that of an earlier flow, whose entry it
+        // would share.
+        let port = OFFICE_PORT + u16::try_from(number).expect("there are at most 128");
+        let flow = Flow::open_from(office, port, (SERVER, 80), server, 80).await?;
         if conduct.closes {
             flow.close(Side::Client).await?;
         } else {

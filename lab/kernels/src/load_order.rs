@@ -34,6 +34,7 @@ pub const WANTED: &[Wanted] = &[
     Wanted(&["nft_masq_ipv4", "nft_masq"]), // merged in 5.1
     Wanted(&["nft_masq_ipv6", "nft_masq"]), // merged in 5.1
     Wanted(&["nft_ct"]),
+    Wanted(&["nft_numgen"]),
     Wanted(&["nft_reject_ipv4"]),
     Wanted(&["nft_reject_ipv6"]),
     Wanted(&["nft_counter", "nf_tables"]), // merged in 5.17

@@ -5,13 +5,14 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -166,6 +167,19 @@ pub fn routes(namespace: &Namespace) -> io::Result<usize> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
     Ok(netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question))?.len())
+}
+
+/// Deletes the neighbour entry of an address on an interface, given by its index. What
+/// is sent there next waits for ARP.
+///
+/// # Errors
+/// ENOENT if there is none; otherwise the kernel's error.
+pub fn forget_neighbour(namespace: &Namespace, interface: u32, address: Ipv4Addr) -> io::Result<()> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = interface;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelNeighbour(message))
 }
 
 /// Looks up the route to an address.

@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use socket2::{Protocol, Socket, Type};
+use socket2::{Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::tcp::domain;
 use faultlab_base::error::{Error, Result};
@@ -122,7 +122,7 @@ impl UdpClient {
         let mut met = [Reply::Nothing; N];
         let numbers = [(); N].map(|()| self.asked.replace(self.asked.get().wrapping_add(1)));
         for (number, met) in numbers.iter().zip(&mut met) {
-            if let Err(error) = self.socket.send(&number.to_be_bytes()).await {
+            if let Err(error) = SockRef::from(&self.socket).send(&number.to_be_bytes()) {
                 *met = Reply::of(&self.place, error)?;
             }
         }
@@ -153,6 +153,7 @@ impl UdpClient {
 pub struct UdpServer {
     received: Rc<Cell<u64>>,
     answers: Rc<Cell<bool>>,
+    takes: Rc<Cell<Duration>>,
     task: JoinHandle<()>,
 }
 
@@ -169,25 +170,39 @@ impl UdpServer {
         let socket = UdpSocket::from_std(bound(at, family, port)?.into())
             .map_err(|e| Error::kernel(at.name(), "watch a UDP socket", e))?;
         let (received, answers) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(true)));
-        let (count, goes_on) = (Rc::clone(&received), Rc::clone(&answers));
+        let takes = Rc::new(Cell::new(Duration::ZERO));
+        let (socket, count) = (Rc::new(socket), Rc::clone(&received));
+        let (goes_on, after) = (Rc::clone(&answers), Rc::clone(&takes));
         let task = spawn_local(async move {
             let mut question = [0; 64];
             // An unconnected socket gets no ICMP errors (udp(7)).
             while let Ok((length, from)) = socket.recv_from(&mut question).await {
                 count.set(count.get() + 1);
                 if goes_on.get() {
-                    // The client notices if its answer is missing.
-                    let _ = socket.send_to(&question[..length], from).await;
+                    let (socket, answer, after) =
+                        (Rc::clone(&socket), question[..length].to_vec(), after.get());
+                    spawn_local(async move {
+                        if !after.is_zero() {
+                            sleep(after).await;
+                        }
+                        // The client notices if its answer is missing.
+                        let _ = socket.send_to(&answer, from).await;
+                    });
                 }
             }
         });
-        Ok(Self { received, answers, task })
+        Ok(Self { received, answers, takes, task })
     }
 
     /// How many questions it has received.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    /// Makes each answer take this long from now on.
+    pub fn takes(&self, time: Duration) {
+        self.takes.set(time);
     }
 
     /// Makes it answer no more, without a word: its port stays open, so no ICMP error

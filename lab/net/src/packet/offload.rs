@@ -15,11 +15,14 @@ use socket2::{Domain, Socket, Type};
 use crate::namespace::Namespace;
 use faultlab_base::error::{Error, Result};
 
+/// linux/ethtool.h.
+const ETHTOOL_SGRO: u32 = 0x2c;
+
 /// What to switch off, in this order: commands of linux/ethtool.h.
 const OFFLOADS: [(&str, u32); 5] = [
     ("ETHTOOL_STSO", 0x1f),
     ("ETHTOOL_SGSO", 0x24),
-    ("ETHTOOL_SGRO", 0x2c),
+    ("ETHTOOL_SGRO", ETHTOOL_SGRO),
     ("ETHTOOL_SSG", 0x19),
     ("ETHTOOL_STXCSUM", 0x17),
 ];
@@ -53,7 +56,7 @@ pub fn switch_off(ns: &Namespace, ifname: &str) -> Result<()> {
         .enter(|| Socket::new(Domain::IPV4, Type::DGRAM, None))
         .map_err(|e| Error::kernel(place(), "socket(AF_INET)", e))?;
     for (name, cmd) in OFFLOADS {
-        match set(&socket, ifname, cmd) {
+        match set(&socket, ifname, cmd, 0) {
             Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => {
                 return Err(Error::kernel(place(), format!("SIOCETHTOOL {name} 0"), error));
             }
@@ -63,9 +66,27 @@ pub fn switch_off(ns: &Namespace, ifname: &str) -> Result<()> {
     Ok(())
 }
 
+/// Switches on generic receive offload of the interface `ifname` in `ns`. A veth then
+/// receives as a network card does, since Linux 5.13 (d3256efd8e8b): frames wait for
+/// its NAPI poll, and all that one poll finds pass each netfilter hook together, before
+/// the first of them goes on to the next (net/ipv4/ip_input.c: ip_sublist_rcv). The
+/// offloads of its peer must be [off](switch_off): a veth takes what a peer with TSO
+/// sends to be aggregated already (veth_skb_is_eligible_for_gro). Before 5.13 it
+/// changes nothing.
+///
+/// # Errors
+/// Without such an interface, or without CAP_NET_ADMIN over its namespace.
+pub fn receive_in_batches(ns: &Namespace, ifname: &str) -> Result<()> {
+    let failed = |tried: &str, e: io::Error| Error::kernel(format!("{ifname} in {}", ns.name()), tried, e);
+    let socket = ns
+        .enter(|| Socket::new(Domain::IPV4, Type::DGRAM, None))
+        .map_err(|e| failed("socket(AF_INET)", e))?;
+    set(&socket, ifname, ETHTOOL_SGRO, 1).map_err(|e| failed("SIOCETHTOOL ETHTOOL_SGRO 1", e))
+}
+
 #[allow(unsafe_code, reason = "ethtool's ioctl takes a pointer inside of a union")]
-fn set(socket: &Socket, ifname: &str, cmd: u32) -> io::Result<()> {
-    let mut value = EthtoolValue { cmd, data: 0 };
+fn set(socket: &Socket, ifname: &str, cmd: u32, data: u32) -> io::Result<()> {
+    let mut value = EthtoolValue { cmd, data };
     // SAFETY: all zeroes are a valid ifreq: integers, and a null pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero: IFNAMSIZ counts it.

@@ -49,6 +49,12 @@ const NFTA_NAT_FLAGS: u16 = 7;
 const NFT_NAT_SNAT: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
 
+// enum nft_ng_attributes, enum nft_ng_types.
+const NFTA_NG_DREG: u16 = 1;
+const NFTA_NG_MODULUS: u16 = 2;
+const NFTA_NG_TYPE: u16 = 3;
+const NFT_NG_INCREMENTAL: u32 = 0;
+
 // enum nft_reject_attributes, enum nft_reject_types.
 const NFTA_REJECT_TYPE: u16 = 1;
 const NFTA_REJECT_ICMP_CODE: u16 = 2;
@@ -117,6 +123,19 @@ fn of_matches(family: Family, rule: &Rule, list: &mut Vec<Expressions>) {
         ));
         list.extend([and(states.bits().to_ne_bytes()), compare(Operator::NotEqual, 0u32.to_ne_bytes())]);
     }
+    if let Some(modulus) = matches.one_in {
+        of_one_in(modulus, list);
+    }
+}
+
+fn of_one_in(modulus: u32, list: &mut Vec<Expressions>) {
+    let attributes = vec![
+        u32_attribute(NFTA_NG_DREG, REG.into()),
+        u32_attribute(NFTA_NG_MODULUS, modulus),
+        u32_attribute(NFTA_NG_TYPE, NFT_NG_INCREMENTAL),
+    ];
+    list.push(other("numgen", attributes));
+    list.push(compare(Operator::Equal, 0u32.to_ne_bytes()));
 }
 
 fn of_action(family: Family, action: &Action, list: &mut Vec<Expressions>) {
@@ -285,6 +304,7 @@ pub(super) fn module(expression: &Expressions) -> Option<&'static str> {
             "counter" => Some("nft_counter (CONFIG_NFT_COUNTER)"),
             "ct" => Some("nft_ct (CONFIG_NFT_CT)"),
             "notrack" => Some("notrack of nft_ct (CONFIG_NFT_CT, commit 254432613c58)"),
+            "numgen" => Some("nft_numgen (CONFIG_NFT_NUMGEN)"),
             "reject" => {
                 Some("nft_reject (CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_REJECT_IPV6)")
             }

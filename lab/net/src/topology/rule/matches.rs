@@ -238,6 +238,8 @@ pub struct Matches {
     pub tcp_flags: Option<(TcpFlags, TcpFlags)>,
     /// Its conntrack state is one of these.
     pub ct_state: Option<CtState>,
+    /// It is the first of so many that come here.
+    pub one_in: Option<u32>,
 }
 
 impl fmt::Display for Matches {
@@ -285,6 +287,9 @@ impl fmt::Display for Matches {
         }
         if let Some(states) = &self.ct_state {
             write!(f, "ct state {states} ")?;
+        }
+        if let Some(modulus) = self.one_in {
+            write!(f, "numgen inc mod {modulus} 0 ")?;
         }
         Ok(())
     }

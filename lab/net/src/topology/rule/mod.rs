@@ -309,6 +309,14 @@ impl Rule {
         self
     }
 
+    /// Only the first of every `number` packets that all other matches let through, as
+    /// a load balancer chooses a backend. Linux 4.10 and later.
+    #[must_use]
+    pub fn one_in(mut self, number: u32) -> Self {
+        self.matches.one_in = Some(number);
+        self
+    }
+
     /// Makes source NAT choose among these ports. Kernels without 8a6bf5da1aef
     /// (4.4) ignore it in a masquerade.
     ///

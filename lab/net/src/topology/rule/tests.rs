@@ -23,6 +23,7 @@ fn rules_display_as_nft_prints_them() {
         Rule::destination_nat("dnat6", (V6, 80), (V6, 8080)),
         Rule::count("ping6").icmpv6(),
         Rule::reject("no endpoints").destination(A).udp(),
+        Rule::destination_nat("half", (B, 53), (A, 53)).udp().one_in(2),
     ];
     let text: Vec<_> = rules.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -44,6 +45,7 @@ fn rules_display_as_nft_prints_them() {
             "ip6 daddr 2001:db8::1 tcp dport 80 counter dnat to [2001:db8::1]:8080",
             "meta l4proto ipv6-icmp counter",
             "ip daddr 10.0.0.1 meta l4proto udp counter reject",
+            "ip daddr 192.0.2.1 udp dport 53 numgen inc mod 2 0 counter dnat to 10.0.0.1:53",
         ]
     );
 }
