@@ -22,6 +22,7 @@ fn rules_display_as_nft_prints_them() {
         Rule::source_nat("snat6", V6),
         Rule::destination_nat("dnat6", (V6, 80), (V6, 8080)),
         Rule::count("ping6").icmpv6(),
+        Rule::clamp_mss("clamp").out("wan"),
     ];
     let text: Vec<_> = rules.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -42,6 +43,7 @@ fn rules_display_as_nft_prints_them() {
             "counter snat to 2001:db8::1",
             "ip6 daddr 2001:db8::1 tcp dport 80 counter dnat to [2001:db8::1]:8080",
             "meta l4proto ipv6-icmp counter",
+            "oifname \"wan\" tcp flags & syn == syn counter tcp option maxseg size set rt mtu",
         ]
     );
 }
