@@ -1,6 +1,7 @@
 //! The catalogue of faults: one file each, described as the users saw it.
 
 pub mod actors;
+mod asymmetric_route_invalid;
 mod conntrack_beyond_window_reset;
 mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
@@ -12,11 +13,14 @@ mod keepalive_dead_peer;
 mod netns_teardown_hang;
 mod node_agent;
 mod one_address;
+mod pmtu_black_hole;
 mod pod_stuck_terminating;
 mod probe_timeout;
+mod reverse_path_filter;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
+mod stale_neighbour;
 mod teardown;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -46,6 +50,10 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         keepalive_dead_peer::scenario(),
         keepalive_behind_nat::scenario(),
         probe_timeout::scenario(),
+        pmtu_black_hole::scenario(),
+        reverse_path_filter::scenario(),
+        asymmetric_route_invalid::scenario(),
+        stale_neighbour::scenario(),
     ];
     Catalogue::new(scenarios, snapshots)
 });

@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         }
     }
     // What does not depend on the address family looks the same over IPv6.
-    reviewed = reviewed.set("conntrack-idle-expiry", &[("family", "ipv6")]);
+    for scenario in ["conntrack-idle-expiry", "asymmetric-route-invalid", "pmtu-black-hole"] {
+        reviewed = reviewed.set(scenario, &[("family", "ipv6")]);
+    }
     reviewed = reviewed.set("tw-recycle-nat", &[("family", "ipv6"), ("recycle", "model")]);
     reviewed.main()
 }
