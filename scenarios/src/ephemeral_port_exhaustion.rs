@@ -37,8 +37,6 @@ const CARD: Card = Card {
 /// The scenario.
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("the next connect()", "connected"), arms, play)
-        // tcp_tw_reuse is one for the whole kernel before 4.11 (56ab6b9300d8).
-        .sequential(|env| !env.kernel.at_least(4, 11))
         .settings([
             Setting::number("ports", "ports in ip_local_port_range, and probes", "ports", PORTS, [64, 64]),
             Setting::family(),
@@ -90,6 +88,8 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("tw-reuse", "tcp_tw_reuse=1 at the client", |arm| {
             arm.sysctl("client", "net.ipv4.tcp_tw_reuse", 1);
         })
+        // 56ab6b9300d8, 1946e672c173: before, one value for the whole kernel.
+        .only_where(per_namespace)
         .remedy("wider-range", "ip_local_port_range is 1024 to 65535", |arm| {
             arm.sysctl("client", RANGE, "1024\t65535");
         })
@@ -103,7 +103,6 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("more-tw-buckets", "tcp_max_tw_buckets=1440000 at the client", |arm| {
             arm.sysctl("client", TW_BUCKETS, 1_440_000);
         })
-        // 1946e672c173: before, one value for the whole kernel.
         .only_where(per_namespace)
         .remedy("fewer-tw-buckets", "tcp_max_tw_buckets is half the number of ports", |arm| {
             arm.sysctl("client", TW_BUCKETS, ports / 2);

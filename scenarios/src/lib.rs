@@ -1,6 +1,7 @@
 //! The catalogue of faults: one file each, described as the users saw it.
 
 pub mod actors;
+mod asymmetric_route_invalid;
 mod conntrack_beyond_window_reset;
 mod conntrack_close_wait_expiry;
 mod conntrack_delayed_segment_reset;
@@ -15,12 +16,15 @@ mod keepalive_dead_peer;
 mod netns_teardown_hang;
 mod node_agent;
 mod one_address;
+mod pmtu_black_hole;
 mod pod_stuck_terminating;
 mod probe_timeout;
+mod reverse_path_filter;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
 mod snat_port_exhaustion;
+mod stale_neighbour;
 mod syn_sent_stale_translation;
 mod teardown;
 mod time_wait_port_reuse;
@@ -58,6 +62,10 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         keepalive_behind_nat::scenario(),
         idle_reset_by_the_middle::scenario(),
         probe_timeout::scenario(),
+        pmtu_black_hole::scenario(),
+        reverse_path_filter::scenario(),
+        asymmetric_route_invalid::scenario(),
+        stale_neighbour::scenario(),
     ];
     Catalogue::new(scenarios, snapshots)
 });

@@ -1,6 +1,6 @@
 //! One scenario, as a catalogue for the program and for the tests.
 
-mod mtu_black_hole;
+mod ttl_too_small;
 
 use std::sync::LazyLock;
 
@@ -8,12 +8,12 @@ use lab::Catalogue;
 
 /// The scenario with its reviewed outcomes.
 pub static CATALOGUE: LazyLock<Catalogue> =
-    LazyLock::new(|| Catalogue::new(vec![mtu_black_hole::scenario()], snapshots));
+    LazyLock::new(|| Catalogue::new(vec![ttl_too_small::scenario()], snapshots));
 
 /// The reviewed outcomes, by `scenario@era`.
 fn snapshots(name: &str) -> Option<&'static str> {
     match name {
-        "mtu-black-hole@every-kernel" => Some(include_str!("../snapshots/mtu-black-hole@every-kernel.snap")),
+        "ttl-too-small@every-kernel" => Some(include_str!("../snapshots/ttl-too-small@every-kernel.snap")),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! One scenario, with faultlab's whole command line:
 //!
 //! ```console
-//! $ cargo run -- show mtu-black-hole
+//! $ cargo run -- show ttl-too-small
 //! $ cargo run -- run
 //! ```
 

@@ -1,5 +1,6 @@
 //! Actors: stand-ins for programs and routers.
 
+pub mod arping;
 pub mod http;
 pub mod keepalive_schedule;
 pub mod kubelet;

@@ -1,11 +1,11 @@
-//! Links, addresses and routes, by blocking rtnetlink requests.
+//! Links, addresses, neighbours and routes, by blocking rtnetlink requests.
 //!
 //! A request waits for the RTNL mutex as long as it is locked: call these functions in
 //! an [`Attempt`](super::Attempt).
 
 use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::Child;
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::{Host, Namespace, netlink, rtnl};
-use faultlab_net::topology::Family;
+use faultlab_net::topology::{Family, Net};
 
 /// Deletes a link; ENODEV where there is none.
 ///
@@ -159,6 +159,51 @@ pub fn addresses_of(namespace: &Namespace, family: Family) -> io::Result<Vec<IpA
     Ok(answers.into_iter().filter_map(local).collect())
 }
 
+/// Adds an address to a link, at once usable: without duplicate address detection.
+///
+/// # Errors
+/// EEXIST if the link has it; otherwise the kernel's error.
+pub fn add_address(namespace: &Namespace, index: u32, net: Net) -> io::Result<()> {
+    let mut message = address(index, net);
+    rtnl::without_dad(&mut message);
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewAddress(message))
+}
+
+/// Removes an address from a link.
+///
+/// # Errors
+/// EADDRNOTAVAIL if the link does not have it; otherwise the kernel's error.
+pub fn delete_address(namespace: &Namespace, index: u32, net: Net) -> io::Result<()> {
+    let message = RouteNetlinkMessage::DelAddress(address(index, net));
+    netlink::change(namespace, NETLINK_ROUTE, 0, message)
+}
+
+fn address(index: u32, net: Net) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = number(net.family());
+    message.header.prefix_len = net.prefix_len();
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message
+}
+
+/// Removes the neighbour entry of an address, as `ip neigh del` does: what is sent there
+/// next waits for ARP or neighbour discovery.
+///
+/// # Errors
+/// ENOENT if there is none; otherwise the kernel's error.
+pub fn forget_neighbour(namespace: &Namespace, index: u32, address: IpAddr) -> io::Result<()> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = number(Family::of(address));
+    message.header.ifindex = index;
+    message.attributes.push(NeighbourAttribute::Destination(match address {
+        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+    }));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelNeighbour(message))
+}
+
 /// The number of IPv4 routes, in all tables.
 ///
 /// # Errors
@@ -167,19 +212,6 @@ pub fn routes(namespace: &Namespace) -> io::Result<usize> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
     Ok(netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question))?.len())
-}
-
-/// Deletes the neighbour entry of an address on an interface, given by its index. What
-/// is sent there next waits for ARP.
-///
-/// # Errors
-/// ENOENT if there is none; otherwise the kernel's error.
-pub fn forget_neighbour(namespace: &Namespace, interface: u32, address: Ipv4Addr) -> io::Result<()> {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = interface;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
-    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::DelNeighbour(message))
 }
 
 /// Looks up the route to an address.

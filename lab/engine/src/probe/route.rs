@@ -1,12 +1,15 @@
 //! Routes, by blocking rtnetlink requests.
 
 use std::io;
+use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use faultlab_net::network::{Namespace, netlink, rtnl};
-use faultlab_net::topology::Net;
+use faultlab_net::topology::{Family, Net};
 
 /// Deletes the route to a prefix, and its exceptions (path MTUs and redirects) with it;
 /// ESRCH if there is no such route.
@@ -16,4 +19,35 @@ use faultlab_net::topology::Net;
 pub fn delete(namespace: &Namespace, to: Net) -> io::Result<()> {
     let route = RouteNetlinkMessage::DelRoute(rtnl::route(to, None));
     netlink::change(namespace, NETLINK_ROUTE, 0, route)
+}
+
+/// Policy routing by source: packets from `source` take a default route through
+/// `gateway`, in a routing table of their own. As `ip route add default via GATEWAY table
+/// TABLE` and `ip rule add from SOURCE table TABLE` do.
+///
+/// # Errors
+/// EEXIST if the table has a default route; ENETUNREACH if the gateway is not on a link;
+/// otherwise the kernel's error.
+pub fn from_source(
+    namespace: &Namespace,
+    source: impl Into<IpAddr>,
+    gateway: impl Into<IpAddr>,
+    table: u8,
+) -> io::Result<()> {
+    let (source, gateway) = (source.into(), gateway.into());
+    let family = Family::of(gateway);
+    let mut route = rtnl::route(Net::new(family.unspecified(), 0), Some(gateway));
+    route.header.table = table;
+    let mut rule = RuleMessage::default();
+    rule.header.family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    rule.header.table = table;
+    rule.header.action = RuleAction::ToTable;
+    rule.header.src_len = Family::of(source).bits();
+    rule.attributes.push(RuleAttribute::Source(source));
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewRoute(route))?;
+    netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewRule(rule))
 }

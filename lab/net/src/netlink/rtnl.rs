@@ -94,7 +94,7 @@ pub(crate) fn up(index: u32, bridge: Option<u32>) -> LinkMessage {
 
 /// Makes an IPv6 address usable at once, without duplicate address detection
 /// (IFA_F_NODAD).
-pub(crate) fn without_dad(address: &mut AddressMessage) {
+pub fn without_dad(address: &mut AddressMessage) {
     address.header.flags |= AddressHeaderFlags::Nodad;
     address.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
 }

@@ -73,6 +73,32 @@ const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 1 << 1;
 const NF_NAT_RANGE_PROTO_RANDOM: u32 = 1 << 2;
 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 
+// enum nft_rt_attributes, enum nft_rt_keys.
+const NFTA_RT_DREG: u16 = 1;
+const NFTA_RT_KEY: u16 = 2;
+const NFT_RT_TCPMSS: u32 = 3;
+
+// enum nft_byteorder_attributes, enum nft_byteorder_ops.
+const NFTA_BYTEORDER_SREG: u16 = 1;
+const NFTA_BYTEORDER_DREG: u16 = 2;
+const NFTA_BYTEORDER_OP: u16 = 3;
+const NFTA_BYTEORDER_LEN: u16 = 4;
+const NFTA_BYTEORDER_SIZE: u16 = 5;
+const NFT_BYTEORDER_HTON: u32 = 1;
+
+// enum nft_exthdr_attributes, enum nft_exthdr_op.
+const NFTA_EXTHDR_TYPE: u16 = 2;
+const NFTA_EXTHDR_OFFSET: u16 = 3;
+const NFTA_EXTHDR_LEN: u16 = 4;
+const NFTA_EXTHDR_OP: u16 = 6;
+const NFTA_EXTHDR_SREG: u16 = 7;
+const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
+/// include/net/tcp.h: TCPOPT_MSS, the kind of the option; its two bytes of value
+/// follow kind and length.
+const TCPOPT_MSS: u8 = 2;
+const MSS_OFFSET: u32 = 2;
+const MSS_LENGTH: u32 = 2;
+
 /// Every match uses this register.
 const REG: Register = Register::Reg1;
 
@@ -152,6 +178,7 @@ fn of_action(family: Family, action: &Action, list: &mut Vec<Expressions>) {
         }
         Action::Count => {}
         Action::Notrack => list.push(other("notrack", vec![])),
+        Action::ClampMss => list.extend(clamp_mss()),
         Action::SourceNat { to: Some(to), ports, choice } => {
             let mut attributes = nat(NFT_NAT_SNAT, *to, list);
             if let Some(ports) = ports {
@@ -175,6 +202,28 @@ fn of_action(family: Family, action: &Action, list: &mut Vec<Expressions>) {
             list.push(other("nat", attributes));
         }
     }
+}
+
+/// Writes the MSS that fits the routes into the option. The kernel never raises it
+/// (net/netfilter/nft_exthdr.c: nft_exthdr_tcp_set_eval).
+fn clamp_mss() -> [Expressions; 3] {
+    let register = |kind| u32_attribute(kind, REG.into());
+    let load = vec![register(NFTA_RT_DREG), u32_attribute(NFTA_RT_KEY, NFT_RT_TCPMSS)];
+    let swap = vec![
+        register(NFTA_BYTEORDER_SREG),
+        register(NFTA_BYTEORDER_DREG),
+        u32_attribute(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON),
+        u32_attribute(NFTA_BYTEORDER_LEN, MSS_LENGTH),
+        u32_attribute(NFTA_BYTEORDER_SIZE, MSS_LENGTH),
+    ];
+    let write = vec![
+        register(NFTA_EXTHDR_SREG),
+        DefaultNla::new(NFTA_EXTHDR_TYPE, vec![TCPOPT_MSS]),
+        u32_attribute(NFTA_EXTHDR_OFFSET, MSS_OFFSET),
+        u32_attribute(NFTA_EXTHDR_LEN, MSS_LENGTH),
+        u32_attribute(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_TCPOPT),
+    ];
+    [other("rt", load), other("byteorder", swap), other("exthdr", write)]
 }
 
 /// Loads `to`, and refers to its register in the attributes of a nat expression.
@@ -308,6 +357,8 @@ pub(super) fn module(expression: &Expressions) -> Option<&'static str> {
             "reject" => {
                 Some("nft_reject (CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_IPV4, CONFIG_NFT_REJECT_IPV6)")
             }
+            "rt" => Some("nft_rt (CONFIG_NFT_RT)"),
+            "exthdr" => Some("nft_exthdr (CONFIG_NFT_EXTHDR)"),
             "nat" => Some("nft_nat (CONFIG_NFT_NAT)"),
             "masq" => Some("nft_masq (CONFIG_NFT_MASQ)"),
             _ => None,

@@ -120,6 +120,9 @@ pub enum Action {
     Count,
     /// Hides the packet from conntrack.
     Notrack,
+    /// Lowers the MSS option of a SYN to what fits the MTUs of the routes in both
+    /// directions, if it is larger.
+    ClampMss,
     /// Rewrites the source of the flow.
     SourceNat {
         /// The new address; `None` for the output device's own (masquerade).
@@ -177,6 +180,13 @@ impl Rule {
     /// and later (254432613c58).
     pub fn notrack(name: impl Into<String>) -> Self {
         Self::new(name, Hook::RawPrerouting, Action::Notrack)
+    }
+
+    /// A rule in forward that lowers the MSS option of SYNs and SYN-ACKs to what
+    /// fits the routes of this host (iptables: `TCPMSS --clamp-mss-to-pmtu`). Linux
+    /// 4.14 and later.
+    pub fn clamp_mss(name: impl Into<String>) -> Self {
+        Self::new(name, Hook::Forward, Action::ClampMss).tcp_flags(TcpFlags::SYN)
     }
 
     /// A rule in nat postrouting that rewrites the source of flows to `to`.
@@ -379,7 +389,12 @@ impl Rule {
         let translated = match &self.action {
             Action::SourceNat { to, .. } => *to,
             Action::DestinationNat { to, .. } => Some(*to),
-            Action::Accept | Action::Drop | Action::Reject | Action::Count | Action::Notrack => None,
+            Action::Accept
+            | Action::Drop
+            | Action::Reject
+            | Action::Count
+            | Action::Notrack
+            | Action::ClampMss => None,
         };
         let prefixes = source.iter().chain(destination).map(|prefix| prefix.family());
         let protocol = protocol.and_then(Protocol::family);
@@ -418,6 +433,7 @@ impl fmt::Display for Action {
             Self::Reject => f.write_str(" reject"),
             Self::Count => Ok(()),
             Self::Notrack => f.write_str(" notrack"),
+            Self::ClampMss => f.write_str(" tcp option maxseg size set rt mtu"),
             Self::SourceNat { to, ports, choice } => {
                 match (to, ports) {
                     (Some(IpAddr::V6(to)), Some(ports)) => write!(f, " snat to [{to}]:{ports}")?,

@@ -24,6 +24,7 @@ fn rules_display_as_nft_prints_them() {
         Rule::count("ping6").icmpv6(),
         Rule::reject("no endpoints").destination(A).udp(),
         Rule::destination_nat("half", (B, 53), (A, 53)).udp().one_in(2),
+        Rule::clamp_mss("clamp").out("wan"),
     ];
     let text: Vec<_> = rules.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -46,6 +47,7 @@ fn rules_display_as_nft_prints_them() {
             "meta l4proto ipv6-icmp counter",
             "ip daddr 10.0.0.1 meta l4proto udp counter reject",
             "ip daddr 192.0.2.1 udp dport 53 numgen inc mod 2 0 counter dnat to 10.0.0.1:53",
+            "oifname \"wan\" tcp flags & syn == syn counter tcp option maxseg size set rt mtu",
         ]
     );
 }

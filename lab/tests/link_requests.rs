@@ -1,0 +1,74 @@
+//! Addresses, neighbour entries and policy routes by rtnetlink, on the running kernel.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use faultlab_testkit::{alone_async, applicable};
+use lab::network::Network;
+use lab::probe::{Connect, connect, link, listen, route};
+use lab::topology::{Family, Net, Topology};
+
+faultlab_testkit::tests![faultlab_testkit::isolated::main:
+    an_address_comes_and_goes,
+    packets_from_an_address_take_its_own_gateway,
+];
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn an_address_comes_and_goes() {
+    alone_async(|| async {
+        let topology = Topology::new()
+            .bridge("lan")
+            .hosts(["a", "b"])
+            .link("a 10.0.0.1/24", "lan")
+            .link("b 10.0.0.2/24", "lan");
+        let network = applicable(Network::build(topology).await);
+        let (a, b) = (network.host("a"), network.host("b"));
+        let (added, index) = (Net::parse("10.0.0.100/24"), b.interface("lan").index);
+        let has = || link::addresses_of(b.namespace(), Family::V4).unwrap().contains(&added.addr());
+        link::add_address(b.namespace(), index, added).unwrap();
+        assert!(has());
+        let again = link::add_address(b.namespace(), index, added).unwrap_err();
+        assert_eq!(again.raw_os_error(), Some(libc::EEXIST));
+
+        // The connect makes an entry for the neighbour, which can be deleted once.
+        let _listener = listen(b, 80).unwrap();
+        let met = connect(a, 0, ([10, 0, 0, 100], 80), PATIENCE).await.unwrap();
+        assert!(matches!(*met, Connect::Connected { .. }), "{}", *met);
+        let forget =
+            |address: IpAddr| link::forget_neighbour(a.namespace(), a.interface("lan").index, address);
+        forget(added.addr()).unwrap();
+        let unknown = forget([10, 0, 0, 200].into()).unwrap_err();
+        assert_eq!(unknown.raw_os_error(), Some(libc::ENOENT));
+
+        link::delete_address(b.namespace(), index, added).unwrap();
+        assert!(!has());
+        let gone = link::delete_address(b.namespace(), index, added).unwrap_err();
+        assert_eq!(gone.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    });
+}
+
+fn packets_from_an_address_take_its_own_gateway() {
+    alone_async(|| async {
+        // The server has no default route: only the rule leads to the client.
+        let topology = Topology::new()
+            .host("client")
+            .router("isp")
+            .host("server")
+            .link("client 10.0.0.2/24", "isp 10.0.0.1/24")
+            .link("isp 192.0.2.1/24", "server 192.0.2.2/24")
+            .interfaces("a", "a")
+            .link("isp 198.51.100.1/24", "server 198.51.100.2/24")
+            .interfaces("b", "b");
+        let network = applicable(Network::build(topology).await);
+        let (client, server) = (network.host("client"), network.host("server"));
+        let _listener = listen(server, 80).unwrap();
+        route::from_source(server.namespace(), [198, 51, 100, 2], [198, 51, 100, 1], 100).unwrap();
+        let on =
+            async |address: [u8; 4]| connect(client, 0, (address, 80), PATIENCE).await.unwrap().to_string();
+        assert_eq!(on([198, 51, 100, 2]).await, "connected");
+        assert_eq!(on([192, 0, 2, 2]).await, "timed out");
+        let again = route::from_source(server.namespace(), [198, 51, 100, 2], [198, 51, 100, 1], 100);
+        assert_eq!(again.unwrap_err().raw_os_error(), Some(libc::EEXIST));
+    });
+}
