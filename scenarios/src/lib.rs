@@ -1,5 +1,6 @@
 //! The catalogue of faults: one file each, described as the users saw it.
 
+mod accept_queue_overflow;
 pub mod actors;
 mod conntrack_beyond_window_reset;
 mod conntrack_close_wait_expiry;
@@ -14,9 +15,12 @@ mod node_agent;
 mod one_address;
 mod pod_stuck_terminating;
 mod probe_timeout;
+mod retransmission_stall;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
+mod syn_black_hole;
+mod sysctls;
 mod teardown;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -45,6 +49,9 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         pod_stuck_terminating::scenario(),
         keepalive_dead_peer::scenario(),
         keepalive_behind_nat::scenario(),
+        retransmission_stall::scenario(),
+        syn_black_hole::scenario(),
+        accept_queue_overflow::scenario(),
         probe_timeout::scenario(),
     ];
     Catalogue::new(scenarios, snapshots)

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     }
     // What does not depend on the address family looks the same over IPv6.
     reviewed = reviewed.set("conntrack-idle-expiry", &[("family", "ipv6")]);
+    reviewed = reviewed.set("accept-queue-overflow", &[("family", "ipv6")]);
     reviewed = reviewed.set("tw-recycle-nat", &[("family", "ipv6"), ("recycle", "model")]);
     reviewed.main()
 }
