@@ -1,5 +1,6 @@
 //! The catalogue of faults: one file each, described as the users saw it.
 
+mod accept_queue_overflow;
 pub mod actors;
 mod asymmetric_route_invalid;
 mod conntrack_beyond_window_reset;
@@ -19,13 +20,16 @@ mod one_address;
 mod pmtu_black_hole;
 mod pod_stuck_terminating;
 mod probe_timeout;
+mod retransmission_stall;
 mod reverse_path_filter;
 mod route_exception_leak;
 mod rtnl_stall;
 mod service;
 mod snat_port_exhaustion;
 mod stale_neighbour;
+mod syn_black_hole;
 mod syn_sent_stale_translation;
+mod sysctls;
 mod teardown;
 mod time_wait_port_reuse;
 mod tw_recycle_nat;
@@ -61,6 +65,9 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         keepalive_dead_peer::scenario(),
         keepalive_behind_nat::scenario(),
         idle_reset_by_the_middle::scenario(),
+        retransmission_stall::scenario(),
+        syn_black_hole::scenario(),
+        accept_queue_overflow::scenario(),
         probe_timeout::scenario(),
         pmtu_black_hole::scenario(),
         reverse_path_filter::scenario(),

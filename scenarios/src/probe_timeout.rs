@@ -22,11 +22,15 @@ const CARD: Card = Card {
     family: "health probes",
     saw: "kubectl get events: \"Readiness probe failed: Get http://...: context deadline exceeded \
           (Client.Timeout exceeded while awaiting headers)\", on and off since pods were evicted to this \
-          node. Then \"failed liveness probe, will be restarted\", and the restarts make the node busier \
-          still.",
+          node. Then \"failed liveness probe, will be restarted\" (with dockershim, up to 1.13: \"Killing \
+          container with id docker://agent:Container failed liveness probe.. Container will be killed and \
+          recreated.\"), and the restarts make the node busier still. Elsewhere the agent is idle, and it is \
+          \"net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting \
+          headers)\".",
     cause: "timeoutSeconds is 1 by default and counts from the SYN to the header. What answers later has \
             failed, however well it works. failureThreshold such probes in a row, 3 by default, make a pod \
-            unready; of a liveness probe, they restart its container.",
+            unready; of a liveness probe, they restart its container. \"While waiting for connection\" means \
+            that no SYN-ACK came: one lost SYN is enough, because it is retransmitted after a second.",
     function: "pkg/kubelet/prober/worker.go: doProbe (Kubernetes)",
     cure: "timeoutSeconds above what the agent needs on its worst day. A higher failureThreshold rides out a \
            burst, and only puts off what a lasting load does. A liveness probe more patient than the \
@@ -34,6 +38,7 @@ const CARD: Card = Card {
     reading: &[
         "Kubernetes, Configure Liveness, Readiness and Startup Probes",
         "kubernetes#94115: timeoutSeconds counts for exec probes too, which it did not before 1.20",
+        "kubernetes#89898, kubernetes#51096: probes of an idle agent fail, while waiting for connection",
         "pkg/probe/http/http.go: one connection per probe",
         "net/http: \"request canceled while waiting for connection\" before the same words says that not even the \
          handshake ended in time: look for a lost SYN, not for a slow agent",
@@ -44,7 +49,7 @@ const CARD: Card = Card {
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("restarts", "0"), |_| arms(), play)
         .needs([Need::Veth, Need::Nat, Need::Conntrack, Need::PacketSocket])
-        // Eight arms at once would load the machine. In virtual time, running
+        // Ten arms at once would load the machine. In virtual time, running
         // them one after another costs nothing.
         .sequential(|env| env.clock == Clock::Virtual)
         .settings([
@@ -81,15 +86,29 @@ struct Conduct {
     /// Whether the links are wires: one shifts a neighbour's timestamps ahead,
     /// one is the model of the tcp_tw_recycle check.
     tw_recycle: bool,
+    /// The numbers of the probes that lose the first two SYNs of a connection.
+    syn_lost_at: Vec<u32>,
 }
 
 fn arms() -> Arms<Conduct> {
-    let base = Conduct { busy_at: vec![], timeout: 1, readiness: 3, liveness: 3, tw_recycle: false };
+    let base = Conduct {
+        busy_at: vec![],
+        timeout: 1,
+        readiness: 3,
+        liveness: 3,
+        tw_recycle: false,
+        syn_lost_at: vec![],
+    };
+    let burst = vec![1, 2, 3, 6, 7, 8];
+    let lose_syns = |setup: &mut Setup<Conduct>, at: &[u32]| {
+        setup.network.links[0].wired = true;
+        setup.syn_lost_at = at.to_vec();
+    };
     let lasting = || (1..=PERIODS).collect();
     let patient = |conduct: &mut Conduct| (conduct.readiness, conduct.liveness) = (6, 6);
     Arms::control("the agent has the CPU that it needs", network(), base)
         .fault("three probes of five meet a busy node: the agent answers after 1.5 s", |arm| {
-            arm.busy_at = vec![1, 2, 3, 6, 7, 8];
+            arm.busy_at.clone_from(&burst);
         })
         .variant("lasting-load", "the node stays busy", |arm| arm.busy_at = lasting())
         .variant_of_control(
@@ -100,6 +119,15 @@ fn arms() -> Arms<Conduct> {
                 arm.tw_recycle = true;
             },
         )
+        .variant_of_control(
+            "lost-syns",
+            "no load, but three probes of five lose the first two SYNs of a connection",
+            |arm| lose_syns(arm, &burst),
+        )
+        .variant_of_control("lost-syns-timeout-5", "the same, timeoutSeconds=5", |arm| {
+            lose_syns(arm, &burst);
+            arm.timeout = 5;
+        })
         .remedy("timeout-5", "timeoutSeconds=5", |arm| arm.timeout = 5)
         .remedy("threshold-6", "failureThreshold=6", |arm| patient(arm))
         .remedy("threshold-6-lasting", "failureThreshold=6, and the node stays busy", |arm| {
@@ -129,6 +157,23 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         stage.wire("node", "pod", TwRecycle::new(tw_recycle::Rule::From3_17, Direction::There).0)?;
     }
     let turn = Rc::new(Cell::new(0));
+    if !conduct.syn_lost_at.is_empty() {
+        let (probe, lost_at, mut known) = (Rc::clone(&turn), conduct.syn_lost_at.clone(), vec![]);
+        stage.wire(
+            "node",
+            "pod",
+            policy::Discard::matching(move |_, segment| {
+                let port = segment.header.src.port();
+                let lost = segment.header.flags.opens()
+                    && lost_at.contains(&probe.get())
+                    && known.iter().filter(|other| **other == port).count() < 2;
+                if lost {
+                    known.push(port);
+                }
+                lost
+            }),
+        )?;
+    }
     let probe = Rc::clone(&turn);
     let agent = Agent::new(stage.host("pod"), AGENT.1, move || {
         if busy_at.contains(&probe.get()) { BUSY } else { Duration::ZERO }
@@ -153,9 +198,13 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     stage.observe("restarts", kubelet.restarts);
     let ready: Vec<_> = kubelet.ready.iter().map(|ready| if *ready { "1/1" } else { "0/1" }).collect();
     stage.observe("READY", ready.join(", "));
-    for words in
-        ["Readiness probe failed", "Liveness probe failed", "will be restarted", "Back-off restarting"]
-    {
+    for words in [
+        "Readiness probe failed",
+        "Liveness probe failed",
+        "while waiting for connection",
+        "will be restarted",
+        "Back-off restarting",
+    ] {
         let count = kubelet.events.iter().filter(|event| event.message.contains(words)).count();
         stage.observe(words, if count == 0 { "-".to_owned() } else { format!("x{count}") });
     }

@@ -15,7 +15,8 @@ const CARD: Card = Card {
     title: "A NAT reuses a port that the server still holds in TIME_WAIT: connects stall",
     family: "TIME_WAIT and timestamps",
     saw: "Through the NAT one connect in a few hundred takes a second longer, and behind the firewall it \
-          times out. A capture on the server shows a SYN that is answered by an ACK, not a SYN-ACK.",
+          times out. A capture on the server shows a SYN that is answered by an ACK, not a SYN-ACK: \
+          a \"challenge ACK\", which Wireshark marks \"TCP ACKed unseen segment\".",
     cause: "The SYN meets a TIME_WAIT socket of the same four addresses and ports. PAWS: its timestamp is \
             older than the last one of the old connection, so it cannot be told from a duplicate of that \
             connection and is answered with an ACK. Only the RST to that ACK ends the TIME_WAIT.",
@@ -24,6 +25,7 @@ const CARD: Card = Card {
            share one kernel, tcp_timestamps=2 (no random offset, 4.10 and later); and no firewall rule that \
            drops the RST.",
     reading: &[
+        "cilium#45863: a port reused in TIME_WAIT, a challenge ACK, and the RST is lost",
         "RFC 6191: reducing the TIME-WAIT state using TCP timestamps",
         "RFC 1337: TIME-WAIT assassination hazards",
         "95a22caee396 tcp: attach random timestamp offsets (4.10)",

@@ -4,6 +4,7 @@
 //!   is a success
 //! - Go's net/http and net: the error messages
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,8 +25,9 @@ use lab::probe::tcp::{Answer, Connect, dial, listen};
 pub enum Get {
     /// A status line.
     Status(u16),
-    /// No complete header within the timeout: connecting, sending or waiting
-    /// took too long.
+    /// No connection within the timeout.
+    NotConnected,
+    /// No complete header within the timeout: sending or waiting took too long.
     TimedOut,
     /// A RST answered the SYN.
     Refused,
@@ -52,6 +54,11 @@ impl fmt::Display for Get {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(code) => write!(f, "statuscode: {code}"),
+            // net/http/transport.go: errRequestCanceledConn.
+            Self::NotConnected => f.write_str(
+                "net/http: request canceled while waiting for connection (Client.Timeout exceeded while \
+                 awaiting headers)",
+            ),
             Self::TimedOut => {
                 f.write_str("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
             }
@@ -73,7 +80,9 @@ impl Get {
             Self::Refused | Self::Unreachable | Self::NoPort => {
                 format!("Get \"http://{to}/healthz\": dial tcp {to}: {self}")
             }
-            Self::TimedOut | Self::Reset | Self::Closed => format!("Get \"http://{to}/healthz\": {self}"),
+            Self::NotConnected | Self::TimedOut | Self::Reset | Self::Closed => {
+                format!("Get \"http://{to}/healthz\": {self}")
+            }
         }
     }
 }
@@ -86,18 +95,21 @@ impl Get {
 /// can cause.
 pub async fn get(from: &Host, to: SocketAddr, patience: Duration) -> Result<Get> {
     let probe = from.journal().begin(from.name(), Act::Asks, to);
+    let connected = Cell::new(false);
     let asked = async {
         let stream = match dial(from, 0, to, patience, |local| probe.local(local)).await? {
             Connect::Connected { stream, .. } => stream,
             Connect::Refused => return Ok(Get::Refused),
             Connect::Unreachable => return Ok(Get::Unreachable),
             Connect::NoPort => return Ok(Get::NoPort),
-            Connect::TimedOut { .. } => return Ok(Get::TimedOut),
+            Connect::TimedOut { .. } => return Ok(Get::NotConnected),
         };
+        connected.set(true);
         ask(from, stream, to).await
     };
     // Dropping the stream closes a late connection.
-    let met = timeout(patience, asked).await.unwrap_or(Ok(Get::TimedOut))?;
+    let late = || Ok(if connected.get() { Get::TimedOut } else { Get::NotConnected });
+    let met = timeout(patience, asked).await.unwrap_or_else(|_| late())?;
     Ok(probe.met(met).into_inner())
 }
 

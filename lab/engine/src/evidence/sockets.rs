@@ -17,6 +17,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use faultlab_base::error::{Error, Result};
 use faultlab_net::network::{Namespace, netlink};
+use faultlab_net::wire::all as wires;
 
 /// include/uapi/linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -243,6 +244,7 @@ pub fn sockets(namespace: &Namespace) -> Result<Vec<Socket>> {
             }
             _ => Error::kernel(namespace.name(), "sock_diag dump", source),
         })?;
+        wires::carry();
         // Old kernels list mini-sockets of both families, regardless of the request.
         let listed = answers.iter().filter_map(|message| Socket::parse(&message.body));
         sockets.extend(listed.filter(|socket| socket.family == family));

@@ -453,6 +453,27 @@ impl Flow {
         }
     }
 
+    /// Ends a side's connection without a segment, as if its host had restarted: the
+    /// other side does not learn of it, and this side's kernel answers later segments
+    /// with a RST. This side cannot be used afterwards.
+    ///
+    /// # Errors
+    /// If this process lacks CAP_NET_ADMIN in the host's user namespace, which
+    /// TCP_REPAIR needs (tcp(7)).
+    pub fn forget(&mut self, side: Side) -> Result<()> {
+        let End { place, stream, .. } = self.side(side);
+        let failed = |tried: &str, e: io::Error| Error::kernel(place.as_str(), tried, e);
+        setsockopt(&*stream, TcpRepair, &1).map_err(|e| failed("TCP_REPAIR", e.into()))?;
+        // net/ipv4/tcp.c, tcp_disconnect(): a socket in repair mode sends no RST.
+        let family = libc::sa_family_t::try_from(libc::AF_UNSPEC).unwrap_or_default();
+        let unspecified = libc::sockaddr { sa_family: family, sa_data: [0; 14] };
+        let length = libc::socklen_t::try_from(size_of_val(&unspecified)).unwrap_or_default();
+        // SAFETY: the descriptor is open, and the address is valid for its length.
+        #[allow(unsafe_code, reason = "a system call, see SAFETY")]
+        let done = unsafe { libc::connect(stream.as_raw_fd(), &raw const unspecified, length) };
+        if done == 0 { Ok(()) } else { Err(failed("connect to AF_UNSPEC", io::Error::last_os_error())) }
+    }
+
     /// Closes both ends, `first` first, and waits until each has received the other's
     /// FIN. The first end goes through TIME_WAIT.
     ///

@@ -116,6 +116,15 @@ impl Answer {
 /// # Errors
 /// If the port is taken.
 pub fn listen(at: &Host, port: u16) -> Result<TcpListener> {
+    listen_with_backlog(at, port, 128)
+}
+
+/// The same with a given backlog (listen(2)): how many connections may wait to be
+/// accepted. net.core.somaxconn limits it.
+///
+/// # Errors
+/// If the port is taken.
+pub fn listen_with_backlog(at: &Host, port: u16, backlog: i32) -> Result<TcpListener> {
     let failed = |e: io::Error| Error::kernel(at.name(), format!("listen on port {port}"), e);
     at.namespace()
         .enter(|| {
@@ -128,7 +137,7 @@ pub fn listen(at: &Host, port: u16) -> Result<TcpListener> {
             }
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::new(family.unspecified(), port).into())?;
-            socket.listen(128)?;
+            socket.listen(backlog)?;
             TcpListener::from_std(socket.into())
         })
         .map_err(failed)
@@ -181,6 +190,22 @@ pub async fn connect(
     Ok(probe.met(met))
 }
 
+/// The same with socket options, which `configure` sets before the connect().
+///
+/// # Errors
+/// As [`connect`], or if an option is rejected.
+pub async fn connect_with(
+    from: &Host,
+    to: impl Into<SocketAddr>,
+    patience: Duration,
+    configure: impl FnOnce(&Socket) -> io::Result<()>,
+) -> Result<ProbeResult<Connect>> {
+    let to = to.into();
+    let probe = from.journal().begin(from.name(), Act::Connects, to);
+    let met = dial_with(from, 0, to, patience, configure, |local| probe.local(local)).await?;
+    Ok(probe.met(met))
+}
+
 /// Like [`connect`], but the journal gets no record of it. `local` receives the
 /// socket's local address.
 ///
@@ -193,6 +218,17 @@ pub async fn dial(
     patience: Duration,
     local: impl FnOnce(Option<SocketAddr>),
 ) -> Result<Connect> {
+    dial_with(from, source_port, to, patience, |_| Ok(()), local).await
+}
+
+async fn dial_with(
+    from: &Host,
+    source_port: u16,
+    to: SocketAddr,
+    patience: Duration,
+    configure: impl FnOnce(&Socket) -> io::Result<()>,
+    local: impl FnOnce(Option<SocketAddr>),
+) -> Result<Connect> {
     let failed = |e: io::Error| Error::kernel(from.name(), format!("connect to {to}"), e);
     let family = Family::of(to.ip());
     let socket = from
@@ -201,6 +237,7 @@ pub async fn dial(
             let socket =
                 Socket::new(domain(family), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
             socket.set_tcp_nodelay(true)?;
+            configure(&socket)?;
             if source_port != 0 {
                 socket.set_reuse_address(true)?;
                 socket.bind(&SocketAddr::new(family.unspecified(), source_port).into())?;
