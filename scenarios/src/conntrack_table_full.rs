@@ -88,10 +88,10 @@ fn network(env: &Environment) -> Topology {
     let network = Topology::new()
         .hosts(["office", "newcomer"])
         .router("router")
-        .hosts(["office-server", "server"])
+        .hosts(["archive", "server"])
         .link("office 10.0.0.2/24", "router 10.0.0.1/24")
         .link("newcomer 10.0.1.2/24", "router 10.0.1.1/24")
-        .link("router 10.0.2.1/24", "office-server 10.0.2.2/24 10.0.2.3/24")
+        .link("router 10.0.2.1/24", "archive 10.0.2.2/24 10.0.2.3/24")
         .link("router 10.0.3.1/24", "server 10.0.3.2/24")
         .rule("router", Rule::accept("known").ct_state(CtState::ESTABLISHED | CtState::RELATED))
         .rule("router", Rule::drop("invalid").ct_state(CtState::INVALID))
@@ -100,7 +100,7 @@ fn network(env: &Environment) -> Topology {
 }
 
 const SERVER: [u8; 4] = [10, 0, 3, 2];
-const OFFICE_SERVER: [[u8; 4]; 2] = [[10, 0, 2, 2], [10, 0, 2, 3]];
+const ARCHIVE: [[u8; 4]; 2] = [[10, 0, 2, 2], [10, 0, 2, 3]];
 const NOBODY: [u8; 4] = [10, 0, 2, 99];
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -152,11 +152,11 @@ fn arms(env: &Environment) -> Arms<Conduct> {
 }
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    let (office, office_server) = (stage.host("office"), stage.host("office-server"));
+    let (office, archive) = (stage.host("office"), stage.host("archive"));
     let open = async |number: u64| {
         let port = FIRST_PORT + u16::try_from(number % u64::from(PORTS)).expect("it is below PORTS");
-        let address = OFFICE_SERVER[usize::from(number >= u64::from(PORTS))];
-        Flow::open_from(office, port, (address, 80), office_server, 80).await
+        let address = ARCHIVE[usize::from(number >= u64::from(PORTS))];
+        Flow::open_from(office, port, (address, 80), archive, 80).await
     };
     let mut live = open(0).await?;
     for number in 1..conduct.flows {

@@ -77,7 +77,7 @@ fn an_unknown_setting_lists_the_known() {
         "faultlab: no setting is named \"x\"; veth-teardown-hang has none\n"
     );
     assert_eq!(
-        refusal("run veth-teardown-hang pod-stuck-terminating --set x=1"),
+        refusal("run veth-teardown-hang rtnl-stall --set x=1"),
         "faultlab: no setting is named \"x\"; these scenarios have none\n"
     );
 }

@@ -20,6 +20,10 @@ const PHRASE: f64 = 2.2;
 const QUOTED: f64 = 0.8;
 const QUOTED_LEAST: f64 = 0.9;
 
+/// How much a duration that a scenario does not have speaks against it, as a part of its
+/// weight.
+const OTHER_DURATION: f64 = 0.25;
+
 /// The loss for each word that a phrase skips, in the text or in the sentence.
 const SKIPPED: f64 = 0.12;
 
@@ -181,7 +185,7 @@ impl Query {
             }
         }
         let covered: f64 = part.iter().map(|(at, worth)| self.asked[*at].weight * worth).sum();
-        let coverage = covered / self.total;
+        let coverage = covered / (self.total - self.tolerated(&part));
         let phrases = has.iter().filter(|(_, words)| words.len() > 1).map(|(sentence, _)| {
             let sentence = &index.sentences[*sentence];
             (self.phrase(index, sentence) * sentence.weight(), self.quotes(index, sentence))
@@ -206,6 +210,14 @@ impl Query {
         let strength = (phrase / (2.0 * PHRASE)).min(0.8).max(if quotes { 0.5 } else { 0.0 });
         let score = coverage.min(1.0).mul_add(1.0 - strength, strength) * 0.99;
         Some(Match { scenario, score, because: self.because(index, &has), against: self.against(&part) })
+    }
+
+    /// The weight of the durations that a scenario does not have, as far as it does not count
+    /// against it: other people's timeouts are other numbers.
+    fn tolerated(&self, part: &BTreeMap<usize, f64>) -> f64 {
+        let durations = self.content.iter().filter(|at| self.asked[**at].word.kind == Kind::Duration);
+        let known = |at: &&usize| !part.contains_key(*at) && !self.asked[**at].meanings.is_empty();
+        durations.filter(known).map(|at| self.asked[*at].weight * (1.0 - OTHER_DURATION)).sum()
     }
 
     /// Whether a word is an identifier that only a few scenarios have.
@@ -288,7 +300,7 @@ impl Query {
 /// have programs and timeouts of their own.
 fn unknown(word: &Word) -> f64 {
     match word.kind {
-        Kind::Duration => 0.25,
+        Kind::Duration => OTHER_DURATION,
         Kind::Reference => 0.5,
         _ => 0.85,
     }

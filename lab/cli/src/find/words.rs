@@ -13,7 +13,7 @@ const LONGEST: usize = 64;
 /// Words that say nothing about the subject. They count only within a phrase.
 const FUNCTION_WORDS: &str = " a about after again against all also although am an and any are as at be because been before \
     being between both but by can cannot could despite did do does doing don done during each else even ever every few for from get \
-    gets got had has have he her here his how i if in into is isn it its itself just know like may me might more \
+    gets got had has have he her here his how i if in into is isn it its itself just know left like may me might more \
     most much must my no nor not now of off on once one only or other our out over own please same see seems she \
     should since so some still such t than that the their them then there these they thing this those though \
     through to too under until up us use used very via was wasn we were what when where which while who why will \
