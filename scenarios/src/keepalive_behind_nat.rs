@@ -13,7 +13,8 @@ const CARD: Card = Card {
     family: "keepalive",
     saw: "Notifications stop after a quiet time; the client's connection is ESTABLISHED and keepalive is on. \
           The server gets \"connection reset by peer\" for its next message; the client finds out two hours \
-          later, or hangs when it speaks. From a machine that is not behind the NAT all is well.",
+          later, or hangs when it speaks. From a machine that is not behind the NAT all is well. Long-lived \
+          connections die behind a NAT of 300 s (haproxy#252).",
     cause: "The NAT forgets a mapping that is idle for its timeout (this scenario's setting idle-timeout: \
             350 s, as AWS documents of its NAT gateway; Azure's load balancer has 240 s unless told \
             otherwise, and RFC 5382 asks for more than two hours). tcp_keepalive_time is 7200 s by default, \

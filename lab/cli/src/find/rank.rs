@@ -24,6 +24,9 @@ const QUOTED_LEAST: f64 = 0.9;
 /// weight.
 const OTHER_DURATION: f64 = 0.25;
 
+/// What a match must have of the best one's score.
+const BESIDE: f64 = 0.65;
+
 /// The loss for each word that a phrase skips, in the text or in the sentence.
 const SKIPPED: f64 = 0.12;
 
@@ -150,6 +153,8 @@ impl Query {
         let found = scenarios.into_iter().filter_map(|(scenario, has)| self.judge(index, scenario, has));
         let mut found: Vec<_> = found.collect();
         found.sort_by(|one, other| other.score.total_cmp(&one.score));
+        let best = found.first().map_or(0.0, |found| found.score);
+        found.retain(|found| found.score >= BESIDE * best);
         found
     }
 
