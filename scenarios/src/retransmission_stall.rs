@@ -63,7 +63,10 @@ pub fn scenario() -> Scenario {
         .eras([
             Era::new("rto-max", "6.15 and later", |env| env.kernel.has_sysctl(RTO_MAX_MS))
                 .since("1280c26228bd: the longest RTO can be set, by tcp_rto_max_ms"),
-            Era::new("fixed-rto-max", "up to 6.14", |_| true).since("RFC 6298 2.4: a RTO has a maximum"),
+            Era::new("fixed-rto-max", "4.19 to 6.14", |env| env.kernel.at_least(4, 19))
+                .since("b701a99e431d: TCP_USER_TIMEOUT ends the connection on time"),
+            Era::new("late-user-timeout", "up to 4.18 (run on 4.9)", |_| true)
+                .since("TCP_USER_TIMEOUT ends the connection at the first RTO that expires after it"),
         ])
 }
 
@@ -196,6 +199,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         _ if *met != Answer::TimedOut => "-".to_owned(),
         Some(timeout) if (timeout..late(timeout)).contains(&after) => {
             format!("{} s", timeout.as_secs())
+        }
+        Some(timeout) if (timeout..3 * timeout).contains(&after) => {
+            format!("the first RTO after {} s", timeout.as_secs())
         }
         // It ends when a RTO expires, and each takes twice as long.
         _ if (gives_up..3 * gives_up).contains(&after) => {

@@ -47,9 +47,13 @@ pub fn scenario() -> Scenario {
             Setting::seconds("shorter", "the same in the shorter-reachable-time arm", 1, 5).at_most(LONGEST),
         ])
         .lasts(|env| PATIENCE + outage(env.seconds("reachable")))
-        .eras([Era::every_kernel(
-            "ARP has no lifetime of an address, and a neighbour is trusted for a while",
-        )])
+        .eras([
+            Era::new("gratuitous-arp-overrides", "4.13 and later", |env| env.kernel.at_least(4, 13)).since(
+                "7d472a59c0e5: gratuitous ARP overrides an entry at once, also within its locktime (1 s)",
+            ),
+            Era::new("locktime", "up to 4.12 (run on 4.9)", |_| true)
+                .since("ARP has no lifetime of an address, and a neighbour is trusted for a while"),
+        ])
 }
 
 const LONGEST: Limit =

@@ -57,12 +57,10 @@ pub fn scenario() -> Scenario {
         .eras([
             Era::new("linear-timeouts", "6.5 and later", |env| env.kernel.has_sysctl(LINEAR))
                 .since("ccce324dabfe: tcp_syn_linear_timeouts"),
-            Era::new(
-                "exponential",
-                "up to 6.4 (not run before 5.4, whose connect() ignores TCP_USER_TIMEOUT)",
-                |_| true,
-            )
-            .since("RFC 6298 5.5: each RTO is twice as long"),
+            Era::new("exponential", "5.4 to 6.4", |env| env.kernel.at_least(5, 4))
+                .since("a41e8a88b06e: connect() heeds TCP_USER_TIMEOUT"),
+            Era::new("ignores-user-timeout", "up to 5.3 (run on 4.9)", |_| true)
+                .since("RFC 6298 5.5: each RTO is twice as long"),
         ])
 }
 

