@@ -14,6 +14,7 @@ mod idle_reset_by_the_middle;
 mod keepalive;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
+mod neighbour_table_overflow;
 mod netns_teardown_hang;
 mod node_agent;
 mod one_address;
@@ -57,6 +58,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         syn_sent_stale_translation::scenario(),
         snat_port_exhaustion::scenario(),
         dns_five_seconds::scenario(),
+        neighbour_table_overflow::scenario(),
         veth_teardown_hang::scenario(),
         netns_teardown_hang::scenario(),
         route_exception_leak::scenario(),
