@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use faultlab_testkit::{alone_async, applicable};
 use lab::network::Network;
+use lab::probe::link::{AddressState, Dad};
 use lab::probe::{Connect, connect, link, listen, route};
 use lab::topology::{Family, Net, Topology};
+use tokio::time::{Instant, sleep};
 
 faultlab_testkit::tests![faultlab_testkit::isolated::main:
     an_address_comes_and_goes,
+    a_duplicate_address_is_detected,
     packets_from_an_address_take_its_own_gateway,
 ];
 
@@ -45,6 +48,39 @@ fn an_address_comes_and_goes() {
         assert!(!has());
         let gone = link::delete_address(b.namespace(), index, added).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    });
+}
+
+fn a_duplicate_address_is_detected() {
+    alone_async(|| async {
+        let topology = Topology::new().hosts(["a", "b"]).link("a 2001:db8::1/64", "b 2001:db8::2/64").sysctl(
+            "b",
+            "net.ipv6.conf.default.accept_dad",
+            1,
+        );
+        let network = applicable(Network::build(topology).await);
+        let b = network.host("b");
+        let index = b.interface("a").index;
+        let add = |net: &str, dad| link::add_address_with(b.namespace(), index, Net::parse(net), dad);
+        let state = |address: &str| link::address_state(b.namespace(), address.parse().unwrap()).unwrap();
+        assert_eq!(state("2001:db8::3"), AddressState::Absent);
+        // b's own, and a's.
+        add("2001:db8::3/64", Dad::Default).unwrap();
+        add("2001:db8::4/64", Dad::Skipped).unwrap();
+        // Without optimistic_dad, the flag is ignored.
+        add("2001:db8::5/64", Dad::Optimistic).unwrap();
+        add("2001:db8::1/64", Dad::Default).unwrap();
+        let all = || ["2001:db8::3", "2001:db8::4", "2001:db8::5", "2001:db8::1"].map(state);
+        let tentative = AddressState::Tentative;
+        assert_eq!(all(), [tentative, AddressState::Usable, tentative, tentative]);
+        let begun = Instant::now();
+        while all().contains(&tentative) && begun.elapsed() < Duration::from_secs(10) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let usable = AddressState::Usable;
+        assert_eq!(all(), [usable, usable, usable, AddressState::Duplicate]);
+        // Random, up to a second, and a probe of one second.
+        assert!(begun.elapsed() > Duration::from_millis(800), "{:?}", begun.elapsed());
     });
 }
 

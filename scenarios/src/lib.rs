@@ -11,6 +11,7 @@ mod conntrack_table_full;
 mod dns_five_seconds;
 mod ephemeral_port_exhaustion;
 mod idle_reset_by_the_middle;
+mod ipv6_dad_bind;
 mod keepalive;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
@@ -75,6 +76,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         reverse_path_filter::scenario(),
         asymmetric_route_invalid::scenario(),
         stale_neighbour::scenario(),
+        ipv6_dad_bind::scenario(),
     ];
     Catalogue::new(scenarios, snapshots)
 });

@@ -4,13 +4,13 @@
 //! an [`Attempt`](super::Attempt).
 
 use std::ffi::CStr;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
+use std::{fmt, io};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::RouteMessage;
@@ -164,10 +164,96 @@ pub fn addresses_of(namespace: &Namespace, family: Family) -> io::Result<Vec<IpA
 /// # Errors
 /// EEXIST if the link has it; otherwise the kernel's error.
 pub fn add_address(namespace: &Namespace, index: u32, net: Net) -> io::Result<()> {
+    add_address_with(namespace, index, net, Dad::Skipped)
+}
+
+/// What becomes of duplicate address detection (RFC 4862 5.4) for one IPv6 address. An
+/// IPv4 address has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dad {
+    /// As the interface's sysctls say (accept_dad, dad_transmits): the default of
+    /// `ip address add`.
+    Default,
+    /// None (IFA_F_NODAD): `ip address add ... nodad`.
+    Skipped,
+    /// The address is usable during it (IFA_F_OPTIMISTIC, RFC 4429): `ip address add ...
+    /// optimistic`. The kernel ignores the flag unless optimistic_dad is 1.
+    Optimistic,
+}
+
+/// The same, with a choice of duplicate address detection.
+///
+/// # Errors
+/// As [`add_address`].
+pub fn add_address_with(namespace: &Namespace, index: u32, net: Net, dad: Dad) -> io::Result<()> {
     let mut message = address(index, net);
-    rtnl::without_dad(&mut message);
+    match dad {
+        Dad::Default => {}
+        Dad::Skipped => rtnl::without_dad(&mut message),
+        Dad::Optimistic => message.attributes.push(AddressAttribute::Flags(AddressFlags::Optimistic)),
+    }
     let flags = NLM_F_CREATE | NLM_F_EXCL;
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewAddress(message))
+}
+
+/// How far the kernel trusts an IPv6 address to be its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressState {
+    /// No link has it.
+    Absent,
+    /// Duplicate address detection has not ended (IFA_F_TENTATIVE).
+    Tentative,
+    /// It has not ended, and the address may be used (IFA_F_OPTIMISTIC).
+    Optimistic,
+    /// Another node has the address (IFA_F_DADFAILED).
+    Duplicate,
+    /// None of these.
+    Usable,
+}
+
+/// In the words of ip-address(8).
+impl fmt::Display for AddressState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Absent => "absent",
+            Self::Tentative => "tentative",
+            Self::Optimistic => "optimistic",
+            Self::Duplicate => "dadfailed",
+            Self::Usable => "usable",
+        })
+    }
+}
+
+/// The state of an IPv6 address.
+///
+/// # Errors
+/// The kernel's error.
+pub fn address_state(namespace: &Namespace, address: IpAddr) -> io::Result<AddressState> {
+    let mut question = AddressMessage::default();
+    question.header.family = number(Family::of(address));
+    let answers = netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question))?;
+    let state = |message: RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewAddress(known)
+            if known.attributes.contains(&AddressAttribute::Address(address)) =>
+        {
+            let flags = known.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Flags(flags) => Some(*flags),
+                _ => None,
+            });
+            let has = |flag| flags.is_some_and(|flags| flags.contains(flag));
+            Some(if has(AddressFlags::Dadfailed) {
+                AddressState::Duplicate
+            } else if has(AddressFlags::Optimistic) {
+                AddressState::Optimistic
+            } else if has(AddressFlags::Tentative) {
+                AddressState::Tentative
+            } else {
+                AddressState::Usable
+            })
+        }
+        _ => None,
+    };
+    Ok(answers.into_iter().find_map(state).unwrap_or(AddressState::Absent))
 }
 
 /// Removes an address from a link.
