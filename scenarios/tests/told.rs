@@ -224,7 +224,9 @@ fn an_arm_alone_runs_the_scenarios_that_have_it() {
     needs_namespaces();
     let outcomes = json("run --arm be-liberal --json");
     let names: Vec<_> = outcomes.iter().map(|outcome| &outcome["scenario"]).collect();
-    assert_eq!(names, ["conntrack-delayed-segment-reset", SHORT]);
+    let have_it =
+        ["conntrack-delayed-segment-reset", SHORT, "syn-sent-stale-translation", "asymmetric-route-invalid"];
+    assert_eq!(names, have_it);
 }
 
 fn one_arm_runs_beside_control_and_fault() {

@@ -65,20 +65,28 @@ fn is_unanswered<'a>(arm: &Arm<'a>, group: &[&Journey<'a>]) -> bool {
     !arm.journeys.arrivals(host, first.answer_endpoints()).any(answers)
 }
 
-fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
+fn unanswered<'a>(arm: &Arm<'a>, group: &[&Journey<'a>], kind: String) -> Finding {
     let (first, last) = (group[0], group[group.len() - 1]);
-    let (leg, end) = (first.first(), first.last());
+    let leg = first.first();
     let mut text = name(&leg.header, first.length);
     if group.len() > 1 {
         let time = last.first().at.saturating_sub(leg.at);
         text.push_str(&format!(", sent {} times in {},", group.len(), seconds(time)));
     }
     text.push_str(" got no answer: ");
+    // What went wrong is where the answer ended, if there was one.
+    let answer = lost_answer(arm, first);
+    if let (Some(answer), Some(by)) = (answer, first.ended_at()) {
+        let header = &answer.first().header;
+        text.push_str(&format!("{by} answered with {}, but ", name(header, answer.length)));
+    }
+    let ended = answer.unwrap_or(first);
+    let end = ended.last();
     let other = end.to.unwrap_or("?");
     text.push_str(&match end.fate {
         HopFate::Dropped => format!("{other} took it and did not pass it on"),
         HopFate::Lost => format!("it left {} and was lost on its way to {other}", end.from.unwrap_or("?")),
-        _ if (end.header.src, end.header.dst) == first.endpoints() => format!("it ended at {other}"),
+        _ if (end.header.src, end.header.dst) == ended.endpoints() => format!("it ended at {other}"),
         _ => format!("it ended at {other}, as {} > {}", end.header.src, end.header.dst),
     });
     let mut evidence: Vec<String> = vec![];
@@ -95,9 +103,9 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         }
     }
     evidence.extend(timestamps::rejected(arm, first));
-    let because = match flow::untranslated(first) {
-        Some(untranslated) => Some(untranslated.why(arm, &first.identity(end))),
-        None => flow::said(arm, first),
+    let because = match flow::untranslated(ended) {
+        Some(untranslated) => Some(untranslated.why(arm, &ended.identity(end))),
+        None => flow::said(arm, ended),
     };
     if end.fate != HopFate::Lost {
         evidence.extend(counters::reason(arm, other, end));
@@ -107,6 +115,26 @@ fn unanswered(arm: &Arm<'_>, group: &[&Journey<'_>], kind: String) -> Finding {
         text.push_str(&format!("; {one}"));
     }
     Finding { because, ..Finding::new(Rank::Packet, leg.at, kind, text) }
+}
+
+/// The answer to a segment that got none: where it arrived, the host sent a segment that
+/// acknowledges it, and that one did not reach the first sender.
+fn lost_answer<'a>(arm: &Arm<'a>, segment: &Journey<'a>) -> Option<&'a Journey<'a>> {
+    let end = segment.last();
+    let host = segment.ended_at().filter(|_| end.fate == HopFate::Arrived)?;
+    let Header { src, dst, seq, flags, .. } = end.header;
+    let counts = u32::from(flags.contains(Flags::SYN)) + u32::from(flags.contains(Flags::FIN));
+    let next = seq.wrapping_add(u32::try_from(segment.length).ok()?).wrapping_add(counts);
+    let answers = |answer: &&Journey<'_>| {
+        let header = &answer.first().header;
+        answer.first().at >= end.until
+            && !answer.is_under_way()
+            && answer.ended_at() != segment.sender()
+            && header.flags.contains(Flags::ACK)
+            && header.ack.wrapping_sub(next).cast_signed() >= 0
+            && (!flags.opens() || answer.has(Flags::RST) || answer.has(Flags::SYN))
+    };
+    arm.journeys.departures(host, (dst, src)).find(answers)
 }
 
 /// SYNs answered with an ACK: the other end still has the connection.

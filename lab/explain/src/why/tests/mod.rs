@@ -233,6 +233,38 @@ fn an_answer_that_comes_too_late_is_told_with_its_delay() {
     assert_eq!(asked, [late]);
 }
 
+/// The server's SYN-ACK arrives, twice, and the NAT drops the client's ACK, which
+/// acknowledges everything before `ack`.
+fn lost_ack(ack: u32) -> Recording {
+    let syn_ack = |at| {
+        [
+            frames([SERVER, OUTSIDE], Flags::SYN_ACK, 7, 9, b"", &[on(at, 2, 1)]),
+            frames([SERVER, INSIDE], Flags::SYN_ACK, 7, 9, b"", &[on(at + 2, 1, 0)]),
+        ]
+    };
+    let header = Header { ack, ..made::header([INSIDE, SERVER], Flags::ACK, 2, 9) };
+    let answer = vec![made::crossing(10, Some(0), Some(1), header, b"")];
+    recording(&[connected(), answer, syn_ack(1000).into(), syn_ack(3000).into()].concat())
+}
+
+#[test]
+fn the_headline_of_an_answer_that_was_lost_is_where_it_was_lost() {
+    let syn_ack =
+        "SYN-ACK 192.0.2.2:80 > 192.0.2.1:41000, seq 7, TS val 9, sent 3 times in 3.0 s, got no answer: ";
+    let mut arm = lost_ack(8);
+    let lost = "client answered with ACK 10.0.1.2:41000 > 192.0.2.2:80, seq 2, but nat took it and did not pass it on";
+    let untranslated = "nat did not translate it to 192.0.2.1:41000 > 192.0.2.2:80 as before";
+    assert_eq!(told(&arm, &recording(&[])), [format!("{syn_ack}{lost}; {untranslated}")]);
+    // Its evidence is the dropping host's, and not that of the host that answered.
+    count(&mut arm, 0, "PAWSEstab", 1);
+    count(&mut arm, 1, "InDiscards", 1);
+    let counted = &told(&arm, &recording(&[]))[0];
+    assert_eq!(*counted, format!("{syn_ack}{lost}; nat counted InDiscards +1; {untranslated}"));
+    // What does not acknowledge it is no answer to it.
+    let other = "it ended at client, as 192.0.2.2:80 > 10.0.1.2:41000";
+    assert_eq!(told(&lost_ack(7), &recording(&[])), [format!("{syn_ack}{other}")]);
+}
+
 #[test]
 fn what_nobody_asked_after_is_told_with_the_silence() {
     let (arm, mut control) = (recording(&connected()), recording(&connected()));
