@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use faultlab_testkit::{alone_async, applicable};
-use lab::network::Network;
+use lab::network::{Namespace, Network};
 use lab::probe::link::{AddressState, Dad};
 use lab::probe::{Connect, connect, link, listen, route};
 use lab::topology::{Family, Net, Topology};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 faultlab_testkit::tests![faultlab_testkit::isolated::main:
     an_address_comes_and_goes,
     a_duplicate_address_is_detected,
+    a_link_that_has_moved_is_set_up_again,
     packets_from_an_address_take_its_own_gateway,
 ];
 
@@ -81,6 +82,23 @@ fn a_duplicate_address_is_detected() {
         assert_eq!(all(), [usable, usable, usable, AddressState::Duplicate]);
         // Random, up to a second, and a probe of one second.
         assert!(begun.elapsed() > Duration::from_millis(800), "{:?}", begun.elapsed());
+    });
+}
+
+fn a_link_that_has_moved_is_set_up_again() {
+    alone_async(|| async {
+        let topology = Topology::new().hosts(["a", "b"]).link("a 10.0.0.1/24", "b 10.0.0.2/24");
+        let network = applicable(Network::build(topology).await);
+        let (a, b) = (network.host("a"), network.host("b"));
+        let there = Namespace::new("there").unwrap();
+        link::move_to(b.namespace(), "a", &there).unwrap();
+        link::set_up(&there, "a").unwrap();
+        let net = Net::parse("10.0.0.3/24");
+        link::add_address(&there, b.interface("a").index, net).unwrap();
+        let met = connect(a, 0, (net.addr(), 80), PATIENCE).await.unwrap();
+        assert!(matches!(*met, Connect::Refused), "{}", *met);
+        let none = link::set_up(&there, "b").unwrap_err();
+        assert_eq!(none.raw_os_error(), Some(libc::ENODEV));
     });
 }
 

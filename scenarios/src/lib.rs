@@ -15,6 +15,7 @@ mod ipv6_dad_bind;
 mod keepalive;
 mod keepalive_behind_nat;
 mod keepalive_dead_peer;
+mod namespace_held_by_a_descriptor;
 mod neighbour_table_overflow;
 mod netns_teardown_hang;
 mod node_agent;
@@ -77,6 +78,7 @@ pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         asymmetric_route_invalid::scenario(),
         stale_neighbour::scenario(),
         ipv6_dad_bind::scenario(),
+        namespace_held_by_a_descriptor::scenario(),
     ];
     Catalogue::new(scenarios, snapshots)
 });

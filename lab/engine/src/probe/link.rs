@@ -11,7 +11,9 @@ use std::{fmt, io};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -82,6 +84,17 @@ pub fn delete_in_child(at: &Host, link: &str, name: &CStr) -> Result<Child> {
 pub fn move_to(namespace: &Namespace, name: &str, there: &Namespace) -> io::Result<()> {
     let mut message = named(name);
     message.attributes.push(LinkAttribute::NetNsFd(there.as_fd().as_raw_fd()));
+    netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::NewLink(message))
+}
+
+/// Sets a link up, as one must after it has moved to another namespace.
+///
+/// # Errors
+/// ENODEV where there is none; otherwise the kernel's error.
+pub fn set_up(namespace: &Namespace, name: &str) -> io::Result<()> {
+    let mut message = named(name);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
     netlink::change(namespace, NETLINK_ROUTE, 0, RouteNetlinkMessage::NewLink(message))
 }
 
