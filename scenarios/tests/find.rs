@@ -114,7 +114,7 @@ fn what_is_about_something_else_finds_nothing() {
         "permission denied while trying to connect to the Docker daemon socket",
         "soft lockup - CPU#3 stuck for 22s",
         "psql: FATAL: password authentication failed for user postgres",
-        "invalid argument",
+        "unrecognized option",
         "a long time ago in a galaxy far away",
         "",
     ] {
