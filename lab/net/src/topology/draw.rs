@@ -11,6 +11,9 @@ use super::{End, FORWARDING, Kind, Link, Topology};
 /// How many links on one side are drawn; the rest is only counted.
 const DRAWN: usize = 6;
 
+/// How many addresses of an end are drawn; of more, the first, the last and the number.
+const ADDRESSES_MAX: usize = 4;
+
 impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.drawing())?;
@@ -103,7 +106,13 @@ impl Topology {
             if Some(end.node) != centre {
                 words.push(self.title(end.node));
             }
-            words.extend(end.nets.iter().map(|net| net.addr().to_string()));
+            let addresses: Vec<_> = end.nets.iter().map(|net| net.addr().to_string()).collect();
+            match &addresses[..] {
+                [first, .., last] if addresses.len() > ADDRESSES_MAX => {
+                    words.push(format!("{first} to {last} ({} addresses)", addresses.len()));
+                }
+                _ => words.extend(addresses),
+            }
             words
         };
         let mut drawn = words(from).join(" ");
@@ -154,6 +163,13 @@ mod tests {
         a 10.0.1.2 2001:db8::2 ───── 2001:db8::1 10.0.1.1 │ gw (router) │
                                                           └─────────────┘
         ");
+    }
+
+    #[test]
+    fn many_addresses_are_counted() {
+        let addresses: String = (1..=100).map(|n| format!(" 10.0.0.{n}/24")).collect();
+        let drawing = Topology::new().hosts(["a", "b"]).link(&format!("a{addresses}"), "b 10.0.0.200/24");
+        assert!(drawing.to_string().contains("a 10.0.0.1 to 10.0.0.100 (100 addresses) ─"), "{drawing}");
     }
 
     #[test]
