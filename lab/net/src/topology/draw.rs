@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn many_addresses_are_counted() {
-        let addresses: String = (1..=100).map(|n| format!(" 10.0.0.{n}/24")).collect();
+        let addresses = (1..=100).fold(String::new(), |all, n| format!("{all} 10.0.0.{n}/24"));
         let drawing = Topology::new().hosts(["a", "b"]).link(&format!("a{addresses}"), "b 10.0.0.200/24");
         assert!(drawing.to_string().contains("a 10.0.0.1 to 10.0.0.100 (100 addresses) ─"), "{drawing}");
     }
