@@ -5,7 +5,8 @@ pub use std::time::Duration;
 pub use crate::conntrack::{Conntrack, Statistic};
 pub use crate::network::{Host, Namespace, sysctl};
 pub use crate::probe::{
-    Answer, Attempt, Connect, Flow, Reply, Side, UdpClient, UdpServer, connect, link, listen,
+    Answer, Attempt, Connect, Flow, Reply, Side, UdpClient, UdpServer, address, connect, link, listen,
+    neighbour, route,
 };
 pub use crate::scenario::{
     Arms, Card, Clock, Environment, Era, Limit, Need, Recheck, Scenario, Setting, Setup,

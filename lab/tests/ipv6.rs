@@ -17,7 +17,7 @@ use lab::evidence::sockets::{self, State};
 use lab::hops::{HopFate, Payload, hops, probed};
 use lab::network::{Network, sysctl};
 use lab::probe::tcp::{Answer, connect};
-use lab::probe::{Flow, Side, link};
+use lab::probe::{self, Flow, Side};
 use lab::report::ladder::Ladder;
 use lab::report::pcapng::{self, Frames};
 use lab::tap::Tap;
@@ -201,11 +201,12 @@ fn ipv6_is_off_where_there_is_no_address() {
         ] {
             assert_eq!(disabled(host, interface), value, "{host} {interface}");
         }
-        let own = link::addresses_of(network.host("new").namespace(), Family::V6).unwrap();
+        let own = probe::address::of_family(network.host("new").namespace(), Family::V6).unwrap();
         assert!(own.contains(&address("2001:db8::2")), "{own:?}");
-        assert!(link::addresses_of(network.host("old").namespace(), Family::V6).unwrap().is_empty());
-        link::route_to(network.host("new").namespace(), address("2001:db8:ffff::1")).unwrap();
-        let unknown = link::route_to(network.host("old").namespace(), address("2001:db8::2")).unwrap_err();
+        assert!(probe::address::of_family(network.host("old").namespace(), Family::V6).unwrap().is_empty());
+        probe::route::look_up(network.host("new").namespace(), address("2001:db8:ffff::1")).unwrap();
+        let unknown =
+            probe::route::look_up(network.host("old").namespace(), address("2001:db8::2")).unwrap_err();
         assert_eq!(unknown.raw_os_error(), Some(libc::ENETUNREACH));
     });
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use faultlab_testkit::{alone_async, applicable};
 use lab::network::{Namespace, Network};
-use lab::probe::link::{AddressState, Dad};
-use lab::probe::{Connect, connect, link, listen, route};
+use lab::probe::address::{AddressState, Dad};
+use lab::probe::{Connect, address, connect, link, listen, neighbour, route};
 use lab::topology::{Family, Net, Topology};
 use tokio::time::{Instant, sleep};
 
@@ -29,25 +29,24 @@ fn an_address_comes_and_goes() {
         let network = applicable(Network::build(topology).await);
         let (a, b) = (network.host("a"), network.host("b"));
         let (added, index) = (Net::parse("10.0.0.100/24"), b.interface("lan").index);
-        let has = || link::addresses_of(b.namespace(), Family::V4).unwrap().contains(&added.addr());
-        link::add_address(b.namespace(), index, added).unwrap();
+        let has = || address::of_family(b.namespace(), Family::V4).unwrap().contains(&added.addr());
+        address::add(b.namespace(), index, added).unwrap();
         assert!(has());
-        let again = link::add_address(b.namespace(), index, added).unwrap_err();
+        let again = address::add(b.namespace(), index, added).unwrap_err();
         assert_eq!(again.raw_os_error(), Some(libc::EEXIST));
 
         // The connect makes an entry for the neighbour, which can be deleted once.
         let _listener = listen(b, 80).unwrap();
         let met = connect(a, 0, ([10, 0, 0, 100], 80), PATIENCE).await.unwrap();
         assert!(matches!(*met, Connect::Connected { .. }), "{}", *met);
-        let forget =
-            |address: IpAddr| link::forget_neighbour(a.namespace(), a.interface("lan").index, address);
+        let forget = |address: IpAddr| neighbour::forget(a.namespace(), a.interface("lan").index, address);
         forget(added.addr()).unwrap();
         let unknown = forget([10, 0, 0, 200].into()).unwrap_err();
         assert_eq!(unknown.raw_os_error(), Some(libc::ENOENT));
 
-        link::delete_address(b.namespace(), index, added).unwrap();
+        address::delete(b.namespace(), index, added).unwrap();
         assert!(!has());
-        let gone = link::delete_address(b.namespace(), index, added).unwrap_err();
+        let gone = address::delete(b.namespace(), index, added).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::EADDRNOTAVAIL));
     });
 }
@@ -62,8 +61,8 @@ fn a_duplicate_address_is_detected() {
         let network = applicable(Network::build(topology).await);
         let b = network.host("b");
         let index = b.interface("a").index;
-        let add = |net: &str, dad| link::add_address_with(b.namespace(), index, Net::parse(net), dad);
-        let state = |address: &str| link::address_state(b.namespace(), address.parse().unwrap()).unwrap();
+        let add = |net: &str, dad| address::add_with(b.namespace(), index, Net::parse(net), dad);
+        let state = |address: &str| address::state(b.namespace(), address.parse().unwrap()).unwrap();
         assert_eq!(state("2001:db8::3"), AddressState::Absent);
         // b's own, and a's.
         add("2001:db8::3/64", Dad::Default).unwrap();
@@ -94,7 +93,7 @@ fn a_link_that_has_moved_is_set_up_again() {
         link::move_to(b.namespace(), "a", &there).unwrap();
         link::set_up(&there, "a").unwrap();
         let net = Net::parse("10.0.0.3/24");
-        link::add_address(&there, b.interface("a").index, net).unwrap();
+        address::add(&there, b.interface("a").index, net).unwrap();
         let met = connect(a, 0, (net.addr(), 80), PATIENCE).await.unwrap();
         assert!(matches!(*met, Connect::Refused), "{}", *met);
         let none = link::set_up(&there, "b").unwrap_err();

@@ -191,6 +191,6 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
 fn hold_for_arp(client: &Host) -> Result<()> {
     sysctl::set(client.namespace(), "net.ipv4.neigh.node.retrans_time_ms", "100")?;
     sysctl::set(client.namespace(), "net.ipv4.neigh.node.mcast_solicit", "100")?;
-    link::forget_neighbour(client.namespace(), client.interface("node").index, NODE.into())
+    neighbour::forget(client.namespace(), client.interface("node").index, NODE.into())
         .map_err(|e| Error::kernel(client.name(), "forget the node's neighbour entry", e))
 }

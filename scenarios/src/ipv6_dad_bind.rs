@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 
 use lab::prelude::*;
-use lab::probe::link::{AddressState, Dad};
+use lab::probe::address::{AddressState, Dad};
 use lab::topology::Net;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -169,11 +169,11 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     }
     let index = server.interface("eth0").index;
     let net = Net::new(ADDRESS, 64);
-    link::add_address_with(server.namespace(), index, net, conduct.dad).map_err(failed("add the address"))?;
+    address::add_with(server.namespace(), index, net, conduct.dad).map_err(failed("add the address"))?;
     let begun = stage.elapsed();
     let passed = || stage.elapsed().saturating_sub(begun);
     let reported =
-        || link::address_state(server.namespace(), ADDRESS.into()).map_err(failed("ask for the address"));
+        || address::state(server.namespace(), ADDRESS.into()).map_err(failed("ask for the address"));
 
     stage.pass(START).await;
     match conduct.starts {

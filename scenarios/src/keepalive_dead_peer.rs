@@ -3,9 +3,6 @@
 //! Keepalive ends the connection after time + probes x intvl: 7200 + 9 x 75 =
 //! 7875 s by default. TCP_USER_TIMEOUT, if set, replaces the probe count.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use lab::evidence::sockets::{State, sockets};
 use lab::prelude::*;
 
@@ -113,10 +110,8 @@ fn arms(env: &Environment) -> Arms<Conduct> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    // The wire drops only segments: the next hop still answers ARP.
-    let cut = Rc::new(Cell::new(false));
-    let link = Rc::clone(&cut);
-    let wire = stage.wire("client", "server", policy::Discard::matching(move |_, _| link.get()))?;
+    let (policy, link) = policy::Cut::of_segments();
+    let wire = stage.wire("client", "server", policy)?;
     let (client, server) = (stage.host("client"), stage.host("server"));
     let mut flow = Flow::open(client, (server.address(), 80), server, 80).await?;
     flow.exchange(Side::Client, PATIENCE).await?;
@@ -134,7 +129,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         flow.user_timeout(Side::Server, timeout)?;
     }
 
-    cut.set(conduct.link_is_cut);
+    if conduct.link_is_cut {
+        link.cut();
+    }
     let (since, limit) = (stage.elapsed(), conduct.user_timeout);
     let met = flow.watch(Side::Server, stage.env.seconds("watch")).await?;
     let after = stage.elapsed().saturating_sub(since);

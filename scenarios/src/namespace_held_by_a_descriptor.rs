@@ -119,7 +119,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let index = old.interface("lan").index;
     link::move_to(old.namespace(), "lan", &container).map_err(failed("move a link"))?;
     link::set_up(&container, "lan").map_err(failed("set a link up"))?;
-    link::add_address(&container, index, net).map_err(failed("add the address"))?;
+    address::add(&container, index, net).map_err(failed("add the address"))?;
     let process = container.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)));
     let process = process.map_err(failed("listen"))?;
     let mut left: Option<OwnedFd> = match conduct.left {
@@ -139,14 +139,14 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         Then::Nothing | Then::Announce | Then::Forget => {}
     }
     let freed = link::vanishes(lan, "old", PATIENCE).await;
-    link::add_address(new.namespace(), new.interface("lan").index, net).map_err(failed("add"))?;
+    address::add(new.namespace(), new.interface("lan").index, net).map_err(failed("add"))?;
     let _listener = listen(new, PORT)?;
     match conduct.then {
         Then::Announce => arping::announce(new, new.interface("lan"), ADDRESS)?,
         Then::Forget => {
             connect(client, 0, (ADDRESS, PORT), PATIENCE).await?;
             let index = client.interface("lan").index;
-            link::forget_neighbour(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
+            neighbour::forget(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
         }
         Then::Nothing | Then::Close | Then::DeleteTheVeth => {}
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use lab::Result;
 use lab::network::Host;
-use lab::probe::{Attempt, Child, Life, link};
+use lab::probe::{Attempt, Child, Life, address, link};
 use lab::stage::Stage;
 use tokio::sync::Mutex;
 
@@ -69,7 +69,7 @@ impl<'a> NodeAgent<'a> {
             self.active.set(self.stage.elapsed());
             for pod in &self.pods {
                 let _lock = pod.lock.lock().await;
-                let mut ask = Attempt::begin(pod.sandbox, |ns| link::addresses(ns).is_ok())?;
+                let mut ask = Attempt::begin(pod.sandbox, |ns| address::list(ns).is_ok())?;
                 ask.within(EVER).await;
             }
             self.longest.set(self.longest());

@@ -5,9 +5,6 @@
 //! one after twice as long, up to 120 s: 924.6 s for 15. The connection ends when
 //! the first RTO after that time expires. On a LAN, 12.6 s can be 25.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use lab::prelude::*;
 
 use crate::actors::keepalive_schedule;
@@ -157,10 +154,8 @@ fn arms(env: &Environment) -> Arms<Conduct> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    // The wire drops only segments: the next hop still answers ARP.
-    let cut = Rc::new(Cell::new(false));
-    let link = Rc::clone(&cut);
-    let wire = stage.wire("client", "server", policy::Discard::matching(move |_, _| link.get()))?;
+    let (policy, link) = policy::Cut::of_segments();
+    let wire = stage.wire("client", "server", policy)?;
     let (client, server) = (stage.host("client"), stage.host("server"));
     let mut flow = Flow::open(client, (server.address(), 6379), server, 6379).await?;
     flow.exchange(Side::Client, PATIENCE).await?;
@@ -173,7 +168,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         flow.user_timeout(Side::Client, timeout)?;
     }
 
-    cut.set(conduct.link_is_cut);
+    if conduct.link_is_cut {
+        link.cut();
+    }
     let begun = stage.elapsed();
     let retries2 = sysctls::number(client, RETRIES2).unwrap_or(0);
     let rto_max = sysctls::number(client, RTO_MAX_MS);
@@ -182,7 +179,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let met = if conduct.server_reboots {
         flow.deliver(Side::Client, stage.env.seconds("outage")).await?;
         flow.forget(Side::Server)?;
-        cut.set(false);
+        link.mend();
         flow.watch(Side::Client, longest).await?
     } else {
         flow.exchange(Side::Client, longest).await?

@@ -114,9 +114,9 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         ("add a link", add("new")?),
         ("delete a link", ask(|ns| link::delete(ns, "old").is_ok())?),
         ("list links", ask(|ns| link::list(ns).is_ok())?),
-        ("list addresses", ask(|ns| link::addresses(ns).is_ok())?),
-        ("list routes", ask(|ns| link::routes(ns).is_ok())?),
-        ("look a route up", ask(|ns| link::route_to(ns, [127, 0, 0, 1].into()).is_ok())?),
+        ("list addresses", ask(|ns| address::list(ns).is_ok())?),
+        ("list routes", ask(|ns| route::count(ns).is_ok())?),
+        ("look a route up", ask(|ns| route::look_up(ns, [127, 0, 0, 1].into()).is_ok())?),
         ("read /proc/net/dev", ask(|ns| ns.enter(|| std::fs::read("/proc/thread-self/net/dev")).is_ok())?),
         ("make a namespace", ask(|_| Namespace::new("new").is_ok())?),
     ];

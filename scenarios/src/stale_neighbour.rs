@@ -143,15 +143,15 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let net = Net::new(ADDRESS, 24);
     let milliseconds = conduct.reachable.as_millis().to_string();
     sysctl::set(client.namespace(), REACHABLE, &milliseconds)?;
-    link::add_address(old.namespace(), at_old.index, net).map_err(failed("add the address"))?;
+    address::add(old.namespace(), at_old.index, net).map_err(failed("add the address"))?;
     Flow::open(client, (ADDRESS, PORT), old, PORT).await?.close(Side::Client).await?;
 
     let listener_at = if conduct.moves { new } else { old };
     if conduct.moves {
         if !conduct.old_keeps_it {
-            link::delete_address(old.namespace(), at_old.index, net).map_err(failed("remove the address"))?;
+            address::delete(old.namespace(), at_old.index, net).map_err(failed("remove the address"))?;
         }
-        link::add_address(new.namespace(), at_new.index, net).map_err(failed("move the address"))?;
+        address::add(new.namespace(), at_new.index, net).map_err(failed("move the address"))?;
     }
     let _listener = listen(listener_at, PORT)?;
     match conduct.then {
@@ -164,7 +164,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         }
         Then::Forget => {
             let index = client.interface("lan").index;
-            link::forget_neighbour(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
+            neighbour::forget(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
         }
     }
     let met = connect(client, 0, (ADDRESS, PORT), PATIENCE).await?;

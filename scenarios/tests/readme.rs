@@ -12,14 +12,9 @@ use scenarios::CATALOGUE;
 const BEGIN: &str = "<!-- from snapshots/, by scenarios/tests/readme.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// The arms of the remedies, each with what it breaks.
+/// The arms of the remedies, each with its price.
 fn arms<'a>(remedies: impl Iterator<Item = &'a Remedy>) -> String {
-    let arm = |remedy: &Remedy| {
-        let breaks: Vec<_> = remedy.breaks.iter().map(|(row, cell)| format!("{row}: {cell}")).collect();
-        let but = if breaks.is_empty() { String::new() } else { format!(" (but {})", breaks.join(", ")) };
-        format!("`{}`{but}", remedy.arm)
-    };
-    remedies.map(arm).collect::<Vec<_>>().join(", ")
+    remedies.map(|remedy| format!("`{}`{}", remedy.arm, remedy.price())).collect::<Vec<_>>().join(", ")
 }
 
 fn table() -> String {

@@ -57,9 +57,7 @@ fn as_text(scenario: &Scenario, found: &[EraRemedies], this: Option<&str>, style
         };
         out.push_str(&style.hanging("  ", "    ", &format!("{}{here}{shown}", era.era.kernels)));
         let mut line = |effect: &str, remedy: &Remedy| {
-            let breaks: Vec<_> = remedy.breaks.iter().map(|(row, cell)| format!("{row}: {cell}")).collect();
-            let but = if breaks.is_empty() { String::new() } else { format!(" (but {})", breaks.join(", ")) };
-            let text = format!("{}{but}: {}", remedy.arm, remedy.change);
+            let text = format!("{}{}: {}", remedy.arm, remedy.price(), remedy.change);
             out.push_str(&style.hanging(&format!("    {effect:<15}"), "                     ", &text));
         };
         era.remedies.iter().filter(|remedy| remedy.helps).for_each(|remedy| line("helps", remedy));

@@ -2,6 +2,8 @@
 
 use crate::perform::Snapshots;
 use crate::scenario::Scenario;
+use faultlab_model::scenario::Era;
+use faultlab_model::snapshot::{self, Snapshot};
 
 /// The scenarios of a program.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +19,18 @@ impl Catalogue {
     #[must_use]
     pub fn new(scenarios: Vec<Scenario>, snapshots: Snapshots) -> Self {
         Self { scenarios: scenarios.leak(), snapshots }
+    }
+
+    /// The reviewed outcome of an era: with the default timers of a kernel, or with
+    /// shorter ones if there is no other. `None` if the scenario never ran there.
+    ///
+    /// # Panics
+    /// If the snapshot cannot be read.
+    #[must_use]
+    pub fn reviewed(&self, scenario: &Scenario, era: &Era) -> Option<Snapshot> {
+        let name = format!("{}@{}", scenario.card.name, era.name);
+        let text = (self.snapshots)(&name).or_else(|| (self.snapshots)(&format!("{name}+short")))?;
+        Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
     }
 
     /// Finds a scenario by name.

@@ -5,7 +5,7 @@ use crate::scenario::Scenario;
 use faultlab_base::text::Cell;
 use faultlab_model::outcome::Map;
 use faultlab_model::scenario::{ArmKind, Era};
-use faultlab_model::snapshot::{self, Snapshot};
+use faultlab_model::snapshot::Snapshot;
 
 /// What the reviewed outcome of an era shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct EraRemedies {
     pub era: &'static Era,
     /// What its reviewed outcome shows.
     pub shown: Shown,
+    /// The fault arm's cell in the symptom row; `None` without a fault.
+    pub symptom: Option<Cell>,
     /// The remedies that were tried, in the order of the arms; empty without a fault.
     pub remedies: Vec<Remedy>,
 }
@@ -43,6 +45,15 @@ pub struct Remedy {
     pub breaks: Vec<(Cell, Cell)>,
 }
 
+impl Remedy {
+    /// The price of the remedy, as ` (but ROW: CELL)`; empty if it breaks nothing.
+    #[must_use]
+    pub fn price(&self) -> String {
+        let breaks: Vec<_> = self.breaks.iter().map(|(row, cell)| format!("{row}: {cell}")).collect();
+        if breaks.is_empty() { String::new() } else { format!(" (but {})", breaks.join(", ")) }
+    }
+}
+
 /// The remedies of a scenario, for each of its eras.
 ///
 /// # Panics
@@ -50,27 +61,20 @@ pub struct Remedy {
 #[must_use]
 pub fn by_era(catalogue: &Catalogue, scenario: &Scenario) -> Vec<EraRemedies> {
     let of = |era: &'static Era| {
-        let Some(reviewed) = reviewed(catalogue, scenario, era) else {
-            return EraRemedies { era, shown: Shown::NotRun, remedies: vec![] };
+        let Some(reviewed) = catalogue.reviewed(scenario, era) else {
+            return EraRemedies { era, shown: Shown::NotRun, symptom: None, remedies: vec![] };
         };
         if reviewed.verdict != "reproduced" {
-            return EraRemedies { era, shown: Shown::Immune, remedies: vec![] };
+            return EraRemedies { era, shown: Shown::Immune, symptom: None, remedies: vec![] };
         }
-        EraRemedies { era, shown: Shown::Fault, remedies: remedies(scenario, &reviewed) }
+        let cells = reviewed.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
+        let symptom = cells.get("fault").cloned();
+        EraRemedies { era, shown: Shown::Fault, symptom, remedies: remedies(scenario, cells, &reviewed) }
     };
     scenario.eras.iter().map(of).collect()
 }
 
-/// The reviewed outcome of an era: with the default timers of a kernel, or with shorter
-/// ones if there is no other. `None` if it never ran there.
-fn reviewed(catalogue: &Catalogue, scenario: &Scenario, era: &Era) -> Option<Snapshot> {
-    let name = format!("{}@{}", scenario.card.name, era.name);
-    let text = (catalogue.snapshots)(&name).or_else(|| (catalogue.snapshots)(&format!("{name}+short")))?;
-    Some(snapshot::read(text).unwrap_or_else(|error| panic!("{name}: {error}")))
-}
-
-fn remedies(scenario: &Scenario, reviewed: &Snapshot) -> Vec<Remedy> {
-    let cells = reviewed.cells.get(scenario.symptom.row).expect("a snapshot has the symptom row");
+fn remedies(scenario: &Scenario, cells: &Map<Cell>, reviewed: &Snapshot) -> Vec<Remedy> {
     let healthy = cells.get("control");
     let tried = scenario.arms().into_iter().filter(|arm| arm.kind == ArmKind::Remedy);
     tried
@@ -128,6 +132,7 @@ mod tests {
         let found = by_era(&catalogue, &catalogue.scenarios[0]);
         let shown: Vec<_> = found.iter().map(|found| (found.era.name, found.shown)).collect();
         assert_eq!(shown, [("new", Shown::Immune), ("old", Shown::Fault), ("older", Shown::NotRun)]);
+        assert_eq!(found[1].remedies[0].price(), " (but a new one: timed out)");
         let breaks = vec![("a new one".into(), "timed out".into())];
         assert_eq!(
             found[1].remedies,

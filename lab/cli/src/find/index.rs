@@ -7,7 +7,7 @@ use super::words::{Kind, Word, words};
 
 /// Where a sentence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum Part {
     Name,
     Title,
     Saw,
@@ -19,7 +19,7 @@ pub(super) enum Place {
     Reading,
 }
 
-impl Place {
+impl Part {
     /// How likely a person with the fault uses its words, from 0 to 1.
     fn weight(self) -> f64 {
         match self {
@@ -53,7 +53,7 @@ pub(super) struct Sentence {
     /// The scenario, as an index.
     pub(super) scenario: usize,
     /// Where it is.
-    pub(super) place: Place,
+    pub(super) part: Part,
     /// The sentence.
     pub(super) text: String,
     /// Its words.
@@ -65,7 +65,7 @@ pub(super) struct Sentence {
 impl Sentence {
     /// How likely a person with the fault uses its words, from 0 to 1.
     pub(super) fn weight(&self) -> f64 {
-        self.place.weight()
+        self.part.weight()
     }
 }
 
@@ -74,7 +74,7 @@ impl Sentence {
 pub(super) struct Index {
     pub(super) sentences: Vec<Sentence>,
     /// The sentences that have a stem, and how many scenarios do.
-    places: HashMap<String, (Vec<usize>, usize)>,
+    by_stem: HashMap<String, (Vec<usize>, usize)>,
     scenarios: usize,
 }
 
@@ -88,45 +88,45 @@ pub(super) struct Meaning {
 }
 
 impl Index {
-    /// An index of texts, each with its scenario and its place.
-    pub(super) fn of(texts: impl IntoIterator<Item = (usize, Place, String)>) -> Self {
+    /// An index of texts, each with its scenario and its part of the story.
+    pub(super) fn of(texts: impl IntoIterator<Item = (usize, Part, String)>) -> Self {
         let mut index = Self::default();
-        for (scenario, place, text) in texts {
+        for (scenario, part, text) in texts {
             index.scenarios = index.scenarios.max(scenario + 1);
             for sentence in sentences(&text) {
-                index.add(scenario, place, sentence);
+                index.add(scenario, part, sentence);
             }
         }
-        for (places, scenarios) in index.places.values_mut() {
-            let among: BTreeSet<_> = places.iter().map(|&at| index.sentences[at].scenario).collect();
+        for (having, scenarios) in index.by_stem.values_mut() {
+            let among: BTreeSet<_> = having.iter().map(|&at| index.sentences[at].scenario).collect();
             *scenarios = among.len();
         }
         index
     }
 
-    fn add(&mut self, scenario: usize, place: Place, text: &str) {
+    fn add(&mut self, scenario: usize, part: Part, text: &str) {
         let found = words(text);
         let number = self.sentences.len();
         let known: BTreeSet<&str> = found.iter().flat_map(|word| stems(&word.stem)).collect();
         for stem in known {
-            self.places.entry(stem.to_owned()).or_default().0.push(number);
+            self.by_stem.entry(stem.to_owned()).or_default().0.push(number);
         }
         let quoted = quotations(text).map(|quoted| {
             let first = found.partition_point(|word| word.at.start < quoted.start);
             first..found.partition_point(|word| word.at.start < quoted.end)
         });
         let quoted = quoted.filter(|quoted| quoted.len() > 2).collect();
-        self.sentences.push(Sentence { scenario, place, text: text.to_owned(), words: found, quoted });
+        self.sentences.push(Sentence { scenario, part, text: text.to_owned(), words: found, quoted });
     }
 
     /// The sentences with this stem.
     pub(super) fn with(&self, stem: &str) -> &[usize] {
-        self.places.get(stem).map_or(&[], |(places, _)| places)
+        self.by_stem.get(stem).map_or(&[], |(having, _)| having)
     }
 
     /// How many scenarios have a word like this.
     pub(super) fn scenarios_with(&self, stem: &str) -> usize {
-        self.places.get(stem).map_or(0, |(_, scenarios)| *scenarios)
+        self.by_stem.get(stem).map_or(0, |(_, scenarios)| *scenarios)
     }
 
     /// How rare a stem is among the scenarios, from near 0 (all have it) to 1 (one or none has it):
@@ -134,7 +134,7 @@ impl Index {
     pub(super) fn rarity(&self, stem: &str) -> f64 {
         let all = f64::from(u32::try_from(self.scenarios).unwrap_or(u32::MAX));
         let inverse = |having: f64| (1.0 + (all - having + 0.5) / (having + 0.5)).ln();
-        let having = self.places.get(stem).map_or(1, |(_, scenarios)| *scenarios);
+        let having = self.by_stem.get(stem).map_or(1, |(_, scenarios)| *scenarios);
         let having = f64::from(u32::try_from(having).unwrap_or(u32::MAX));
         inverse(having) / inverse(1.0)
     }
@@ -147,13 +147,13 @@ impl Index {
     /// The word of the catalogue that is the same.
     pub(super) fn meaning(&self, word: &Word) -> Option<Meaning> {
         let stem = &word.stem;
-        if self.places.contains_key(stem) {
+        if self.by_stem.contains_key(stem) {
             return Some(Meaning { stem: stem.clone(), likeness: 1.0 });
         }
         // A sysctl's value has no unit.
         let seconds = format!("{stem}000ms");
         let is_number = matches!(word.kind, Kind::Number | Kind::Reference);
-        (is_number && self.places.contains_key(&seconds)).then_some(Meaning { stem: seconds, likeness: 0.9 })
+        (is_number && self.by_stem.contains_key(&seconds)).then_some(Meaning { stem: seconds, likeness: 0.9 })
     }
 
     /// The words of the catalogue that a word of a query means: the same, or else the most
@@ -169,7 +169,7 @@ impl Index {
             (Kind::Plain, 9..=40) => 2,
             _ => return vec![],
         };
-        let near = self.places.keys().filter_map(|known| {
+        let near = self.by_stem.keys().filter_map(|known| {
             let same_start = known.chars().next() == stem.chars().next();
             let close = known.chars().count().abs_diff(stem.chars().count()) <= errors;
             let is_word = known.chars().all(char::is_alphabetic);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_typing_error_means_the_nearest_word() {
-        let index = Index::of([(0, Place::Saw, "the conntrack table, unregister_netdevice".to_owned())]);
+        let index = Index::of([(0, Part::Saw, "the conntrack table, unregister_netdevice".to_owned())]);
         let meant = |text: &str| {
             let meanings = index.meanings(&words(text)[0]);
             meanings.into_iter().map(|meaning| meaning.stem).collect::<Vec<_>>()
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn the_rarest_word_weighs_most() {
         let texts = ["a reset", "a reset of PAWS", "a reset"].into_iter().enumerate();
-        let index = Index::of(texts.map(|(number, text)| (number, Place::Saw, text.to_owned())));
+        let index = Index::of(texts.map(|(number, text)| (number, Part::Saw, text.to_owned())));
         let [reset, paws, none] = ["reset", "paw", "banana"].map(|stem| index.rarity(stem));
         assert!(
             reset < 0.4 && (paws - 1.0).abs() < 1e-9 && (none - 1.0).abs() < 1e-9,

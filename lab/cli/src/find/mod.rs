@@ -21,7 +21,7 @@ use faultlab_engine::catalogue::Catalogue;
 use faultlab_engine::scenario::Scenario;
 use faultlab_report::Style;
 
-use index::{Index, Place};
+use index::{Index, Part};
 use input::{Evidence, Input};
 use rank::{Match, Query, Reading};
 use texts::Reviewed;
@@ -33,7 +33,7 @@ const SHORT: usize = 3;
 const SHOWN: usize = 5;
 
 /// The least score beside a better match, as a part of that.
-const BESIDE: f64 = 0.6;
+const BESIDE: f64 = 0.65;
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -168,11 +168,11 @@ fn one(catalogue: &Catalogue, scenario: &Scenario, found: &Match, style: Style) 
         text.push_str(&style.hanging(&format!("  {label}"), "      ", body));
     };
     let (title, sentences): (Vec<_>, Vec<_>) =
-        found.because.iter().partition(|reason| reason.place == Place::Title);
+        found.because.iter().partition(|reason| reason.part == Part::Title);
     let words = title.first().map_or(String::new(), |reason| format!(" [{}]", reason.words.join(", ")));
     part("", &format!("{}{words}", card.title));
     for reason in sentences {
-        part(reason.place.label(), &format!("{} [{}]", reason.sentence, reason.words.join(", ")));
+        part(reason.part.label(), &format!("{} [{}]", reason.sentence, reason.words.join(", ")));
     }
     let none = reviewed.helped.is_empty() && reviewed.helped_sometimes.is_empty();
     for (label, words) in [
@@ -194,7 +194,7 @@ fn as_json(catalogue: &Catalogue, found: &Found) -> Value {
     let one = |found: &Match| {
         let scenario = &catalogue.scenarios[found.scenario];
         let reviewed = Reviewed::of(catalogue, scenario);
-        let because = |reason: &rank::Reason| json!({"place": reason.place.label(), "text": reason.sentence, "words": reason.words});
+        let because = |reason: &rank::Reason| json!({"place": reason.part.label(), "text": reason.sentence, "words": reason.words});
         json!({
             "scenario": scenario.card.name,
             "score": (found.score * 100.0).round() / 100.0,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::{Index, Meaning, Place, Sentence, stems};
+use super::index::{Index, Meaning, Part, Sentence, stems};
 use super::words::{Kind, Word, words};
 
 /// The part of a text's words that a scenario must have, by weight.
@@ -23,9 +23,6 @@ const QUOTED_LEAST: f64 = 0.9;
 /// How much a duration that a scenario does not have speaks against it, as a part of its
 /// weight.
 const OTHER_DURATION: f64 = 0.25;
-
-/// What a match must have of the best one's score.
-const BESIDE: f64 = 0.65;
 
 /// The loss for each word that a phrase skips, in the text or in the sentence.
 const SKIPPED: f64 = 0.12;
@@ -52,7 +49,7 @@ pub(super) struct Match {
 /// A sentence of a scenario, and the words of it that the text has.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reason {
-    pub(super) place: Place,
+    pub(super) part: Part,
     pub(super) sentence: String,
     pub(super) words: Vec<String>,
 }
@@ -153,8 +150,6 @@ impl Query {
         let found = scenarios.into_iter().filter_map(|(scenario, has)| self.judge(index, scenario, has));
         let mut found: Vec<_> = found.collect();
         found.sort_by(|one, other| other.score.total_cmp(&one.score));
-        let best = found.first().map_or(0.0, |found| found.score);
-        found.retain(|found| found.score >= BESIDE * best);
         found
     }
 
@@ -177,10 +172,10 @@ impl Query {
         let mut part: BTreeMap<usize, f64> = BTreeMap::new();
         for (number, (sentence, words)) in has.iter().enumerate() {
             let sentence = &index.sentences[*sentence];
-            let near = match sentence.place {
+            let near = match sentence.part {
                 _ if number == 0 => 1.0,
-                place if place == best.place => 0.9,
-                Place::Title | Place::Saw => 0.85,
+                same if same == best.part => 0.9,
+                Part::Title | Part::Saw => 0.85,
                 _ => 0.65,
             };
             for (at, likeness) in words {
@@ -243,7 +238,7 @@ impl Query {
                 let mut words: Vec<_> = words.iter().map(|(at, _)| *at).collect();
                 words.sort_unstable();
                 let words = words.into_iter().map(|at| self.shown_as(at, sentence)).collect();
-                reasons.push(Reason { place: sentence.place, sentence: sentence.text.clone(), words });
+                reasons.push(Reason { part: sentence.part, sentence: sentence.text.clone(), words });
             }
             if reasons.len() == 3 {
                 break;
@@ -336,10 +331,10 @@ mod tests {
             "The table is full: new connections fail. dmesg has \"nf_conntrack: table full, dropping packet\".",
             "Pods stay Terminating: \"unregister_netdevice: waiting for vethX to become free. Usage count = 1\".",
         ];
-        let others = (2..10)
-            .map(|number| (number, Place::Saw, format!("other{number} connections wait for a server")));
+        let others =
+            (2..10).map(|number| (number, Part::Saw, format!("other{number} connections wait for a server")));
         let faults =
-            faults.into_iter().enumerate().map(|(number, text)| (number, Place::Saw, text.to_owned()));
+            faults.into_iter().enumerate().map(|(number, text)| (number, Part::Saw, text.to_owned()));
         Index::of(faults.chain(others))
     }
 

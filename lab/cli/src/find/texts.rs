@@ -1,62 +1,50 @@
 //! What the catalogue says of its scenarios, and what their reviewed snapshots show.
 
 use faultlab_engine::catalogue::Catalogue;
+use faultlab_engine::remedies::{Shown, by_era};
 use faultlab_engine::scenario::Scenario;
-use faultlab_model::scenario::{Arm, ArmKind, Shows};
-use faultlab_model::snapshot::{self, Snapshot};
+use faultlab_model::scenario::ArmKind;
 
-use super::index::Place;
+use super::index::Part;
 
 /// Every text about the scenarios of a catalogue, with the scenario's index.
-pub(super) fn texts(catalogue: &Catalogue) -> Vec<(usize, Place, String)> {
+pub(super) fn texts(catalogue: &Catalogue) -> Vec<(usize, Part, String)> {
     let mut texts = vec![];
     for (number, scenario) in catalogue.scenarios.iter().enumerate() {
-        let mut add = |place, text: &str| texts.push((number, place, text.to_owned()));
+        let mut add = |part, text: &str| texts.push((number, part, text.to_owned()));
         let card = &scenario.card;
-        add(Place::Name, card.name);
-        add(Place::Title, card.title);
-        add(Place::Saw, card.saw);
-        add(Place::Cause, card.cause);
-        add(Place::Function, card.function);
-        add(Place::Cure, card.cure);
-        card.reading.iter().for_each(|text| add(Place::Reading, text));
+        add(Part::Name, card.name);
+        add(Part::Title, card.title);
+        add(Part::Saw, card.saw);
+        add(Part::Cause, card.cause);
+        add(Part::Function, card.function);
+        add(Part::Cure, card.cure);
+        card.reading.iter().for_each(|text| add(Part::Reading, text));
         for arm in scenario.arms() {
             // Those of all other arms are the words of this program.
             let named = matches!(arm.kind, ArmKind::Variant | ArmKind::Remedy);
             add(
-                Place::Arm,
+                Part::Arm,
                 &if named { format!("{}: {}", arm.name, arm.change) } else { arm.change.to_owned() },
             );
         }
-        let snapshots = snapshots(catalogue, scenario, |_| true);
-        for observed in observed(&scenario.arms(), &snapshots) {
-            add(Place::Observed, &observed);
+        for observed in observed(catalogue, scenario) {
+            add(Part::Observed, &observed);
         }
     }
     texts
 }
 
-/// The reviewed snapshots of the eras that `wanted` selects.
-fn snapshots(catalogue: &Catalogue, scenario: &Scenario, wanted: fn(Shows) -> bool) -> Vec<Snapshot> {
-    let eras = scenario.eras.iter().filter(|era| wanted(era.shows));
-    let names =
-        eras.flat_map(|era| ["", "+short"].map(|end| format!("{}@{}{end}", scenario.card.name, era.name)));
-    let texts = names.filter_map(|name| (catalogue.snapshots)(&name));
-    texts.filter_map(|text| snapshot::read(text).ok()).collect()
-}
-
 /// The cells of the fault arm that differ from the control's, as `ROW: CELL`.
-fn observed(arms: &[Arm], snapshots: &[Snapshot]) -> Vec<String> {
-    let named = |kind: ArmKind| arms.iter().find(|arm| arm.kind == kind).map(|arm| arm.name);
-    let (Some(control), Some(fault)) = (named(ArmKind::Control), named(ArmKind::Fault)) else {
-        return vec![];
-    };
+fn observed(catalogue: &Catalogue, scenario: &Scenario) -> Vec<String> {
     let mut found = vec![];
-    for (row, cells) in snapshots.iter().flat_map(|snapshot| &snapshot.cells.0) {
-        if let Some(cell) = cells.get(fault).filter(|cell| cells.get(control) != Some(cell)) {
-            let text = format!("{row}: {cell}");
-            if !found.contains(&text) {
-                found.push(text);
+    for snapshot in scenario.eras.iter().filter_map(|era| catalogue.reviewed(scenario, era)) {
+        for (row, cells) in &snapshot.cells.0 {
+            if let Some(cell) = cells.get("fault").filter(|cell| cells.get("control") != Some(cell)) {
+                let text = format!("{row}: {cell}");
+                if !found.contains(&text) {
+                    found.push(text);
+                }
             }
         }
     }
@@ -79,29 +67,26 @@ pub(super) struct Reviewed {
 impl Reviewed {
     pub(super) fn of(catalogue: &Catalogue, scenario: &Scenario) -> Self {
         let (row, healthy) = (scenario.symptom.row, scenario.symptom.healthy);
-        let snapshots = snapshots(catalogue, scenario, |shows| shows == Shows::Reproduced);
-        let mut met: Vec<String> = vec![];
         let mut reviewed = Self::default();
+        let shown: Vec<_> =
+            by_era(catalogue, scenario).into_iter().filter(|found| found.shown == Shown::Fault).collect();
         for arm in scenario.arms() {
-            let cells = snapshots.iter().filter_map(|snapshot| snapshot.cells.get(row)?.get(arm.name));
-            match arm.kind {
-                ArmKind::Fault => cells.for_each(|cell| {
-                    let cell = format!("{:?}", cell.as_str());
-                    if !met.contains(&cell) {
-                        met.push(cell);
-                    }
-                }),
-                ArmKind::Remedy => {
-                    let (helped, not): (Vec<_>, Vec<_>) = cells.partition(|cell| *cell == healthy);
-                    let list = match (helped.is_empty(), not.is_empty()) {
-                        (false, true) => &mut reviewed.helped,
-                        (false, false) => &mut reviewed.helped_sometimes,
-                        (true, false) => &mut reviewed.did_not_help,
-                        (true, true) => continue,
-                    };
-                    list.push(arm.name);
-                }
-                ArmKind::Control | ArmKind::Variant => {}
+            let tried =
+                shown.iter().flat_map(|found| &found.remedies).filter(|remedy| remedy.arm == arm.name);
+            let (helped, not): (Vec<_>, Vec<_>) = tried.partition(|remedy| remedy.helps);
+            let list = match (helped.is_empty(), not.is_empty()) {
+                (false, true) => &mut reviewed.helped,
+                (false, false) => &mut reviewed.helped_sometimes,
+                (true, false) => &mut reviewed.did_not_help,
+                (true, true) => continue,
+            };
+            list.push(arm.name);
+        }
+        let mut met: Vec<String> = vec![];
+        for cell in shown.iter().filter_map(|found| found.symptom.as_ref()) {
+            let cell = format!("{:?}", cell.as_str());
+            if !met.contains(&cell) {
+                met.push(cell);
             }
         }
         reviewed.symptom = match met.as_slice() {

@@ -3,12 +3,14 @@
 //! An answer is an enum, and displays as a cell of an outcome's table. How long a
 //! probe took is evidence, and not part of the answer.
 
+pub mod address;
 pub mod attempt;
 pub mod blocker;
 pub mod child;
 pub mod device_holder;
 pub mod flow;
 pub mod link;
+pub mod neighbour;
 pub mod path_mtu;
 pub mod route;
 pub mod rtnl_holder;

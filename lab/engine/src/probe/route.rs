@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -39,10 +40,7 @@ pub fn from_source(
     let mut route = rtnl::route(Net::new(family.unspecified(), 0), Some(gateway));
     route.header.table = table;
     let mut rule = RuleMessage::default();
-    rule.header.family = match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
+    rule.header.family = rtnl::number(family);
     rule.header.table = table;
     rule.header.action = RuleAction::ToTable;
     rule.header.src_len = Family::of(source).bits();
@@ -50,4 +48,23 @@ pub fn from_source(
     let flags = NLM_F_CREATE | NLM_F_EXCL;
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewRoute(route))?;
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewRule(rule))
+}
+
+/// The number of IPv4 routes, in all tables.
+///
+/// # Errors
+/// The kernel's error.
+pub fn count(namespace: &Namespace) -> io::Result<usize> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    Ok(netlink::dump(namespace, NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question))?.len())
+}
+
+/// Looks up the route to an address.
+///
+/// # Errors
+/// ENETUNREACH if there is no route; otherwise the kernel's error.
+pub fn look_up(namespace: &Namespace, address: IpAddr) -> io::Result<()> {
+    let question = RouteNetlinkMessage::GetRoute(rtnl::route_to(address));
+    netlink::change(namespace, NETLINK_ROUTE, 0, question)
 }

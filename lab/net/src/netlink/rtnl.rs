@@ -121,16 +121,25 @@ pub fn route(to: Net, via: Option<IpAddr>) -> RouteMessage {
     }
 }
 
+/// The number of a family (AF_INET, AF_INET6).
+#[must_use]
+pub fn number(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
 /// The query for the route to an address.
 #[must_use]
 pub fn route_to(address: IpAddr) -> RouteMessage {
     let mut request = RouteMessage::default();
     request.header.destination_prefix_length = Family::of(address).bits();
-    let (family, destination) = match address {
-        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
-        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
+    let destination = match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
     };
-    request.header.address_family = family;
+    request.header.address_family = number(Family::of(address));
     request.attributes.push(RouteAttribute::Destination(destination));
     request
 }

@@ -14,13 +14,17 @@
 //! assert_eq!(nat.to_string(), r#"oifname "wan" counter snat to 192.0.2.1:40000-40003"#);
 //! ```
 
+mod action;
+mod hook;
 mod matches;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
+pub use self::action::{Action, Choice};
+pub use self::hook::Hook;
 pub use self::matches::{CtState, Matches, Ports, Prefix, Protocol};
 pub use crate::tcp_flags::Flags as TcpFlags;
 use crate::topology::net::Family;
@@ -28,118 +32,6 @@ use crate::topology::net::Family;
 /// The longest name of a rule in bytes: nft prints comments up to this length.
 /// libnftnl/udata.h: NFTNL_UDATA_COMMENT_MAXLEN, 128 with its NUL.
 pub const NAME_MAX: usize = 127;
-
-/// The point in the stack where a rule is evaluated. Each hook has one chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// Incoming packets, before conntrack.
-    RawPrerouting,
-    /// Locally generated packets, before conntrack.
-    RawOutput,
-    /// Destination NAT of incoming packets.
-    NatPrerouting,
-    /// Source NAT of locally delivered packets.
-    NatInput,
-    /// Destination NAT of locally generated packets.
-    NatOutput,
-    /// Source NAT of outgoing packets.
-    NatPostrouting,
-    /// Locally delivered packets.
-    Input,
-    /// Forwarded packets.
-    Forward,
-    /// Locally generated packets.
-    Output,
-}
-
-impl Hook {
-    /// The name of the hook's chain.
-    #[must_use]
-    pub fn chain(self) -> &'static str {
-        match self {
-            Self::RawPrerouting => "raw-prerouting",
-            Self::RawOutput => "raw-output",
-            Self::NatPrerouting => "nat-prerouting",
-            Self::NatInput => "nat-input",
-            Self::NatOutput => "nat-output",
-            Self::NatPostrouting => "nat-postrouting",
-            Self::Input => "input",
-            Self::Forward => "forward",
-            Self::Output => "output",
-        }
-    }
-
-    /// The chain's priority. include/uapi/linux/netfilter_ipv4.h: enum nf_ip_hook_priorities.
-    #[must_use]
-    pub fn priority(self) -> i32 {
-        match self {
-            Self::RawPrerouting | Self::RawOutput => -300,
-            Self::NatPrerouting | Self::NatOutput => -100,
-            Self::Input | Self::Forward | Self::Output => 0,
-            Self::NatInput | Self::NatPostrouting => 100,
-        }
-    }
-
-    /// Whether the chain is of type nat: only the first packet of a flow
-    /// traverses it.
-    #[must_use]
-    pub fn is_nat(self) -> bool {
-        matches!(self, Self::NatPrerouting | Self::NatInput | Self::NatOutput | Self::NatPostrouting)
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.chain())
-    }
-}
-
-/// How NAT chooses a source port.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// Keep the port if it is free, or else take the next free one.
-    #[default]
-    Keep,
-    /// Start from a keyed hash of the flow: `random`.
-    Random,
-    /// Start from a random number: `fully-random`. iptables: `--random-fully`.
-    FullyRandom,
-}
-
-/// What a rule does with matching packets, after counting them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Lets the packet go on to the next hook.
-    Accept,
-    /// Drops the packet.
-    Drop,
-    /// Drops the packet, and answers that its port is unreachable, by ICMP or
-    /// ICMPv6.
-    Reject,
-    /// Nothing: evaluation continues with the next rule.
-    Count,
-    /// Hides the packet from conntrack.
-    Notrack,
-    /// Lowers the MSS option of a SYN to what fits the MTUs of the routes in both
-    /// directions, if it is larger.
-    ClampMss,
-    /// Rewrites the source of the flow.
-    SourceNat {
-        /// The new address; `None` for the output device's own (masquerade).
-        to: Option<IpAddr>,
-        /// The ports to choose from.
-        ports: Option<Ports>,
-        /// How to choose.
-        choice: Choice,
-    },
-    /// Rewrites the destination of the flow.
-    DestinationNat {
-        /// The new address.
-        to: IpAddr,
-        /// The new port.
-        port: u16,
-    },
-}
 
 /// A firewall rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -422,34 +314,6 @@ impl Rule {
             _ => {}
         }
         self
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Accept => f.write_str(" accept"),
-            Self::Drop => f.write_str(" drop"),
-            Self::Reject => f.write_str(" reject"),
-            Self::Count => Ok(()),
-            Self::Notrack => f.write_str(" notrack"),
-            Self::ClampMss => f.write_str(" tcp option maxseg size set rt mtu"),
-            Self::SourceNat { to, ports, choice } => {
-                match (to, ports) {
-                    (Some(IpAddr::V6(to)), Some(ports)) => write!(f, " snat to [{to}]:{ports}")?,
-                    (Some(to), Some(ports)) => write!(f, " snat to {to}:{ports}")?,
-                    (Some(to), None) => write!(f, " snat to {to}")?,
-                    (None, Some(ports)) => write!(f, " masquerade to :{ports}")?,
-                    (None, None) => f.write_str(" masquerade")?,
-                }
-                match choice {
-                    Choice::Keep => Ok(()),
-                    Choice::Random => f.write_str(" random"),
-                    Choice::FullyRandom => f.write_str(" fully-random"),
-                }
-            }
-            Self::DestinationNat { to, port } => write!(f, " dnat to {}", SocketAddr::new(*to, *port)),
-        }
     }
 }
 

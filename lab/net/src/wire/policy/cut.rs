@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use super::{Decisions, Frame, Policy};
 
-/// Carries nothing in either direction once it is cut. Both ends keep their
+/// Carries nothing in either direction while it is cut. Both ends keep their
 /// carrier, so neither notices that the link is dead.
 #[derive(Debug)]
 pub struct Cut {
     cut: Rc<Cell<bool>>,
+    /// Whether only TCP segments are lost.
+    segments_only: bool,
 }
 
-/// Cuts a [`Cut`].
+/// Cuts a [`Cut`], and mends it.
 #[derive(Clone, Debug)]
 pub struct CutHandle {
     cut: Rc<Cell<bool>>,
@@ -23,8 +25,19 @@ impl Cut {
     /// A link that still carries everything.
     #[must_use]
     pub fn new() -> (Self, CutHandle) {
+        Self::of(false)
+    }
+
+    /// The same, but only TCP segments are lost once it is cut: as if the link behind the
+    /// next hop were, which still answers ARP.
+    #[must_use]
+    pub fn of_segments() -> (Self, CutHandle) {
+        Self::of(true)
+    }
+
+    fn of(segments_only: bool) -> (Self, CutHandle) {
         let cut = Rc::new(Cell::new(false));
-        (Self { cut: cut.clone() }, CutHandle { cut })
+        (Self { cut: cut.clone(), segments_only }, CutHandle { cut })
     }
 }
 
@@ -33,10 +46,16 @@ impl CutHandle {
     pub fn cut(&self) {
         self.cut.set(true);
     }
+
+    /// Makes the link carry everything again.
+    pub fn mend(&self) {
+        self.cut.set(false);
+    }
 }
 
 impl Policy for Cut {
     fn frame(&mut self, _now: Duration, frame: Frame, out: &mut Decisions) {
-        if self.cut.get() { out.drop(frame) } else { out.pass(frame) }
+        let is_lost = self.cut.get() && (!self.segments_only || frame.segment().is_some());
+        if is_lost { out.drop(frame) } else { out.pass(frame) }
     }
 }

@@ -237,7 +237,10 @@ pub(super) mod tests {
     fn what_is_not_tcp_passes() {
         let arp = Frame::new(Direction::There, vec![0xff; 42]);
         let (hold, _handle) = Hold::matching(|_, _| true);
-        let policies: [Box<dyn Policy>; 5] = [
+        let (cut, link) = Cut::of_segments();
+        link.cut();
+        let policies: [Box<dyn Policy>; 6] = [
+            Box::new(cut),
             Box::new(Discard::matching(|_, _| true)),
             Box::new(Duplicate::matching(|_, _| true)),
             Box::new(Delay::matching(Duration::from_secs(1), |_, _| true)),
