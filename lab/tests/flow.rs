@@ -26,7 +26,7 @@ fn a_forgotten_connection_sends_nothing_and_resets() {
         let mut flow = Flow::open(one, ([10, 0, 0, 2], 80), other, 80).await.unwrap();
         flow.exchange(Side::Client, PATIENCE).await.unwrap();
         flow.settle().await.unwrap();
-        flow.forget(Side::Server).unwrap();
+        flow.crash(Side::Server).unwrap();
         let quiet = flow.watch(Side::Client, Duration::from_millis(200)).await.unwrap();
         assert_eq!(*quiet, Answer::Nothing);
         let states: Vec<_> = sockets(one.namespace()).unwrap().into_iter().map(|s| s.state).collect();

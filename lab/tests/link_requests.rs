@@ -39,7 +39,7 @@ fn an_address_comes_and_goes() {
         let _listener = listen(b, 80).unwrap();
         let met = connect(a, 0, ([10, 0, 0, 100], 80), PATIENCE).await.unwrap();
         assert!(matches!(*met, Connect::Connected { .. }), "{}", *met);
-        let forget = |address: IpAddr| neighbour::forget(a.namespace(), a.interface("lan").index, address);
+        let forget = |address: IpAddr| neighbour::delete(a.namespace(), a.interface("lan").index, address);
         forget(added.addr()).unwrap();
         let unknown = forget([10, 0, 0, 200].into()).unwrap_err();
         assert_eq!(unknown.raw_os_error(), Some(libc::ENOENT));
@@ -116,12 +116,12 @@ fn packets_from_an_address_take_its_own_gateway() {
         let network = applicable(Network::build(topology).await);
         let (client, server) = (network.host("client"), network.host("server"));
         let _listener = listen(server, 80).unwrap();
-        route::from_source(server.namespace(), [198, 51, 100, 2], [198, 51, 100, 1], 100).unwrap();
+        route::add_for_source(server.namespace(), [198, 51, 100, 2], [198, 51, 100, 1], 100).unwrap();
         let on =
             async |address: [u8; 4]| connect(client, 0, (address, 80), PATIENCE).await.unwrap().to_string();
         assert_eq!(on([198, 51, 100, 2]).await, "connected");
         assert_eq!(on([192, 0, 2, 2]).await, "timed out");
-        let again = route::from_source(server.namespace(), [198, 51, 100, 2], [198, 51, 100, 1], 100);
+        let again = route::add_for_source(server.namespace(), [198, 51, 100, 2], [198, 51, 100, 1], 100);
         assert_eq!(again.unwrap_err().raw_os_error(), Some(libc::EEXIST));
     });
 }

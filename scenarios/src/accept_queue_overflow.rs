@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 const CARD: Card = Card {
     name: "accept-queue-overflow",
     title: "An application is slow to accept: connects take seconds, or succeed and hang",
-    family: "queues and tables",
+    family: "queues, tables and ports",
     saw: "Now and then a connect takes 1, 3 or 7 s longer, while the server's processor is idle. `netstat -s`: \
           \"times the listen queue of a socket overflowed\", \"SYNs to LISTEN sockets dropped\"; `nstat`: \
           TcpExtListenOverflows, TcpExtListenDrops; `ss -lt`: Recv-Q 129, Send-Q 128. Larger somaxconn and \
@@ -22,9 +22,11 @@ const CARD: Card = Card {
             handshake is dropped too: that client believes it is connected.",
     function: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_minisocks.c: tcp_check_req; \
                include/net/sock.h: sk_acceptq_is_full",
-    cure: "A larger backlog and a larger somaxconn: the smaller of the two counts. A thread that only accepts. \
-           tcp_max_syn_backlog and SYN cookies do not help: they are about handshakes that are not complete. \
-           tcp_abort_on_overflow=1 turns the wait of a client that believes it is connected into a reset.",
+    cure: "A larger backlog and a larger somaxconn: the smaller of the two counts. A thread that only \
+           accepts. Both end the wait in connect() only: the answer still waits until the application reads \
+           the request. tcp_max_syn_backlog and SYN cookies do not help: they are about handshakes that are \
+           not complete. tcp_abort_on_overflow=1 turns the wait of a client that believes it is connected \
+           into a reset.",
     reading: &[
         "logstash-input-lumberjack#83, netdata#2855, onload#182: reports",
         "listen(2); Documentation/networking/ip-sysctl.rst: somaxconn, tcp_abort_on_overflow",
@@ -37,13 +39,13 @@ const CARD: Card = Card {
 pub fn scenario() -> Scenario {
     Scenario::new(CARD, ("connect()", "at once"), arms, play)
         .needs([Need::Veth, Need::PacketSocket])
-        // As many arms at once keep frames waiting. In virtual time, running them
-        // one after another costs nothing.
+        // Side by side, the arms delay each other's frames. In virtual time, running
+        // them one after another costs nothing.
         .sequential(|env| env.clock == Clock::Virtual)
         .settings([
             Setting::number(
                 "backlog",
-                "the backlog of listen(), Python's socketserver's, and somaxconn",
+                "the backlog of listen(), and somaxconn; 5 is the default of Python's socketserver",
                 "connections",
                 LONGEST,
                 [5, 5],
@@ -52,12 +54,12 @@ pub fn scenario() -> Scenario {
             Setting::family(),
         ])
         .lasts(|env| 4 * env.seconds("busy"))
-        .eras([Era::new(
-            "drops-syns",
-            "4.10 and later (before, not run: a SYN is answered, and the last ACK dropped)",
-            |_| true,
-        )
-        .since("5ea8ea2cb7f1: a full queue drops every SYN")])
+        .eras([
+            Era::new("drops-syns", "4.10 and later", |env| env.kernel.at_least(4, 10))
+                .since("5ea8ea2cb7f1: a full queue drops every SYN"),
+            Era::new("answers-syns", "up to 4.9", |_| true)
+                .since("a SYN is answered while the queue of handshakes has room, and the last ACK dropped"),
+        ])
 }
 
 const LONGEST: Limit = Limit { most: 1000, why: "a play holds both ends of so many connections" };

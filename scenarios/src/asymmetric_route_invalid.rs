@@ -13,8 +13,8 @@ use crate::service::LOOSE;
 
 const CARD: Card = Card {
     name: "asymmetric-route-invalid",
-    title: "A firewall that sees one direction only drops the handshake as INVALID",
-    family: "conntrack INVALID on long-lived flows",
+    title: "A firewall sees only one direction of a connection, and drops its packets as INVALID",
+    family: "paths",
     saw: "connect() succeeds and the first request hangs: \"ping podip result is good, curl podip curl result \
           is bad\", \"ssh will not work\" while ping does. The server's socket is in SYN_RECV and repeats its \
           SYN-ACK; the firewall logs \"ctstate INVALID\" and has an entry in SYN_SENT, [UNREPLIED]. It began \

@@ -7,7 +7,7 @@ use lab::prelude::*;
 const CARD: Card = Card {
     name: "conntrack-table-full",
     title: "The conntrack table is full: new connections fail, old ones go on",
-    family: "conntrack INVALID on long-lived flows",
+    family: "queues, tables and ports",
     saw: "New connections through one node time out, for everyone and every service; sessions that are open \
           go on. The CPU is idle, no link is full, and dmesg has \"nf_conntrack: table full, dropping \
           packet\".",

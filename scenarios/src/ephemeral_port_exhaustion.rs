@@ -42,7 +42,9 @@ pub fn scenario() -> Scenario {
             Setting::family(),
         ])
         .lasts(|_| PAUSE)
-        .eras([Era::every_kernel("a pair of addresses and ports belongs to one connection (RFC 9293 3.6.1)")])
+        .eras([Era::every_kernel(
+            "the side that closes first keeps its addresses and ports in TIME_WAIT (RFC 9293 3.6.1)",
+        )])
 }
 
 const PORTS: Limit = Limit { most: 28_232, why: "these are the ports of the default, 32768 to 60999" };

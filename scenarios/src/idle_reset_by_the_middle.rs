@@ -9,17 +9,18 @@ use crate::service::LOOSE;
 
 const CARD: Card = Card {
     name: "idle-reset-by-the-middle",
-    title: "A load balancer answers what it has forgotten with a RST, to whoever speaks first",
+    title: "A load balancer has forgotten an idle connection, and answers its next segment with a RST",
     family: "keepalive",
     saw: "The first request after a quiet time fails, the retry works: \"TCP Connection reset after connection \
           was idle for more that 15 minutes\", \"UNAVAILABLE: io exception [...] Connection reset by peer\" \
           (gRPC), \"rpc error: code = Unavailable desc = transport is closing\", now and then a 503 from a \
           proxy with a pool of connections. A capture at the server shows no RST, and its socket is still \
           ESTABLISHED; the RST at the client has the TTL of a neighbour.",
-    cause: "A balancer that translates addresses forgets a connection that is idle for its timeout: IPVS 900 s \
-            (`ipvsadm -l --timeout`), Azure's 4 to 30 minutes. Its address is its own, so a segment of a \
-            connection that it no longer knows reaches its own TCP, which knows no such socket and answers \
-            with a RST. Neither end is told before it speaks. Here conntrack with \
+    cause: "A balancer that translates addresses forgets a connection that is idle for its timeout: IPVS 900 \
+            s (`ipvsadm -l --timeout`). Its address is its own, so a segment of a connection that it no \
+            longer knows reaches its own TCP, which knows no such socket and answers with a RST. Neither end \
+            is told before it speaks. (Azure's balancer drops instead, after 4 to 30 minutes, or sends both \
+            ends a RST when the time is over: keepalive-behind-nat.) Here conntrack with \
             nf_conntrack_tcp_loose=0, which takes up no connection in the middle, stands in for IPVS.",
     function: "net/netfilter/nf_conntrack_proto_tcp.c: tcp_new; net/ipv4/tcp_ipv4.c: tcp_v4_rcv, \
                tcp_v4_send_reset",
@@ -126,9 +127,13 @@ fn arms(env: &Environment) -> Arms<Conduct> {
             arm.sysctl("balancer", TIMEOUT, 10 * timeout.as_secs());
         })
         .remedy("close-idle", "the client's pool closes the idle connection", |arm| arm.closes_idle = true)
-        .remedy("loose", "the balancer takes up connections in the middle: nf_conntrack_tcp_loose=1", |arm| {
-            arm.sysctl("balancer", LOOSE, 1);
-        })
+        .remedy(
+            "loose",
+            "the balancer is conntrack and takes up connections in the middle: nf_conntrack_tcp_loose=1",
+            |arm| {
+                arm.sysctl("balancer", LOOSE, 1);
+            },
+        )
         .in_family(env.family())
 }
 

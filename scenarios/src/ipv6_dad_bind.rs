@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 const CARD: Card = Card {
     name: "ipv6-dad-bind",
     title: "A service cannot bind an IPv6 address that was added a moment ago",
-    family: "addresses",
+    family: "addresses and neighbours",
     saw: "A service or a container starts right after its IPv6 address was added, and exits: \"nginx: [emerg] \
           bind() to [2001:db8::100]:80 failed (99: Cannot assign requested address)\", \"failed to bind udp \
           listener on [2001:db8::1]:53: IO error: Cannot assign requested address (os error 99)\" \
@@ -22,17 +22,17 @@ const CARD: Card = Card {
           nothing is wrong. Pods with IPv6 take 1.8 to 2.2 s longer to start.",
     cause: "Until duplicate address detection has ended the address is tentative, and bind() fails with \
             EADDRNOTAVAIL. DAD takes a random time up to router_solicitation_delay (1 s), and for each of \
-            dad_transmits (1) probes retrans_time (1 s). Five starts that are 100 ms apart, as with systemd's \
-            Restart=always and its defaults, are over before.",
+            dad_transmits (1) probes retrans_time (1 s). systemd gives up before that: with Restart=always \
+            and its defaults, five starts take half a second.",
     function: "net/ipv6/addrconf.c: addrconf_dad_begin, addrconf_dad_kick, ipv6_chk_addr; \
                net/ipv6/af_inet6.c: __inet6_bind",
-    cure: "Who knows that the address is unique adds it with nodad (IFA_F_NODAD), or sets accept_dad=0 on the \
-           interface before. Optimistic DAD needs both: the flag on the address and optimistic_dad=1; the \
+    cure: "If the address is known to be unique: add it with nodad (IFA_F_NODAD), or set accept_dad=0 on the \
+           interface first. Optimistic DAD needs both: the flag on the address and optimistic_dad=1; the \
            sysctl alone is for autoconfigured addresses. Or let the service bind before the address is \
-           usable: net.ipv6.ip_nonlocal_bind=1, IPV6_FREEBIND, or listen on [::]. Or wait until no address is \
-           tentative (`ip addr show tentative`). Not: SO_REUSEADDR, net.ipv4.ip_nonlocal_bind, accept_dad=0 \
-           in conf/all (the larger of all and the interface counts, and all is 0 already), or in \
-           conf/default, which is only for interfaces that are made later.",
+           usable: net.ipv6.ip_nonlocal_bind=1, IPV6_FREEBIND, or listen on [::]. Or wait until no address \
+           is tentative (`ip addr show tentative`). Not: SO_REUSEADDR, net.ipv4.ip_nonlocal_bind, \
+           accept_dad=0 in conf/all (the larger of all and the interface counts, and all is 0 already), or \
+           in conf/default, which is only for interfaces that are made later.",
     reading: &[
         "RFC 4862 5.4: Duplicate Address Detection; RFC 4429: optimistic DAD",
         "Documentation/networking/ip-sysctl.rst: accept_dad, dad_transmits, optimistic_dad, ip_nonlocal_bind",
@@ -117,7 +117,7 @@ fn arms(env: &Environment) -> Arms<Conduct> {
             arm.sysctl("server", "net.ipv6.conf.default.optimistic_dad", 1);
             arm.dad = Dad::Optimistic;
         })
-        // From 4.18 on the flag can be set by who adds an address.
+        // Userspace can set the flag since 4.18.
         .only_where(env.kernel.at_least(4, 18))
         .remedy("nonlocal-bind", "net.ipv6.ip_nonlocal_bind=1", |arm| {
             arm.sysctl("server", "net.ipv6.ip_nonlocal_bind", 1);
@@ -151,8 +151,8 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         })
 }
 
-/// What a service takes to start: less than the shortest DAD of one second, and longer
-/// than the kernel's work queue, from which it ends DAD also where there is none.
+/// What a service takes to start: less than the shortest DAD of one second, and long
+/// enough for the work item that completes DAD, which runs even if DAD is skipped.
 const START: Duration = Duration::from_millis(200);
 /// systemd.service(5): RestartSec=. DefaultStartLimitBurst= is 5.
 const RESTART: Duration = Duration::from_millis(100);

@@ -110,7 +110,7 @@ fn arms(env: &Environment) -> Arms<Conduct> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
-    let (policy, link) = policy::Cut::of_segments();
+    let (policy, link) = policy::Cut::tcp_only();
     let wire = stage.wire("client", "server", policy)?;
     let (client, server) = (stage.host("client"), stage.host("server"));
     let mut flow = Flow::open(client, (server.address(), 80), server, 80).await?;

@@ -15,8 +15,8 @@ use crate::actors::arping;
 
 const CARD: Card = Card {
     name: "namespace-held-by-a-descriptor",
-    title: "A container is gone, its network namespace is not, and the next one has its address",
-    family: "paths",
+    title: "A container is gone but its network namespace is not, and the next container gets the same address",
+    family: "addresses and neighbours",
     saw: "\"Cannot curl a container, but can ping it\", \"sometimes containers cannot connect but they still \
           respond to ping\", \"can still ping container IP address after removing container\". Connects to a \
           new container randomly fail with \"connection refused\", from some clients only. `arping` shows \
@@ -27,10 +27,11 @@ const CARD: Card = Card {
             dockerd did to docker-proxy, the veth and the address of the dead container stay, and the kernel \
             answers ARP, ping and SYNs there without any process.",
     function: "include/net/net_namespace.h: put_net; net/core/net_namespace.c: cleanup_net",
-    cure: "End the process that has the descriptor or the socket (`lsns -t net -p`, or /proc/*/fd with that \
-           inode; a leaked socket is in no list of namespaces). Or delete the veth on the bridge: its peer \
-           goes too. Open such descriptors with O_CLOEXEC. Not: gratuitous ARP from the new container, `ip \
-           neigh flush` on the client: it asks again, and both answer.",
+    cure: "End the process that has the descriptor or the socket (`lsns -t net`, or /proc/*/fd with that \
+           inode; a leaked socket is listed only by a recent lsns). Or delete the veth on the bridge: its \
+           peer goes too. Open such descriptors with O_CLOEXEC. Gratuitous ARP from the new container \
+           corrects the entries that clients have, until they ask again. Not: `ip neigh flush` on the \
+           client: it asks again, and both answer.",
     reading: &[
         "moby#32090: Docker leaks container netns netlink sockets to forked docker-proxy processes",
         "moby#41136: the container's netns fds leak",
@@ -54,7 +55,8 @@ const PORT: u16 = 80;
 /// For a namespace to be freed, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A bridge floods to its newest port first: of two answers, that of `old` is the first.
+/// A bridge floods to its newest port first, so the answer of `old` arrives first: the
+/// fault is deterministic here, and random in practice.
 fn network() -> Topology {
     Topology::new()
         .bridge("lan")
@@ -87,7 +89,8 @@ enum Then {
     Close,
     /// The bridge's end of its veth is deleted.
     DeleteTheVeth,
-    /// The new container sends a gratuitous ARP request.
+    /// The client has connected before, and the new container sends a gratuitous ARP
+    /// request.
     Announce,
     /// The client has connected before, and deletes its neighbour entry.
     Forget,
@@ -102,9 +105,13 @@ fn arms() -> Arms<Conduct> {
         .remedy("delete-the-veth", "the old veth is deleted on the bridge", |arm| {
             arm.then = Then::DeleteTheVeth;
         })
-        .remedy("gratuitous-arp", "the new container sends a gratuitous ARP request", |arm| {
-            arm.then = Then::Announce;
-        })
+        .remedy(
+            "gratuitous-arp",
+            "the client has connected; the new container sends a gratuitous ARP request",
+            |arm| {
+                arm.then = Then::Announce;
+            },
+        )
         .remedy("forget", "the client deletes its neighbour entry and connects again", |arm| {
             arm.then = Then::Forget;
         })
@@ -142,11 +149,14 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     address::add(new.namespace(), new.interface("lan").index, net).map_err(failed("add"))?;
     let _listener = listen(new, PORT)?;
     match conduct.then {
-        Then::Announce => arping::announce(new, new.interface("lan"), ADDRESS)?,
+        Then::Announce => {
+            connect(client, 0, (ADDRESS, PORT), PATIENCE).await?;
+            arping::announce(new, new.interface("lan"), ADDRESS)?;
+        }
         Then::Forget => {
             connect(client, 0, (ADDRESS, PORT), PATIENCE).await?;
             let index = client.interface("lan").index;
-            neighbour::forget(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
+            neighbour::delete(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
         }
         Then::Nothing | Then::Close | Then::DeleteTheVeth => {}
     }

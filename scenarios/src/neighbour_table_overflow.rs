@@ -8,21 +8,23 @@ use lab::prelude::*;
 const CARD: Card = Card {
     name: "neighbour-table-overflow",
     title: "The neighbour table of the whole machine is full: connects to one more neighbour stall",
-    family: "tables",
-    saw: "\"neighbour: arp_cache: neighbor table overflow!\" in dmesg, many times a second, on a node of a large \
-          flat network or in the middle of a burst of new pods. Connects to some addresses hang in SYN_SENT \
-          and go through seconds later, ping says \"sendmsg: No buffer space available\" or \"Invalid \
-          argument\", `ip neigh add` says \"RTNETLINK answers: No buffer space available\"; old neighbours \
-          answer. `arp -an | wc -l` shows few entries, in this namespace.",
+    family: "queues, tables and ports",
+    saw: "\"neighbour: arp_cache: neighbor table overflow!\" in dmesg again and again, with \"net_ratelimit: \
+          ... callbacks suppressed\", on a node of a large flat network or in the middle of a burst of new \
+          pods. Connects to some addresses hang in SYN_SENT and go through seconds later, ping says \
+          \"sendmsg: No buffer space available\" or \"Invalid argument\", `ip neigh add` says \"RTNETLINK \
+          answers: No buffer space available\"; old neighbours answer. `arp -an | wc -l` shows few entries, \
+          in this namespace.",
     cause: "Every address on the same link needs an entry of the neighbour table, and all network namespaces \
             share one table per address family. Beyond gc_thresh3 (1024 by default) a new entry needs the \
-            place of an old one, and one that is REACHABLE, 15 to 45 s after it was last confirmed, is not \
-            given up, nor for 5 s after it changed. Then there is no entry, and the packet is dropped.",
+            place of an old one. An entry is not evicted while it is REACHABLE, 15 to 45 s after it was last \
+            confirmed, nor, since 5.0, for 5 s after it last changed. Then there is no entry, and the packet \
+            is dropped.",
     function: "net/core/neighbour.c: neigh_alloc, neigh_forced_gc",
     cure: "A larger net.ipv4.neigh.default.gc_thresh3 (and gc_thresh2, above which entries are collected \
-           sooner), in the machine's first namespace: it exists only there. A router between, which is one \
-           neighbour for all behind it. A burst ends by itself, in a minute. Not a \
-           cure: gc_interval, which is about the collection in the background.",
+           sooner), in the initial network namespace: the sysctl exists only there. A router between, which \
+           is one neighbour for all behind it. A burst ends by itself, in a minute. Not a cure: gc_interval, \
+           which is about the collection in the background.",
     reading: &[
         "kubernetes/kops#4533: arp_cache: neighbor table overflow!",
         "rtr7/router7#31: neighbour: arp_cache: neighbor table overflow!",
@@ -39,10 +41,15 @@ pub fn scenario() -> Scenario {
         .sequential(|_| true)
         .settings([Setting::number("limit", "the fault's gc_thresh3", "entries", LIMIT, [128, 128])])
         .lasts(|_| PATIENCE + BURST_OVER)
-        .eras([Era::new("names-the-table", "4.10 and later (run on 5.10 and later)", |env| {
-            env.kernel.at_least(4, 10)
-        })
-        .since("the kernel's line names the table")])
+        .eras([
+            Era::new("keeps-young-entries", "5.0 and later (run on 5.10 and later)", |env| {
+                env.kernel.at_least(5, 0)
+            })
+            .since("58956317c8de: an entry is not evicted for 5 s after it changed"),
+            Era::new("evicts-young-entries", "up to 4.20", |_| true)
+                .since("an entry that nobody refers to is evicted, however young")
+                .not_run(),
+        ])
 }
 
 const LIMIT: Limit = Limit { most: 1024, why: "it is the kernel's default, and each entry needs an address" };

@@ -23,15 +23,16 @@ const CARD: Card = Card {
           node; or with a client whose TLS ClientHello (post-quantum keys) has 1.5 to 1.9 KB, no longer one \
           segment.",
     cause: "TCP segments carry DF and are larger than the tunnel's MTU. The router before the tunnel drops \
-            each, and returns \"fragmentation needed\" with the right size; a firewall drops all ICMP, so the \
-            sender never learns it and repeats the same large segment until it gives up (tcp_retries2).",
+            each, and returns \"fragmentation needed\" (IPv6: \"packet too big\") with the right size; a \
+            firewall drops all ICMP, so the sender never learns it and repeats the same large segment until \
+            it gives up (tcp_retries2).",
     function: "net/ipv4/ip_forward.c: ip_forward (the drop); net/ipv4/tcp_timer.c: tcp_mtu_probing (the way \
                out)",
     cure: "Let ICMP \"fragmentation needed\" pass. Or clamp the MSS on a router whose route has the tunnel's \
-           MTU, or give either end's link that MTU: both ends then send small segments. Or tcp_mtu_probing on \
-           the side that sends, which takes effect only after several timeouts (with 2: on 5.10 and 6.1 too, \
-           at once on 6.12). Clamping on a router whose links are all wide, and tcp_mtu_probing on the side \
-           that receives, do not help.",
+           MTU, or give either end's link that MTU: both ends then send small segments. Or tcp_mtu_probing \
+           on the side that sends; with 1 it takes effect after several timeouts. With IPv4 also \
+           ip_no_pmtu_disc=1 on the sender, whose packets are then fragmented. Clamping on a router whose \
+           links are all wide, and tcp_mtu_probing on the side that receives, do not help.",
     reading: &[
         "RFC 1191: Path MTU Discovery",
         "RFC 2923: TCP Problems with Path MTU Discovery, section 2.1",
@@ -49,7 +50,8 @@ pub fn scenario() -> Scenario {
         .eras([
             Era::new("ipv6", "every kernel, with IPv6: --set family=ipv6", |env| env.family() == Family::V6)
                 .since("ip_no_pmtu_disc is for IPv4 alone: no IPv6 router cuts a packet"),
-            Era::every_kernel("tcp_mtu_probing is off by default"),
+            Era::new("every-kernel", "every kernel, with IPv4", |_| true)
+                .since("tcp_mtu_probing is off by default"),
         ])
 }
 
@@ -87,6 +89,8 @@ fn network() -> Topology {
 // The conduct is the same in all arms: only the network is edited.
 fn arms(env: &Environment) -> Arms<()> {
     let no_icmp = || Rule::drop("icmp").icmp();
+    // nf_tables writes TCP options since 4.14 (99d1712bc41c).
+    let can_clamp = env.kernel.at_least(4, 14);
     Arms::control("the tunnel is as narrow, and the firewall lets ICMP pass", network(), ())
         .fault("the firewall drops ICMP", |arm| arm.rule("firewall", no_icmp()))
         .variant_of_control("near-sends-no-icmp", "the client's router sends no ICMP", |arm| {
@@ -98,9 +102,11 @@ fn arms(env: &Environment) -> Arms<()> {
         .remedy("clamp-mss", "the router at the tunnel clamps the MSS to its routes' MTU", |arm| {
             arm.rule("far", Rule::clamp_mss("clamp"));
         })
+        .only_where(can_clamp)
         .remedy("clamp-mss-elsewhere", "the firewall, whose links are wide, clamps the MSS", |arm| {
             arm.rule("firewall", Rule::clamp_mss("clamp"));
         })
+        .only_where(can_clamp)
         .remedy("mtu-probing", "tcp_mtu_probing=1 on the server", |arm| arm.sysctl("server", PROBING, 1))
         .remedy("mtu-probing-always", "tcp_mtu_probing=2 on the server", |arm| {
             arm.sysctl("server", PROBING, 2);

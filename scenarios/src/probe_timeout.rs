@@ -29,8 +29,9 @@ const CARD: Card = Card {
           headers)\".",
     cause: "timeoutSeconds is 1 by default and counts from the SYN to the header. What answers later has \
             failed, however well it works. failureThreshold such probes in a row, 3 by default, make a pod \
-            unready; of a liveness probe, they restart its container. \"While waiting for connection\" means \
-            that no SYN-ACK came: one lost SYN is enough, because it is retransmitted after a second.",
+            unready; of a liveness probe, they restart its container. \"While waiting for connection\" \
+            means, for a plain HTTP probe, that connect() had not succeeded in time: one lost SYN is enough, \
+            because it is retransmitted after a second.",
     function: "pkg/kubelet/prober/worker.go: doProbe (Kubernetes)",
     cure: "timeoutSeconds above what the agent needs on its worst day. A higher failureThreshold rides out a \
            burst, and only puts off what a lasting load does. A liveness probe more patient than the \
@@ -40,8 +41,7 @@ const CARD: Card = Card {
         "kubernetes#94115: timeoutSeconds counts for exec probes too, which it did not before 1.20",
         "kubernetes#89898, kubernetes#51096: probes of an idle agent fail, while waiting for connection",
         "pkg/probe/http/http.go: one connection per probe",
-        "net/http: \"request canceled while waiting for connection\" before the same words says that not even the \
-         handshake ended in time: look for a lost SYN, not for a slow agent",
+        "net/http: \"request canceled while waiting for connection\": look for a lost SYN or SYN-ACK, not for a slow agent",
     ],
 };
 

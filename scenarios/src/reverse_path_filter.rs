@@ -11,7 +11,7 @@ use lab::probe::route;
 
 const CARD: Card = Card {
     name: "reverse-path-filter",
-    title: "A server with two uplinks drops what arrives on the other one",
+    title: "A server with two uplinks drops what arrives on the one without the default route",
     family: "paths",
     saw: "tcpdump on the server shows incoming packets and no reply: its second address, a VPN or a \
           load-balanced service answers nobody beyond its own subnet. No rule drops the packets and no \
@@ -36,7 +36,7 @@ const CARD: Card = Card {
 
 /// The scenario.
 pub fn scenario() -> Scenario {
-    Scenario::new(CARD, ("a connect to b", "connected"), |_| arms(), play).eras([Era::every_kernel(
+    Scenario::new(CARD, ("a connect to address B", "connected"), |_| arms(), play).eras([Era::every_kernel(
         "every kernel has the filter; many distributions set it to strict or loose",
     )])
 }
@@ -46,7 +46,7 @@ const ON_B: ([u8; 4], u16) = ([198, 51, 100, 2], 80);
 /// A routing table of the administrator's.
 const TABLE: u8 = 100;
 const GATEWAY_B: [u8; 4] = [198, 51, 100, 1];
-/// For interfaces that are made later: here, for both of the server's.
+/// Copied to interfaces at creation: set before both of the server's are made.
 const DEFAULT: &str = "net.ipv4.conf.default.rp_filter";
 
 fn network() -> Topology {
@@ -104,7 +104,7 @@ fn arms() -> Arms<Conduct> {
         })
 }
 
-/// The first SYN and two more, 1 and 3 s later.
+/// The first SYN and at least two more, 1 and 3 s later.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
@@ -114,14 +114,14 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     }
     if conduct.policy_routing {
         let failed = |e| Error::kernel(server.name(), "policy routing", e);
-        route::from_source(server.namespace(), ON_B.0, GATEWAY_B, TABLE).map_err(failed)?;
+        route::add_for_source(server.namespace(), ON_B.0, GATEWAY_B, TABLE).map_err(failed)?;
     }
     let _listener = listen(server, ON_B.1)?;
     let met = connect(client, 0, ON_B, PATIENCE).await?;
-    stage.observe_of(&met, "a connect to b", &*met);
+    stage.observe_of(&met, "a connect to address B", &*met);
     let dropped = stage.counters("server")?.get("IPReversePathFilter").unwrap_or(0);
     stage.observe("the filter counts", if dropped == 0 { "none" } else { "some" });
-    stage.observe("a connect to a", connect(client, 0, ON_A, PATIENCE).await?);
+    stage.observe("a connect to address A", connect(client, 0, ON_A, PATIENCE).await?);
     stage.because(format!(
         "the client's connect to an address on b, whose answers leave through a, met: {met}; \
          IPReversePathFilter +{dropped}",

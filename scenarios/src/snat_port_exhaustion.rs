@@ -8,15 +8,16 @@ use lab::topology::rule::Choice;
 const CARD: Card = Card {
     name: "snat-port-exhaustion",
     title: "A NAT has no port left for one destination: new connections to it time out",
-    family: "source NAT runs out of ports",
+    family: "queues, tables and ports",
     saw: "Under load, connections from pods or containers to one database, proxy or API time out: \"dial tcp \
           10.0.0.5:5432: i/o timeout\". To other servers, or to another port of the same server, they work. \
-          The SYN leaves the pod and never the node. \"conntrack -S\" counts insert_failed and drop; nothing \
+          The SYN leaves the pod and never the node. In \"conntrack -S\" insert_failed and drop grow; nothing \
           is logged, and the conntrack table is far from full.",
     cause: "A NAT tells its flows apart by address and port on both sides. To one destination address and \
             port it has as many flows as source ports: 64512 for each of its addresses, or those of its \
-            range. When it finds none that is free it takes one that is in use, and the packet is dropped because \
-            its entry cannot be inserted. Of a wide range, it tries 128 ports, then 64, 32 and 16. Ports of connections that were closed count as well, for \
+            range. When it finds none that is free it takes one that is in use, and the packet is dropped \
+            because its entry cannot be inserted. Of a wide range it tries 128 ports, then 64, 32, 16 and 8, \
+            each time from a random port. Ports of connections that were closed count as well, for \
             nf_conntrack_tcp_timeout_time_wait (120 s), unless the kernel evicts them (6.5 and later).",
     function: "net/netfilter/nf_nat_core.c: nf_nat_l4proto_unique_tuple, nf_nat_used_tuple_harder; \
                net/netfilter/nf_conntrack_core.c: __nf_conntrack_confirm",
@@ -53,7 +54,7 @@ pub fn scenario() -> Scenario {
         .eras([
             // No feature distinguishes the kernels.
             Era::new("evicts-closed", "6.5 and later", |env| env.kernel.at_least(6, 5)).since(
-                "nf_nat_used_tuple_harder takes the port of a closed connection, if its SYN is newer than that",
+                "nf_nat_used_tuple_harder evicts the entry of a closed connection, if the new SYN's sequence number is past the old one's",
             ),
             Era::new("waits-for-closed", "up to 6.4", |_| true)
                 .since("a port is taken as long as its entry exists, closed or not"),

@@ -16,21 +16,22 @@ use crate::actors::arping;
 const CARD: Card = Card {
     name: "stale-neighbour",
     title: "An address has moved to another machine, and the packets still go to the old one",
-    family: "paths",
+    family: "addresses and neighbours",
     saw: "After a failover (keepalived, a virtual IP, a container that was recreated with the same address) \
           the address does not answer for half a minute or more; from another client, or after `ip neigh \
           flush`, it does. `ip neigh` shows the MAC address of the old machine, REACHABLE; tcpdump on the old \
           machine shows the SYNs.",
-    cause: "The client's neighbour entry is used without a question for reachable_time (random, half to one \
-            and a half of base_reachable_time, 30 s), then for delay_first_probe_time (5 s), and until three \
+    cause: "The client's neighbour entry is used without a probe for reachable_time (random, half to one and \
+            a half of base_reachable_time, 30 s), then for delay_first_probe_time (5 s), and until three \
             unicast probes to the old MAC address got no answer (3 s). Progress of TCP with the address \
-            counts as confirmation and begins it anew. To add an address to a running interface tells \
-            nobody: arp_notify acts when an interface comes up.",
+            confirms the entry and restarts this. Adding an address to a running interface announces \
+            nothing: arp_notify acts when the interface comes up.",
     function: "net/core/neighbour.c: neigh_timer_handler, neigh_update; net/ipv4/arp.c: arp_process",
     cure: "The machine that takes the address announces it: gratuitous ARP (arping -U, as keepalived sends \
-           it), or any ARP request from that address to the client. On a client: delete the entry. A shorter \
-           base_reachable_time shortens the outage and does not prevent it. Not: arp_notify on the new \
-           machine, arp_accept on the client.",
+           it), or any ARP request from that address to the client. On a client: delete the entry. Up to \
+           4.12 an announcement within a second (locktime) of the last change of the entry is ignored; one \
+           that is repeated is not. Not: a shorter base_reachable_time, arp_notify on the new machine, or \
+           arp_accept on the client where nobody announces.",
     reading: &[
         "RFC 826: ARP; RFC 5227 3: announcements",
         "arp(7): base_reachable_time_ms, delay_first_probe_time, ucast_solicit, locktime",
@@ -52,7 +53,7 @@ pub fn scenario() -> Scenario {
                 "7d472a59c0e5: gratuitous ARP overrides an entry at once, also within its locktime (1 s)",
             ),
             Era::new("locktime", "up to 4.12 (run on 4.9)", |_| true)
-                .since("ARP has no lifetime of an address, and a neighbour is trusted for a while"),
+                .since("a gratuitous ARP within locktime (1 s) of the entry's last change is ignored"),
         ])
 }
 
@@ -101,6 +102,8 @@ enum Then {
     Nothing,
     /// The new machine sends a gratuitous ARP request.
     Announce,
+    /// The same, when the entry has not changed for longer than locktime.
+    AnnounceLater,
     /// The new machine sends the client a datagram from the address.
     Speak,
     /// The client deletes its entry.
@@ -118,6 +121,9 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("gratuitous-arp", "the new machine sends a gratuitous ARP request (arping -U)", |arm| {
             arm.then = Then::Announce;
         })
+        .remedy("gratuitous-arp-later", "the same, two seconds after the move", |arm| {
+            arm.then = Then::AnnounceLater;
+        })
         .remedy("new-machine-speaks", "the new machine sends the client a datagram from the address", |arm| {
             arm.then = Then::Speak;
         })
@@ -125,7 +131,7 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("arp-notify", "arp_notify=1 on the new machine", |arm| {
             arm.sysctl("new", "net.ipv4.conf.all.arp_notify", 1);
         })
-        .remedy("arp-accept", "arp_accept=1 on the client", |arm| {
+        .remedy("arp-accept", "arp_accept=1 on the client, and nobody announces", |arm| {
             arm.sysctl("client", "net.ipv4.conf.all.arp_accept", 1);
         })
         .remedy("shorter-reachable-time", "a shorter base_reachable_time on the client", |arm| {
@@ -133,8 +139,11 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         })
 }
 
-/// The first SYN and two more, 1 and 3 s later: less than it takes to probe.
+/// The first SYN and at least two more, 1 and 3 s later; shorter than DELAY and PROBE
+/// take.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// arp(7): locktime.
+const LOCKTIME: Duration = Duration::from_secs(1);
 
 async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     let [client, old, new] = ["client", "old", "new"].map(|name| stage.host(name));
@@ -157,6 +166,10 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
     match conduct.then {
         Then::Nothing => {}
         Then::Announce => arping::announce(new, at_new, ADDRESS)?,
+        Then::AnnounceLater => {
+            stage.pass(2 * LOCKTIME).await;
+            arping::announce(new, at_new, ADDRESS)?;
+        }
         Then::Speak => {
             let socket = new.namespace().enter(|| UdpSocket::bind((ADDRESS, 0)));
             let socket = socket.map_err(failed("bind the address"))?;
@@ -164,7 +177,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         }
         Then::Forget => {
             let index = client.interface("lan").index;
-            neighbour::forget(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
+            neighbour::delete(client.namespace(), index, ADDRESS.into()).map_err(failed("forget"))?;
         }
     }
     let met = connect(client, 0, (ADDRESS, PORT), PATIENCE).await?;
@@ -178,7 +191,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
             break met;
         }
     };
-    stage.observe_of(&later, "a patient connect", &*later);
+    stage.observe_of(&later, "a connect in the end", &*later);
     stage.because(format!(
         "a connect right after the move met: {met}; the last one, {after:.0} s later, met: {later}",
         met = *met,

@@ -13,7 +13,7 @@ use crate::sysctls;
 const CARD: Card = Card {
     name: "syn-black-hole",
     title: "A firewall drops SYNs without a word: a connect() takes two minutes to fail",
-    family: "stalls with data in flight",
+    family: "stalls",
     saw: "connect() blocks for two minutes, 127 s or a few more, and fails with \"Connection timed out\" \
           (ETIMEDOUT); curl: (28) \"Failed to connect to ... port 443 after 131072 ms\", Go: \"dial tcp ...: \
           i/o timeout\". `ss -t` shows SYN-SENT. A closed port refuses at once, and with Windows clients it is \
@@ -60,7 +60,7 @@ pub fn scenario() -> Scenario {
             Era::new("exponential", "5.4 to 6.4", |env| env.kernel.at_least(5, 4))
                 .since("a41e8a88b06e: connect() heeds TCP_USER_TIMEOUT"),
             Era::new("ignores-user-timeout", "up to 5.3 (run on 4.9)", |_| true)
-                .since("RFC 6298 5.5: each RTO is twice as long"),
+                .since("connect() does not end at TCP_USER_TIMEOUT"),
         ])
 }
 
@@ -119,10 +119,15 @@ fn arms(env: &Environment) -> Arms<Conduct> {
             arm.app_timeout = Some(by_app);
         })
         .no_effect_if(by_app > patience, || too_slow(by_app))
-        .remedy("syn-retries-2", "tcp_syn_retries=2", |arm| arm.sysctl("client", SYN_RETRIES, fewer))
+        .remedy("syn-retries-2", "tcp_syn_retries=2 (the setting syn-retries-2)", |arm| {
+            arm.sysctl("client", SYN_RETRIES, fewer);
+        })
         .no_effect_if(after_2 > patience, || too_slow(after_2))
         .remedy("user-timeout", "TCP_USER_TIMEOUT", |arm| arm.user_timeout = Some(by_user))
         .no_effect_if(by_user > patience, || too_slow(by_user))
+        .remedy("reject", "the firewall rejects what is for port 443", |arm| {
+            arm.rule("firewall", Rule::reject("https").tcp().destination_port(443));
+        })
         .remedy("retries2-5", "tcp_retries2=5", |arm| arm.sysctl("client", "net.ipv4.tcp_retries2", 5))
         .remedy("keepalive", "SO_KEEPALIVE with TCP_KEEPIDLE=1, TCP_KEEPINTVL=1 and TCP_KEEPCNT=2", |arm| {
             arm.keepalive = true;

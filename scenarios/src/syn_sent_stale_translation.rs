@@ -14,14 +14,14 @@ const CARD: Card = Card {
     family: "conntrack translations that outlive their rule",
     saw: "A client connects to a service while its pod is being replaced, or before kube-proxy has written \
           the rules, and gets \"connection timed out\" after two minutes; a new connect() works at once. \
-          Clients with a fixed source port, or behind a NAT with few of them, go on failing. conntrack -L \
+          Clients with a fixed source port, or behind a NAT with few ports, keep failing. conntrack -L \
           shows \"SYN_SENT ... [UNREPLIED]\" with the old pod's address, or without any translation.",
     cause: "The first SYN makes the entry, with the translation of that moment. A retransmission is the same \
             flow: it goes where the first one went, though the rule has long changed. The entry stays for \
-            nf_conntrack_tcp_timeout_syn_sent (120 s), which is longer than the SYNs of one connect(). A client \
-            that tries again from the same port gets through when it is over. Before e15d4cdf27cb (5.14, \
-            5.10.166, 5.4.231) each SYN gave it another 120 s, and such a client never got through (4.9 for as \
-            long as it was watched, 400 s).",
+            nf_conntrack_tcp_timeout_syn_sent (120 s), and the last SYN of a connect() is sent after 63 s. A \
+            client that tries again from the same port gets through when the entry is gone. Before \
+            e15d4cdf27cb (5.14, 5.10.166, 5.4.231) each SYN renewed it, and such a client never got through: \
+            not within 400 s on 4.9.",
     function: "net/netfilter/nf_conntrack_proto_tcp.c: nf_conntrack_tcp_packet; net/netfilter/nf_nat_core.c: \
                nf_nat_inet_fn",
     cure: "A connect timeout in the application, and another try from a new socket. conntrack -D -p tcp \
@@ -130,9 +130,13 @@ fn arms(env: &Environment) -> Arms<Conduct> {
         .remedy("new-socket", "the client gives up after a second and tries from another port", |arm| {
             arm.gives_up = true;
         })
-        .remedy("syn-sent-20", "nf_conntrack_tcp_timeout_syn_sent=20 on the node", |arm| {
-            arm.sysctl("node", SYN_SENT, shorter);
-        })
+        .remedy(
+            "syn-sent-20",
+            "nf_conntrack_tcp_timeout_syn_sent=20 on the node (the setting shorter)",
+            |arm| {
+                arm.sysctl("node", SYN_SENT, shorter);
+            },
+        )
         .remedy("reject", "the node rejects what is still for the service's address", |arm| {
             arm.rule("node", of_service(Rule::reject("no endpoints")));
         });
@@ -171,7 +175,7 @@ async fn play(stage: &Stage<'_>, conduct: &Conduct) -> Result<()> {
         first = connect(client, 0, to, forever).await?;
     }
     stage.observe("the client's connect()", &first);
-    let leads_to = [(BACKEND, "the live backend"), (GONE, "the dead backend"), (SERVICE.0, "nowhere")];
+    let leads_to = [(BACKEND, "the live backend"), (GONE, "the dead backend"), (SERVICE.0, "not translated")];
     let leads_to = leads_to.into_iter().find(|(address, _)| family.address(*address) == translated);
     let leads_to = leads_to.map_or("elsewhere", |(_, name)| name);
     stage.observe("its first SYN was translated to", leads_to);

@@ -15,8 +15,8 @@ const CARD: Card = Card {
     family: "TIME_WAIT and timestamps",
     saw: "Some clients behind the same NAT time out, others are fine, and a minute later it is the other way \
           round. A capture on the server shows the SYN arrive and nothing go back. `netstat -s` counts \
-          \"passive connections rejected because of time stamp\". After a load test from one client a \
-          service is dead for 60 s to everybody behind that client's address (kubernetes#33945).",
+          \"passive connections rejected because of time stamp\". After a load test by one client, the \
+          service is dead for 60 s to other clients behind the same address (kubernetes#33945).",
     cause: "With tcp_tw_recycle=1 a server that closes first remembers the last timestamp of the peer's \
             address, and for 60 s drops every SYN from that address with an older one. Behind a NAT the \
             address stands for many hosts, whose clocks differ.",

@@ -22,8 +22,8 @@ const CARD: Card = Card {
     function: "net/ipv4/tcp_input.c: tcp_conn_request; net/core/secure_seq.c: secure_tcp_ts_off",
     cure: "tcp_tw_recycle=0 on the server, at once. tcp_timestamps=2 on pod and node (no offset, 4.10 and \
            later), a client that closes first, or another server for the pod help once the last stamp has \
-           expired. tcp_timestamps=0 on the server does too, but on 3.17 to 4.11 and RHEL 7 it locks the pod out \
-           as well until then.",
+           expired. tcp_timestamps=0 on the server does too, but on 3.17 to 4.11 and RHEL 7 it locks the pod \
+           out as well until then.",
     reading: &[
         "4396e46187ca tcp: remove tcp_tw_recycle (4.12)",
         "95a22caee396 tcp: attach random timestamp offsets (4.10)",

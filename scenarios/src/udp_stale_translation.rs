@@ -12,20 +12,22 @@ const CARD: Card = Card {
     family: "conntrack translations that outlive their rule",
     saw: "After a pod restarted, DNS, syslog, statsd or SIP to its service is black-holed: \"read udp \
           10.244.1.7:40000->10.96.0.10:53: i/o timeout\". Other clients of the same node are fine. conntrack \
-          -L shows an entry whose reply comes from the old pod's address, often [UNREPLIED], that never \
-          expires. Hours later it is still there; \"conntrack -D -p udp\" cures it at once.",
+          -L shows an entry that never expires; its reply direction has the old pod's address, and it is \
+          often [UNREPLIED]. Hours later it is still there; \"conntrack -D -p udp\" cures it at once.",
     cause: "A NAT rule translates the first datagram of a flow, and conntrack translates the rest. A client \
             that keeps its source port is the same flow to conntrack, and each datagram gives the entry \
-            another 30 s (nf_conntrack_udp_timeout) or 120 s (_stream), answered or not. Changing the rule \
-            changes no entry. The same happens to a client that began when the service had no rule yet: its \
-            entry says that nothing is translated.",
+            another 30 s (nf_conntrack_udp_timeout) or 120 s (_stream; 180 s before 5.0), answered or not. \
+            Changing the rule changes no entry. The same happens to a client that began when the service had \
+            no rule yet: its entry says that nothing is translated.",
     function: "net/netfilter/nf_conntrack_proto_udp.c: nf_conntrack_udp_packet; net/netfilter/nf_nat_core.c: \
                nf_nat_inet_fn",
     cure: "Delete the entries when the backend is gone, after the rule has changed: conntrack -D -p udp \
            --orig-dst SERVICE, as kube-proxy does (reconciled since 1.32; see 139628 for services without \
            endpoints). A client that uses a new socket for each question, or is silent for longer than the \
-           timeout. Not cures: waiting while the client talks, a timeout that is longer than its pauses, and \
-           a REJECT rule for services without endpoints, which is evaluated after the translation.",
+           timeout. Not cures: waiting while the client talks, and a timeout that is longer than its pauses. \
+           A REJECT rule for services without endpoints helps only a client that begins while there is none: \
+           its datagram is dropped before the entry is confirmed. It no longer matches what is translated \
+           already.",
     reading: &[
         "kubernetes/kubernetes#125467, #125979, #105657, #66651: stale UDP entries; #126130: the reconciler",
         "kubernetes/kubernetes#139628: never cleaned up when a service scales down to zero endpoints",

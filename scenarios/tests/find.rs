@@ -28,7 +28,7 @@ fn found(text: &str) -> Value {
     let Answer { status, out, err } = answer(faultlab("find --json --").arg(text));
     assert_eq!(err, "", "{text}");
     let found: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{text}: {error}: {out}"));
-    assert_eq!(keys(&found), ["matches", "collect"]);
+    assert_eq!(keys(&found), ["matches"]);
     let matches = found["matches"].as_array().expect("a list");
     assert_eq!(status, Some(i32::from(matches.is_empty())), "{text}");
     for one in matches {

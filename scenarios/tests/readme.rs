@@ -14,7 +14,7 @@ const END: &str = "<!-- end -->\n";
 
 /// The arms of the remedies, each with its price.
 fn arms<'a>(remedies: impl Iterator<Item = &'a Remedy>) -> String {
-    remedies.map(|remedy| format!("`{}`{}", remedy.arm, remedy.price())).collect::<Vec<_>>().join(", ")
+    remedies.map(|remedy| format!("`{}`{}", remedy.arm, remedy.side_effects())).collect::<Vec<_>>().join(", ")
 }
 
 fn table() -> String {

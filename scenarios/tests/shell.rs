@@ -182,7 +182,8 @@ fn an_exercise_keeps_its_secret() {
 
 fn a_picked_exercise_is_secret_until_it_is_solved() {
     needs_namespaces();
-    // This seed makes the shortest scenario the first choice (another one when the catalogue grows).
+    // With this seed the shortest scenario is picked first. Another scenario in the
+    // catalogue may need another seed.
     let line = "shell --exercise --seed 49";
     let (liberal, named) =
         ("echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", format!("This was {SHORT}."));

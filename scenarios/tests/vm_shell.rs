@@ -122,7 +122,8 @@ fn a_shell_in_a_guest_has_what_was_brought_along() {
 
 fn an_exercise_has_a_kernel_of_its_own() {
     let mut terminal = Terminal::new();
-    // This seed makes rtnl-stall the first choice (another one when the catalogue grows).
+    // With this seed rtnl-stall is picked first. Another scenario in the catalogue may
+    // need another seed.
     let mut session = at_a_guest(&mut terminal, "--exercise --seed 19", "secret exercise");
     terminal.type_line("ls /orders.json");
     terminal.wait_for("No such file or directory");

@@ -53,11 +53,11 @@ fn as_text(scenario: &Scenario, found: &[EraRemedies], this: Option<&str>, style
         let shown = match era.shown {
             Shown::Fault => "",
             Shown::Immune => ": immune",
-            Shown::NotRun => ": it never ran there",
+            Shown::NotRun => ": not run",
         };
         out.push_str(&style.hanging("  ", "    ", &format!("{}{here}{shown}", era.era.kernels)));
         let mut line = |effect: &str, remedy: &Remedy| {
-            let text = format!("{}{}: {}", remedy.arm, remedy.price(), remedy.change);
+            let text = format!("{}{}: {}", remedy.arm, remedy.side_effects(), remedy.change);
             out.push_str(&style.hanging(&format!("    {effect:<15}"), "                     ", &text));
         };
         era.remedies.iter().filter(|remedy| remedy.helps).for_each(|remedy| line("helps", remedy));

@@ -46,9 +46,9 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    /// The price of the remedy, as ` (but ROW: CELL)`; empty if it breaks nothing.
+    /// What it breaks, as ` (but ROW: CELL)`; empty if it breaks nothing.
     #[must_use]
-    pub fn price(&self) -> String {
+    pub fn side_effects(&self) -> String {
         let breaks: Vec<_> = self.breaks.iter().map(|(row, cell)| format!("{row}: {cell}")).collect();
         if breaks.is_empty() { String::new() } else { format!(" (but {})", breaks.join(", ")) }
     }
@@ -132,7 +132,7 @@ mod tests {
         let found = by_era(&catalogue, &catalogue.scenarios[0]);
         let shown: Vec<_> = found.iter().map(|found| (found.era.name, found.shown)).collect();
         assert_eq!(shown, [("new", Shown::Immune), ("old", Shown::Fault), ("older", Shown::NotRun)]);
-        assert_eq!(found[1].remedies[0].price(), " (but a new one: timed out)");
+        assert_eq!(found[1].remedies[0].side_effects(), " (but a new one: timed out)");
         let breaks = vec![("a new one".into(), "timed out".into())];
         assert_eq!(
             found[1].remedies,

@@ -23,7 +23,7 @@ use faultlab_report::Style;
 
 use index::{Index, Part};
 use input::{Evidence, Input};
-use rank::{Match, Query, Reading};
+use rank::{Match, Query, Source};
 use texts::Reviewed;
 
 /// A file of at most this many lines is read as what somebody typed.
@@ -32,8 +32,8 @@ const SHORT: usize = 3;
 /// The most matches for people.
 const SHOWN: usize = 5;
 
-/// The least score beside a better match, as a part of that.
-const BESIDE: f64 = 0.65;
+/// The least score, as a part of the best match's.
+const LEAST_OF_BEST: f64 = 0.65;
 
 /// What can be typed.
 #[derive(Debug, Args)]
@@ -85,27 +85,27 @@ impl Found {
     fn of(index: &Index, input: &Input) -> Self {
         let mut found = Self::default();
         if !input.typed.is_empty() {
-            found.look_up(index, &input.typed, Reading::Typed);
+            found.look_up(index, &input.typed, Source::Typed);
         }
         for Evidence { lines, .. } in &input.files {
             if lines.len() <= SHORT {
-                found.look_up(index, &lines.join(" "), Reading::Typed);
+                found.look_up(index, &lines.join(" "), Source::Typed);
                 continue;
             }
             for line in lines {
-                found.look_up(index, line, Reading::Line);
+                found.look_up(index, line, Source::LogLine);
             }
         }
         let best = found.matches.iter().map(|found| found.score).fold(0.0, f64::max);
-        found.matches.retain(|found| found.score >= BESIDE * best);
+        found.matches.retain(|found| found.score >= LEAST_OF_BEST * best);
         found.matches.sort_by(|one, other| other.score.total_cmp(&one.score));
         found
     }
 
     /// Adds the matches of a text; of a scenario, the best stays.
-    fn look_up(&mut self, index: &Index, text: &str, reading: Reading) {
-        let query = Query::new(index, text, reading);
-        if reading == Reading::Typed {
+    fn look_up(&mut self, index: &Index, text: &str, source: Source) {
+        let query = Query::new(index, text, source);
+        if source == Source::Typed {
             let (known, unknown) = query.understood();
             self.known.extend(known.into_iter().map(str::to_owned));
             self.unknown.extend(unknown.into_iter().map(str::to_owned));
@@ -130,7 +130,7 @@ impl Found {
         }
         if let Some(more @ 1..) = self.matches.len().checked_sub(SHOWN) {
             page.push_str(
-                &style.paragraph("", &format!("{more} more are less likely; --json has them all.")),
+                &style.paragraph("", &format!("{more} more match less well; --json prints them too.")),
             );
         } else {
             page.pop();
@@ -207,5 +207,5 @@ fn as_json(catalogue: &Catalogue, found: &Found) -> Value {
             "did_not_help": reviewed.did_not_help,
         })
     };
-    json!({"matches": found.matches.iter().map(one).collect::<Vec<_>>(), "collect": Vec::<String>::new()})
+    json!({"matches": found.matches.iter().map(one).collect::<Vec<_>>()})
 }

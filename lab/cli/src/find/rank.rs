@@ -56,11 +56,11 @@ pub(super) struct Reason {
 
 /// How a text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum Source {
     /// Somebody typed it to describe a fault.
     Typed,
     /// A line of a file with many lines, most of which are about something else.
-    Line,
+    LogLine,
 }
 
 /// Words that a text shares with a sentence: their indices in the text, and how alike they are.
@@ -91,16 +91,16 @@ pub(super) struct Query {
     /// The indices of the first occurrences of words that are not grammar.
     content: Vec<usize>,
     total: f64,
-    reading: Reading,
+    source: Source,
 }
 
 impl Query {
-    pub(super) fn new(index: &Index, text: &str, reading: Reading) -> Self {
+    pub(super) fn new(index: &Index, text: &str, source: Source) -> Self {
         let mut asked: Vec<Asked> = vec![];
         // What a program printed has no typing errors.
-        let meanings = |word: &Word| match reading {
-            Reading::Typed => index.meanings(word),
-            Reading::Line => index.meaning(word).into_iter().collect(),
+        let meanings = |word: &Word| match source {
+            Source::Typed => index.meanings(word),
+            Source::LogLine => index.meaning(word).into_iter().collect(),
         };
         for word in words(text) {
             let whole = meanings(&word);
@@ -119,7 +119,7 @@ impl Query {
             .filter(|&at| asked[at].weight > 0.0 && known.insert(asked[at].word.stem.clone()))
             .collect();
         let total = content.iter().map(|&at| asked[at].weight).sum();
-        Self { asked, content, total, reading }
+        Self { asked, content, total, source }
     }
 
     /// Its words that the catalogue has, and those that it does not.
@@ -163,7 +163,7 @@ impl Query {
             worth(other, others).total_cmp(&worth(one, its))
         });
         // No phrase weighs more than its words.
-        if self.reading == Reading::Line && sum(&has.first()?.1) < PHRASE / 2.0 {
+        if self.source == Source::LogLine && sum(&has.first()?.1) < PHRASE / 2.0 {
             return None;
         }
         let best = &index.sentences[has.first()?.0];
@@ -194,12 +194,12 @@ impl Query {
             (f64::max(most, phrase), quotes || quoted)
         });
         let named = part.keys().any(|&at| self.names_it(index, at));
-        let enough = match self.reading {
-            Reading::Typed => {
+        let enough = match self.source {
+            Source::Typed => {
                 coverage >= if named { COVERED_NAMED } else { COVERED } || phrase >= PHRASE || quotes
             }
             // Among many lines, some have many words of a story by chance.
-            Reading::Line => phrase >= PHRASE || quotes,
+            Source::LogLine => phrase >= PHRASE || quotes,
         };
         // "the server is slow" is about any fault. A single word is looked up as in a book's index.
         let telling = |at: &usize| !matches!(self.asked[*at].word.kind, Kind::Ordinary | Kind::Number);
@@ -213,7 +213,7 @@ impl Query {
     }
 
     /// The weight of the durations that a scenario does not have, as far as it does not count
-    /// against it: other people's timeouts are other numbers.
+    /// against it: users have other timeouts than the catalogue.
     fn tolerated(&self, part: &BTreeMap<usize, f64>) -> f64 {
         let durations = self.content.iter().filter(|at| self.asked[**at].word.kind == Kind::Duration);
         let known = |at: &&usize| !part.contains_key(*at) && !self.asked[**at].meanings.is_empty();
@@ -296,7 +296,7 @@ impl Query {
     }
 }
 
-/// How much an unknown word speaks against every scenario, as a part of its weight. People
+/// The penalty for a word that no scenario has, as a part of its weight. People
 /// have programs and timeouts of their own.
 fn unknown(word: &Word) -> f64 {
     match word.kind {
@@ -338,9 +338,9 @@ mod tests {
         Index::of(faults.chain(others))
     }
 
-    fn found(text: &str, reading: Reading) -> Vec<usize> {
+    fn found(text: &str, source: Source) -> Vec<usize> {
         let index = index();
-        Query::new(&index, text, reading).matches(&index).iter().map(|found| found.scenario).collect()
+        Query::new(&index, text, source).matches(&index).iter().map(|found| found.scenario).collect()
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
             ("pod terminating", 1),
             ("netdevice unregster", 1),
         ] {
-            assert_eq!(found(text, Reading::Typed), [fault], "{text}");
+            assert_eq!(found(text, Source::Typed), [fault], "{text}");
         }
     }
 
@@ -361,15 +361,15 @@ mod tests {
         for text in
             ["disk full", "the server is slow", "segmentation fault in libc", "no such table in postgres", ""]
         {
-            assert_eq!(found(text, Reading::Typed), Vec::<usize>::new(), "{text}");
+            assert_eq!(found(text, Source::Typed), Vec::<usize>::new(), "{text}");
         }
     }
 
     #[test]
     fn a_line_of_a_log_must_be_the_message() {
         let message = "Nov 28 01:00:00 node7 kernel: nf_conntrack: nf_conntrack: table full, dropping packet";
-        assert_eq!(found(message, Reading::Line), [0]);
-        assert_eq!(found("the pod is terminating", Reading::Line), Vec::<usize>::new());
+        assert_eq!(found(message, Source::LogLine), [0]);
+        assert_eq!(found("the pod is terminating", Source::LogLine), Vec::<usize>::new());
     }
 
     proptest! {
@@ -381,8 +381,8 @@ mod tests {
             ]), 0..40).prop_map(|words| words.join(" ")),
         ]) {
             let index = index();
-            for reading in [Reading::Typed, Reading::Line] {
-                let query = Query::new(&index, &text, reading);
+            for source in [Source::Typed, Source::LogLine] {
+                let query = Query::new(&index, &text, source);
                 for found in query.matches(&index) {
                     prop_assert!((0.0..=1.0).contains(&found.score), "{}", found.score);
                     prop_assert!(!found.because.is_empty());

@@ -21,7 +21,7 @@ pub(super) fn texts(catalogue: &Catalogue) -> Vec<(usize, Part, String)> {
         add(Part::Cure, card.cure);
         card.reading.iter().for_each(|text| add(Part::Reading, text));
         for arm in scenario.arms() {
-            // Those of all other arms are the words of this program.
+            // `control` and `fault` are in every scenario: their names are left out.
             let named = matches!(arm.kind, ArmKind::Variant | ArmKind::Remedy);
             add(
                 Part::Arm,

@@ -50,8 +50,8 @@ pub fn add(namespace: &Namespace, index: u32, net: Net) -> io::Result<()> {
     add_with(namespace, index, net, Dad::Skipped)
 }
 
-/// What becomes of duplicate address detection (RFC 4862 5.4) for one IPv6 address. An
-/// IPv4 address has none.
+/// How duplicate address detection (RFC 4862 5.4) treats a new IPv6 address. An IPv4
+/// address has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dad {
     /// As the interface's sysctls say (accept_dad, dad_transmits): the default of
@@ -79,7 +79,7 @@ pub fn add_with(namespace: &Namespace, index: u32, net: Net, dad: Dad) -> io::Re
     netlink::change(namespace, NETLINK_ROUTE, flags, RouteNetlinkMessage::NewAddress(message))
 }
 
-/// How far the kernel trusts an IPv6 address to be its own.
+/// The state of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressState {
     /// No link has it.
@@ -94,7 +94,7 @@ pub enum AddressState {
     Usable,
 }
 
-/// In the words of ip-address(8).
+/// Spelled as ip-address(8) does; `absent` and `usable` are added.
 impl fmt::Display for AddressState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -16,7 +16,7 @@ use faultlab_net::topology::Family;
 ///
 /// # Errors
 /// ENOENT if there is none; otherwise the kernel's error.
-pub fn forget(namespace: &Namespace, index: u32, address: IpAddr) -> io::Result<()> {
+pub fn delete(namespace: &Namespace, index: u32, address: IpAddr) -> io::Result<()> {
     let mut message = NeighbourMessage::default();
     message.header.family = number(Family::of(address));
     message.header.ifindex = index;

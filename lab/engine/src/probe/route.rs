@@ -29,7 +29,7 @@ pub fn delete(namespace: &Namespace, to: Net) -> io::Result<()> {
 /// # Errors
 /// EEXIST if the table has a default route; ENETUNREACH if the gateway is not on a link;
 /// otherwise the kernel's error.
-pub fn from_source(
+pub fn add_for_source(
     namespace: &Namespace,
     source: impl Into<IpAddr>,
     gateway: impl Into<IpAddr>,

@@ -107,7 +107,7 @@ impl UdpClient {
     pub async fn ask(&self, patience: Duration) -> Result<ProbeResult<Reply>> {
         let probe = self.journal.begin(&self.place, Act::Speaks, self.service);
         probe.local(Some(self.own));
-        let [met] = self.ask_at_once(patience).await?;
+        let [met] = self.ask_together(patience).await?;
         Ok(probe.met(met))
     }
 
@@ -117,7 +117,7 @@ impl UdpClient {
     ///
     /// # Errors
     /// If the kernel returns an error that no network can cause.
-    pub async fn ask_at_once<const N: usize>(&self, patience: Duration) -> Result<[Reply; N]> {
+    pub async fn ask_together<const N: usize>(&self, patience: Duration) -> Result<[Reply; N]> {
         let deadline = Instant::now() + patience;
         let mut met = [Reply::Nothing; N];
         let numbers = [(); N].map(|()| self.asked.replace(self.asked.get().wrapping_add(1)));
@@ -201,7 +201,7 @@ impl UdpServer {
     }
 
     /// Makes each answer take this long from now on.
-    pub fn takes(&self, time: Duration) {
+    pub fn answer_after(&self, time: Duration) {
         self.takes.set(time);
     }
 

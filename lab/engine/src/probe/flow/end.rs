@@ -71,7 +71,7 @@ impl Flow {
     /// # Errors
     /// If this process lacks CAP_NET_ADMIN in the host's user namespace, which
     /// TCP_REPAIR needs (tcp(7)).
-    pub fn forget(&mut self, side: Side) -> Result<()> {
+    pub fn crash(&mut self, side: Side) -> Result<()> {
         let End { place, stream, .. } = self.side(side);
         let failed = |tried: &str, e: io::Error| Error::kernel(place.as_str(), tried, e);
         setsockopt(&*stream, TcpRepair, &1).map_err(|e| failed("TCP_REPAIR", e.into()))?;

@@ -238,7 +238,7 @@ pub struct Matches {
     pub tcp_flags: Option<(TcpFlags, TcpFlags)>,
     /// Its conntrack state is one of these.
     pub ct_state: Option<CtState>,
-    /// It is the first of so many that come here.
+    /// Every Nth packet that all other matches accept, beginning with the first.
     pub one_in: Option<u32>,
 }
 

@@ -211,8 +211,8 @@ impl Rule {
         self
     }
 
-    /// Only the first of every `number` packets that all other matches let through, as
-    /// a load balancer chooses a backend. Linux 4.10 and later.
+    /// Matches every `number`th packet that all other matches accept, beginning with the
+    /// first, as a load balancer chooses a backend. Linux 4.10 and later.
     #[must_use]
     pub fn one_in(mut self, number: u32) -> Self {
         self.matches.one_in = Some(number);

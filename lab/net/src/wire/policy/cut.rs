@@ -28,10 +28,10 @@ impl Cut {
         Self::of(false)
     }
 
-    /// The same, but only TCP segments are lost once it is cut: as if the link behind the
-    /// next hop were, which still answers ARP.
+    /// The same, but only TCP segments are lost while it is cut. ARP is still answered, as
+    /// by a next hop whose own link is down.
     #[must_use]
-    pub fn of_segments() -> (Self, CutHandle) {
+    pub fn tcp_only() -> (Self, CutHandle) {
         Self::of(true)
     }
 

@@ -237,7 +237,7 @@ pub(super) mod tests {
     fn what_is_not_tcp_passes() {
         let arp = Frame::new(Direction::There, vec![0xff; 42]);
         let (hold, _handle) = Hold::matching(|_, _| true);
-        let (cut, link) = Cut::of_segments();
+        let (cut, link) = Cut::tcp_only();
         link.cut();
         let policies: [Box<dyn Policy>; 6] = [
             Box::new(cut),
